@@ -1,0 +1,1 @@
+"""The Flask API of the farm. Knows no torch."""

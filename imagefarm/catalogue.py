@@ -1,0 +1,270 @@
+"""The catalogue `models.toml`: which models the farm knows, their defaults and their limits."""
+
+from __future__ import annotations
+
+import secrets
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from imagefarm.errors import FieldError, InvalidRequest, SetupError, UnknownModel
+from imagefarm.recipe import Family, JobRequest, Recipe
+
+MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+GROUPED_BY_SIZE: frozenset[Family] = frozenset({"sd15", "sdxl"})
+"""Families whose UNet needs one size for the whole forward pass."""
+
+
+class Defaults(BaseModel):
+    """What a request gets that does not say otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    width: int = Field(ge=16)
+    height: int = Field(ge=16)
+    steps: int = Field(ge=1)
+    guidance: float = Field(ge=0)
+    sampler: str
+    negative_prompt: str = ""
+
+
+class Limits(BaseModel):
+    """What a request may ask for. Sizes in pixels; both sides are multiples of `multiple`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    min_side: int = Field(ge=16)
+    max_side: int = Field(le=4096)
+    multiple: int = Field(ge=1)
+    max_pixels: int = Field(4096 * 4096, ge=256)
+    max_steps: int = Field(ge=1)
+    max_count: int = Field(16, ge=1, le=64)
+    sizes: tuple[tuple[int, int], ...] = Field((), description="If given, the only sizes the model was trained for")
+
+
+class Adapter(BaseModel):
+    """A LoRA that belongs to the model itself, such as LCM's: loaded with it, part of what it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    source: str
+    revision: str = ""
+    weight_name: str = "pytorch_lora_weights.safetensors"
+    weight: float = 1.0
+
+
+class LoraEntry(BaseModel):
+    """A LoRA that recipes may name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    source: str
+    weight_name: str = "pytorch_lora_weights.safetensors"
+    families: tuple[Family, ...]
+
+
+class ModelEntry(BaseModel):
+    """One model: where its weights are, what it needs, what it allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=MODEL_NAME)
+    title: str
+    source: str = Field(description="A folder, a lone .safetensors file, or a hub id `owner/name`")
+    revision: str = ""
+    config: str = Field("", description="For a lone file: the folder or hub id whose configuration it follows")
+    variant: str = ""
+    family: Family
+    license: str
+    notes: str = ""
+    dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
+    features: tuple[Literal["negative_prompt", "init_image", "loras"], ...] = ()
+    samplers: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    adapter: Adapter | None = None
+    pins: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(default_factory=dict)
+    cost_s: float = Field(1.0, gt=0, description="First guess of GPU-seconds for one default image; learnt afterwards")
+    defaults: Defaults
+    limits: Limits
+
+    @model_validator(mode="after")
+    def _float16_goes_black(self) -> ModelEntry:
+        if self.family.startswith("z-image") and self.dtype == "float16":
+            raise ValueError("dtype: Z-Image overflows in float16 and gives black pictures; use bfloat16 or float32")
+        return self
+
+    @property
+    def known_samplers(self) -> tuple[str, ...]:
+        return self.samplers or (self.defaults.sampler,)
+
+    def compat_key(self, recipe: Recipe) -> str:
+        """Jobs with equal keys may share a forward pass: model, LoRA set, and for UNets size and guidance or not."""
+        loras = ",".join(f"{lora.name}:{lora.weight:g}" for lora in sorted(recipe.loras, key=lambda lora: lora.name))
+        key = f"{self.name}|{loras}"
+        if self.family in GROUPED_BY_SIZE:
+            key += f"|{recipe.width}x{recipe.height}|{'cfg' if recipe.guidance > 1 else 'plain'}"
+        return key
+
+    def work(self, recipe: Recipe, count: int) -> float:
+        """How many default images this is worth: proportional to pixels, steps and count."""
+        default = self.defaults
+        return count * recipe.width * recipe.height * recipe.steps / (default.width * default.height * default.steps)
+
+    def predicted_cost_s(self, recipe: Recipe, count: int, learnt: float | None = None) -> float:
+        """Predicted GPU-seconds of a job, from the learnt (or first guessed) seconds of one default image."""
+        return (learnt or self.cost_s) * self.work(recipe, count)
+
+
+class Catalogue:
+    """All models, by name and alias."""
+
+    def __init__(self, entries: list[ModelEntry], loras: dict[str, LoraEntry], folder: Path, default: str) -> None:
+        self.entries = {entry.name: entry for entry in entries}
+        self.loras = loras
+        self.folder = folder
+        self.default = default
+
+    @classmethod
+    def read(cls, file: Path) -> Catalogue:
+        """Read a catalogue; raise SetupError naming the file, the model and the field."""
+        try:
+            data = tomllib.loads(file.read_text("utf-8"))
+        except OSError as error:
+            raise SetupError(f"cannot read the catalogue {file}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SetupError(f"{file}: {error}") from None
+        try:
+            entries = [ModelEntry(name=name, **fields) for name, fields in data.get("models", {}).items()]
+            loras = {name: LoraEntry(**fields) for name, fields in data.get("loras", {}).items()}
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise SetupError(f"{file}: {first['input'] if where == 'name' else where}: {first['msg']}") from None
+        if not entries:
+            raise SetupError(f"{file} has no [models.NAME] table")
+        default = data.get("default", entries[0].name)
+        catalogue = cls(entries, loras, file.parent, default)
+        if default not in catalogue.entries:
+            raise SetupError(f"{file}: default = {default!r} is not one of its models")
+        return catalogue
+
+    @cached_property
+    def by_alias(self) -> dict[str, ModelEntry]:
+        return {alias: entry for entry in self.entries.values() for alias in (entry.name, *entry.aliases)}
+
+    def names(self) -> list[str]:
+        return list(self.entries)
+
+    def get(self, name: str) -> ModelEntry:
+        """Return the entry called `name`, or that has it as an alias; raise UnknownModel listing the known ones."""
+        try:
+            return self.by_alias[name]
+        except KeyError:
+            raise UnknownModel(name, self.names()) from None
+
+    def local_path(self, source: str) -> Path | None:
+        """Where `source` would be on this disk, if it is a path (relative to the catalogue's folder), else None."""
+        path = Path(source).expanduser()
+        candidate = path if path.is_absolute() else self.folder / path
+        looks_local = (
+            candidate.exists() or source.startswith((".", "/", "~")) or source.endswith(".safetensors") or source.count("/") != 1
+        )
+        return candidate if looks_local else None
+
+    def resolve(self, request: JobRequest) -> tuple[Recipe, list[str]]:
+        """Turn a request into a complete recipe; also return warnings for what the model will ignore.
+
+        Raises InvalidRequest naming every field that is off and how to mend it.
+        """
+        entry = self.get(request.model or self.default)
+        default, limits = entry.defaults, entry.limits
+        errors: list[FieldError] = []
+        warnings: list[str] = []
+
+        def wrong(field: str, detail: str, remedy: str) -> None:
+            errors.append(FieldError(field=field, detail=detail, remedy=remedy))
+
+        width, height = request.width or default.width, request.height or default.height
+        if request.width and not request.height and limits.sizes:
+            height = request.width
+        if request.height and not request.width and limits.sizes:
+            width = request.height
+        for field, side in (("width", width), ("height", height)):
+            if not limits.min_side <= side <= limits.max_side:
+                wrong(
+                    field,
+                    f"{side} is outside {limits.min_side} to {limits.max_side} of model {entry.name}",
+                    f"use {default.width}",
+                )
+            elif side % limits.multiple:
+                near = max(limits.min_side, min(limits.max_side, round(side / limits.multiple) * limits.multiple))
+                wrong(field, f"{side} is not a multiple of {limits.multiple}", f"use {near}")
+        if not errors and limits.sizes and (width, height) not in limits.sizes:
+            wrong(
+                "width",
+                f"model {entry.name} does not know {width}x{height}",
+                "use one of " + ", ".join(f"{w}x{h}" for w, h in limits.sizes),
+            )
+        if width * height > limits.max_pixels:
+            wrong(
+                "width",
+                f"{width}x{height} is more than {limits.max_pixels} pixels",
+                "ask for a smaller picture, or upscale it",
+            )
+        steps = request.steps or default.steps
+        if steps > limits.max_steps:
+            wrong(
+                "steps",
+                f"{steps} is more than {limits.max_steps}, the most of model {entry.name}",
+                f"use {default.steps}",
+            )
+        if request.count > limits.max_count:
+            wrong(
+                "count",
+                f"{request.count} is more than {limits.max_count}, the most of model {entry.name}",
+                "send several jobs, or a batch",
+            )
+        sampler = request.sampler or default.sampler
+        if sampler not in entry.known_samplers:
+            wrong(
+                "sampler",
+                f"model {entry.name} has no sampler {sampler!r}",
+                "use one of " + ", ".join(entry.known_samplers),
+            )
+        for position, lora in enumerate(request.loras):
+            known = [name for name, item in self.loras.items() if entry.family in item.families]
+            if lora.name not in known:
+                wrong(
+                    f"loras.{position}.name",
+                    f"no LoRA {lora.name!r} for model {entry.name}",
+                    f"known: {', '.join(known) or 'none'}",
+                )
+        if len({lora.name for lora in request.loras}) < len(request.loras):
+            wrong("loras", "names a LoRA twice", "name each once")
+        if request.init_image and "init_image" not in entry.features:
+            wrong("init_image", f"model {entry.name} makes pictures from text only", "leave it out, or use another model")
+        if request.strength is not None and request.init_image is None:
+            wrong("strength", "needs an init_image", "leave it out")
+        if request.upscale and request.upscale.model != "lanczos":
+            wrong("upscale.model", f"no upscaler {request.upscale.model!r}", "use lanczos")
+        if errors:
+            raise InvalidRequest(errors)
+        negative = default.negative_prompt if request.negative_prompt is None else request.negative_prompt
+        if negative and "negative_prompt" not in entry.features:
+            warnings.append(f"model {entry.name} takes no negative prompt; it is kept in the recipe but has no effect")
+        recipe = Recipe(
+            model=entry.name,
+            prompt=request.prompt,
+            negative_prompt=negative,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=default.guidance if request.guidance is None else request.guidance,
+            sampler=sampler,
+            # 32 bits: what other tools show and people retype
+            seed=secrets.randbits(32) if request.seed is None else request.seed,
+            loras=request.loras,
+            init_image=request.init_image,
+            strength=(request.strength or 0.6) if request.init_image else None,
+            upscale=request.upscale,
+        )
+        return recipe, warnings

@@ -1,0 +1,167 @@
+"""Every error the farm raises on purpose.
+
+FarmError
+├── RequestError            the caller can mend it (4xx)
+│   ├── InvalidRequest      422: one or more fields are wrong
+│   ├── UnknownModel        422: the catalogue has no such model
+│   ├── NotFound            404
+│   ├── Conflict            409: the thing is in a state that forbids this
+│   ├── Forbidden           403
+│   └── LimitExceeded       429: a quota or queue limit; says when to come back
+├── Unavailable             503: a service behind the farm is away; says when to come back
+├── SetupError              the operator can mend it: one line and an exit code on the CLI
+│   ├── DataFolderBusy
+│   ├── PortInUse
+│   ├── RedisNotFound
+│   └── DatabaseMismatch
+├── Fenced                  a write came from an attempt that no longer owns its job
+└── RenderError             a job failed while it rendered; carries the reason stored with the job
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldError:
+    """One thing wrong with one field of a request: where, what, and how to mend it."""
+
+    field: str
+    detail: str
+    remedy: str = ""
+    row: int | None = None
+
+
+class FarmError(Exception):
+    """Base of all errors raised on purpose. `code` is stable and machine-readable."""
+
+    code = "farm_error"
+    status = 500
+    title = "The farm could not do this"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class RequestError(FarmError):
+    code = "bad_request"
+    status = 400
+    title = "The request is not valid"
+
+    def __init__(self, detail: str, *, code: str | None = None, status: int | None = None) -> None:
+        super().__init__(detail)
+        if code is not None:
+            self.code = code
+        if status is not None:
+            self.status = status
+
+
+class InvalidRequest(RequestError):
+    """Fields of the request are wrong; `errors` names each with its remedy."""
+
+    code = "invalid_request"
+    status = 422
+
+    def __init__(self, errors: list[FieldError], detail: str | None = None) -> None:
+        first = errors[0]
+        super().__init__(detail or f"{first.field}: {first.detail}")
+        self.errors = errors
+
+
+class UnknownModel(InvalidRequest):
+    code = "unknown_model"
+    title = "No such model"
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(
+            [FieldError(field="model", detail=f"no model is called {name!r}", remedy=f"use one of: {', '.join(known)}")]
+        )
+
+
+class NotFound(RequestError):
+    code = "not_found"
+    status = 404
+    title = "Not found"
+
+
+class Conflict(RequestError):
+    code = "conflict"
+    status = 409
+    title = "Not possible in this state"
+
+
+class Forbidden(RequestError):
+    code = "forbidden"
+    status = 403
+    title = "Not allowed"
+
+
+class LimitExceeded(RequestError):
+    """A quota, cap or queue limit was met. `retry_after` is in seconds."""
+
+    code = "limit_exceeded"
+    status = 429
+    title = "A limit was reached"
+
+    def __init__(self, detail: str, *, limit: str, value: float, retry_after: float, status: int = 429) -> None:
+        super().__init__(detail, status=status)
+        self.limit = limit
+        self.value = value
+        self.retry_after = retry_after
+
+
+class Unavailable(FarmError):
+    """A service behind the farm is away. `retry_after` is in seconds."""
+
+    code = "unavailable"
+    status = 503
+    title = "The farm cannot answer now"
+
+    def __init__(self, detail: str, *, retry_after: float = 5.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class SetupError(FarmError):
+    """The farm cannot start or run as it is set up. The CLI prints `detail` and exits with `exit_code`."""
+
+    code = "setup"
+    exit_code = 3
+
+
+class DataFolderBusy(SetupError):
+    code = "data_folder_busy"
+    exit_code = 4
+
+
+class PortInUse(SetupError):
+    code = "port_in_use"
+    exit_code = 5
+
+
+class RedisNotFound(SetupError):
+    code = "redis_not_found"
+    exit_code = 6
+
+
+class DatabaseMismatch(SetupError):
+    """The database is newer than the code, or was never migrated."""
+
+    code = "database_mismatch"
+    exit_code = 7
+
+
+class Fenced(FarmError):
+    """The write came from an attempt that no longer owns its job: cancelled, expired, or claimed by another."""
+
+    code = "fenced"
+
+
+class RenderError(FarmError):
+    """A job failed while it rendered. `code` is stored as the job's error."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code

@@ -1,0 +1,137 @@
+"""A recipe: every parameter that decides a picture. One definition for API, CLI, client, table rows, worker and metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from imagefarm.states import PriorityClass
+from imagefarm.text import Label, NotBool, Text, check_not_blank, check_text
+
+MAX_PROMPT_CHARS = 4000
+MAX_SEED = 2**64 - 1
+MAX_COUNT = 64
+MAX_SIDE = 4096
+
+
+def _seed_from(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    if isinstance(value, str):
+        # not str.isdigit alone: it takes digits of other scripts, which int() reads but a reader would not
+        if not (value.isascii() and value.isdigit() and len(value) <= 20):
+            raise ValueError(f"must be a whole number from 0 to {MAX_SEED}")
+        return int(value)
+    return value
+
+
+Seed = Annotated[
+    int,
+    Field(ge=0, le=MAX_SEED),
+    BeforeValidator(_seed_from),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+                {"type": "string", "pattern": "^[0-9]{1,20}$"},
+            ],
+            "description": "Unsigned 64-bit. Answers give it as a string of digits, which JavaScript does not round.",
+        }
+    ),
+]
+Prompt = Annotated[
+    str, Field(min_length=1, max_length=MAX_PROMPT_CHARS), AfterValidator(check_text), AfterValidator(check_not_blank)
+]
+NegativePrompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARS), AfterValidator(check_text)]
+Side = Annotated[int, Field(ge=16, le=MAX_SIDE), NotBool]
+Steps = Annotated[int, Field(ge=1, le=200), NotBool]
+Guidance = Annotated[float, Field(ge=0, le=50, allow_inf_nan=False), NotBool]
+Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NotBool]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NotBool]
+ModelName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)]
+AssetId = Annotated[str, Field(pattern=r"^asset_[0-9A-HJKMNP-TV-Z]{26}$")]
+
+
+class Lora(BaseModel):
+    """A LoRA of the catalogue and how strongly it acts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ModelName
+    weight: Annotated[float, Field(ge=-4, le=4, allow_inf_nan=False), NotBool] = 1.0
+
+
+class Upscale(BaseModel):
+    """Enlarge the finished picture; `lanczos` is always there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    model: ModelName = "lanczos"
+    scale: Annotated[int, Field(ge=2, le=4), NotBool] = 2
+
+
+class Recipe(BaseModel):
+    """A complete recipe. Immutable; two equal recipes give the same picture on the same machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelName
+    prompt: Prompt
+    negative_prompt: NegativePrompt = ""
+    width: Side
+    height: Side
+    steps: Steps
+    guidance: Guidance
+    sampler: Label
+    seed: Seed
+    loras: tuple[Lora, ...] = Field((), max_length=8)
+    init_image: AssetId | None = None
+    strength: Strength | None = None
+    upscale: Upscale | None = None
+
+    def canonical_json(self) -> str:
+        """One text for one recipe: sorted keys, no white space, UTF-8, numbers in their shortest form."""
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+
+    @property
+    def recipe_hash(self) -> str:
+        """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def seed_of(self, index: int) -> int:
+        """The seed of image `index` of a job: seed, seed + 1, ... (wrapping at 2^64)."""
+        return (self.seed + index) % (MAX_SEED + 1)
+
+
+class JobRequest(BaseModel):
+    """What a caller sends. Everything but `prompt` has a default, most of them the model's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Prompt
+    negative_prompt: NegativePrompt | None = None
+    model: ModelName | None = None
+    width: Side | None = None
+    height: Side | None = None
+    steps: Steps | None = None
+    guidance: Guidance | None = None
+    sampler: Label | None = None
+    seed: Seed | None = None
+    count: Count = 1
+    loras: tuple[Lora, ...] = Field((), max_length=8)
+    init_image: AssetId | None = None
+    strength: Strength | None = None
+    upscale: Upscale | None = None
+    priority: PriorityClass = PriorityClass.INTERACTIVE
+    labels: dict[Label, Annotated[Text, Field(max_length=256)]] = Field(default_factory=dict, max_length=32)
+    custom_id: Annotated[Text, Field(min_length=1, max_length=128)] | None = None
+    expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False), NotBool] | None = Field(
+        None, description="Seconds after which the job fails rather than starts"
+    )
+
+
+Family = Literal["z-image", "z-image-omni", "sd15", "sdxl"]

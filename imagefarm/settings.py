@@ -1,0 +1,163 @@
+"""The farm's settings: `imagefarm.toml` < environment `IMAGEFARM_*` < flags. Every value knows where it came from.
+
+A service started by the embedded farm or by compose reads the same class; nothing else in the project reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from imagefarm.errors import SetupError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+TOML_FILE = "imagefarm.toml"
+ENV_PREFIX = "IMAGEFARM_"
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults. Times are in seconds, sizes in bytes unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", validate_default=True)
+
+    # where things are
+    data_dir: Path = Field(Path("data"), description="Folder of the database, the pictures and the sockets")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder")
+    redis_url: str = Field("", description="Redis URL; empty: the embedded Redis of `imagefarm up`")
+    redis_prefix: str = Field("imagefarm", description="Prefix of every Redis key and channel", pattern=r"^[a-z0-9_-]{1,40}$")
+    outputs_dir: Path | None = Field(None, description="Folder of the pictures; empty: `outputs` in the data folder")
+    models_file: Path | None = Field(None, description="The catalogue; empty: models.toml here, else the project's own")
+
+    # the API
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    api_processes: int = Field(1, ge=1, le=64)
+    api_threads: int = Field(256, ge=4, le=1024, description="Threads per API process; each live page holds one")
+    max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024, description="Largest body of a request that is not a bulk table")
+    max_wait_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait`")
+    max_streams: int = Field(200, ge=0, description="Live event streams per API process")
+    auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")
+
+    # limits
+    max_queued: int = Field(2_000_000, ge=1, description="Jobs that may wait in the whole farm")
+    max_queued_per_tenant: int = Field(1_000_000, ge=1)
+    max_running_per_tenant: int = Field(10_000, ge=1)
+    max_batch_rows: int = Field(200_000, ge=1)
+
+    # scheduling
+    lease_s: float = Field(30.0, ge=1, description="A claim is lost when it is not renewed for this long")
+    sweep_s: float = Field(3.0, ge=0.2, description="Seconds between two sweeps")
+    slice_s: float = Field(10.0, ge=0.1, description="How long one ticket keeps a worker before it is issued anew")
+    quantum_s: float = Field(2.0, gt=0, description="GPU-seconds claimed from one flow at a time")
+    max_crashes: int = Field(3, ge=1, description="A job that crashed its worker this often is poison")
+    max_attempts: int = Field(5, ge=1, description="Attempts before a retryable failure is final")
+
+    # workers
+    workers: int = Field(1, ge=0, le=64, description="Workers that `imagefarm up` starts")
+    worker_name: str = Field("", description="Name shown for a worker; empty: host and number")
+    worker_models: list[str] = Field(default_factory=lambda: ["*"], description="Models a worker serves; * is all")
+    warm_models: list[str] = Field(default_factory=lambda: ["demo"], description="Models loaded when a worker starts")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; one is best on a shared machine")
+    memory_budget_gib: float = Field(0.0, ge=0, description="Memory for resident models; 0: what the device has, less a reserve")
+    max_running_images: int = Field(16, ge=1, le=256, description="Images that share a worker's forward pass at most")
+    finishing_threads: int = Field(2, ge=1, le=64)
+
+    # logs
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    @field_validator("data_dir", "outputs_dir", "models_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=Path(TOML_FILE))
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'imagefarm.db'}"
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of the pictures in force."""
+        return self.outputs_dir or self.data_dir / "outputs"
+
+    @property
+    def catalogue_file(self) -> Path:
+        """The catalogue in force."""
+        if self.models_file is not None:
+            return self.models_file
+        here = Path("models.toml").absolute()
+        return here if here.is_file() else PROJECT_ROOT / "models.toml"
+
+    def origins(self, flags: dict[str, Any]) -> dict[str, str]:
+        """Say for each setting where its value came from: `default`, the file, the variable, or `flag`."""
+        in_file = set(tomllib.loads(Path(TOML_FILE).read_text("utf-8"))) if Path(TOML_FILE).is_file() else set()
+        origin: dict[str, str] = {}
+        for name in type(self).model_fields:
+            variable = (ENV_PREFIX + name).upper()
+            if flags.get(name) is not None:
+                origin[name] = "flag"
+            elif variable in os.environ:
+                origin[name] = f"environment {variable}"
+            elif name in in_file:
+                origin[name] = TOML_FILE
+            else:
+                origin[name] = "default"
+        return origin
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a service started as a process of its own."""
+        dump = self.model_dump(mode="json", exclude_none=True)
+        return {
+            (ENV_PREFIX + name).upper(): value if isinstance(value, str) else _json(value)
+            for name, value in dump.items()
+            if value != ""
+        }
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Read the settings; `flags` win over the environment, and that over the file.
+
+    Raises SetupError naming the setting and what is wrong with it.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SetupError(f"setting {name}: {first['msg']} (imagefarm.toml, {ENV_PREFIX}{name.upper()} or a flag)") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SetupError(f"{TOML_FILE}: {error}") from None
+
+
+def redacted(url: str) -> str:
+    """Return the URL without its password, fit for logs and pages."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    netloc = parts.netloc.replace(f":{parts.password}@", ":***@", 1)
+    return urlunsplit(parts._replace(netloc=netloc))
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value)

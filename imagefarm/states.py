@@ -1,0 +1,71 @@
+"""The states of jobs, batches and workers, and which change may follow which."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    HELD = "held"
+    """Waits for its batch to be released; not claimable."""
+    QUEUED = "queued"
+    """Waits for a worker. A lost or retryable attempt comes back here."""
+    RUNNING = "running"
+    """A worker holds it under a lease."""
+    SUCCEEDED = "succeeded"
+    """Every image is stored and committed."""
+    FAILED = "failed"
+    """Ended with an error that names its reason."""
+    CANCELLED = "cancelled"
+    """Ended by request before it succeeded."""
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+OPEN = frozenset(JobState) - FINAL
+
+MAY_FOLLOW: dict[JobState, frozenset[JobState]] = {
+    JobState.HELD: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.FAILED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.HELD, JobState.CANCELLED, JobState.FAILED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),  # an explicit retry
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+}
+
+
+class PriorityClass(StrEnum):
+    INTERACTIVE = "interactive"
+    """Somebody waits at a screen: four shares."""
+    BULK = "bulk"
+    """A table's rows: one share, always kept."""
+
+
+CLASS_WEIGHTS = {PriorityClass.INTERACTIVE: 4.0, PriorityClass.BULK: 1.0}
+
+
+class BatchState(StrEnum):
+    VALIDATING = "validating"
+    """Rows are still being read; its jobs are held."""
+    HELD = "held"
+    """A canary has run, or is running; the rest waits for approval."""
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class WorkerState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    BUSY = "busy"
+    DRAINING = "draining"
+    """Finishes what it holds and claims nothing more."""
+    QUARANTINED = "quarantined"
+    """Many jobs failed on it; claims nothing until an operator resumes it."""
+    GONE = "gone"
+    """Stopped, or not heard of for a lease."""

@@ -1,0 +1,101 @@
+"""The audit: append-only events, sealed into a hash chain.
+
+An event is written in the transaction of the change it tells of. Chaining there would make every writer wait for the one
+before; so the sweep seals: it takes the rows that have no place in the chain yet, in the order of their ids, and gives each
+`seq` and `hash = SHA-256(hash before + canonical JSON of the row)`. Personal text never enters an event: prompts are
+referred to by `recipe_hash`, so erasing one keeps the chain whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.store.engine import db_now
+from imagefarm.store.models import Event
+
+GENESIS = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReport:
+    """What `verify` found. `broken_at` is the first seq that does not follow, or None."""
+
+    sealed: int
+    unsealed: int
+    head: str
+    broken_at: int | None
+    detail: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return self.broken_at is None
+
+
+def append(session: Session, kind: str, subject: str, tenant_id: str | None, data: dict[str, Any]) -> None:
+    """Add one event to the audit, in the caller's transaction."""
+    session.execute(insert(Event).values(at=db_now(), kind=kind, subject=subject, tenant_id=tenant_id, data=data))
+
+
+def append_many(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]]) -> None:
+    """Add many events (kind, subject, tenant_id, data) with one statement's time."""
+    if events:
+        now = session.scalar(select(db_now()))
+        rows = [{"at": now, "kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
+        session.execute(insert(Event), rows)
+
+
+def link(before: str, seq: int, event: Event) -> str:
+    """The hash of one event that follows the hash `before` at position `seq`."""
+    row = [seq, event.at, event.kind, event.subject, event.tenant_id, event.data]
+    text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256((before + text).encode()).hexdigest()
+
+
+def seal(session: Session, limit: int = 5000) -> int:
+    """Give up to `limit` new events their place in the chain. Callers hold the sweep's lock. Returns how many."""
+    head = session.execute(
+        select(Event.seq, Event.hash).where(Event.seq.is_not(None)).order_by(Event.seq.desc()).limit(1)
+    ).first()
+    seq, before = (head.seq or 0, head.hash or GENESIS) if head else (0, GENESIS)
+    rows = session.scalars(select(Event).where(Event.seq.is_(None)).order_by(Event.id).limit(limit)).all()
+    changes = []
+    for event in rows:
+        seq += 1
+        before = link(before, seq, event)
+        changes.append({"id": event.id, "seq": seq, "hash": before})
+    if changes:
+        session.execute(update(Event), changes)
+    return len(changes)
+
+
+def verify(session: Session) -> ChainReport:
+    """Walk the whole chain and say whether every link holds."""
+    before, count = GENESIS, 0
+    for event in _sealed(session):
+        count += 1
+        if event.seq != count:
+            return ChainReport(count - 1, 0, before, count, f"event {count} is missing from the chain")
+        expected = link(before, count, event)
+        if event.hash != expected:
+            return ChainReport(count - 1, 0, before, count, f"event {count} ({event.kind} {event.subject}) was changed")
+        before = expected
+    unsealed = session.scalar(select(func.count()).select_from(Event).where(Event.seq.is_(None))) or 0
+    return ChainReport(count, unsealed, before, None)
+
+
+def _sealed(session: Session) -> Iterator[Event]:
+    after = 0
+    while True:
+        rows = session.scalars(select(Event).where(Event.seq > after).order_by(Event.seq).limit(5000)).all()
+        if not rows:
+            return
+        yield from rows
+        after = rows[-1].seq or 0
+        session.expunge_all()

@@ -1,0 +1,147 @@
+"""The store: one writer and many readers on SQLite, a pool on PostgreSQL, and the database's own clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Double, Engine, create_engine, event, make_url, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.sql.functions import FunctionElement
+
+from imagefarm.logs import get_logger
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 30
+TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "08001"})
+
+
+class db_now(FunctionElement[float]):
+    """The database's clock: seconds since 1970, UTC. Leases and limits never use a process's own clock."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(db_now, "sqlite")
+def _sqlite_now(_element: Any, _compiler: Any, **_: Any) -> str:
+    # unixepoch('subsec') needs SQLite 3.42; julianday has millisecond precision everywhere
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(db_now, "postgresql")
+def _postgresql_now(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "(extract(epoch from clock_timestamp())::double precision)"
+
+
+class Store:
+    """Access to the database. `write()` commits at the end of its block or rolls back; `read()` never writes."""
+
+    def __init__(self, url: str, *, pool_size: int = 20) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            if self.url.database:
+                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            # one connection writes, so that a transaction waits in this process for its turn and not on the file's lock
+            self.writer = self._sqlite_engine(1, "BEGIN IMMEDIATE")
+            self.reader = self._sqlite_engine(pool_size, "BEGIN")
+        else:
+            if self.url.drivername == "postgresql":
+                self.url = self.url.set(drivername="postgresql+psycopg")
+            self.writer = self.reader = create_engine(
+                self.url,
+                pool_size=pool_size,
+                max_overflow=10,
+                pool_pre_ping=True,
+                pool_timeout=10,
+                connect_args={"connect_timeout": 5},
+            )
+        self._write = sessionmaker(self.writer, expire_on_commit=False)
+        self._read = sessionmaker(self.reader, expire_on_commit=False)
+
+    def _sqlite_engine(self, size: int, begin: str) -> Engine:
+        engine = create_engine(
+            self.url,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_S,
+            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        )
+
+        @event.listens_for(engine, "connect")
+        def _connect(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where sqlite3 guesses
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")  # a 2xx is durable
+            cursor.execute("PRAGMA foreign_keys=ON")
+            cursor.execute("PRAGMA cache_size=-16000")
+            cursor.close()
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Any) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that changes things: commits when the block ends, rolls back when it raises."""
+        with self._write() as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads."""
+        with self._read() as session, session.begin():
+            yield session
+
+    def retrying(self, work: Callable[[Session], T], *, patience_s: float = 60.0) -> T:
+        """Run `work` in a write transaction; on a deadlock, a lock or a lost connection run it again, for `patience_s`.
+
+        Only for work that is safe to repeat: a commit whose answer was lost may have happened. Fenced writes are.
+        """
+        deadline = time.monotonic() + patience_s
+        pause = 0.05
+        while True:
+            try:
+                with self.write() as session:
+                    return work(session)
+            except DBAPIError as error:
+                if not is_transient(error) or time.monotonic() + pause > deadline:
+                    raise
+                log.warning("store.retry", error=str(error.orig)[:200], pause_s=pause)
+                time.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+    def now(self) -> float:
+        """The database's clock."""
+        with self.read() as session:
+            return session.scalar(select(db_now())) or 0.0
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self.writer.dispose()
+        self.reader.dispose()
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """True if the same work may succeed a moment later: lost connection, deadlock, lock, restart of the server."""
+    if error.connection_invalidated:
+        return True
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate is not None:
+        return sqlstate in TRANSIENT_SQLSTATES
+    message = str(error.orig).lower()
+    return any(
+        words in message
+        for words in ("database is locked", "database table is locked", "connection", "server closed", "disk i/o")
+    )

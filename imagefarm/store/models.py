@@ -1,0 +1,385 @@
+"""The tables. Times are seconds since 1970 (UTC) on the database's clock; seeds are exact decimal text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Boolean, Double, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+}
+ID = String(40)
+"""An id: a prefix and a ULID."""
+HASH = String(64)
+"""A SHA-256 in hexadecimal."""
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy as a class attribute
+        float: Double(),
+        str: String(255),
+        bool: Boolean(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+    }
+
+
+class Tenant(Base):
+    """Who submits. `limits` may override the farm's: queued, running, images_per_day, pixels, steps."""
+
+    __tablename__ = "tenant"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    name: Mapped[str]
+    weight: Mapped[float] = mapped_column(default=1.0)
+    limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[float]
+
+
+class ApiKey(Base):
+    """A key of a tenant: a prefix to find it by and the hash of the whole; the key itself is shown once and never stored."""
+
+    __tablename__ = "api_key"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID, index=True)
+    name: Mapped[str]
+    prefix: Mapped[str] = mapped_column(String(16), unique=True)
+    hash: Mapped[str] = mapped_column(HASH)
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+
+
+class Model(Base):
+    """What the farm has learnt of a model: whether it loads, its weights' digests, its cost and its caps."""
+
+    __tablename__ = "model"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16), default="unknown")
+    """unknown, ready, missing, invalid"""
+    reason: Mapped[str] = mapped_column(Text, default="")
+    digest: Mapped[str] = mapped_column(HASH, default="")
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """revision, hashes by file, parameters, bytes, load seconds"""
+    cost_s: Mapped[float | None]
+    """Learnt GPU-seconds of one default image; null until measured."""
+    load_s: Mapped[float | None]
+    """Learnt seconds of one load: the cost of a swap."""
+    caps: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Learnt running images by shape."""
+    updated_at: Mapped[float]
+
+
+class Batch(Base):
+    """A bulk submission: rows x template x variants -> jobs."""
+
+    __tablename__ = "batch"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID)
+    name: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    template: Mapped[str] = mapped_column(Text, default="")
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """defaults, variants, seeds, name_pattern, canary, gate, channels, labels"""
+    rows: Mapped[int] = mapped_column(Integer, default=0)
+    accepted: Mapped[int] = mapped_column(Integer, default=0)
+    rejected: Mapped[int] = mapped_column(Integer, default=0)
+    errors: Mapped[list[Any]] = mapped_column(default=list)
+    """The first errors: row, field, detail, remedy."""
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+
+    __table_args__ = (Index("ix_batch_tenant_id_id", "tenant_id", "id"),)
+
+
+class Job(Base):
+    """One recipe asked for by one tenant, with its state, attempt and lease. Changed by `scheduler.transition` alone."""
+
+    __tablename__ = "job"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID)
+    priority_class: Mapped[str] = mapped_column(String(16))
+    rank: Mapped[int] = mapped_column(Integer, default=0)
+    """Within a flow: lower first, then older first."""
+    model: Mapped[str] = mapped_column(String(64))
+    compat_key: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    recipe: Mapped[dict[str, Any]]
+    recipe_hash: Mapped[str] = mapped_column(HASH)
+    prompt: Mapped[str] = mapped_column(Text)
+    count: Mapped[int] = mapped_column(Integer)
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    custom_id: Mapped[str | None] = mapped_column(String(128))
+    batch_id: Mapped[str | None] = mapped_column(ID, ForeignKey("batch.id"))
+    row: Mapped[int | None] = mapped_column(Integer)
+    """1-based row of the batch's table."""
+    name: Mapped[str | None]
+    """File name stem for delivery, from the batch's name pattern."""
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
+    cost_s: Mapped[float]
+    """Predicted GPU-seconds."""
+    actual_s: Mapped[float | None]
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    crashes: Mapped[int] = mapped_column(Integer, default=0)
+    owner: Mapped[str | None] = mapped_column(ID)
+    """The worker incarnation that holds the lease."""
+    lease_until: Mapped[float | None]
+    not_before: Mapped[float] = mapped_column(default=0.0)
+    expires_at: Mapped[float | None]
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+    __table_args__ = (
+        # the claim: one flow's jobs of one model, best first
+        Index(
+            "ix_job_claim",
+            "model",
+            "priority_class",
+            "tenant_id",
+            "rank",
+            "id",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        # the lease: what the sweep reaps and what a worker holds
+        Index(
+            "ix_job_lease",
+            "lease_until",
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+        Index("ix_job_owner", "owner", sqlite_where=text("state = 'running'"), postgresql_where=text("state = 'running'")),
+        Index(
+            "ix_job_expires",
+            "expires_at",
+            sqlite_where=text("state IN ('queued', 'held') AND expires_at IS NOT NULL"),
+            postgresql_where=text("state IN ('queued', 'held') AND expires_at IS NOT NULL"),
+        ),
+        # the lists
+        Index("ix_job_tenant_id_id", "tenant_id", "id"),
+        Index("ix_job_tenant_id_state_id", "tenant_id", "state", "id"),
+        Index("ix_job_state_id", "state", "id"),
+        Index("ix_job_tenant_id_model_id", "tenant_id", "model", "id"),
+        Index("ix_job_batch_id_state_id", "batch_id", "state", "id"),
+        Index("ix_job_recipe_hash", "recipe_hash"),
+        Index("ix_job_tenant_id_custom_id", "tenant_id", "custom_id"),
+    )
+
+
+class Image(Base):
+    """One output: exactly one row for each index of a succeeded job."""
+
+    __tablename__ = "image"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("job.id"))
+    tenant_id: Mapped[str] = mapped_column(ID)
+    index: Mapped[int] = mapped_column(Integer)
+    seed: Mapped[str] = mapped_column(String(20))
+    """Unsigned 64-bit in decimal: exact in every database."""
+    storage_key: Mapped[str] = mapped_column(String(512), unique=True)
+    format: Mapped[str] = mapped_column(String(8))
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    bytes: Mapped[int] = mapped_column(Integer)
+    sha256: Mapped[str] = mapped_column(HASH, index=True)
+    pixel_sha256: Mapped[str] = mapped_column(HASH, index=True)
+    ms: Mapped[float]
+    """Milliseconds from claim to stored."""
+    audit: Mapped[dict[str, Any]]
+    """What a re-render needs: weights, versions, device, dtype, batch plan, timings."""
+    created_at: Mapped[float]
+
+    __table_args__ = (UniqueConstraint("job_id", "index"), Index("ix_image_tenant_id_id", "tenant_id", "id"))
+
+
+class Attempt(Base):
+    """One claim of one job by one worker, and how it ended."""
+
+    __tablename__ = "attempt"
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("job.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    owner: Mapped[str] = mapped_column(ID)
+    claimed_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    outcome: Mapped[str | None] = mapped_column(String(32))
+    """succeeded, failed, retry, crashed, expired, released, cancelled"""
+    reason: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_attempt_owner", "owner"),)
+
+
+class FlowClass(Base):
+    """A priority class in fair sharing; the row `root` keeps the virtual time between classes."""
+
+    __tablename__ = "flow_class"
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    weight: Mapped[float]
+    pass_: Mapped[float] = mapped_column("pass", default=0.0)
+    vtime: Mapped[float] = mapped_column(default=0.0)
+    """Virtual time among the flows of this class (of `root`: among the classes)."""
+    active: Mapped[bool] = mapped_column(default=False)
+    """Had work at the last claim; one that had none starts anew at the present."""
+
+
+class Flow(Base):
+    """A tenant within a priority class: what fair sharing shares between. Virtual time in GPU-seconds over weight."""
+
+    __tablename__ = "flow"
+    priority_class: Mapped[str] = mapped_column(String(16), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    weight: Mapped[float] = mapped_column(default=1.0)
+    pass_: Mapped[float] = mapped_column("pass", default=0.0)
+    active: Mapped[bool] = mapped_column(default=False, index=True)
+
+
+class Backlog(Base):
+    """How many jobs of a flow wait and run on a lane. Changed only in the transaction that changes the jobs."""
+
+    __tablename__ = "backlog"
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    priority_class: Mapped[str] = mapped_column(String(16), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    queued: Mapped[int] = mapped_column(Integer, default=0)
+    running: Mapped[int] = mapped_column(Integer, default=0)
+
+
+class Event(Base):
+    """The audit: append-only. The sweep seals new rows into a hash chain in the order it finds them."""
+
+    __tablename__ = "event"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    at: Mapped[float]
+    kind: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(64))
+    tenant_id: Mapped[str | None] = mapped_column(ID)
+    data: Mapped[dict[str, Any]]
+    seq: Mapped[int | None] = mapped_column(Integer, unique=True)
+    """Position in the chain, from 1; null until sealed."""
+    hash: Mapped[str | None] = mapped_column(HASH)
+    """SHA-256 over the hash before and this row."""
+
+    __table_args__ = (
+        Index("ix_event_subject_id", "subject", "id"),
+        Index("ix_event_unsealed", "id", sqlite_where=text("seq IS NULL"), postgresql_where=text("seq IS NULL")),
+        {"sqlite_autoincrement": True},
+    )
+
+
+class Worker(Base):
+    """One worker incarnation: a child process with its pipelines."""
+
+    __tablename__ = "worker"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    name: Mapped[str]
+    host: Mapped[str]
+    pid: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    wanted: Mapped[str] = mapped_column(String(16), default="ready")
+    """What an operator wants: ready, draining, quarantined."""
+    device: Mapped[str]
+    version: Mapped[str]
+    serves: Mapped[list[Any]]
+    resident: Mapped[list[Any]] = mapped_column(default=list)
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Memory, library versions, capabilities."""
+    load: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Running images, current jobs, images a minute, at the last heartbeat."""
+    reason: Mapped[str] = mapped_column(Text, default="")
+    started_at: Mapped[float]
+    heartbeat_at: Mapped[float]
+
+
+class Asset(Base):
+    """A picture that was sent in; stored once by the SHA-256 of its bytes."""
+
+    __tablename__ = "asset"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID)
+    sha256: Mapped[str] = mapped_column(HASH)
+    storage_key: Mapped[str] = mapped_column(String(512))
+    name: Mapped[str]
+    format: Mapped[str] = mapped_column(String(8))
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    bytes: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[float]
+    used_at: Mapped[float | None]
+
+    __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
+
+
+class Webhook(Base):
+    """Where a tenant wants to be told, and the secret that signs it."""
+
+    __tablename__ = "webhook"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID, index=True)
+    url: Mapped[str] = mapped_column(String(2048))
+    secret: Mapped[str]
+    kinds: Mapped[list[Any]]
+    subject: Mapped[str | None] = mapped_column(ID)
+    """Only this job or batch; null for all of the tenant's."""
+    created_at: Mapped[float]
+    disabled_at: Mapped[float | None]
+
+
+class Delivery(Base):
+    """One message to one webhook, with its tries."""
+
+    __tablename__ = "delivery"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ID, index=True)
+    tenant_id: Mapped[str] = mapped_column(ID)
+    kind: Mapped[str] = mapped_column(String(40))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    """waiting, delivered, dead"""
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    next_at: Mapped[float]
+    status: Mapped[int | None] = mapped_column(Integer)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+
+    __table_args__ = (
+        Index(
+            "ix_delivery_due",
+            "next_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
+    )
+
+
+class Idempotency(Base):
+    """The answer to a request that carried an Idempotency-Key."""
+
+    __tablename__ = "idempotency"
+    tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(HASH)
+    status: Mapped[int | None] = mapped_column(Integer)
+    """HTTP status of the stored answer; null while the request runs."""
+    answer: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float]
+
+
+class SweepState(Base):
+    """When the last sweep ran, so that the next one knows whether it was away. One row."""
+
+    __tablename__ = "sweep_state"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    last_at: Mapped[float]
+    reap_after: Mapped[float]
+    """Leases are left alone until then: after a gap every lease looks expired."""
+    drift: Mapped[int] = mapped_column(Integer, default=0)
+    """How many backlog counters had to be put right, in all."""

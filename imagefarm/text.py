@@ -1,0 +1,38 @@
+"""Text that comes from outside: what every database, file and page can hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def check_text(text: str) -> str:
+    """Return `text`; raise ValueError for NUL and lone surrogates, which PostgreSQL and UTF-8 cannot hold."""
+    if "\x00" in text:
+        raise ValueError("has a NUL character; remove it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"has a lone surrogate at position {error.start}; send whole characters") from None
+    return text
+
+
+def check_not_blank(text: str) -> str:
+    """Return `text`; raise ValueError if nothing but white space is in it."""
+    if not text.strip():
+        raise ValueError("is empty; write what the picture shall show")
+    return text
+
+
+def refuse_bool(value: Any) -> Any:
+    """Return `value`; raise ValueError for true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Text = Annotated[str, AfterValidator(check_text)]
+Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)]
+NotBool = BeforeValidator(refuse_bool)
+"""Put it after the bounds in `Annotated`: before them, the JSON Schema loses the limits."""

@@ -1,0 +1,1 @@
+"""Admission, fair claiming, leases, recovery. Knows neither Flask nor torch."""

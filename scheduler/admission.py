@@ -1,0 +1,137 @@
+"""Admission: a validated request becomes committed jobs, or a refusal that says when to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.errors import LimitExceeded
+from imagefarm.ids import new_id
+from imagefarm.recipe import JobRequest
+from imagefarm.settings import Settings
+from imagefarm.states import JobState
+from imagefarm.store import db_now
+from imagefarm.store.audit import append, append_many
+from imagefarm.store.models import Backlog, Job, Model, Tenant
+from scheduler.transition import add_to_backlog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a job belongs besides its request: its batch, row, file name, and whether it is held."""
+
+    batch_id: str | None = None
+    row: int | None = None
+    name: str | None = None
+    held: bool = False
+    rank: int = 0
+
+
+def learnt_costs(session: Session) -> dict[str, float]:
+    """Learnt GPU-seconds of one default image, by model."""
+    return dict(session.execute(select(Model.name, Model.cost_s).where(Model.cost_s.is_not(None))).tuples().all())  # type: ignore[arg-type]
+
+
+def prepare(
+    catalogue: Catalogue,
+    request: JobRequest,
+    tenant_id: str,
+    *,
+    costs: dict[str, float],
+    placement: Placement | None = None,
+) -> dict[str, Any]:
+    """Make the row of a job from a request. Raises InvalidRequest or UnknownModel; touches no database."""
+    place = placement or Placement()
+    recipe, warnings = catalogue.resolve(request)
+    entry = catalogue.get(recipe.model)
+    return {
+        "id": new_id("job"),
+        "tenant_id": tenant_id,
+        "priority_class": str(request.priority),
+        "rank": place.rank,
+        "model": recipe.model,
+        "compat_key": entry.compat_key(recipe),
+        "state": str(JobState.HELD if place.held else JobState.QUEUED),
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_hash": recipe.recipe_hash,
+        "prompt": recipe.prompt,
+        "count": request.count,
+        "labels": dict(request.labels),
+        "custom_id": request.custom_id,
+        "batch_id": place.batch_id,
+        "row": place.row,
+        "name": place.name,
+        "warnings": warnings,
+        "cost_s": entry.predicted_cost_s(recipe, request.count, costs.get(recipe.model)),
+        "attempt": 0,
+        "crashes": 0,
+        "not_before": 0.0,
+        "expires_in": request.expires_in,
+    }
+
+
+def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings) -> None:
+    """Write prepared jobs with their counters and audit events, in the caller's transaction. A commit makes them durable.
+
+    Raises LimitExceeded if the farm's or the tenant's queue is full; then nothing is written.
+    """
+    if not rows:
+        return
+    tenant_id = rows[0]["tenant_id"]
+    check_queue(session, tenant_id, len(rows), settings)
+    now = session.scalar(select(db_now())) or 0.0
+    full = []
+    for row in rows:
+        expires_in = row["expires_in"]
+        full.append(
+            {key: value for key, value in row.items() if key != "expires_in"}
+            | {"created_at": now, "expires_at": None if expires_in is None else now + expires_in}
+        )
+    session.execute(insert(Job), full)
+    queued: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        if row["state"] == JobState.QUEUED:
+            key = (row["model"], row["priority_class"], row["tenant_id"])
+            queued[key] = queued.get(key, 0) + 1
+    for key in sorted(queued):
+        add_to_backlog(session, key, queued=queued[key])
+    if len(rows) == 1:
+        append(
+            session, "job.submitted", rows[0]["id"], tenant_id, {"recipe_hash": rows[0]["recipe_hash"], "model": rows[0]["model"]}
+        )
+    else:
+        events = [
+            ("job.submitted", row["id"], tenant_id, {"recipe_hash": row["recipe_hash"], "model": row["model"]}) for row in rows
+        ]
+        append_many(session, events)
+
+
+def check_queue(session: Session, tenant_id: str, more: int, settings: Settings) -> None:
+    """Raise LimitExceeded if `more` jobs would overfill the farm's or the tenant's queue."""
+    waiting = dict(
+        session.execute(select(Backlog.tenant_id, func.sum(Backlog.queued)).group_by(Backlog.tenant_id)).tuples().all()
+    )
+    total = sum(waiting.values())
+    limits = session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}
+    own_limit = int(limits.get("queued", settings.max_queued_per_tenant))
+    if total + more > settings.max_queued:
+        raise LimitExceeded(
+            f"the farm's queue is full: {total} of {settings.max_queued} jobs wait",
+            limit="max_queued",
+            value=settings.max_queued,
+            retry_after=30,
+            status=503,
+        )
+    own = waiting.get(tenant_id, 0)
+    if own + more > own_limit:
+        raise LimitExceeded(
+            f"your queue is full: {own} of {own_limit} jobs wait and {more} more would not fit",
+            limit="queued",
+            value=own_limit,
+            retry_after=30,
+        )

@@ -1,0 +1,75 @@
+"""Cancel, hold and retry: by conditional update, so that there is exactly one winner and repeating does no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import Conflict, NotFound
+from imagefarm.states import JobState
+from imagefarm.store import Store
+from imagefarm.store.models import Job
+from scheduler.transition import Moved, move
+
+
+def cancel_job(store: Store, job_id: str, tenant_id: str, *, by: str = "request") -> bool:
+    """Cancel a job at whatever stage it is; return whether this call did it (False: it was cancelled before).
+
+    A running job is cancelled at once in SQL; its worker notices within one step and its writes are fenced off. Raises
+    NotFound for a job that is not the tenant's, Conflict for one that already succeeded or failed.
+    """
+
+    def work(session: Session) -> bool:
+        if cancel_where(session, [Job.id == job_id, Job.tenant_id == tenant_id], by=by):
+            return True
+        state = session.scalar(select(Job.state).where(Job.id == job_id, Job.tenant_id == tenant_id))
+        if state is None:
+            raise NotFound(f"no job {job_id}")
+        if state != JobState.CANCELLED:
+            raise Conflict(f"job {job_id} has already {state}")
+        return False
+
+    return store.retrying(work)
+
+
+def cancel_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:
+    """Cancel every open job that matches, in the caller's transaction; return those that were cancelled."""
+    moved: list[Moved] = []
+    for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING):
+        moved += move(
+            session, where, before, JobState.CANCELLED, event="job.cancelled", data={"by": by, "was": str(before)}, reason=by
+        )
+    return moved
+
+
+def retry_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:
+    """Queue failed and cancelled jobs that match again, as new work, in the caller's transaction."""
+    moved: list[Moved] = []
+    for before in (JobState.FAILED, JobState.CANCELLED):
+        moved += move(
+            session,
+            where,
+            before,
+            JobState.QUEUED,
+            event="job.retried",
+            data={"by": by},
+            crashes=0,
+            not_before=0.0,
+            error_code=None,
+            error_detail=None,
+            finished_at=None,
+            expires_at=None,
+        )
+    return moved
+
+
+def hold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:
+    """Hold waiting jobs back (a paused batch), in the caller's transaction."""
+    return move(session, where, JobState.QUEUED, JobState.HELD, event="job.held", data={"by": by})
+
+
+def unhold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:
+    """Let held jobs go, in the caller's transaction."""
+    return move(session, where, JobState.HELD, JobState.QUEUED, event="job.unheld", data={"by": by})

@@ -1,0 +1,175 @@
+"""The end of an attempt: images, job, attempt and audit event in one fenced transaction, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import Fenced
+from imagefarm.ids import new_id
+from imagefarm.settings import Settings
+from imagefarm.states import JobState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append_many
+from imagefarm.store.models import Image, Job, Model
+from scheduler.claim import ClaimedJob, load_flow, lock_shares, save_shares
+from scheduler.fair import FairQueue
+from scheduler.retry import Failure, after_failure
+from scheduler.transition import move
+
+LEARNING_RATE = 0.1
+"""Weight of the newest measurement in a model's learnt cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedImage:
+    """A picture that lies complete in storage under `storage_key`, ready to be committed."""
+
+    index: int
+    seed: int
+    storage_key: str
+    format: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    pixel_sha256: str
+    ms: float
+    audit: dict[str, Any] = field(default_factory=dict)
+
+
+def succeed(
+    store: Store,
+    job: ClaimedJob,
+    images: list[FinishedImage],
+    *,
+    actual_s: float,
+    work: float = 0.0,
+    warnings: list[str] | None = None,
+) -> list[str]:
+    """Commit a rendered job; return the ids of its image rows.
+
+    `actual_s` is the GPU time that the job took, its share of shared passes; `work` what the job is worth in default images
+    of its model (0: do not learn from it). Raises Fenced if the attempt lost its job
+    (cancelled, expired, claimed by another): the caller then deletes the files. Safe to repeat when the answer of a commit
+    was lost: a job that this very attempt already finished counts as success.
+    """
+    if sorted(image.index for image in images) != list(range(job.count)):
+        raise ValueError(f"job {job.id} needs images 0..{job.count - 1}, got {[image.index for image in images]}")
+
+    def commit(session: Session) -> list[str]:
+        queue = lock_shares(session)
+        values: dict[str, Any] = {"actual_s": actual_s, "error_code": None, "error_detail": None}
+        if warnings:
+            known = session.scalar(select(Job.warnings).where(Job.id == job.id)) or []
+            values["warnings"] = [*known, *warnings]
+        hashes = [image.sha256 for image in sorted(images, key=lambda image: image.index)]
+        moved = move(
+            session,
+            [Job.id == job.id, Job.attempt == job.attempt, Job.owner == job.owner],
+            JobState.RUNNING,
+            JobState.SUCCEEDED,
+            event="job.succeeded",
+            data={"recipe_hash": job.recipe.recipe_hash, "sha256": hashes, "owner": job.owner},
+            outcome="succeeded",
+            **values,
+        )
+        if not moved:
+            stored = dict(session.execute(select(Image.storage_key, Image.id).where(Image.job_id == job.id)).tuples().all())
+            if {image.storage_key for image in images} == set(stored):
+                return [stored[image.storage_key] for image in images]
+            raise Fenced(f"attempt {job.attempt} of {job.id} no longer owns it")
+        now = session.scalar(select(db_now()))
+        rows = [
+            {
+                "id": new_id("img"),
+                "job_id": job.id,
+                "tenant_id": job.tenant_id,
+                "index": image.index,
+                "seed": str(image.seed),
+                "storage_key": image.storage_key,
+                "format": image.format,
+                "width": image.width,
+                "height": image.height,
+                "bytes": image.bytes,
+                "sha256": image.sha256,
+                "pixel_sha256": image.pixel_sha256,
+                "ms": image.ms,
+                "audit": image.audit,
+                "created_at": now,
+            }
+            for image in images
+        ]
+        session.execute(insert(Image), rows)
+        append_many(
+            session,
+            [
+                (
+                    "image.stored",
+                    str(row["id"]),
+                    job.tenant_id,
+                    {"job": job.id, "key": row["storage_key"], "sha256": row["sha256"]},
+                )
+                for row in rows
+            ],
+        )
+        _correct_charge(session, queue, job, actual_s)
+        if work > 0 and actual_s > 0:
+            _learn_cost(session, job.model, actual_s / work)
+        return [str(row["id"]) for row in rows]
+
+    return store.retrying(commit)
+
+
+def fail(store: Store, job: ClaimedJob, failure: Failure, settings: Settings) -> JobState | None:
+    """End a failed attempt; return the job's new state, or None if the attempt was fenced off."""
+
+    def work(session: Session) -> JobState | None:
+        queue = lock_shares(session)
+        moved = after_failure(session, job.fence, failure, settings)
+        if moved is None:
+            return None
+        _correct_charge(session, queue, job, 0.0)
+        return JobState(session.scalar(select(Job.state).where(Job.id == job.id)) or JobState.FAILED)
+
+    return store.retrying(work)
+
+
+def release(store: Store, jobs: list[ClaimedJob], reason: str) -> None:
+    """Give claimed jobs back unfinished, without counting the attempt against them (drain, swap, shutdown)."""
+
+    def work(session: Session) -> None:
+        queue = lock_shares(session)
+        for job in jobs:
+            moved = move(
+                session,
+                [Job.id == job.id, Job.attempt == job.attempt, Job.owner == job.owner],
+                JobState.RUNNING,
+                JobState.QUEUED,
+                event="job.released",
+                data={"reason": reason},
+                outcome="released",
+                reason=reason,
+            )
+            if moved:
+                _correct_charge(session, queue, job, 0.0)
+
+    store.retrying(work)
+
+
+def _correct_charge(session: Session, queue: FairQueue, job: ClaimedJob, actual_s: float) -> None:
+    flow = load_flow(session, queue, job.priority_class, job.tenant_id)
+    queue.correct(flow, actual_s - job.cost_s)
+    save_shares(session, queue)
+
+
+def _learn_cost(session: Session, model: str, unit_s: float) -> None:
+    """Move the model's learnt seconds of one default image towards the newest measurement."""
+    session.execute(
+        update(Model)
+        .where(Model.name == model)
+        .values(cost_s=func.coalesce(Model.cost_s, unit_s) * (1 - LEARNING_RATE) + unit_s * LEARNING_RATE)
+    )

@@ -1,0 +1,141 @@
+"""The sweep: every few seconds, idempotent, one transaction. From SQL alone it recovers whatever was lost elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from imagefarm.logs import get_logger
+from imagefarm.settings import Settings
+from imagefarm.states import BatchState, JobState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append, seal
+from imagefarm.store.models import Backlog, Batch, Job, SweepState
+from scheduler.retry import crashed
+from scheduler.transition import move
+from scheduler.workers import forget_silent
+
+log = get_logger(__name__)
+
+SWEEP_LOCK = 0x1F_A2
+"""PostgreSQL advisory lock: two sweeps at once do no harm, but the second need not run."""
+RECONCILE_EVERY = 20
+"""Counting all open jobs is done in every so many sweeps."""
+
+
+@dataclass
+class SweepReport:
+    """What one sweep found and did."""
+
+    ran: bool = True
+    waited_after_gap: bool = False
+    requeued: int = 0
+    failed: int = 0
+    expired: int = 0
+    silent_workers: list[str] = field(default_factory=list)
+    drift: int = 0
+    sealed: int = 0
+    batches_done: int = 0
+    lanes: dict[str, int] = field(default_factory=dict)
+    """Jobs that wait, by model."""
+
+
+def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> SweepReport:
+    """Reap expired leases, fail expired jobs, finish batches, seal the audit, and say which lanes have work."""
+    return store.retrying(lambda session: _sweep(session, store.is_sqlite, settings, reconcile))
+
+
+def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: bool) -> SweepReport:
+    report = SweepReport()
+    if not is_sqlite and not session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": SWEEP_LOCK}):
+        report.ran = False
+        return report
+    now = session.scalar(select(db_now())) or 0.0
+    state = session.get_one(SweepState, 1)
+    if state.last_at and now - state.last_at > max(3 * settings.sweep_s, settings.lease_s / 2):
+        # the sweep was away, perhaps with the database: workers may not have been able to renew either
+        state.reap_after = now + settings.lease_s
+        append(session, "sweep.gap", "sweep", None, {"seconds": round(now - state.last_at, 1)})
+    state.last_at = now
+    report.waited_after_gap = now < state.reap_after
+    if not report.waited_after_gap:
+        reaped = crashed(
+            session, [Job.lease_until < db_now()], settings, "its lease ran out: the worker hung, died, or lost touch"
+        )
+        states = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_([job.id for job in reaped]))).tuples().all())
+        report.failed = sum(1 for value in states.values() if value == JobState.FAILED)
+        report.requeued = len(reaped) - report.failed
+        report.silent_workers = forget_silent(session, max(settings.lease_s, 15.0))
+    for before in (JobState.QUEUED, JobState.HELD):
+        report.expired += len(
+            move(
+                session,
+                [Job.expires_at < db_now()],
+                before,
+                JobState.FAILED,
+                event="job.failed",
+                data={"reason": "expired"},
+                error_code="expired",
+                error_detail="its time was up before a worker could start it",
+            )
+        )
+    report.batches_done = _finish_batches(session)
+    if reconcile:
+        report.drift = reconcile_backlog(session)
+        state.drift += report.drift
+    report.sealed = seal(session)
+    report.lanes = dict(
+        session.execute(
+            select(Backlog.model, func.sum(Backlog.queued)).group_by(Backlog.model).having(func.sum(Backlog.queued) > 0)
+        )
+        .tuples()
+        .all()
+        .all()
+    )
+    if report.requeued or report.failed or report.expired or report.drift:
+        log.info("sweep", requeued=report.requeued, failed=report.failed, expired=report.expired, drift=report.drift)
+    return report
+
+
+def _finish_batches(session: Session) -> int:
+    """Batches whose last job has ended are done."""
+    open_jobs = (
+        select(Job.id).where(Job.batch_id == Batch.id, Job.state.in_([JobState.HELD, JobState.QUEUED, JobState.RUNNING])).exists()
+    )
+    done = session.execute(
+        update(Batch)
+        .where(Batch.state.in_([BatchState.QUEUED, BatchState.RUNNING]), ~open_jobs)
+        .values(state=BatchState.DONE, finished_at=db_now())
+        .returning(Batch.id, Batch.tenant_id)
+    ).all()
+    for batch_id, tenant_id in done:
+        append(session, "batch.done", batch_id, tenant_id, {})
+    return len(done)
+
+
+def reconcile_backlog(session: Session) -> int:
+    """Count the open jobs and put right every counter that is off; return how many were."""
+    # lock, then count: who changed a job before the lock has committed its counter too, who changes one later waits
+    order = (Backlog.model, Backlog.priority_class, Backlog.tenant_id)
+    kept = session.scalars(select(Backlog).order_by(*order).with_for_update()).all()
+    counted: dict[tuple[str, str, str], dict[str, int]] = {}
+    rows = session.execute(
+        select(Job.model, Job.priority_class, Job.tenant_id, Job.state, func.count())
+        .where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+        .group_by(Job.model, Job.priority_class, Job.tenant_id, Job.state)
+    )
+    for model, priority_class, tenant_id, state, number in rows:
+        counted.setdefault((model, priority_class, tenant_id), {})[state] = number
+    drift = 0
+    for row in kept:
+        true = counted.pop((row.model, row.priority_class, row.tenant_id), {})
+        queued, running = true.get(JobState.QUEUED, 0), true.get(JobState.RUNNING, 0)
+        if (row.queued, row.running) != (queued, running):
+            drift += 1
+            row.queued, row.running = queued, running
+    # what is left has no row yet: whoever is about to write it adds its own numbers, so it is not touched here
+    if drift:
+        append(session, "backlog.drift", "backlog", None, {"rows": drift})
+    return drift

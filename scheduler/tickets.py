@@ -1,0 +1,82 @@
+"""Tickets: "this lane has work". They name no job and may be lost, doubled or late; SQL holds the truth."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Mapping
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from imagefarm.logs import get_logger
+from scheduler.celery_app import RENDER_TASK, lane_queue
+
+log = get_logger(__name__)
+
+NUDGE_EVERY_MS = 500
+"""At most one ticket per lane in this time from all API processes together."""
+TICKETS_PER_LANE = 64
+"""Never more tickets than this wait for one lane."""
+
+
+def issue(app: Celery, model: str) -> None:
+    """Put one ticket on a lane; raises when Redis is away."""
+    app.send_task(RENDER_TASK, kwargs={"lane": model}, queue=lane_queue(model), retry=False)
+
+
+def waiting(redis: Redis, prefix: str, model: str) -> int:
+    """How many tickets wait on a lane."""
+    return int(redis.llen(f"{prefix}:{lane_queue(model)}"))
+
+
+def top_up(app: Celery, redis: Redis, prefix: str, backlog: Mapping[str, int], workers: Mapping[str, int]) -> int:
+    """Give each lane with work as many waiting tickets as there are workers that serve it (and jobs); return how many."""
+    issued = 0
+    for model, jobs in backlog.items():
+        wanted = min(jobs, workers.get(model, 0), TICKETS_PER_LANE)
+        for _ in range(wanted - waiting(redis, prefix, model)):
+            issue(app, model)
+            issued += 1
+    return issued
+
+
+class Nudger:
+    """Issues tickets off the request's thread. A nudge never blocks and never raises; failures are counted and logged."""
+
+    def __init__(self, app: Celery, redis: Redis, prefix: str) -> None:
+        self.app = app
+        self.redis = redis
+        self.prefix = prefix
+        self.failures = 0
+        self._lanes: queue.Queue[str] = queue.Queue(maxsize=1000)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def nudge(self, model: str) -> None:
+        """Say that a lane has work."""
+        self._start()
+        try:
+            self._lanes.put_nowait(model)
+        except queue.Full:
+            self.failures += 1
+
+    def _start(self) -> None:
+        # not in the constructor: gunicorn forks after the application is made
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="nudger", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            model = self._lanes.get()
+            try:
+                if self.redis.set(f"{self.prefix}:nudged:{model}", 1, nx=True, px=NUDGE_EVERY_MS):
+                    issue(self.app, model)
+            except (RedisError, OperationalError, OSError) as error:
+                # the sweep will issue the ticket once Redis is back
+                self.failures += 1
+                log.warning("nudge.failed", lane=model, error=str(error), failures=self.failures)

@@ -1,0 +1,139 @@
+"""The one place where a job's state changes: conditional update, counters, attempt, audit event, in one transaction.
+
+Every function here takes the caller's session and must run inside its write transaction. A change that finds the job in
+another state than expected changes nothing and says so; nobody reads first and writes later.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from imagefarm.states import MAY_FOLLOW, JobState
+from imagefarm.store.audit import append_many
+from imagefarm.store.engine import db_now
+from imagefarm.store.models import Attempt, Backlog, Job
+
+CHUNK = 500
+"""Ids in one IN list: SQLite's bound variables and PostgreSQL's planner both stay comfortable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One job that changed its state."""
+
+    id: str
+    model: str
+    priority_class: str
+    tenant_id: str
+    batch_id: str | None
+    attempt: int
+    cost_s: float
+
+    @property
+    def lane_flow(self) -> tuple[str, str, str]:
+        return self.model, self.priority_class, self.tenant_id
+
+
+def moved_row(job: Job) -> Moved:
+    """The same, from a loaded row."""
+    return Moved(job.id, job.model, job.priority_class, job.tenant_id, job.batch_id, job.attempt, job.cost_s)
+
+
+MOVED_COLUMNS = (Job.id, Job.model, Job.priority_class, Job.tenant_id, Job.batch_id, Job.attempt, Job.cost_s)
+
+
+def move(
+    session: Session,
+    where: Sequence[ColumnElement[bool]],
+    before: JobState,
+    after: JobState,
+    *,
+    event: str,
+    data: dict[str, Any] | None = None,
+    outcome: str | None = None,
+    reason: str | None = None,
+    **values: Any,
+) -> list[Moved]:
+    """Move every job that matches `where` and is in state `before` to `after`; return those that moved.
+
+    `values` are further columns to set. When `before` is running, the attempt is closed with `outcome` and `reason`.
+    The event `event` is written for each job with `data` and its attempt.
+    """
+    if after not in MAY_FOLLOW[before] and after != before:
+        raise ValueError(f"{after} may not follow {before}")
+    if after.is_final:
+        values.setdefault("finished_at", db_now())
+    if before is JobState.RUNNING:
+        values |= {"owner": None, "lease_until": None}
+    statement = update(Job).where(Job.state == before, *where).values(state=after, **values).returning(*MOVED_COLUMNS)
+    moved = [Moved(*row) for row in session.execute(statement)]
+    if not moved:
+        return []
+    count(session, moved, before, after)
+    if before is JobState.RUNNING:
+        close_attempts(session, moved, outcome or str(after), reason)
+    shared = data or {}
+    append_many(session, [(event, job.id, job.tenant_id, {"attempt": job.attempt, **shared}) for job in moved])
+    return moved
+
+
+def count(session: Session, jobs: Iterable[Moved], before: JobState | None, after: JobState | None) -> None:
+    """Keep the backlog's counters in step with jobs that went from `before` to `after`."""
+    change: dict[tuple[str, str, str], Counter[str]] = {}
+    for job in jobs:
+        counter = change.setdefault(job.lane_flow, Counter())
+        if before in COUNTED:
+            counter[COUNTED[before]] -= 1
+        if after in COUNTED:
+            counter[COUNTED[after]] += 1
+    for key in sorted(change):  # one order for all, so that two transactions never wait for each other
+        add_to_backlog(session, key, queued=change[key]["queued"], running=change[key]["running"])
+
+
+COUNTED: dict[JobState | None, str] = {JobState.QUEUED: "queued", JobState.RUNNING: "running"}
+
+
+def add_to_backlog(session: Session, key: tuple[str, str, str], *, queued: int = 0, running: int = 0) -> None:
+    """Add to one counter row (model, class, tenant), making it if it is new."""
+    if not queued and not running:
+        return
+    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = make(Backlog).values(model=key[0], priority_class=key[1], tenant_id=key[2], queued=queued, running=running)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["model", "priority_class", "tenant_id"],
+            set_={"queued": Backlog.queued + queued, "running": Backlog.running + running},
+        )
+    )
+
+
+def open_attempts(session: Session, jobs: Sequence[Moved], owner: str) -> None:
+    """Write the attempt rows of freshly claimed jobs."""
+    now = session.scalar(select(db_now()))
+    session.execute(
+        insert(Attempt), [{"job_id": job.id, "attempt": job.attempt, "owner": owner, "claimed_at": now} for job in jobs]
+    )
+
+
+def close_attempts(session: Session, jobs: Sequence[Moved], outcome: str, reason: str | None) -> None:
+    """Say how the current attempts of these jobs ended."""
+    for job in jobs:
+        session.execute(
+            update(Attempt)
+            .where(Attempt.job_id == job.id, Attempt.attempt == job.attempt, Attempt.ended_at.is_(None))
+            .values(ended_at=db_now(), outcome=outcome, reason=reason)
+        )
+
+
+def chunks(ids: Collection[str]) -> Iterable[list[str]]:
+    """Cut many ids into lists that one statement takes."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), CHUNK):
+        yield ordered[start : start + CHUNK]

@@ -1,0 +1,65 @@
+"""Why a job waits: one sentence for the person who asks."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from imagefarm.settings import Settings
+from imagefarm.states import BatchState, JobState, WorkerState
+from imagefarm.store.engine import db_now
+from imagefarm.store.models import Backlog, Batch, Job, Model, Worker
+
+
+def explain(session: Session, job: Job, settings: Settings) -> str:
+    """Say in a sentence what the job waits for, or what became of it."""
+    if job.state == JobState.HELD:
+        batch = session.get(Batch, job.batch_id) if job.batch_id else None
+        if batch is not None and batch.state == BatchState.PAUSED:
+            return f"Held: its batch {batch.name!r} is paused."
+        return "Held: its batch waits for approval." if batch is not None else "Held."
+    if job.state == JobState.RUNNING:
+        return f"Rendering, attempt {job.attempt}."
+    if job.state != JobState.QUEUED:
+        return {
+            JobState.SUCCEEDED: "Done.",
+            JobState.CANCELLED: "Cancelled.",
+            JobState.FAILED: f"Failed: {job.error_detail or job.error_code}.",
+        }[JobState(job.state)]
+    return _why_queued(session, job, settings)
+
+
+def _why_queued(session: Session, job: Job, settings: Settings) -> str:
+    now = session.scalar(select(db_now())) or 0.0
+    if job.not_before > now:
+        return f"Waits {job.not_before - now:.0f} s before attempt {job.attempt + 1}, after a failure."
+    workers = [
+        worker for worker in session.scalars(select(Worker).where(Worker.state != WorkerState.GONE)) if job.model in worker.serves
+    ]
+    if not workers:
+        return f"No worker serves model {job.model} now."
+    usable = [worker for worker in workers if worker.wanted == WorkerState.READY]
+    if not usable:
+        return f"Every worker that serves model {job.model} is draining or quarantined."
+    running = session.scalar(select(func.sum(Backlog.running)).where(Backlog.tenant_id == job.tenant_id)) or 0
+    if running >= settings.max_running_per_tenant:
+        return f"Your cap of {settings.max_running_per_tenant} running jobs is reached."
+    model = session.get(Model, job.model)
+    if all(worker.state == WorkerState.STARTING for worker in usable):
+        return "The worker is starting."
+    ahead = session.scalar(
+        select(func.count())
+        .select_from(Job)
+        .where(
+            Job.state == JobState.QUEUED,
+            Job.model == job.model,
+            Job.priority_class == job.priority_class,
+            Job.tenant_id == job.tenant_id,
+            (Job.rank < job.rank) | ((Job.rank == job.rank) & (Job.id < job.id)),
+        )
+    )
+    place = f"{ahead} of your jobs of this lane are ahead of it." if ahead else "It is the next of its lane."
+    if not any(job.model in worker.resident for worker in usable):
+        load = f" (about {model.load_s:.0f} s)" if model is not None and model.load_s else ""
+        return f"{place} No worker has model {job.model} loaded yet; one will load it{load}."
+    return place

@@ -1,0 +1,167 @@
+"""Workers as the farm sees them: registration, heartbeat, what the operator wants of them, and their end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import NotFound
+from imagefarm.settings import Settings
+from imagefarm.states import WorkerState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append
+from imagefarm.store.models import Job, Model, Worker
+from scheduler.retry import crashed
+
+KEEP_GONE_S = 3600.0
+"""How long a worker that is gone stays on the page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerIdentity:
+    """One incarnation of a worker: a new id every time its child starts."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    device: str
+    version: str
+    serves: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def register(store: Store, worker: WorkerIdentity) -> None:
+    """A worker's child has started. An incarnation of the same name that was quarantined or draining stays so."""
+
+    def work(session: Session) -> None:
+        last = session.execute(
+            select(Worker.wanted, Worker.reason).where(Worker.name == worker.name).order_by(Worker.started_at.desc()).limit(1)
+        ).first()
+        session.execute(
+            insert(Worker).values(
+                id=worker.id,
+                name=worker.name,
+                host=worker.host,
+                pid=worker.pid,
+                state=WorkerState.STARTING,
+                wanted=last.wanted if last else str(WorkerState.READY),
+                reason=last.reason if last else "",
+                device=worker.device,
+                version=worker.version,
+                serves=worker.serves,
+                resident=[],
+                facts=worker.facts,
+                load={},
+                started_at=db_now(),
+                heartbeat_at=db_now(),
+            )
+        )
+        append(session, "worker.started", worker.id, None, {"name": worker.name, "device": worker.device})
+
+    store.retrying(work)
+
+
+def heartbeat(store: Store, worker_id: str, state: WorkerState, *, resident: list[str], load: dict[str, Any]) -> str:
+    """Tell how the worker is; return what the operator wants of it (ready, draining, quarantined)."""
+
+    def work(session: Session) -> str:
+        statement = (
+            update(Worker)
+            .where(Worker.id == worker_id)
+            .values(state=state, resident=resident, load=load, heartbeat_at=db_now())
+            .returning(Worker.wanted)
+        )
+        return session.scalar(statement) or str(WorkerState.READY)
+
+    return store.retrying(work, patience_s=10.0)
+
+
+def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool) -> int:
+    """A worker has stopped. If it died, its jobs go back at once and count a crash. Returns how many went back."""
+
+    def work(session: Session) -> int:
+        lost = [] if clean else crashed(session, [Job.owner == worker_id], settings, reason)
+        changed = session.execute(
+            update(Worker)
+            .where(Worker.id == worker_id, Worker.state != WorkerState.GONE)
+            .values(state=WorkerState.GONE, reason=reason, heartbeat_at=db_now())
+            .returning(Worker.id)
+        ).first()
+        if changed:
+            append(session, "worker.gone", worker_id, None, {"reason": reason, "clean": clean, "jobs": len(lost)})
+        return len(lost)
+
+    return store.retrying(work)
+
+
+def want(store: Store, worker_id_or_name: str, wanted: WorkerState, *, by: str, reason: str = "") -> list[str]:
+    """Drain, quarantine or resume a worker by id or name; return the incarnations told. Raises NotFound."""
+
+    def work(session: Session) -> list[str]:
+        ids = list(
+            session.scalars(
+                update(Worker)
+                .where((Worker.id == worker_id_or_name) | (Worker.name == worker_id_or_name), Worker.state != WorkerState.GONE)
+                .values(wanted=wanted, reason=reason)
+                .returning(Worker.id)
+            )
+        )
+        if not ids:
+            raise NotFound(f"no worker {worker_id_or_name!r} is running")
+        for worker_id in ids:
+            append(session, f"worker.{wanted}", worker_id, None, {"by": by, "reason": reason})
+        return ids
+
+    return store.retrying(work)
+
+
+def forget_silent(session: Session, silent_s: float) -> list[str]:
+    """Mark workers gone that have not been heard of for `silent_s`, and drop those gone for long; return the newly gone."""
+    silent = list(
+        session.scalars(
+            update(Worker)
+            .where(Worker.state != WorkerState.GONE, Worker.heartbeat_at < db_now() - silent_s)
+            .values(state=WorkerState.GONE, reason=f"not heard of for {silent_s:.0f} s")
+            .returning(Worker.id)
+        )
+    )
+    for worker_id in silent:
+        append(session, "worker.gone", worker_id, None, {"reason": "silent", "clean": False})
+    session.execute(delete(Worker).where(Worker.state == WorkerState.GONE, Worker.heartbeat_at < db_now() - KEEP_GONE_S))
+    return silent
+
+
+def report_model(
+    store: Store,
+    name: str,
+    state: str,
+    *,
+    reason: str = "",
+    digest: str = "",
+    facts: dict[str, Any] | None = None,
+    load_s: float | None = None,
+    cost_s: float | None = None,
+) -> None:
+    """Keep what a worker learnt when it loaded, or could not load, a model."""
+
+    def work(session: Session) -> None:
+        row = session.get(Model, name)
+        before = None if row is None else row.state
+        if row is None:
+            row = Model(name=name, state=state, reason=reason, digest=digest, facts={}, caps={}, updated_at=0.0)
+            session.add(row)
+        row.state, row.reason = state, reason
+        row.digest = digest or row.digest
+        row.facts = facts if facts is not None else row.facts
+        row.load_s = load_s if load_s is not None else row.load_s
+        row.cost_s = row.cost_s if row.cost_s is not None else cost_s
+        session.flush()
+        session.execute(update(Model).where(Model.name == name).values(updated_at=db_now()))
+        if before != state:
+            append(session, f"model.{state}", name, None, {"reason": reason, "digest": digest})
+
+    store.retrying(work)

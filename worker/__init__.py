@@ -1,0 +1,1 @@
+"""The rendering workers of the farm. Know no Flask."""
