@@ -8,7 +8,7 @@ import threading
 import time
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-PATTERN = re.compile(r"^[a-z]{3,8}_[0-9A-HJKMNP-TV-Z]{26}$")
+PATTERN = re.compile(r"[a-z]{3,8}_[0-9A-HJKMNP-TV-Z]{26}")
 
 _lock = threading.Lock()
 _last = (0, 0)
@@ -26,7 +26,7 @@ def new_id(prefix: str) -> str:
 
 def is_id(text: str, prefix: str) -> bool:
     """True if `text` has the form of an id of this kind (says nothing of whether the thing exists)."""
-    return text.startswith(prefix + "_") and PATTERN.match(text) is not None
+    return text.startswith(prefix + "_") and PATTERN.fullmatch(text) is not None
 
 
 def _encode(number: int) -> str:

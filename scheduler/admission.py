@@ -34,7 +34,7 @@ class Placement:
 
 def learnt_costs(session: Session) -> dict[str, float]:
     """Learnt GPU-seconds of one default image, by model."""
-    return dict(session.execute(select(Model.name, Model.cost_s).where(Model.cost_s.is_not(None))).tuples().all())  # type: ignore[arg-type]
+    return dict(session.execute(select(Model.name, Model.cost_s).where(Model.cost_s.is_not(None))).all())  # type: ignore[arg-type]
 
 
 def prepare(
@@ -113,9 +113,7 @@ def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings)
 
 def check_queue(session: Session, tenant_id: str, more: int, settings: Settings) -> None:
     """Raise LimitExceeded if `more` jobs would overfill the farm's or the tenant's queue."""
-    waiting = dict(
-        session.execute(select(Backlog.tenant_id, func.sum(Backlog.queued)).group_by(Backlog.tenant_id)).tuples().all()
-    )
+    waiting = dict(session.execute(select(Backlog.tenant_id, func.sum(Backlog.queued)).group_by(Backlog.tenant_id)).all())
     total = sum(waiting.values())
     limits = session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}
     own_limit = int(limits.get("queued", settings.max_queued_per_tenant))

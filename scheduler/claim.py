@@ -151,12 +151,10 @@ def save_shares(session: Session, queue: FairQueue) -> None:
 
 def _lanes(session: Session, queue: FairQueue, serves: Collection[str], resident: set[str]) -> tuple[list[Lane], dict[str, int]]:
     """The lanes with work, and how much runs by tenant and (`model:NAME`) by model."""
-    swap = dict(session.execute(select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S))).tuples().all())
+    swap = dict(session.execute(select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S))).all())
     lanes: list[Lane] = []
     running: dict[str, int] = {}
-    for priority_class, tenant_id in (
-        session.execute(select(Flow.priority_class, Flow.tenant_id).where(Flow.active)).tuples().all()
-    ):
+    for priority_class, tenant_id in session.execute(select(Flow.priority_class, Flow.tenant_id).where(Flow.active)).all():
         load_flow(session, queue, priority_class, tenant_id)
     with_work: set[tuple[str, str]] = set()
     columns = (Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running)
@@ -183,6 +181,7 @@ def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
         Job.priority_class == lane.flow.priority_class,
         Job.tenant_id == lane.flow.tenant_id,
         Job.not_before <= db_now(),
+        Job.expires_at.is_(None) | (Job.expires_at > db_now()),
     ]
     if limits.compat_key is not None:
         where += [Job.compat_key == limits.compat_key, Job.crashes == 0]

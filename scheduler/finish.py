@@ -78,7 +78,7 @@ def succeed(
             **values,
         )
         if not moved:
-            stored = dict(session.execute(select(Image.storage_key, Image.id).where(Image.job_id == job.id)).tuples().all())
+            stored = dict(session.execute(select(Image.storage_key, Image.id).where(Image.job_id == job.id)).all())
             if {image.storage_key for image in images} == set(stored):
                 return [stored[image.storage_key] for image in images]
             raise Fenced(f"attempt {job.attempt} of {job.id} no longer owns it")

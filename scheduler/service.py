@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from imagefarm.catalogue import Catalogue
+from imagefarm.live import LiveEvents
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.redis import connect_redis
 from imagefarm.settings import load_settings
@@ -46,8 +47,9 @@ def _logs(**_: Any) -> None:
 @app.task(name=SWEEP_TASK)
 def run_sweep() -> None:
     """One sweep, then tickets for the lanes that have work."""
-    store = Services.store = Services.store or Store(settings.database, pool_size=2)
     redis = Services.redis = Services.redis or connect_redis(settings)
+    store = Services.store = Services.store or Store(settings.database, pool_size=2)
+    store.listener = store.listener or LiveEvents(redis, settings.redis_prefix)
     report = sweep(store, settings, reconcile=Services.sweeps % RECONCILE_EVERY == 0)
     Services.sweeps += 1
     if not report.lanes:

@@ -64,7 +64,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
         reaped = crashed(
             session, [Job.lease_until < db_now()], settings, "its lease ran out: the worker hung, died, or lost touch"
         )
-        states = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_([job.id for job in reaped]))).tuples().all())
+        states = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_([job.id for job in reaped]))).all())
         report.failed = sum(1 for value in states.values() if value == JobState.FAILED)
         report.requeued = len(reaped) - report.failed
         report.silent_workers = forget_silent(session, max(settings.lease_s, 15.0))
@@ -89,10 +89,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
     report.lanes = dict(
         session.execute(
             select(Backlog.model, func.sum(Backlog.queued)).group_by(Backlog.model).having(func.sum(Backlog.queued) > 0)
-        )
-        .tuples()
-        .all()
-        .all()
+        ).all()
     )
     if report.requeued or report.failed or report.expired or report.drift:
         log.info("sweep", requeued=report.requeued, failed=report.failed, expired=report.expired, drift=report.drift)

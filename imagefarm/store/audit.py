@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.store.engine import db_now
+from imagefarm.store.engine import COMMITTED_EVENTS, db_now
 from imagefarm.store.models import Event
 
 GENESIS = "0" * 64
@@ -41,6 +41,7 @@ class ChainReport:
 def append(session: Session, kind: str, subject: str, tenant_id: str | None, data: dict[str, Any]) -> None:
     """Add one event to the audit, in the caller's transaction."""
     session.execute(insert(Event).values(at=db_now(), kind=kind, subject=subject, tenant_id=tenant_id, data=data))
+    tell_after_commit(session, [(kind, subject, tenant_id, data)])
 
 
 def append_many(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]]) -> None:
@@ -49,6 +50,13 @@ def append_many(session: Session, events: list[tuple[str, str, str | None, dict[
         now = session.scalar(select(db_now()))
         rows = [{"at": now, "kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
         session.execute(insert(Event), rows)
+        tell_after_commit(session, events)
+
+
+def tell_after_commit(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]]) -> None:
+    """Keep events for the store's listener, which gets them once the transaction has committed."""
+    kept = session.info.setdefault(COMMITTED_EVENTS, [])
+    kept += [{"kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
 
 
 def link(before: str, seq: int, event: Event) -> str:

@@ -19,6 +19,8 @@ from imagefarm.logs import get_logger
 log = get_logger(__name__)
 T = TypeVar("T")
 
+COMMITTED_EVENTS = "committed_events"
+"""Key in `session.info` of the audit events that the listener gets after the commit."""
 BUSY_TIMEOUT_S = 30
 TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "08001"})
 
@@ -46,6 +48,8 @@ class Store:
 
     def __init__(self, url: str, *, pool_size: int = 20) -> None:
         self.url = make_url(url)
+        self.listener: Callable[[list[dict[str, Any]]], None] | None = None
+        """Gets the audit events of each transaction after its commit; must neither block nor raise."""
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             if self.url.database:
@@ -95,8 +99,12 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that changes things: commits when the block ends, rolls back when it raises."""
-        with self._write() as session, session.begin():
-            yield session
+        with self._write() as session:
+            with session.begin():
+                yield session
+            events = session.info.pop(COMMITTED_EVENTS, [])
+        if events and self.listener is not None:
+            self.listener(events)
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -1,0 +1,62 @@
+"""Live events: what was committed is told to whoever watches, through Redis, without making anybody wait.
+
+A store with a `LiveEvents` as its listener hands over the audit events of every transaction after its commit. A thread
+publishes them; when Redis is away they are dropped and counted, since SQL has them all.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from imagefarm.logs import get_logger
+from imagefarm.redis import publish
+
+log = get_logger(__name__)
+
+MOST_AT_ONCE = 200
+"""Events of one transaction that are told one by one; a bulk change is told as one event `many`."""
+
+
+class LiveEvents:
+    """Publishes committed events off the committing thread. Call it with the events of one transaction."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self.redis = redis
+        self.prefix = prefix
+        self.dropped = 0
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=10_000)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, events: list[dict[str, Any]]) -> None:
+        """Take the events of a committed transaction; never blocks, never raises."""
+        if len(events) > MOST_AT_ONCE:
+            events = [{"kind": "many", "subject": "farm", "tenant_id": None, "data": {"events": len(events)}}]
+        self._start()
+        for event in events:
+            try:
+                self._events.put_nowait(event)
+            except queue.Full:
+                self.dropped += 1
+
+    def _start(self) -> None:
+        # not in the constructor: a server may fork after this object is made
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="live-events", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            event = self._events.get()
+            try:
+                publish(self.redis, self.prefix, event)
+            except (RedisError, OSError) as error:
+                self.dropped += 1
+                if self.dropped & (self.dropped - 1) == 0:  # at 1, 2, 4, 8 ...
+                    log.warning("live.dropped", dropped=self.dropped, error=str(error))

@@ -1,0 +1,118 @@
+"""A small farm in SQL for tests of the scheduler: tenants, workers and jobs, without processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import func, insert, select, update
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.recipe import JobRequest
+from imagefarm.settings import Settings
+from imagefarm.states import PriorityClass
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import seal, verify
+from imagefarm.store.migrate import DEFAULT_TENANT
+from imagefarm.store.models import Backlog, Image, Job, Tenant
+from scheduler import admission, finish, workers
+from scheduler.claim import ClaimedJob, ClaimLimits, claim
+
+
+@dataclass
+class SmallFarm:
+    """What the tests of the scheduler act on."""
+
+    store: Store
+    catalogue: Catalogue
+    settings: Settings
+    serves: list[str] = field(default_factory=lambda: ["demo", "sd15"])
+
+    def tenant(self, name: str, weight: float = 1.0) -> str:
+        tenant_id = f"tenant_{name}"
+        with self.store.write() as session:
+            session.execute(insert(Tenant).values(id=tenant_id, name=name, weight=weight, limits={}, created_at=db_now()))
+        return tenant_id
+
+    def worker(self, worker_id: str) -> str:
+        workers.register(
+            self.store,
+            workers.WorkerIdentity(
+                id=worker_id, name=worker_id, host="here", pid=1, device="cpu", version="0", serves=self.serves
+            ),
+        )
+        return worker_id
+
+    def submit(
+        self,
+        number: int = 1,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        priority: PriorityClass = PriorityClass.INTERACTIVE,
+        **fields: object,
+    ) -> list[str]:
+        requests = [JobRequest.model_validate({"prompt": f"picture {n}", "priority": priority, **fields}) for n in range(number)]
+        rows = [admission.prepare(self.catalogue, request, tenant, costs={}) for request in requests]
+        with self.store.write() as session:
+            admission.submit(session, rows, self.settings)
+        return [row["id"] for row in rows]
+
+    def claim(self, owner: str, images: int = 4, **limits: object) -> list[ClaimedJob]:
+        return claim(
+            self.store,
+            owner,
+            serves=self.serves,
+            resident=["demo"],
+            limits=ClaimLimits(images=images, **limits),  # type: ignore[arg-type]
+        )
+
+    def finish(self, job: ClaimedJob, actual_s: float | None = None) -> list[str]:
+        images = [
+            finish.FinishedImage(
+                index=index,
+                seed=job.recipe.seed_of(index),
+                storage_key=f"{job.id}/{index}-a{job.attempt}.png",
+                format="png",
+                width=64,
+                height=64,
+                bytes=1,
+                sha256="0" * 64,
+                pixel_sha256="0" * 64,
+                ms=1.0,
+            )
+            for index in range(job.count)
+        ]
+        return finish.succeed(self.store, job, images, actual_s=job.cost_s if actual_s is None else actual_s)
+
+    def job(self, job_id: str) -> Job:
+        with self.store.read() as session:
+            return session.get_one(Job, job_id)
+
+    def states(self) -> dict[str, int]:
+        with self.store.read() as session:
+            return dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
+
+    def images(self, job_id: str) -> int:
+        with self.store.read() as session:
+            return session.scalar(select(func.count()).select_from(Image).where(Image.job_id == job_id)) or 0
+
+    def set(self, job_id: str, **values: object) -> None:
+        with self.store.write() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(**values))
+
+    def check_books(self) -> None:
+        """Counters equal a recount, and the audit chain is whole."""
+        with self.store.write() as session:
+            while seal(session):
+                pass
+        with self.store.read() as session:
+            counted: dict[tuple[str, str, str], list[int]] = {}
+            for job in session.scalars(select(Job).where(Job.state.in_(["queued", "running"]))):
+                key = (job.model, job.priority_class, job.tenant_id)
+                counted.setdefault(key, [0, 0])[job.state == "running"] += 1
+            kept = {
+                (row.model, row.priority_class, row.tenant_id): [row.queued, row.running]
+                for row in session.scalars(select(Backlog))
+                if row.queued or row.running
+            }
+            assert kept == counted
+            assert verify(session).whole
