@@ -1,0 +1,72 @@
+# Two commands are enough: `make demo` and `make test`. Everything is installed into .venv, once.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Which torch to install: on Linux, pip's default is the CUDA build. docs/getting-started.md says how to choose another.
+PIP_TORCH ?= torch==2.13.0
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+# one thread: on a busy machine, two threads of a small model are many times slower than one
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help demo test up lint format constraints clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## render examples/products.csv on a farm of its own into outputs/demo/
+	@$(VENV)/bin/imagefarm demo $(ARGS)
+
+up: $(VENV)/.demo ## run the whole farm here and print its URL; Ctrl-C stops it
+	@$(VENV)/bin/imagefarm up $(ARGS)
+
+test: $(VENV)/.test ## run the tests (ARGS="tests/core -k recipe" for some of them)
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## check style, types and import direction
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(VENV)/.test ## put the code into the project's style
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+constraints: $(VENV)/.test ## pin the versions that are installed now into constraints.txt
+	@$(PY) tools/constraints.py constraints.txt
+
+clean: ## remove .venv, caches and outputs/demo; your farm's data folder stays
+	rm -rf $(VENV) build outputs/demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@for python in python3.11 python3.12 python3 python3.13; do \
+	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $(VENV) && touch $@ && exit 0; \
+	  fi; \
+	done; \
+	echo "no Python 3.11, 3.12 or 3.13 found on the PATH: install one (with its venv module) and try again" >&2; exit 1
+
+# torch first and alone, so that nothing else chooses its build
+$(VENV)/.torch: $(VENV)/.python
+	@echo "installing $(PIP_TORCH) (once; the download is large)"
+	@$(PIP) install $(PIP_TORCH)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml constraints.txt
+	@echo "installing imagefarm and what it needs (once)"
+	@$(PIP) install -c constraints.txt -e '.[worker]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo pyproject.toml constraints.txt
+	@echo "installing what the tests need (once)"
+	@$(PIP) install -c constraints.txt -e '.[worker,postgres,test]'
+	@touch $@
