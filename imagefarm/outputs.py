@@ -1,0 +1,177 @@
+"""Output storage: where pictures lie. A file is complete or it is not there; a name is used once.
+
+`Outputs` says what a store must do; `LocalOutputs` keeps files in a folder that all workers and the API share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from imagefarm.errors import FarmError
+
+TEMPORARY = ".tmp"
+"""Folder of files that are still being written, in the same file system as the finished ones."""
+PART = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
+"""One part of a key: no leading dot, so neither `..` nor the temporary folder can be named."""
+JOB_KEY = re.compile(r"^jobs/[0-9a-f]{2}/(?P<job>job_[0-9A-HJKMNP-TV-Z]{26})/(?P<index>\d+)-a(?P<attempt>\d+)\.[a-z0-9]+$")
+
+
+class UnsafeKey(FarmError):
+    """A storage key that is not a plain relative path."""
+
+    code = "unsafe_key"
+
+
+class Stored(NamedTuple):
+    """A file of the store: its key and when it was last written, in seconds since 1970."""
+
+    key: str
+    modified_at: float
+
+
+class Outputs(Protocol):
+    """What a store of pictures must do. Every failure of the store itself is an OSError."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Keep `data` under `key`: durable and complete when this returns, invisible before. Raises OSError, UnsafeKey."""
+
+    def read(self, key: str) -> bytes:
+        """Return the file. Raises FileNotFoundError, UnsafeKey."""
+
+    def open(self, key: str) -> BinaryIO:
+        """Open the file for reading. Raises FileNotFoundError, UnsafeKey."""
+
+    def delete(self, key: str) -> bool:
+        """Remove the file; False if there was none."""
+
+    def walk(self, prefix: str = "") -> Iterator[Stored]:
+        """Every finished file whose key begins with the folder `prefix`, in no order."""
+
+    def collect_temporary(self, older_than_s: float) -> int:
+        """Remove what writers that died left half written; return how many files."""
+
+
+def picture_key(job_id: str, index: int, attempt: int, extension: str = "png") -> str:
+    """The key of one picture. The attempt is part of it, so that two attempts never write the same file.
+
+    >>> picture_key("job_01JD0000000000000000000000", 3, 2)
+    'jobs/9e/job_01JD0000000000000000000000/3-a2.png'
+    """
+    shard = hashlib.sha256(job_id.encode()).hexdigest()[:2]  # an id's own characters begin with the time
+    return f"jobs/{shard}/{job_id}/{index}-a{attempt}.{extension}"
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it is a relative POSIX path of plain names; raise UnsafeKey for anything else."""
+    if len(key) > 512 or not all(PART.fullmatch(part) for part in key.split("/")):
+        raise UnsafeKey(f"storage key {key[:100]!r} is not a relative path of plain names")
+    return key
+
+
+class LocalOutputs:
+    """Pictures in a folder. `owner` marks the temporary files of this process.
+
+    A picture is written under a temporary name, synchronised, renamed, and its folder synchronised: after a crash it is
+    there whole or not at all.
+    """
+
+    def __init__(self, root: Path, owner: str = "anyone") -> None:
+        self.root = root
+        self.owner = owner
+
+    def path(self, key: str) -> Path:
+        """Where the file of `key` lies. Raises UnsafeKey."""
+        return self.root / check_key(key)
+
+    def write(self, key: str, data: bytes) -> None:
+        target = self.path(key)
+        temporary = self.root / TEMPORARY / f"{self.owner}-{secrets.token_hex(8)}"
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._put(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _put(self, temporary: Path, target: Path) -> None:
+        for last_try in (False, False, True):
+            made = _make_folder(target.parent)
+            try:
+                temporary.rename(target)
+                break
+            except FileNotFoundError:
+                # somebody deleted the folder's last file, and the folder with it, in between
+                if last_try:
+                    raise
+        for folder in (target.parent, *made):
+            _sync_folder(folder)
+
+    def read(self, key: str) -> bytes:
+        return self.path(key).read_bytes()
+
+    def open(self, key: str) -> BinaryIO:
+        return self.path(key).open("rb")
+
+    def delete(self, key: str) -> bool:
+        path = self.path(key)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        with suppress(OSError):  # not empty: others' files are in it
+            path.parent.rmdir()
+        return True
+
+    def walk(self, prefix: str = "") -> Iterator[Stored]:
+        top = self.path(prefix) if prefix else self.root
+        for folder, folders, files in os.walk(top):
+            if Path(folder) == self.root and TEMPORARY in folders:
+                folders.remove(TEMPORARY)
+            for name in files:
+                path = Path(folder) / name
+                with suppress(FileNotFoundError):  # deleted while we walk
+                    yield Stored(path.relative_to(self.root).as_posix(), path.stat().st_mtime)
+
+    def collect_temporary(self, older_than_s: float) -> int:
+        removed = 0
+        folder = self.root / TEMPORARY
+        for path in folder.iterdir() if folder.is_dir() else ():
+            with suppress(FileNotFoundError):  # its writer has just renamed it
+                if time.time() - path.stat().st_mtime > older_than_s:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the folders that got a new entry by it."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+    return [new.parent for new in missing]
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # what was just put there has already been deleted again, folder and all
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
