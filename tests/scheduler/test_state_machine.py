@@ -24,7 +24,7 @@ from scheduler.sweep import sweep
 from tests.small_farm import SmallFarm
 
 CATALOGUE = Catalogue.read(PROJECT_ROOT / "models.toml")
-OWNERS = ("wrk_a", "wrk_b", "wrk_c")
+OWNERS = ("wrk_a", "wrk_b")
 
 
 class JobLife(RuleBasedStateMachine):
@@ -48,7 +48,7 @@ class JobLife(RuleBasedStateMachine):
         self.farm.store.close()
         self.folder.cleanup()
 
-    @rule(target=jobs, number=st.integers(1, 3), count=st.integers(1, 2))
+    @rule(target=jobs, number=st.integers(1, 2), count=st.integers(1, 2))
     def submit(self, number: int, count: int):  # type: ignore[no-untyped-def]
         ids = self.farm.submit(number, count=count)
         for job_id in ids:
@@ -147,5 +147,5 @@ class JobLife(RuleBasedStateMachine):
 
 TestJobLife = JobLife.TestCase
 TestJobLife.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
