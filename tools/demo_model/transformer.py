@@ -1,0 +1,205 @@
+"""The transformer: flow matching on the latents of two picture sizes, conditioned on the frozen text encoder."""
+
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ZImageTransformer2DModel
+from torch import Tensor, nn
+from transformers import AutoTokenizer, Qwen3Model
+
+from tools.demo_model import fused
+from tools.demo_model.batched import MULTIPLE, Captions, forward, rotation, to_patches
+from tools.demo_model.muon import Muon
+from tools.demo_model.pictures import load_scenes
+from tools.demo_model.progress import Progress
+from tools.demo_model.prompts import write_prompt
+from tools.demo_model.readouts import TAPS, Readouts
+from tools.demo_model.scenes import Scene
+from tools.demo_model.team import Team, run_team
+from tools.demo_model.text_encoder import WIDTH as CAPTION_WIDTH
+from tools.demo_model.text_encoder import encode
+from tools.demo_model.tokenizer import wrap
+from tools.demo_model.vae import CHANNELS
+
+WIDTH, LAYERS = 128, 6
+SHIFT = 3.0  # the scheduler's; training draws noise levels from the same curve
+BATCHES: dict[int, int] = {64: 32, 128: 12}  # edge: pictures a step over all processes; about the same time a step
+CAPTIONS: dict[int, float] = {1: 0.88, 2: 0.07, 3: 0.03, 4: 0.02}  # padded length in MULTIPLEs: how often
+SEED = 5
+EMPTY = 0.05  # part of the samples with an empty prompt, for guidance
+
+
+def make_transformer() -> Any:
+    """A fresh transformer whose blocks start as nearly the identity."""
+    heads = WIDTH // fused.HEAD
+    model: Any = ZImageTransformer2DModel(
+        in_channels=CHANNELS,
+        dim=WIDTH,
+        n_layers=LAYERS,
+        n_refiner_layers=1,
+        n_heads=heads,
+        n_kv_heads=heads,
+        cap_feat_dim=CAPTION_WIDTH,
+        axes_dims=[8, 12, 12],
+        axes_lens=[1024, 512, 512],
+        rope_theta=256.0,
+        t_scale=1000.0,
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "adaLN_modulation" in name and ("layers" in name or "refiner" in name):
+                parameter.zero_()
+                if name.endswith("bias"):  # the two gates, which pass through tanh
+                    parameter[WIDTH : 2 * WIDTH] = 0.4
+                    parameter[3 * WIDTH :] = 0.4
+            elif "all_final_layer" in name:
+                parameter.zero_()
+            elif "pad_token" in name or name.endswith("embedder.2-1.bias") or name == "cap_embedder.1.bias":
+                # Rotary embedding only turns what is there: a constant part lets attention read absolute places.
+                parameter.normal_(std=0.5)
+    return model
+
+
+class CaptionWriter:
+    """Writes fresh prompts for scenes at every step and encodes them with the frozen text encoder."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        self.encoder = Qwen3Model.from_pretrained(folder / "text_encoder").float().eval()
+        self.rng = random.Random(seed)
+
+    def write(self, scenes: Sequence[Scene]) -> tuple[Captions, Tensor]:
+        """A prompt for every scene, all of one padded length, and which of them say nothing (batch,)."""
+        blocks = self.rng.choices(list(CAPTIONS), list(CAPTIONS.values()))[0]
+        tokens = [self._tokens(scene, blocks) for scene in scenes]
+        ids = torch.zeros(len(tokens), blocks * MULTIPLE, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, numbers in enumerate(tokens):
+            ids[row, : len(numbers)] = torch.tensor(numbers)
+            mask[row, : len(numbers)] = 1
+        blank = len(self.tokenizer(wrap("")).input_ids)
+        with torch.no_grad():
+            features = encode(self.encoder, ids, mask)
+        return Captions(features, mask == 0), mask.sum(1) == blank
+
+    def _tokens(self, scene: Scene, blocks: int) -> list[int]:
+        """Tokens of a prompt that needs exactly `blocks` MULTIPLEs; more filler makes it longer."""
+        if blocks == 1 and self.rng.random() < EMPTY:
+            numbers: list[int] = self.tokenizer(wrap("")).input_ids
+            return numbers
+        filler = None if blocks == 1 else 6 * blocks - 8
+        while True:
+            numbers = self.tokenizer(wrap(write_prompt(scene, self.rng, filler))).input_ids
+            needed = -(-len(numbers) // MULTIPLE)
+            if needed == blocks:
+                return numbers
+            if filler is not None:
+                filler = max(1, filler + (1 if needed < blocks else -1))
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The training set of one size: `patches` (count, tokens, features) in fp16, `labels` (count, 4), its scenes."""
+
+    patches: Tensor
+    labels: Tensor
+    scenes: list[Scene]
+    grid: int
+
+
+def load_latents(folder: Path, edge: int) -> Latents:
+    """The latents that the VAE made of the pictures of one size."""
+    latents = torch.load(folder / f"latents-{edge}.pt")
+    scenes = load_scenes(folder, edge)
+    patches = torch.cat([to_patches(part) for part in latents.split(1000)])
+    return Latents(patches, torch.tensor([scene.labels() for scene in scenes]), scenes, latents.shape[-1] // 2)
+
+
+def noise_levels(count: int) -> Tensor:
+    """Stratified noise levels (count,) of 0..1 in random order, spread like the scheduler's."""
+    even = (torch.randperm(count) + torch.rand(count)) / count
+    return SHIFT * even / (1 + (SHIFT - 1) * even)
+
+
+def train_transformer(folder: Path, seconds: float, processes: int) -> None:
+    """Train for `seconds` in so many processes on the latents in `folder`; the weights go there too."""
+    run_team(_train, processes, folder, seconds)
+
+
+def _train(team: Team, folder: Path, seconds: float, first: float = 0.15) -> None:
+    """One process's part. Averaged weights are saved now and then and at the end.
+
+    The first part of the time, `first`, sees the small pictures alone: what the words mean is learnt three times
+    faster there. Afterwards both sizes take turns.
+    """
+    torch.manual_seed(SEED)
+    model, readouts = make_transformer(), Readouts(WIDTH, 4 * CHANNELS)
+    torch.manual_seed(SEED + 1 + team.rank)  # alike weights, but samples of one's own
+    rng = np.random.default_rng(SEED + team.rank)
+    writer = CaptionWriter(folder, SEED + team.rank)
+    sets = {edge: load_latents(folder, edge) for edge in BATCHES}
+    inner = [p for name, p in model.named_parameters() if _is_inner(name, p)]
+    chosen = {id(p) for p in inner}
+    outer = [p for p in model.parameters() if id(p) not in chosen]
+    muon = Muon(inner)
+    adam = torch.optim.AdamW([*outer, *readouts.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    average = copy.deepcopy(model).requires_grad_(False)
+    averaged, current = list(average.parameters()), list(model.parameters())
+    rotations: dict[tuple[int, int], Tensor] = {}
+    progress, steps = Progress("transformer", seconds), 0
+    saved = done = 0.0
+    trained = [*current, *readouts.parameters()]
+    while done < 1:
+        factor = min(1.0, (steps + 1) / 60) * max(0.01, min(1.0, 1.25 * (1 - done)))
+        muon.param_groups[0]["lr"] = 0.02 * factor
+        adam.param_groups[0]["lr"] = 2e-3 * factor
+        edge = 128 if done > first and steps % 2 else 64
+        data = sets[edge]
+        picks = torch.from_numpy(rng.integers(len(data.scenes), size=BATCHES[edge] // team.size))
+        captions, empty = writer.write([data.scenes[k] for k in picks.tolist()])
+        length = captions.features.shape[1]
+        if (length, edge) not in rotations:
+            rotations[length, edge] = rotation(model, length, data.grid, data.grid)
+
+        clean = data.patches[picks].float()
+        noise, level = torch.randn_like(clean), noise_levels(len(clean))
+        mixed = clean + level[:, None, None] * (noise - clean)
+        output, tapped = forward(model, mixed, 1 - level, captions, rotations[length, edge], taps=TAPS)
+        flow = (output - (clean - noise)).square().mean((1, 2))
+        read = readouts(tapped, clean, data.labels[picks], data.grid, ~empty)
+        # The answers that the image tokens must know early are a scaffold; it is taken away towards the end.
+        scaffold = 0.1 * read["attributes"] + 0.1 * read["place"] + 0.5 * read["clean"]
+        loss = flow.mean() + 0.1 * read["position"] + scaffold * (1 - done)
+
+        muon.zero_grad(set_to_none=True)
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        done = team.average(trained, progress.done())
+        nn.utils.clip_grad_norm_(current, 1.0)
+        muon.step()
+        adam.step()
+        steps += 1
+        decay = min(0.998, (steps + 1) / (steps + 20))
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        parts = {"flow": flow.mean().item(), **{name: value.item() for name, value in read.items()}}
+        if team.rank:
+            continue
+        progress.step({f"{name}{edge}": value for name, value in parts.items()})
+        if progress.elapsed() - saved > 150 or done >= 1:
+            saved = progress.elapsed()
+            average.save_pretrained(folder / "transformer")
+
+
+def _is_inner(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon trains this weight: a matrix inside a block, other than the modulation."""
+    return parameter.ndim == 2 and ("layers" in name or "refiner" in name) and "adaLN" not in name
