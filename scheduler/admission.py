@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import LimitExceeded
 from imagefarm.ids import new_id
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append, append_many
-from imagefarm.store.models import Backlog, Job, Model, Tenant
+from imagefarm.store.models import Job, Model
+from scheduler.limits import check_limits, record_usage
 from scheduler.transition import add_to_backlog
 
 
@@ -78,13 +78,13 @@ def prepare(
 def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings) -> None:
     """Write prepared jobs with their counters and audit events, in the caller's transaction. A commit makes them durable.
 
-    Raises LimitExceeded if the farm's or the tenant's queue is full; then nothing is written.
+    All rows are of one tenant. Raises LimitExceeded or InvalidRequest if they do not fit its limits; then nothing is written.
     """
     if not rows:
         return
     tenant_id = rows[0]["tenant_id"]
-    check_queue(session, tenant_id, len(rows), settings)
     now = session.scalar(select(db_now())) or 0.0
+    check_limits(session, rows, settings, now)
     full = []
     for row in rows:
         expires_in = row["expires_in"]
@@ -100,6 +100,7 @@ def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings)
             queued[key] = queued.get(key, 0) + 1
     for key in sorted(queued):
         add_to_backlog(session, key, queued=queued[key])
+    record_usage(session, tenant_id, now, sum(row["count"] for row in rows), sum(row["cost_s"] for row in rows))
     if len(rows) == 1:
         append(
             session, "job.submitted", rows[0]["id"], tenant_id, {"recipe_hash": rows[0]["recipe_hash"], "model": rows[0]["model"]}
@@ -109,27 +110,3 @@ def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings)
             ("job.submitted", row["id"], tenant_id, {"recipe_hash": row["recipe_hash"], "model": row["model"]}) for row in rows
         ]
         append_many(session, events)
-
-
-def check_queue(session: Session, tenant_id: str, more: int, settings: Settings) -> None:
-    """Raise LimitExceeded if `more` jobs would overfill the farm's or the tenant's queue."""
-    waiting = dict(session.execute(select(Backlog.tenant_id, func.sum(Backlog.queued)).group_by(Backlog.tenant_id)).all())
-    total = sum(waiting.values())
-    limits = session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}
-    own_limit = int(limits.get("queued", settings.max_queued_per_tenant))
-    if total + more > settings.max_queued:
-        raise LimitExceeded(
-            f"the farm's queue is full: {total} of {settings.max_queued} jobs wait",
-            limit="max_queued",
-            value=settings.max_queued,
-            retry_after=30,
-            status=503,
-        )
-    own = waiting.get(tenant_id, 0)
-    if own + more > own_limit:
-        raise LimitExceeded(
-            f"your queue is full: {own} of {own_limit} jobs wait and {more} more would not fit",
-            limit="queued",
-            value=own_limit,
-            retry_after=30,
-        )

@@ -91,11 +91,15 @@ def claim_in(
         return []
     queue = lock_shares(session)
     lanes, running = _lanes(session, queue, serves, set(resident))
+    tenants = {lane.flow.tenant_id for lane in lanes}
+    own_limits = session.execute(select(Tenant.id, Tenant.limits).where(Tenant.id.in_(tenants))).all()
+    own_caps = {tenant_id: int(own["running"]) for tenant_id, own in own_limits if "running" in own}
     for lane in queue.order(lanes):
         flow = lane.flow
         if limits.interactive_only and flow.priority_class != "interactive":
             continue
-        if running.get(flow.tenant_id, 0) >= limits.max_running_per_tenant:
+        most = min(limits.max_running_per_tenant, own_caps.get(flow.tenant_id, limits.max_running_per_tenant))
+        if running.get(flow.tenant_id, 0) >= most:
             continue
         if lane.model in limits.caps and running.get("model:" + lane.model, 0) >= limits.caps[lane.model]:
             continue

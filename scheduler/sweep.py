@@ -13,6 +13,7 @@ from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
 from imagefarm.store.models import Backlog, Batch, Job, SweepState
+from scheduler.breaker import BreakerReport, trip
 from scheduler.retry import crashed
 from scheduler.transition import move
 from scheduler.workers import forget_silent
@@ -38,6 +39,7 @@ class SweepReport:
     drift: int = 0
     sealed: int = 0
     batches_done: int = 0
+    stopped: BreakerReport = field(default_factory=BreakerReport)
     lanes: dict[str, int] = field(default_factory=dict)
     """Jobs that wait, by model."""
 
@@ -81,6 +83,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
                 error_detail="its time was up before a worker could start it",
             )
         )
+    report.stopped = trip(session)
     report.batches_done = _finish_batches(session)
     if reconcile:
         report.drift = reconcile_backlog(session)
@@ -93,6 +96,8 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
     )
     if report.requeued or report.failed or report.expired or report.drift:
         log.info("sweep", requeued=report.requeued, failed=report.failed, expired=report.expired, drift=report.drift)
+    if report.stopped.workers or report.stopped.batches:
+        log.warning("breaker", workers=report.stopped.workers, batches=report.stopped.batches)
     return report
 
 

@@ -9,6 +9,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store.engine import db_now
 from imagefarm.store.models import Backlog, Batch, Job, Model, Worker
+from scheduler.limits import tenant_limits
 
 
 def explain(session: Session, job: Job, settings: Settings) -> str:
@@ -42,8 +43,9 @@ def _why_queued(session: Session, job: Job, settings: Settings) -> str:
     if not usable:
         return f"Every worker that serves model {job.model} is draining or quarantined."
     running = session.scalar(select(func.sum(Backlog.running)).where(Backlog.tenant_id == job.tenant_id)) or 0
-    if running >= settings.max_running_per_tenant:
-        return f"Your cap of {settings.max_running_per_tenant} running jobs is reached."
+    cap = min(settings.max_running_per_tenant, int(tenant_limits(session, job.tenant_id).get("running", 10**9)))
+    if running >= cap:
+        return f"Your cap of {cap} running jobs is reached."
     model = session.get(Model, job.model)
     if all(worker.state == WorkerState.STARTING for worker in usable):
         return "The worker is starting."

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Double, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
@@ -31,7 +44,7 @@ class Base(DeclarativeBase):
 
 
 class Tenant(Base):
-    """Who submits. `limits` may override the farm's: queued, running, images_per_day, pixels, steps."""
+    """Who submits. `limits` may narrow the farm's: queued, running, images_per_day, pixels, steps."""
 
     __tablename__ = "tenant"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -54,6 +67,17 @@ class ApiKey(Base):
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
     last_used_at: Mapped[float | None]
+
+
+class Usage(Base):
+    """What a tenant asked for on one day (days since 1970, UTC)."""
+
+    __tablename__ = "usage"
+    tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    day: Mapped[int] = mapped_column(Integer, primary_key=True)
+    images: Mapped[int] = mapped_column(Integer, default=0)
+    gpu_s: Mapped[float] = mapped_column(default=0.0)
+    """Predicted GPU-seconds."""
 
 
 class Model(Base):
@@ -96,6 +120,16 @@ class Batch(Base):
     finished_at: Mapped[float | None]
 
     __table_args__ = (Index("ix_batch_tenant_id_id", "tenant_id", "id"),)
+
+
+class BatchRows(Base):
+    """Some rows of a batch as they came, compressed: to give back those that failed, and to see what changed."""
+
+    __tablename__ = "batch_rows"
+    batch_id: Mapped[str] = mapped_column(ID, ForeignKey("batch.id"), primary_key=True)
+    first_row: Mapped[int] = mapped_column(Integer, primary_key=True)
+    rows: Mapped[bytes] = mapped_column(LargeBinary)
+    """zlib over a JSON list of [number, cells, errors or null]."""
 
 
 class Job(Base):
@@ -214,7 +248,16 @@ class Attempt(Base):
     """succeeded, failed, retry, crashed, expired, released, cancelled"""
     reason: Mapped[str | None] = mapped_column(Text)
 
-    __table_args__ = (Index("ix_attempt_owner", "owner"),)
+    __table_args__ = (
+        Index("ix_attempt_owner", "owner"),
+        # the breaker: what went wrong lately
+        Index(
+            "ix_attempt_trouble",
+            "ended_at",
+            sqlite_where=text("outcome IN ('failed', 'retry', 'crashed')"),
+            postgresql_where=text("outcome IN ('failed', 'retry', 'crashed')"),
+        ),
+    )
 
 
 class FlowClass(Base):

@@ -187,6 +187,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenant")),
     )
     op.create_table(
+        "usage",
+        sa.Column("tenant_id", sa.String(length=40), nullable=False),
+        sa.Column("day", sa.Integer(), nullable=False),
+        sa.Column("images", sa.Integer(), nullable=False),
+        sa.Column("gpu_s", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "day", name=op.f("pk_usage")),
+    )
+    op.create_table(
         "webhook",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("tenant_id", sa.String(length=40), nullable=False),
@@ -309,6 +317,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("attempt", schema=None) as batch_op:
         batch_op.create_index("ix_attempt_owner", ["owner"], unique=False)
+        batch_op.create_index(
+            "ix_attempt_trouble",
+            ["ended_at"],
+            unique=False,
+            sqlite_where=sa.text("outcome IN ('failed', 'retry', 'crashed')"),
+            postgresql_where=sa.text("outcome IN ('failed', 'retry', 'crashed')"),
+        )
 
     op.create_table(
         "image",
@@ -349,6 +364,11 @@ def downgrade() -> None:
 
     op.drop_table("image")
     with op.batch_alter_table("attempt", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_attempt_trouble",
+            sqlite_where=sa.text("outcome IN ('failed', 'retry', 'crashed')"),
+            postgresql_where=sa.text("outcome IN ('failed', 'retry', 'crashed')"),
+        )
         batch_op.drop_index("ix_attempt_owner")
 
     op.drop_table("attempt")
@@ -384,6 +404,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_webhook_tenant_id"))
 
     op.drop_table("webhook")
+    op.drop_table("usage")
     op.drop_table("tenant")
     op.drop_table("sweep_state")
     op.drop_table("model")

@@ -1,0 +1,110 @@
+"""What a tenant may ask for: pictures a day, queued and running jobs, pixels and steps. Every refusal says the limit, its
+value, and when to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import FieldError, InvalidRequest, LimitExceeded
+from imagefarm.settings import Settings
+from imagefarm.states import WorkerState
+from imagefarm.store.models import Backlog, Model, Tenant, Usage, Worker
+
+DAY_S = 86400
+GUESSED_COST_S = 1.0
+"""GPU-seconds of a job of a model that was never measured."""
+
+
+def tenant_limits(session: Session, tenant_id: str) -> dict[str, Any]:
+    """The tenant's own limits: any of queued, running, images_per_day, pixels, steps."""
+    return session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}
+
+
+def check_limits(session: Session, rows: Sequence[dict[str, Any]], settings: Settings, now: float) -> None:
+    """Check prepared job rows of one tenant against the farm's and the tenant's limits.
+
+    Raises InvalidRequest for a job that is too large for the tenant, LimitExceeded for one that comes too soon.
+    """
+    tenant_id = rows[0]["tenant_id"]
+    limits = tenant_limits(session, tenant_id)
+    _check_size(rows, limits)
+    check_queue(session, tenant_id, len(rows), settings)
+    _check_day(session, tenant_id, sum(row["count"] for row in rows), limits, now)
+
+
+def _check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
+    most_pixels, most_steps = limits.get("pixels"), limits.get("steps")
+    if most_pixels is None and most_steps is None:
+        return
+    for row in rows:
+        recipe = row["recipe"]
+        if most_pixels is not None and recipe["width"] * recipe["height"] > most_pixels:
+            detail = f"{recipe['width']}x{recipe['height']} is more than the {most_pixels} pixels your tenant may ask for"
+            raise InvalidRequest([FieldError(field="width", detail=detail, remedy="ask for a smaller picture", row=row["row"])])
+        if most_steps is not None and recipe["steps"] > most_steps:
+            detail = f"{recipe['steps']} is more than the {most_steps} steps your tenant may ask for"
+            raise InvalidRequest([FieldError(field="steps", detail=detail, remedy=f"use {most_steps}", row=row["row"])])
+
+
+def check_queue(session: Session, tenant_id: str, more: int, settings: Settings) -> None:
+    """Raise LimitExceeded if `more` jobs would overfill the farm's or the tenant's queue."""
+    limits = tenant_limits(session, tenant_id)
+    waiting = dict(session.execute(select(Backlog.tenant_id, func.sum(Backlog.queued)).group_by(Backlog.tenant_id)).all())
+    total, own = sum(waiting.values()), waiting.get(tenant_id, 0)
+    own_limit = min(int(limits.get("queued", settings.max_queued_per_tenant)), settings.max_queued_per_tenant)
+    if total + more > settings.max_queued:
+        raise LimitExceeded(
+            f"the farm's queue is full: {total} of {settings.max_queued} jobs wait",
+            limit="max_queued",
+            value=settings.max_queued,
+            retry_after=expected_wait_s(session),
+            status=503,
+        )
+    if own + more > own_limit:
+        raise LimitExceeded(
+            f"your queue is full: {own} of {own_limit} jobs wait, and {more} more do not fit",
+            limit="queued",
+            value=own_limit,
+            retry_after=expected_wait_s(session),
+        )
+
+
+def _check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any], now: float) -> None:
+    most = limits.get("images_per_day")
+    if most is None:
+        return
+    used = session.scalar(select(Usage.images).where(Usage.tenant_id == tenant_id, Usage.day == int(now // DAY_S))) or 0
+    if used + more > most:
+        raise LimitExceeded(
+            f"your tenant may ask for {most} pictures a day (UTC); {used} were asked for today, and {more} more do not fit",
+            limit="images_per_day",
+            value=float(most),
+            retry_after=DAY_S - now % DAY_S,
+        )
+
+
+def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_s: float) -> None:
+    """Add to what the tenant asked for today, in the transaction that writes the jobs."""
+    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = make(Usage).values(tenant_id=tenant_id, day=int(now // DAY_S), images=images, gpu_s=gpu_s)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id", "day"], set_={"images": Usage.images + images, "gpu_s": Usage.gpu_s + gpu_s}
+        )
+    )
+
+
+def expected_wait_s(session: Session) -> float:
+    """About how long until what waits now has been rendered: predicted GPU-seconds over live workers, 1 s to 1 h."""
+    lanes = session.execute(
+        select(func.sum(Backlog.queued), func.coalesce(Model.cost_s, GUESSED_COST_S))
+        .join(Model, Model.name == Backlog.model, isouter=True)
+        .group_by(Model.cost_s)
+    ).all()
+    workers = session.scalar(select(func.count()).select_from(Worker).where(Worker.state != WorkerState.GONE)) or 0
+    return min(3600.0, max(1.0, sum(number * cost for number, cost in lanes) / max(1, workers)))
