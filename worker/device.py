@@ -1,0 +1,38 @@
+"""Which device a worker renders on, and with which dtype."""
+
+from __future__ import annotations
+
+import torch
+
+from imagefarm.errors import SetupError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` is CUDA (or ROCm), else MPS, else the CPU. Raises SetupError for a device that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise SetupError(f"device {name} is not on this machine; use device = auto")
+    return device
+
+
+def pick_dtype(wanted: str, device: torch.device, half: torch.dtype) -> torch.dtype:
+    """The dtype a model runs at. `wanted` is the catalogue's, `half` the family's own 16 bits for `auto`.
+
+    The CPU computes in float32, whatever the weights are stored in: 16 bits are slower there and less exact. A card without
+    bfloat16 gets float32 in its place, never float16, which overflows in models made for bfloat16.
+    """
+    dtype = half if wanted == "auto" else DTYPES[wanted]
+    if device.type == "cpu":
+        return torch.float32
+    if dtype is torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float32
+    return dtype

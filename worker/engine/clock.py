@@ -1,0 +1,56 @@
+"""How long the device took, without waiting for it: CUDA events read later, the host's clock elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class Span:
+    """One timed stretch of device work."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._events = (
+            (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) if device.type == "cuda" else None
+        )
+        self._seconds: float | None = None
+        self._started = 0.0
+
+    def start(self) -> None:
+        if self._events:
+            self._events[0].record()
+        else:
+            self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        if self._events:
+            self._events[1].record()
+        else:
+            self._seconds = time.perf_counter() - self._started
+
+    def wait(self) -> None:
+        """Block until the work inside is done."""
+        if self._events:
+            self._events[1].synchronize()
+
+    @property
+    def seconds(self) -> float:
+        """Device seconds; waits for the work to end, so read it after the picture has been copied."""
+        if self._seconds is None and self._events:
+            self.wait()
+            self._seconds = self._events[0].elapsed_time(self._events[1]) / 1000
+        return self._seconds or 0.0
+
+
+@contextmanager
+def timed(device: torch.device) -> Iterator[Span]:
+    """Time the device work queued inside."""
+    span = Span(device)
+    span.start()
+    try:
+        yield span
+    finally:
+        span.stop()

@@ -1,0 +1,275 @@
+"""The step engine: images of many jobs share forward passes; each joins and leaves at a step boundary."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imagefarm.logs import get_logger
+from scheduler.claim import ClaimedJob
+from scheduler.retry import Failure, FailureClass
+from worker.engine.clock import Span, timed
+from worker.engine.failures import AttemptFailed, failure_of, is_out_of_memory
+from worker.engine.grouping import group
+from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
+from worker.engine.passes import free_cached, run_pass
+from worker.engine.pixels import is_flat, to_uint8, upscaled
+from worker.engine.running import RunningJob, Slot
+from worker.families.base import cast_to
+
+if TYPE_CHECKING:
+    from worker.loading import LoadedPipeline
+
+log = get_logger(__name__)
+
+SAFEST_DTYPE = torch.float32
+DECODED_TOGETHER = 2 * 1024 * 1024
+"""Pixels of one decoder pass at most; its activations are many times larger than the pictures."""
+STEPS_AHEAD = 2
+"""Steps that may be queued on the device: one runs while the next is made ready, and newcomers still join at once."""
+
+
+class StepEngine:
+    """The running set of one loaded pipeline. Not thread-safe: one thread adds, steps and drops.
+
+    `max_images` is how many images share a forward pass at most. A job alone gives the very bits that its diffusers
+    pipeline gives.
+    """
+
+    def __init__(self, pipeline: LoadedPipeline, *, max_images: int) -> None:
+        self.pipeline = pipeline
+        self.family = pipeline.family
+        self.max_images = max_images
+        self._jobs: dict[str, RunningJob] = {}
+        self._queued: deque[Span] = deque(maxlen=STEPS_AHEAD)
+        self._largest = (0, 0)
+
+    @property
+    def compat_key(self) -> str | None:
+        """What newcomers must share; None when the running set is empty."""
+        return next((running.job.compat_key for running in self._jobs.values()), None)
+
+    @property
+    def room(self) -> int:
+        """Free places, in images; 0 when full."""
+        return max(0, self.max_images - len(self._slots()))
+
+    @property
+    def jobs(self) -> list[str]:
+        """Ids of the jobs in the running set, oldest first."""
+        return list(self._jobs)
+
+    def add(self, job: ClaimedJob, *, init_image: NDArray[np.uint8] | None = None) -> None:
+        """Take a job into the running set: its first step is the next one. `init_image` is (H, W, 3) RGB at the recipe's size.
+
+        Raises AttemptFailed (a RenderError with its failure) if this job cannot be rendered; its neighbours are untouched.
+        ValueError if it cannot share the running set.
+        """
+        if self.compat_key not in (None, job.compat_key):
+            raise ValueError(f"job {job.id} ({job.compat_key}) cannot join a running set of {self.compat_key}")
+        if job.id in self._jobs:
+            raise ValueError(f"job {job.id} is already in the running set")
+        try:
+            self._jobs[job.id] = self._start(job, init_image)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.code == "oom":
+                free_cached(self.family.device)
+            log.warning("a job could not start", job=job.id, code=failure.code, exc_info=failure.kind is FailureClass.UNKNOWN)
+            raise AttemptFailed(failure) from None
+
+    def drop(self, job_id: str) -> bool:
+        """Take a job out at this step boundary, as when it was cancelled; return whether it was there."""
+        return self._jobs.pop(job_id, None) is not None
+
+    def step(self) -> StepReport:
+        """Take every image one step further and decode those that are done."""
+        if len(self._queued) == STEPS_AHEAD:
+            self._queued[0].wait()
+        self._denoise([slot for slot in self._slots() if not slot.sample.done])
+        self._finish([slot for slot in self._slots() if slot.running and slot.sample.done])
+        return self._report()
+
+    def _start(self, job: ClaimedJob, init_image: NDArray[np.uint8] | None) -> RunningJob:
+        recipe, family, pipeline = job.recipe, self.family, self.pipeline
+        scope = (pipeline.encoder_digest, *family.encoding)
+        with timed(family.device) as encoding:
+            embeddings = pipeline.embeddings.get(scope, family.texts(recipe), family.encode)
+        running = RunningJob(job, embeddings, init_image, encoding.seconds)
+        for index in range(job.count):
+            seed = recipe.seed_of(index)
+            sample = family.start(recipe, seed, embeddings, dtype=family.dtype, init_image=init_image)
+            running.slots.append(Slot(running, index, seed, sample, family.dtype))
+        return running
+
+    def _slots(self) -> list[Slot]:
+        return [slot for running in self._jobs.values() for slot in running.slots if slot.running]
+
+    def _denoise(self, slots: list[Slot]) -> None:
+        passes = group(
+            slots,
+            key=lambda slot: (id(slot) if slot.alone else None, slot.dtype, self.family.pass_key(slot.sample)),
+            tokens=self._tokens,
+            cap=lambda tokens: self.pipeline.caps.cap(tokens, self.max_images),
+        )
+        for members in passes:
+            run_pass(members, self._forward, caps=self.pipeline.caps, size=self._tokens(members[0]), alone=self._too_large)
+
+    def _tokens(self, slot: Slot) -> int:
+        return sum(self.family.lengths(slot.sample))
+
+    def _forward(self, slots: list[Slot]) -> None:
+        family, samples = self.family, [slot.sample for slot in slots]
+        with timed(family.device) as span:
+            if slots[0].dtype == family.dtype:
+                predictions = family.predict(samples)
+            else:
+                with cast_to(family.denoiser, slots[0].dtype):
+                    predictions = family.predict(samples)
+        self._queued.append(span)
+        entries = sum(sample.entries for sample in samples)
+        lengths = [family.lengths(sample) for sample in samples]
+        padded = [max(column) for column in zip(*lengths, strict=True)]
+        for place, (slot, prediction) in enumerate(zip(slots, predictions, strict=True)):
+            slot.note_pass({"images": len(slots), "entries": entries, "slot": place, "padded": padded})
+            slot.denoising.append((span, slot.sample.entries / entries))
+            self._advance(slot, prediction)
+
+    def _advance(self, slot: Slot, prediction: torch.Tensor) -> None:
+        try:
+            self.family.advance(slot.sample, prediction)
+        except Exception as error:
+            log.warning("a scheduler failed", job=slot.job.job.id, exc_info=True)
+            slot.job.failure = failure_of(error)
+            return
+        # a sum is cheaper than isfinite, and no finite latents can make it overflow
+        slot.sample.health = slot.sample.health + slot.sample.latents.sum(dtype=torch.float32)
+
+    def _too_large(self, slots: list[Slot]) -> None:
+        """The last resort of one image that ran out of memory alone."""
+        (slot,) = slots
+        if slot.flat is None:
+            raise AttemptFailed(Failure(FailureClass.RESOURCE, "oom", self._what_would_fit(slot)))
+        slot.remarks.append("the second look ran out of memory: the first picture is kept")
+        self._deliver(slot, slot.flat, "flat")
+
+    def _what_would_fit(self, slot: Slot) -> str:
+        sample = slot.sample
+        width, height = self._largest
+        fits = f"up to {width}x{height} was rendered here" if width else f"try {sample.width // 2}x{sample.height // 2}"
+        return (
+            f"{sample.width}x{sample.height} alone ran out of memory on {self.family.device} beside the"
+            f" {self.pipeline.bytes / 2**30:.1f} GiB of {self.pipeline.name}; {fits}"
+        )
+
+    def _finish(self, slots: list[Slot]) -> None:
+        if not slots:
+            return
+        healthy = torch.isfinite(torch.stack([slot.sample.health for slot in slots])).tolist()
+        for slot, finite in zip(slots, healthy, strict=True):
+            if not finite:
+                self._look_again(slot, "latents were not finite")
+        passes = group(
+            [slot for slot, finite in zip(slots, healthy, strict=True) if finite],
+            key=lambda slot: slot.sample.latents.shape,
+            tokens=_pixels,
+            cap=lambda pixels: self.pipeline.decode_caps.cap(pixels, max(1, DECODED_TOGETHER // pixels)),
+        )
+        for members in passes:
+            run_pass(members, self._decode, caps=self.pipeline.decode_caps, size=_pixels(members[0]), alone=self._decode_in_tiles)
+        for slot in slots:
+            if slot.running and slot.unsound:
+                run_pass([slot], self._decode_safely, caps=self.pipeline.decode_caps, size=_pixels(slot))
+
+    def _decode(self, slots: list[Slot], **facts: Any) -> None:
+        with timed(self.family.device) as span, torch.inference_mode():
+            decoded = self.family.decode(torch.cat([slot.sample.latents for slot in slots]))
+            # checked before the conversion, which turns NaN into black without a word
+            finite = torch.isfinite(decoded).flatten(1).all(dim=1)
+            pixels = to_uint8(decoded)
+        pictures, sound = pixels.cpu().numpy(), finite.tolist()
+        dtype = str(decoded.dtype).removeprefix("torch.")
+        for place, slot in enumerate(slots):
+            slot.decoding.append((span, 1 / len(slots)))
+            slot.decode = {"images": len(slots), "slot": place, "dtype": dtype, **facts}
+            slot.unsound = not sound[place]
+            if sound[place]:
+                self._accept(slot, pictures[place])
+
+    def _decode_safely(self, slots: list[Slot]) -> None:
+        """The latents are finite and the picture is not: the decoder alone is run once more."""
+        (slot,) = slots
+        slot.remarks.append(f"decoded again in float32: {slot.decode['dtype']} gave numbers that are not finite")
+        with cast_to(self.family.vae, SAFEST_DTYPE):
+            self._decode(slots)
+        if slot.unsound:
+            slot.unsound = False
+            self._look_again(slot, "the decoder gave numbers that are not finite")
+
+    def _decode_in_tiles(self, slots: list[Slot]) -> None:
+        vae: Any = self.family.vae
+        slots[0].remarks.append("decoded in tiles: the whole picture ran out of memory")
+        slots[0].warnings.append("tiled")
+        vae.enable_tiling()
+        try:
+            self._decode(slots, tiled=True)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise AttemptFailed(Failure(FailureClass.RESOURCE, "oom", self._what_would_fit(slots[0]))) from None
+            raise
+        finally:
+            vae.disable_tiling()
+
+    def _accept(self, slot: Slot, pixels: NDArray[np.uint8]) -> None:
+        if not is_flat(pixels):
+            self._deliver(slot, pixels)
+        elif slot.alone:
+            self._deliver(slot, pixels, "flat")
+        else:
+            slot.flat = pixels
+            self._look_again(slot, "the picture is one plain colour")
+
+    def _deliver(self, slot: Slot, pixels: NDArray[np.uint8], *warnings: str) -> None:
+        slot.warnings.extend(warnings)
+        self._largest = max(self._largest, (slot.sample.width, slot.sample.height), key=lambda size: size[0] * size[1])
+        enlarged = upscaled(pixels, slot.job.job.recipe.upscale)
+        slot.image = RenderedImage(slot.index, slot.seed, enlarged, slot.facts(), slot.warnings)
+
+    def _look_again(self, slot: Slot, why: str) -> None:
+        """Make the image once more from its seed, alone and at the safest dtype; the second time the job fails."""
+        if slot.alone:
+            slot.job.failure = Failure(
+                FailureClass.MODEL, "nan_output", f"{why}, twice; the second time alone in {SAFEST_DTYPE}".replace("torch.", "")
+            )
+            return
+        log.warning("an image is made again", job=slot.job.job.id, index=slot.index, why=why)
+        slot.remarks.append(f"made again alone in float32: {why}")
+        slot.alone, slot.dtype, slot.plan = True, SAFEST_DTYPE, []
+        try:
+            slot.sample = self.family.start(
+                slot.job.job.recipe, slot.seed, slot.job.embeddings, dtype=SAFEST_DTYPE, init_image=slot.job.init_image
+            )
+        except Exception as error:  # noqa: BLE001 - as in add: this job's failure, not the worker's
+            slot.job.failure = failure_of(error)
+
+    def _report(self) -> StepReport:
+        report = StepReport()
+        for job_id, running in list(self._jobs.items()):
+            if running.failure is not None:
+                report.failed.append(FailedJob(running.job, running.failure))
+            elif running.done:
+                images = [slot.image for slot in running.slots if slot.image is not None]
+                report.rendered.append(RenderedJob(running.job, images, running.gpu_s))
+            else:
+                report.progress[job_id] = running.progress
+                continue
+            del self._jobs[job_id]
+        return report
+
+
+def _pixels(slot: Slot) -> int:
+    return slot.sample.width * slot.sample.height

@@ -1,0 +1,42 @@
+"""Which images share a forward pass: equal keys, and lengths so near that padding wastes less than a quarter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+MOST_WASTE = 0.25
+"""Share of a pass that may be padding."""
+
+
+def group(
+    items: Sequence[Item],
+    *,
+    key: Callable[[Item], Hashable],
+    tokens: Callable[[Item], int],
+    cap: Callable[[int], int],
+) -> list[list[Item]]:
+    """Partition `items` into passes of equal `key`, at most `cap(longest tokens)` long, wasting under MOST_WASTE on padding.
+
+    Example: lengths 96, 96, 320 give [320] and [96, 96]: one pass of three would be 46 % padding.
+    """
+    by_key: dict[Hashable, list[Item]] = {}
+    for item in items:
+        by_key.setdefault(key(item), []).append(item)
+    passes: list[list[Item]] = []
+    for members in by_key.values():
+        # longest first, so that the first of a pass is its padded length; the sort is stable, so slots keep their order
+        current: list[Item] = []
+        longest = total = 0
+        for item in sorted(members, key=tokens, reverse=True):
+            length = tokens(item)
+            fits = current and len(current) < cap(longest)
+            if fits and longest * (len(current) + 1) - (total + length) < MOST_WASTE * longest * (len(current) + 1):
+                current.append(item)
+                total += length
+            else:
+                current, longest, total = [item], length, length
+                passes.append(current)
+    return passes

@@ -1,0 +1,54 @@
+"""What the engine hands back: finished images and jobs, failed jobs, and the report of one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.claim import ClaimedJob
+from scheduler.retry import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedImage:
+    """One finished picture of a job, with what its audit row needs."""
+
+    index: int
+    """Place in the job, from 0."""
+    seed: int
+    pixels: NDArray[np.uint8]
+    """(height, width, 3), RGB."""
+    facts: dict[str, Any]
+    """dtype, device, sigmas and timesteps, batch plan, decode batch, remarks of the guards, times in ms, embeddings digest."""
+    warnings: list[str]
+    """`flat`: one plain colour, also when looked at twice. `tiled`: decoded in tiles for want of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedJob:
+    """A job all of whose images are done. `gpu_s` is its share of the passes it took part in, in seconds."""
+
+    job: ClaimedJob
+    images: list[RenderedImage]
+    gpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    """A job that left the running set because of `failure`; its neighbours go on."""
+
+    job: ClaimedJob
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did."""
+
+    progress: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Job id -> (steps done, steps in all), for every job still in the running set."""
+    rendered: list[RenderedJob] = field(default_factory=list)
+    failed: list[FailedJob] = field(default_factory=list)

@@ -1,0 +1,90 @@
+"""Shared passes that survive: out of memory halves them, any other error is tried job by job to find whose it is."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+from imagefarm.logs import get_logger
+from scheduler.retry import Failure, FailureClass
+from worker.engine.failures import failure_of
+from worker.engine.running import Slot
+
+log = get_logger(__name__)
+
+Work = Callable[[list[Slot]], None]
+
+
+class LearntCaps:
+    """How many images a pass held when a larger one ran out of memory, by the images' size in a pass. Kept with the model."""
+
+    def __init__(self) -> None:
+        self._caps: dict[int, int] = {}
+
+    def cap(self, size: int, most: int) -> int:
+        """At most so many images of `size` in a pass; what a smaller size could not hold, a larger one cannot either."""
+        return max(1, min([most, *(cap for known, cap in self._caps.items() if known <= size)]))
+
+    def learn(self, size: int, cap: int) -> None:
+        self._caps[size] = min(cap, self._caps.get(size, cap))
+
+    def __bool__(self) -> bool:
+        return bool(self._caps)
+
+
+def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alone: Work | None = None) -> None:
+    """Run `work(slots)`; it must change nothing if it raises.
+
+    Out of memory: free what is cached and run two halves, and so on down to one image; `alone` is then the last resort.
+    Another error: each job once by itself, so that only the one to blame fails. A failure ends up in its job.
+    """
+    slots = [slot for slot in slots if slot.running]
+    if not slots:
+        return
+    failure = _attempt(slots, work)
+    if failure is None:
+        return
+    if failure.code == "oom":
+        free_cached(slots[0].sample.latents.device)
+        if len(slots) > 1:
+            half = len(slots) // 2
+            caps.learn(size, half)
+            log.warning("out of memory: the pass is halved", images=len(slots), next=half, size=size)
+            run_pass(slots[:half], work, caps=caps, size=size, alone=alone)
+            run_pass(slots[half:], work, caps=caps, size=size, alone=alone)
+            return
+        if alone is not None:
+            failure = _attempt(slots, alone)
+            if failure is None:
+                return
+        slots[0].job.failure = failure
+        return
+    jobs = list({id(slot.job): slot.job for slot in slots}.values())
+    if len(jobs) == 1:
+        jobs[0].failure = failure
+        return
+    for job in jobs:
+        run_pass([slot for slot in slots if slot.job is job], work, caps=caps, size=size, alone=alone)
+
+
+def free_cached(device: torch.device) -> None:
+    """Give memory that nothing uses back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def _attempt(slots: list[Slot], work: Work) -> Failure | None:
+    """Run the pass; return why it failed. The exception ends here: its frames would keep the pass's tensors alive."""
+    try:
+        work(slots)
+    except Exception as error:
+        failure = failure_of(error)
+        if failure.kind is FailureClass.UNKNOWN:
+            log.warning("a pass failed", images=len(slots), jobs=[slot.job.job.id for slot in slots], exc_info=True)
+        return failure
+    return None

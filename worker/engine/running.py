@@ -1,0 +1,106 @@
+"""The running set's members: jobs, and the slots in which their images are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scheduler.claim import ClaimedJob
+from scheduler.retry import Failure
+from worker.engine.clock import Span
+from worker.engine.images import RenderedImage
+from worker.families.base import Embedding, Sample
+
+
+@dataclass(slots=True, eq=False)
+class RunningJob:
+    """A claimed job whose images are being made."""
+
+    job: ClaimedJob
+    embeddings: Mapping[str, Embedding]
+    init_image: NDArray[np.uint8] | None
+    encode_s: float
+    slots: list[Slot] = field(default_factory=list)
+    failure: Failure | None = None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """(steps done, steps in all) of the image that has furthest to go."""
+        behind = min((slot.sample for slot in self.slots if slot.image is None), key=lambda sample: sample.step, default=None)
+        sample = behind or self.slots[0].sample
+        return sample.step, sample.steps
+
+    @property
+    def done(self) -> bool:
+        return all(slot.image is not None for slot in self.slots)
+
+    @property
+    def gpu_s(self) -> float:
+        return self.encode_s + sum(slot.seconds(slot.denoising) + slot.seconds(slot.decoding) for slot in self.slots)
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The place of one image in the running set."""
+
+    job: RunningJob
+    index: int
+    seed: int
+    sample: Sample
+    dtype: torch.dtype
+    """The denoiser's dtype for this image."""
+    alone: bool = False
+    """Its second look: shares no pass, at the safest dtype."""
+    remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    plan: list[dict[str, Any]] = field(default_factory=list)
+    denoising: list[tuple[Span, float]] = field(default_factory=list)
+    decoding: list[tuple[Span, float]] = field(default_factory=list)
+    decode: dict[str, Any] = field(default_factory=dict)
+    unsound: bool = False
+    """Its latents were finite, its decoded picture was not."""
+    flat: NDArray[np.uint8] | None = None
+    """A first picture that was one plain colour."""
+    image: RenderedImage | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.image is None and self.job.failure is None
+
+    def seconds(self, spans: list[tuple[Span, float]]) -> float:
+        """This image's share of the passes in `spans`."""
+        return sum(span.seconds * share for span, share in spans)
+
+    def note_pass(self, line: dict[str, Any]) -> None:
+        """Keep the shape of a pass; equal ones in a row are kept as one line with the steps it lasted."""
+        step = self.sample.step
+        if self.plan and {**self.plan[-1], "steps": None} == {**line, "steps": None}:
+            self.plan[-1]["steps"][1] = step
+        else:
+            self.plan.append({**line, "steps": [step, step]})
+
+    def facts(self) -> dict[str, Any]:
+        """What the audit keeps about how this image was made."""
+        sample, recipe = self.sample, self.job.job.recipe
+        sigmas = getattr(sample.scheduler, "sigmas", None)
+        used = {text: embedding.digest for text, embedding in self.job.embeddings.items()}
+        return {
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(sample.latents.device),
+            "timesteps": [round(value, 6) for value in sample.timesteps.tolist()],
+            "sigmas": None if sigmas is None else [round(value, 6) for value in sigmas.tolist()],
+            "scheduler": type(sample.scheduler).__name__,
+            "embedding_sha256": used.get(recipe.prompt, ""),
+            "negative_embedding_sha256": used.get(recipe.negative_prompt, "") if sample.negative is not None else "",
+            "batch_plan": self.plan,
+            "decode": self.decode,
+            "remarks": self.remarks,
+            "encode_ms": round(self.job.encode_s * 1000, 3),
+            "denoise_ms": round(self.seconds(self.denoising) * 1000, 3),
+            "decode_ms": round(self.seconds(self.decoding) * 1000, 3),
+        }

@@ -1,0 +1,23 @@
+"""Model families: what differs between pipelines, one file each over one small protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagefarm.errors import RenderError
+
+if TYPE_CHECKING:
+    from worker.families.base import Family
+
+
+def family_class(name: str) -> type[Family]:
+    """The class of a catalogue's `family`. Raises RenderError("not_supported") saying what an unknown one lacks."""
+    # imported here: each pulls its own pipelines out of diffusers
+    match name:
+        case "z-image":
+            from worker.families.z_image import ZImage
+
+            return ZImage
+    raise RenderError(
+        "not_supported", f"family {name!r} has no file in worker/families that can load, encode, step and decode it"
+    )

@@ -1,0 +1,151 @@
+"""What a family of models must be able to do, and the image in the making that the engine moves from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.recipe import Recipe
+
+if TYPE_CHECKING:
+    from worker.model_files import ModelFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A prompt as the denoiser takes it."""
+
+    tokens: torch.Tensor
+    """(length, features) on the device."""
+    pooled: torch.Tensor | None = None
+    """(features,), for families whose denoiser wants one vector of the whole prompt."""
+
+    digest: str = ""
+    """SHA-256 of the numbers, for the audit."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.tokens.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+
+    def finite(self) -> bool:
+        """Whether every number is finite. Reads from the device: not inside a step."""
+        return bool(torch.isfinite(self.tokens).all()) and (self.pooled is None or bool(torch.isfinite(self.pooled).all()))
+
+
+@dataclass(slots=True)
+class Sample:
+    """One image in the making: its noise, its place in its own schedule, its prompt."""
+
+    width: int
+    height: int
+    latents: torch.Tensor
+    """(1, channels, height / 8, width / 8), give or take the VAE's factor."""
+    generator: torch.Generator
+    """On the CPU, so that the same seed gives the same noise on every device."""
+    scheduler: Any
+    """Holds state: one for each image."""
+    timesteps: torch.Tensor
+    """(steps,) on the CPU, as the scheduler takes them: a device tensor would make its lookups wait for the device."""
+    times: torch.Tensor
+    """(steps,) on the device, as the denoiser takes them."""
+    prompt: Embedding
+    negative: Embedding | None
+    """None where guidance does not act: then the image needs one entry of a forward pass, else two."""
+    guidance: float
+    health: torch.Tensor
+    """A device scalar that stays finite as long as every latent did."""
+    conditions: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What else the denoiser of the family takes for this image, each (1, ...)."""
+    step: int = 0
+
+    @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.steps
+
+    @property
+    def entries(self) -> int:
+        """Places this image takes in a forward pass."""
+        return 1 if self.negative is None else 2
+
+
+class Family(Protocol):
+    """A loaded pipeline seen step by step. One object serves one pipeline; it keeps no state between calls."""
+
+    pipelines: ClassVar[tuple[str, ...]]
+    """Classes of diffusers pipelines it can drive."""
+    half: ClassVar[torch.dtype]
+    """The 16-bit dtype that its models are made for."""
+
+    pipe: Any
+    """The diffusers pipeline whose modules are used; its own scheduler is never stepped."""
+    denoiser: torch.nn.Module
+    vae: torch.nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    encoding: tuple[str, ...]
+    """What besides the text decides an embedding: template, longest length, dtype."""
+
+    def __init__(self, pipe: Any, device: torch.device, entry: ModelEntry) -> None: ...
+
+    @classmethod
+    def load(cls, entry: ModelEntry, catalogue: Catalogue, files: ModelFiles, dtype: torch.dtype) -> Any:
+        """Make the pipeline on the CPU from files that were found and checked."""
+
+    def texts(self, recipe: Recipe) -> list[str]:
+        """The texts that `start` needs embeddings of."""
+
+    def encode(self, texts: Sequence[str]) -> list[Embedding]:
+        """Encode all `texts` in one pass."""
+
+    def start(
+        self,
+        recipe: Recipe,
+        seed: int,
+        embeddings: Mapping[str, Embedding],
+        *,
+        dtype: torch.dtype,
+        init_image: NDArray[np.uint8] | None = None,
+    ) -> Sample:
+        """Make the noise and the schedule of one image. `init_image` is (height, width, 3) RGB at the recipe's size."""
+
+    def lengths(self, sample: Sample) -> tuple[int, ...]:
+        """Lengths of the sample's parts in a forward pass (image, caption), in tokens; their sum is what gets padded."""
+
+    def pass_key(self, sample: Sample) -> Hashable:
+        """Samples may share a forward pass only if their keys are equal."""
+
+    def predict(self, samples: Sequence[Sample]) -> list[torch.Tensor]:
+        """One forward pass for the current step of each sample; changes nothing, so it may be tried again."""
+
+    def advance(self, sample: Sample, prediction: torch.Tensor) -> None:
+        """Take the step that `predict` predicted."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) latents -> (B, 3, H, W) in about -1..1, in the decoder's dtype."""
+
+
+@contextmanager
+def cast_to(module: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Run `module` at `dtype` for a while. Widening and narrowing back restores every weight exactly."""
+    tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    before = [(tensor, tensor.dtype) for tensor in tensors if tensor.dtype != dtype]
+    with torch.inference_mode(False):  # a weight made in inference mode could not be assigned
+        try:
+            for tensor, _ in before:
+                tensor.data = tensor.data.to(dtype)
+            with torch.inference_mode():
+                yield
+        finally:
+            for tensor, narrow in before:
+                tensor.data = tensor.data.to(narrow)

@@ -1,0 +1,196 @@
+"""Z-Image (Turbo and base): mixed sizes, steps and prompt lengths share one forward pass of its transformer."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import ZImagePipeline, ZImageTransformer2DModel
+from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift, get_default_z_image_sigmas
+from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
+
+from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.recipe import Recipe
+from worker.families.base import Embedding, Sample
+from worker.model_files import ModelFiles
+
+LONGEST_PROMPT = 512
+"""Tokens; the encoder always runs on this many, padded, as the pipeline does: another length gives other bits."""
+PADDED_TO = 32
+"""The transformer pads captions and images to multiples of this."""
+
+
+class ZImage:
+    """`ZImagePipeline` step by step: bit-equal to it for an image alone."""
+
+    pipelines: ClassVar[tuple[str, ...]] = ("ZImagePipeline",)
+    half: ClassVar[torch.dtype] = torch.bfloat16
+
+    def __init__(self, pipe: Any, device: torch.device, entry: ModelEntry) -> None:
+        self.pipe = pipe
+        self.denoiser = pipe.transformer
+        self.vae = pipe.vae
+        self.device = device
+        self.dtype: torch.dtype = pipe.transformer.dtype
+        template = hashlib.sha256(str(pipe.tokenizer.chat_template).encode()).hexdigest()[:16]
+        self.encoding: tuple[str, ...] = (template, str(LONGEST_PROMPT), str(pipe.text_encoder.dtype))
+        # some releases store the encoder with its language head, which an image has no use for
+        self._encoder = getattr(pipe.text_encoder, "model", pipe.text_encoder)
+
+    @classmethod
+    def load(cls, entry: ModelEntry, catalogue: Catalogue, files: ModelFiles, dtype: torch.dtype) -> Any:
+        common: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+        if files.lone_file is not None:
+            # releases in one file hold the transformer alone; encoder and decoder come with the configuration
+            common["transformer"] = ZImageTransformer2DModel.from_single_file(
+                str(files.lone_file), config=str(files.folder), subfolder="transformer", local_files_only=True, dtype=dtype
+            )
+        return ZImagePipeline.from_pretrained(str(files.folder), variant=files.variant, **common)
+
+    def texts(self, recipe: Recipe) -> list[str]:
+        return [recipe.prompt, recipe.negative_prompt] if recipe.guidance > 0 else [recipe.prompt]
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> list[Embedding]:
+        tokenizer = self.pipe.tokenizer
+        chats = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+            )
+            for text in texts
+        ]
+        tokens = tokenizer(chats, padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt")
+        with _without_last_layer(self._encoder):
+            hidden = self._encoder(
+                input_ids=tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device).bool()
+            ).last_hidden_state
+        lengths = tokens.attention_mask.sum(dim=1).tolist()
+        return [Embedding(row[:length].clone()) for row, length in zip(hidden, lengths, strict=True)]
+
+    @torch.inference_mode()
+    def start(
+        self,
+        recipe: Recipe,
+        seed: int,
+        embeddings: Mapping[str, Embedding],
+        *,
+        dtype: torch.dtype,
+        init_image: NDArray[np.uint8] | None = None,
+    ) -> Sample:
+        factor = self.pipe.vae_scale_factor
+        generator = torch.Generator("cpu").manual_seed(seed)
+        shape = (1, self.denoiser.in_channels, 2 * (recipe.height // (2 * factor)), 2 * (recipe.width // (2 * factor)))
+        scheduler = self._schedule(recipe.steps, image_tokens=shape[2] * shape[3] // 4)
+        first = 0
+        if init_image is None:
+            scheduler.set_begin_index(0)
+            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=torch.float32)
+        else:
+            first = _first_step(recipe)
+            scheduler.set_begin_index(first)
+            latents = self._noised(init_image, scheduler, first, generator, dtype)
+        timesteps = scheduler.timesteps[first:]
+        return Sample(
+            width=recipe.width,
+            height=recipe.height,
+            latents=latents,
+            generator=generator,
+            scheduler=scheduler,
+            timesteps=timesteps,
+            times=((1000 - timesteps) / 1000).to(self.device),
+            prompt=embeddings[recipe.prompt],
+            negative=embeddings[recipe.negative_prompt] if recipe.guidance > 0 else None,
+            guidance=recipe.guidance,
+            health=torch.zeros((), device=self.device),
+        )
+
+    def lengths(self, sample: Sample) -> tuple[int, ...]:
+        longest = max(len(sample.prompt.tokens), 0 if sample.negative is None else len(sample.negative.tokens))
+        return _padded(sample.latents.shape[2] * sample.latents.shape[3] // 4), _padded(longest)
+
+    def pass_key(self, sample: Sample) -> Hashable:
+        return None
+
+    @torch.inference_mode()
+    def predict(self, samples: Sequence[Sample]) -> list[torch.Tensor]:
+        dtype = self.denoiser.dtype
+        guided = [sample for sample in samples if sample.negative is not None]
+        entries = [*samples, *guided]
+        captions = [sample.prompt.tokens for sample in samples] + [sample.negative.tokens for sample in guided if sample.negative]
+        outputs = self.denoiser(
+            [entry.latents[0].unsqueeze(1).to(dtype) for entry in entries],
+            torch.stack([entry.times[entry.step] for entry in entries]),
+            [caption.to(dtype) for caption in captions],
+            return_dict=False,
+        )[0]
+        negatives = {id(sample): output for sample, output in zip(guided, outputs[len(samples) :], strict=True)}
+        predictions = []
+        for sample, output in zip(samples, outputs[: len(samples)], strict=True):
+            prediction = output.float()
+            if sample.negative is not None:
+                prediction = prediction + sample.guidance * (prediction - negatives[id(sample)].float())
+            predictions.append(-prediction.squeeze(1)[None])
+        return predictions
+
+    @torch.inference_mode()
+    def advance(self, sample: Sample, prediction: torch.Tensor) -> None:
+        timestep = sample.timesteps[sample.step]
+        sample.latents = sample.scheduler.step(prediction, timestep, sample.latents, return_dict=False)[0]
+        sample.step += 1
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        decoded: torch.Tensor = self.vae.decode(latents, return_dict=False)[0]
+        return decoded
+
+    def _schedule(self, steps: int, image_tokens: int) -> Any:
+        scheduler = copy.copy(self.pipe.scheduler)
+        config = scheduler.config
+        shift = calculate_shift(
+            image_tokens,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+        scheduler.set_timesteps(sigmas=get_default_z_image_sigmas(steps), mu=shift, device="cpu")
+        return scheduler
+
+    def _noised(
+        self, image: NDArray[np.uint8], scheduler: Any, first: int, generator: torch.Generator, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """The image as latents, with the noise of step `first` on it (as `ZImageImg2ImgPipeline` does)."""
+        pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None] * 2 - 1
+        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist.sample(generator)
+        encoded = (encoded - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        noise = randn_tensor(encoded.shape, generator=generator, device=self.device, dtype=dtype)
+        latents: torch.Tensor = scheduler.scale_noise(encoded.to(dtype), scheduler.timesteps[first : first + 1], noise)
+        return latents
+
+
+def _first_step(recipe: Recipe) -> int:
+    """The step at which image-to-image enters the schedule; strength 1 is step 0."""
+    strength = 1.0 if recipe.strength is None else recipe.strength
+    return min(recipe.steps - 1, int(max(recipe.steps - min(recipe.steps * strength, recipe.steps), 0)))
+
+
+def _padded(length: int) -> int:
+    return -(-length // PADDED_TO) * PADDED_TO
+
+
+@contextmanager
+def _without_last_layer(encoder: Any) -> Iterator[None]:
+    """The embedding is the input of the encoder's last layer: running that layer and the final norm would be for nothing."""
+    layers, norm = encoder.layers, encoder.norm
+    encoder.layers, encoder.norm = layers[:-1], torch.nn.Identity()
+    try:
+        yield
+    finally:
+        encoder.layers, encoder.norm = layers, norm

@@ -1,0 +1,176 @@
+"""From the files of a model to a pipeline on the device: checked, hashed, and of known classes only."""
+
+from __future__ import annotations
+
+import os
+
+# read when the libraries are imported: nothing may be fetched while a worker runs, and no code come with weights
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
+
+import importlib.metadata
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.errors import RenderError
+from imagefarm.logs import get_logger
+from worker.device import find_device, pick_dtype
+from worker.digests import WeightDigests, check_pins, combined
+from worker.embeddings import EmbeddingCache
+from worker.engine.failures import failure_of, is_out_of_memory
+from worker.engine.passes import LearntCaps
+from worker.families import family_class
+from worker.families.base import Family
+from worker.model_files import ModelFiles, find_files
+
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
+log = get_logger(__name__)
+
+LOADING = threading.Lock()
+"""from_pretrained patches torch for the whole process while it runs."""
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow", "peft")
+
+
+@dataclass(slots=True, eq=False)
+class LoadedPipeline:
+    """A model that is ready to render."""
+
+    name: str
+    entry: ModelEntry
+    family: Family
+    device: torch.device
+    dtype: torch.dtype
+    digest: str
+    """Of all weight files and their names."""
+    encoder_digest: str
+    """Of the text encoder and tokenizer alone: models that share them share embeddings."""
+    facts: dict[str, Any]
+    load_s: float
+    bytes: int
+    """Of all weights on the device."""
+    embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
+    caps: LearntCaps = field(default_factory=LearntCaps)
+    decode_caps: LearntCaps = field(default_factory=LearntCaps)
+
+
+def load_pipeline(
+    entry: ModelEntry,
+    catalogue: Catalogue,
+    *,
+    device: str,
+    dtype: str | None = None,
+    digests: WeightDigests | None = None,
+    embeddings: EmbeddingCache | None = None,
+) -> LoadedPipeline:
+    """Load a model onto `device` (`auto`, `cpu`, `cuda:0`, ...). `dtype` overrides the catalogue's.
+
+    `digests` remembers the hashes of files, `embeddings` may be shared by all pipelines of a worker. Raises
+    RenderError("model_invalid") naming the folder and the remedy, or RenderError("oom").
+    """
+    started = time.perf_counter()
+    where = find_device(device)
+    cls = family_class(entry.family)
+    precision = pick_dtype(dtype or entry.dtype, where, cls.half)
+    files = find_files(entry, catalogue)
+    if files.pipeline_class not in cls.pipelines:
+        raise RenderError(
+            "model_invalid",
+            f"model {entry.name}: {files.folder} holds a {files.pipeline_class or 'model without a pipeline class'};"
+            f" family {entry.family} loads {' or '.join(cls.pipelines)}",
+        )
+    hashes = {name: (digests or DIGESTS).of(weight.path) for name, weight in files.weights.items()}
+    check_pins(entry.name, hashes, entry.pins)
+    try:
+        with LOADING:
+            pipe = cls.load(entry, catalogue, files, precision)
+            pipe.set_progress_bar_config(disable=True)
+            check_complete(files, pipe)
+            for module in modules(pipe).values():
+                module.eval().requires_grad_(False)
+            pipe.to(where)
+            family = cls(pipe, where, entry)
+    except RenderError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise RenderError("oom", f"model {entry.name} does not fit on {where}: {failure_of(error).detail}") from None
+        raise RenderError(
+            "model_invalid", f"model {entry.name}: {files.lone_file or files.folder}: {failure_of(error).detail}"
+        ) from error
+    load_s = time.perf_counter() - started
+    facts = describe(entry, files, pipe, where, precision) | {"files": hashes}
+    loaded = LoadedPipeline(
+        name=entry.name,
+        entry=entry,
+        family=family,
+        device=where,
+        dtype=precision,
+        digest=combined(hashes),
+        encoder_digest=encoder_digest(files, hashes, digests or DIGESTS),
+        facts=facts,
+        load_s=load_s,
+        bytes=sum(part["bytes"] for part in facts["components"].values()),
+        embeddings=embeddings or EmbeddingCache(),
+    )
+    log.info("model loaded", model=entry.name, device=str(where), dtype=facts["dtype"], s=round(load_s, 2), bytes=loaded.bytes)
+    return loaded
+
+
+DIGESTS = WeightDigests()
+
+
+def modules(pipe: Any) -> dict[str, torch.nn.Module]:
+    """The neural networks of a pipeline, by component name."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def check_complete(files: ModelFiles, pipe: Any) -> None:
+    """Raise RenderError if a network has more parameters than its files hold: the libraries would fill the rest at random."""
+    for name, module in modules(pipe).items():
+        stored = sum(file.parameters for file in files.of_component(name))
+        needed = sum(parameter.numel() for parameter in module.parameters())
+        if stored and stored < needed:
+            raise RenderError(
+                "model_invalid", f"{files.folder / name} holds {stored} of {needed} parameters; fetch the model again"
+            )
+
+
+def encoder_digest(files: ModelFiles, hashes: dict[str, str], digests: WeightDigests) -> str:
+    """Digest of everything that turns a text into an embedding."""
+    encoders = {name: digest for name, digest in hashes.items() if name.startswith("text_encoder") or "/" not in name}
+    for folder in sorted(files.folder.glob("tokenizer*")):
+        encoders |= {f"{folder.name}/{file.name}": digests.of(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    return combined(encoders)
+
+
+def describe(entry: ModelEntry, files: ModelFiles, pipe: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What the audit keeps about a loaded model."""
+    components = {
+        name: {
+            "class": type(module).__name__,
+            "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            "bytes": sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers())),
+            "dtype": str(next(module.parameters()).dtype).removeprefix("torch."),
+        }
+        for name, module in modules(pipe).items()
+    }
+    return {
+        "family": entry.family,
+        "source": entry.source,
+        "revision": files.revision or entry.revision,
+        "variant": files.variant or "",
+        "pipeline": type(pipe).__name__,
+        "scheduler": type(pipe.scheduler).__name__,
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "components": components,
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }

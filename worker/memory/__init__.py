@@ -1,0 +1,1 @@
+"""What fits where: reading weights' sizes and planning memory."""

@@ -1,0 +1,49 @@
+"""What a safetensors file holds, from its header alone: nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagefarm.errors import RenderError
+
+LARGEST_HEADER = 100 * 2**20
+"""The format's own limit; a larger number means that this is no safetensors file."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One file of weights."""
+
+    path: Path
+    parameters: int
+    nbytes: int
+    dtypes: frozenset[str]
+
+
+def read_header(file: Path) -> WeightFile:
+    """Read the header of a safetensors file; raise RenderError("model_invalid") if the file is no such file or is cut short."""
+
+    def wrong(what: str) -> RenderError:
+        return RenderError("model_invalid", f"{file}: {what}; fetch the file again")
+
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(LARGEST_HEADER, size - 8):
+                raise wrong("not a safetensors file")
+            header = json.loads(stream.read(length))
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        parameters = sum(math.prod(entry["shape"]) for entry in tensors.values())
+        dtypes = frozenset(entry["dtype"] for entry in tensors.values())
+    except OSError as error:
+        raise RenderError("model_invalid", f"{file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise wrong("its header cannot be read") from None
+    if size != 8 + length + end:
+        raise wrong(f"it should be {8 + length + end} bytes long and is {size}")
+    return WeightFile(file, parameters, end, dtypes)
