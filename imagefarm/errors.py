@@ -6,6 +6,7 @@ FarmError
 │   ├── UnknownModel        422: the catalogue has no such model
 │   ├── NotFound            404
 │   ├── Conflict            409: the thing is in a state that forbids this
+│   ├── Unauthorized        401: no key, or not a valid one
 │   ├── Forbidden           403
 │   └── LimitExceeded       429: a quota or queue limit; says when to come back
 ├── Unavailable             503: a service behind the farm is away; says when to come back
@@ -90,6 +91,12 @@ class Conflict(RequestError):
     code = "conflict"
     status = 409
     title = "Not possible in this state"
+
+
+class Unauthorized(RequestError):
+    code = "unauthorized"
+    status = 401
+    title = "A key is needed"
 
 
 class Forbidden(RequestError):

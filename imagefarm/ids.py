@@ -29,5 +29,11 @@ def is_id(text: str, prefix: str) -> bool:
     return text.startswith(prefix + "_") and PATTERN.fullmatch(text) is not None
 
 
+def first_id_at(prefix: str, seconds: float) -> str:
+    """The least id that could be made at that time (seconds since 1970): ids order lists by time."""
+    millis = min(max(int(seconds * 1000), 0), 2**48 - 1)
+    return f"{prefix}_{_encode(millis << 80)}"
+
+
 def _encode(number: int) -> str:
     return "".join(ALPHABET[(number >> (5 * place)) & 31] for place in range(25, -1, -1))

@@ -1,0 +1,33 @@
+"""The application: `create_app(settings)` and nothing else."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from api import context, docs, health, images, jobs, keys, models, problems, queue, request_log, workers
+from api.routes import register
+from imagefarm.settings import Settings
+
+AREAS = (
+    jobs.routes,
+    images.routes,
+    models.routes,
+    queue.routes,
+    workers.routes,
+    keys.routes,
+    health.routes,
+    docs.routes,
+)
+
+
+def create_app(settings: Settings) -> Flask:
+    """Build the API of one farm. Connects to nothing yet; make it after a fork, not before."""
+    app = Flask("api", static_url_path="/static")
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.url_map.strict_slashes = True
+    context.init_app(app, context.make_farm(settings))
+    problems.init_app(app)
+    request_log.init_app(app)
+    register(app, AREAS)
+    docs.init_app(app)
+    return app

@@ -1,0 +1,66 @@
+"""Who is asking: a bearer key, or anybody on an open farm; and which hosts and origins may ask at all.
+
+An open farm on a loopback address is reachable by every web page that its user visits: such a page could resolve its own
+name to 127.0.0.1 (DNS rebinding) or post a form across origins. So an open farm answers only to the names of this machine,
+and a change that a browser sends from another origin is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from flask import request
+
+from api.context import Farm
+from imagefarm.auth import OPEN_CALLER, Caller, Scope, caller_of, is_loopback, is_open
+from imagefarm.errors import Forbidden, RequestError, Unauthorized
+
+HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def authenticate(farm: Farm) -> Caller:
+    """Who makes the current request. Raises Unauthorized."""
+    header = request.headers.get("Authorization")
+    if header is None:
+        if is_open(farm.settings):
+            return OPEN_CALLER
+        raise Unauthorized("send a key: `Authorization: Bearer if_...` (make one with `imagefarm keys create`)")
+    method, _, key = header.partition(" ")
+    if method.lower() != "bearer" or not key.strip():
+        raise Unauthorized("the Authorization header must read `Bearer if_...`")
+    caller = caller_of(farm.store, key.strip())
+    if caller is None:
+        raise Unauthorized("this key is unknown or revoked")
+    return caller
+
+
+def require(caller: Caller, scope: Scope) -> None:
+    """Raise Forbidden unless the caller has the scope."""
+    if not caller.may(scope):
+        raise Forbidden(f"this key lacks the scope {scope}; it has {', '.join(sorted(caller.scopes)) or 'none'}")
+
+
+def check_host(farm: Farm) -> None:
+    """Refuse a Host header that is malformed, or that an open farm on loopback does not go by."""
+    host = request.headers.get("Host", "")
+    if not HOST.fullmatch(host):
+        raise RequestError("the Host header is missing or malformed", code="bad_host")
+    settings = farm.settings
+    if settings.auth == "auto" and is_open(settings):
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        if not (is_loopback(name) or name.endswith(".localhost") or name == settings.host):
+            raise Forbidden(
+                f"an open farm answers only to localhost, not to {name}; set IMAGEFARM_AUTH=keys (or open) to serve other names"
+            )
+
+
+def check_origin(farm: Farm) -> None:
+    """Refuse a change that a browser sends from a page of another origin on the strength of where it runs."""
+    if request.method in SAFE_METHODS or "Authorization" in request.headers:
+        return
+    origin = request.headers.get("Origin")
+    cross = origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
+    if cross or request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
+        raise Forbidden("a page of another origin may not change anything here")

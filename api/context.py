@@ -1,0 +1,74 @@
+"""What a process of the API holds: settings, store, Redis, catalogue, nudger. Made once per process, found on the app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import Flask, current_app
+from redis import Redis
+
+from api.listeners import EventReader
+from api.progress import ProgressReader
+from imagefarm.catalogue import Catalogue
+from imagefarm.live import LiveEvents
+from imagefarm.redis import connect_redis
+from imagefarm.settings import Settings
+from imagefarm.store import Store
+from scheduler.celery_app import make_celery
+from scheduler.tickets import Nudger
+
+KEY = "imagefarm"
+REDIS_TIMEOUT_S = 1.0
+"""A request never waits longer for Redis; what needs it goes on without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """The farm as the API sees it. Handlers get it as their argument `farm`."""
+
+    settings: Settings
+    store: Store
+    catalogue: Catalogue
+    redis: Redis
+    nudger: Nudger
+    events: EventReader
+    progress: ProgressReader
+
+    def close(self) -> None:
+        """End the streams and give back every connection."""
+        self.events.close()
+        self.store.close()
+        self.redis.close()
+
+
+def make_farm(settings: Settings) -> Farm:
+    """Connect lazily to all that the API needs. Raises SetupError if the settings do not say where Redis is."""
+    catalogue = Catalogue.read(settings.catalogue_file)
+    redis = connect_redis(settings, timeout_s=REDIS_TIMEOUT_S)
+    store = Store(settings.database)
+    store.listener = LiveEvents(redis, settings.redis_prefix)
+    return Farm(
+        settings=settings,
+        store=store,
+        catalogue=catalogue,
+        redis=redis,
+        nudger=Nudger(make_celery(settings, catalogue, publisher=True), redis, settings.redis_prefix),
+        events=EventReader(redis, settings.redis_prefix, most=settings.max_streams),
+        progress=ProgressReader(redis, settings.redis_prefix),
+    )
+
+
+def init_app(app: Flask, farm: Farm) -> None:
+    """Keep the farm on the application."""
+    app.extensions[KEY] = farm
+
+
+def farm_of(app: Flask) -> Farm:
+    """The farm of an application."""
+    return cast("Farm", app.extensions[KEY])
+
+
+def current_farm() -> Farm:
+    """The farm of the application that serves this request."""
+    return farm_of(current_app)

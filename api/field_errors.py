@@ -1,0 +1,85 @@
+"""What pydantic found wrong, said for people: the field, what is wrong with it, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from imagefarm.errors import FieldError
+
+MOST = 50
+"""Errors told at once: a hostile body can hold many thousands."""
+
+
+def field_errors(error: ValidationError, model: type[BaseModel], *, whole: str = "body") -> list[FieldError]:
+    """Every error of a validation. `whole` is the field's name when the value itself is wrong rather than a part."""
+    found = error.errors(include_url=False, include_input=False)
+    errors = [_one(item, model, whole) for item in found[:MOST]]
+    if len(found) > MOST:
+        errors.append(FieldError(field=whole, detail=f"has {len(found) - MOST} more errors", remedy="mend these first"))
+    return errors
+
+
+def _one(item: Any, model: type[BaseModel], whole: str) -> FieldError:
+    place = [str(part)[:100] for part in item["loc"] if part != "[key]"]
+    field = ".".join(place) or whole
+    detail, remedy = _words(item["type"], item.get("ctx", {}), item["msg"])
+    if item["type"] == "extra_forbidden":
+        remedy = _nearest(place[-1], model) if len(place) == 1 else remedy
+    return FieldError(field=field, detail=detail, remedy=remedy)
+
+
+def _words(kind: str, about: dict[str, Any], message: str) -> tuple[str, str]:
+    match kind:
+        case "missing":
+            return "is missing", "add it"
+        case "extra_forbidden":
+            return "is not a known field", "remove it"
+        case "value_error" | "assertion_error":
+            detail, _, remedy = str(about.get("error", message)).partition("; ")
+            return detail, remedy
+        case "greater_than_equal":
+            return f"is less than {about['ge']}", f"use at least {about['ge']}"
+        case "greater_than":
+            return f"is not more than {about['gt']}", f"use more than {about['gt']}"
+        case "less_than_equal":
+            return f"is more than {about['le']}", f"use at most {about['le']}"
+        case "less_than":
+            return f"is not less than {about['lt']}", f"use less than {about['lt']}"
+        case "string_too_short":
+            return "is too short", f"use at least {about['min_length']} characters"
+        case "string_too_long":
+            return f"is longer than {about['max_length']} characters", "shorten it"
+        case "too_long":
+            return f"has more than {about['max_length']} entries", f"send at most {about['max_length']}"
+        case "too_short":
+            return f"has fewer than {about['min_length']} entries", f"send at least {about['min_length']}"
+        case "enum" | "literal_error":
+            return "is not one of the known values", f"use {about['expected']}"
+        case "string_pattern_mismatch":
+            return "has not the right form", f"it must match {about['pattern']}"
+        case "int_from_float":
+            return "is not a whole number", "send it without a fraction"
+        case "finite_number":
+            return "is not a finite number", "send a finite number"
+    if kind.startswith("int_"):
+        return "is not a whole number", "send a whole number"
+    if kind.startswith("float_"):
+        return "is not a number", "send a number"
+    if kind.startswith("string_"):
+        return "is not text", "send a JSON string"
+    if kind.startswith("bool_"):
+        return "is not true or false", "send true or false"
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return "is not an object", "send a JSON object"
+    if kind in {"list_type", "tuple_type"}:
+        return "is not a list", "send a JSON list"
+    return message[:1].lower() + message[1:], "see /docs for what it may be"
+
+
+def _nearest(name: str, model: type[BaseModel]) -> str:
+    known = [field.alias or key for key, field in model.model_fields.items()]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else "remove it; known are " + ", ".join(known)

@@ -1,0 +1,67 @@
+"""gunicorn as the farm runs it, embedded and in production: threads, because live pages hold one each.
+
+`python -m gunicorn -c python:api.gunicorn_conf api.service:app`
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from imagefarm.errors import SetupError
+from imagefarm.logs import configure_logs, get_logger
+from imagefarm.settings import load_settings
+from imagefarm.store import Store
+from imagefarm.store.migrate import check
+
+try:
+    settings = load_settings()
+except SetupError as error:
+    sys.exit(error.detail)
+
+host = f"[{settings.host}]" if ":" in settings.host else settings.host
+bind = [f"{host}:{settings.port}"]
+workers = settings.api_processes
+threads = settings.api_threads
+worker_class = "gthread"
+worker_connections = max(1000, 2 * settings.api_threads)
+preload_app = False  # each process makes its own connections
+timeout = 60  # of the process's main thread; a request may take longer
+graceful_timeout = 20
+keepalive = 15
+accesslog = None  # api.request_log writes one structured line
+logger_class = "api.gunicorn_log.GunicornLog"
+control_socket_disable = True
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file; a slow disk would look like a hang
+
+
+def on_starting(server: Any) -> None:
+    """Before anything is forked: logs, and a database that fits this code."""
+    configure_logs(settings, "api")
+    store = Store(settings.database, pool_size=1)
+    try:
+        check(store)
+    except SetupError as error:
+        get_logger(__name__).error("api.refused", reason=error.detail)
+        sys.exit(error.exit_code)
+    finally:
+        store.close()
+
+
+def post_worker_init(worker: Any) -> None:
+    """End the live streams when the process is told to stop: each would hold it for the whole graceful time."""
+    from api.context import farm_of
+    from api.service import app
+
+    farm = farm_of(app)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        farm.events.close()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,67 @@
+"""Liveness and readiness, for supervisors and load balancers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from typing import Literal
+
+from redis.exceptions import RedisError
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.context import Farm
+from api.routes import Reply, Routes
+from api.shapes import Answer
+from imagefarm import __version__
+from imagefarm.store.models import SweepState
+
+routes = Routes(tag="health")
+
+PATIENCE_S = 2.0
+_checks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="readiness")
+
+
+class Alive(Answer):
+    """The process answers."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class Ready(Answer):
+    """Whether the farm can take work, and which part cannot be reached."""
+
+    status: Literal["ready", "not ready"]
+    database: str
+    redis: str
+
+
+@routes.get("/healthz", scope=None, answer=Alive)
+def healthz() -> Alive:
+    """Say that the process lives. Asks nothing of anybody else."""
+    return Alive(status="ok", version=__version__)
+
+
+@routes.get("/readyz", scope=None, answer=Ready, also=(503,))
+def readyz(farm: Farm) -> Reply:
+    """Say whether database and Redis can be reached; 503 names the part that is away."""
+
+    def database() -> None:
+        with farm.store.read() as session:
+            session.scalar(select(SweepState.id).limit(1))
+
+    found = {"database": _ask(database, SQLAlchemyError), "redis": _ask(farm.redis.ping, RedisError)}
+    ready = set(found.values()) == {"ok"}
+    return Reply(Ready(status="ready" if ready else "not ready", **found), 200 if ready else 503)
+
+
+def _ask(check: Callable[[], object], failure: type[Exception]) -> str:
+    """`ok` or `away`. Asked in a thread, since a frozen server answers neither yes nor no."""
+    future = _checks.submit(check)
+    try:
+        future.result(PATIENCE_S)
+    except (failure, OSError, Late):
+        return "away"
+    return "ok"

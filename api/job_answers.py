@@ -1,0 +1,151 @@
+"""Jobs and their images as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flask import request
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from api.context import Farm
+from api.shapes import Answer, Time
+from imagefarm.recipe import Recipe, Seed
+from imagefarm.states import JobState, PriorityClass
+from imagefarm.store import jobs
+from imagefarm.store.models import Image, Job
+from scheduler import why
+
+
+class ImageAnswer(Answer):
+    """One picture of a job. The hashes are SHA-256: of the file, and of its decoded pixels."""
+
+    id: str
+    index: int
+    seed: Seed
+    width: int
+    height: int
+    format: str
+    sha256: str
+    pixel_sha256: str
+    bytes: int
+    url: str
+    thumb_url: str
+
+
+class JobError(Answer):
+    """Why a job failed. `code` is stable, `detail` is for people."""
+
+    code: str
+    detail: str
+
+
+class Progress(Answer):
+    """How many of its denoising steps a job has done."""
+
+    step: int
+    steps: int
+
+
+class JobUrls(Answer):
+    """Where to go on from a job."""
+
+    self: str
+    events: str
+    cancel: str
+    retry: str
+
+
+class JobAnswer(Answer):
+    """A job as it is now."""
+
+    id: str
+    state: JobState
+    recipe: Recipe
+    recipe_hash: str
+    count: int
+    priority: PriorityClass
+    labels: dict[str, str]
+    custom_id: str | None
+    batch_id: str | None
+    attempt: int
+    error: JobError | None
+    why: str | None = Field(description="What it waits for, or what became of it; null in lists")
+    progress: Progress
+    images: list[ImageAnswer]
+    warnings: list[str]
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    urls: JobUrls
+
+
+class JobList(Answer):
+    """A page of jobs, newest first. `next_cursor` is null on the last page."""
+
+    items: list[JobAnswer]
+    next_cursor: str | None
+
+
+def base_url() -> str:
+    """The farm as the caller of the current request addresses it, without a slash at the end."""
+    return request.host_url.rstrip("/")
+
+
+def image_answer(image: Image, base: str) -> ImageAnswer:
+    """One image as JSON."""
+    url = f"{base}/api/v1/images/{image.id}/file"
+    return ImageAnswer(
+        id=image.id,
+        index=image.index,
+        seed=int(image.seed),
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        sha256=image.sha256,
+        pixel_sha256=image.pixel_sha256,
+        bytes=image.bytes,
+        url=url,
+        thumb_url=f"{url}?thumb=256",
+    )
+
+
+def job_answer(session: Session, farm: Farm, job: Job, base: str, *, step: int | None = None) -> JobAnswer:
+    """One job as JSON, with the reason why it waits. `step` is its progress where that is known already."""
+    if step is None:
+        step = farm.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
+    images = jobs.images_of(session, [job.id])[job.id]
+    return _answer(job, images, base, step, why.explain(session, job, farm.settings))
+
+
+def job_answers(session: Session, farm: Farm, rows: Sequence[Job], base: str) -> list[JobAnswer]:
+    """Many jobs as JSON, without asking for each why it waits."""
+    images = jobs.images_of(session, [job.id for job in rows])
+    steps = farm.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
+    return [_answer(job, images[job.id], base, steps.get(job.id, 0), None) for job in rows]
+
+
+def _answer(job: Job, images: list[Image], base: str, step: int, reason: str | None) -> JobAnswer:
+    recipe = Recipe.model_validate(job.recipe)
+    url = f"{base}/api/v1/jobs/{job.id}"
+    return JobAnswer(
+        id=job.id,
+        state=JobState(job.state),
+        recipe=recipe,
+        recipe_hash=job.recipe_hash,
+        count=job.count,
+        priority=PriorityClass(job.priority_class),
+        labels=job.labels,
+        custom_id=job.custom_id,
+        batch_id=job.batch_id,
+        attempt=job.attempt,
+        error=JobError(code=job.error_code, detail=job.error_detail or "") if job.error_code else None,
+        why=reason,
+        progress=Progress(step=recipe.steps if job.state == JobState.SUCCEEDED else min(step, recipe.steps), steps=recipe.steps),
+        images=[image_answer(image, base) for image in images],
+        warnings=job.warnings,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        urls=JobUrls(self=url, events=f"{url}/events", cancel=f"{url}/cancel", retry=f"{url}/retry"),
+    )

@@ -1,0 +1,219 @@
+"""Jobs: submit, get, list, cancel, retry."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated
+from urllib.parse import urlencode
+
+from flask import Response, request
+from pydantic import AfterValidator, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.context import Farm
+from api.cursor import make_cursor, read_cursor
+from api.idempotency_key import IdempotencyKey, replay
+from api.job_answers import JobAnswer, JobList, base_url, job_answer, job_answers
+from api.listeners import CLOSE
+from api.routes import PREFER, Reply, Routes
+from api.shapes import Query, QueryTime
+from imagefarm.auth import Caller, Scope
+from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound, Unavailable
+from imagefarm.recipe import JobRequest
+from imagefarm.states import JobState
+from imagefarm.store import jobs
+from imagefarm.store.models import Asset, Job
+from imagefarm.text import Text
+from scheduler import admission
+from scheduler.cancel import cancel_job, retry_where
+from scheduler.limits import check_queue
+
+routes = Routes(tag="jobs")
+
+POLL_S = 2.0
+"""How often a waiting request looks into the database itself, should a live event be missed."""
+WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
+
+
+def _label(text: str) -> str:
+    name, colon, _ = text.partition(":")
+    if not colon or not name:
+        raise ValueError("is not a label; write it name:value")
+    return text
+
+
+class JobQuery(Query):
+    """Filters of the list of jobs; all that are given must match."""
+
+    state: list[JobState] = Field(default_factory=list, description="Any of these; may be repeated")
+    model: Annotated[Text, Field(min_length=1, max_length=64)] | None = None
+    batch: Annotated[Text, Field(min_length=1, max_length=40)] | None = Field(None, description="Id of a batch")
+    label: list[Annotated[Text, Field(max_length=330, pattern="^[^:]+:"), AfterValidator(_label)]] = Field(
+        default_factory=list, max_length=8, description="`name:value`; may be repeated"
+    )
+    text: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(None, description="A part of the prompt")
+    custom_id: Annotated[Text, Field(min_length=1, max_length=128)] | None = None
+    created_after: QueryTime | None = None
+    created_before: QueryTime | None = None
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+
+
+@routes.post("/api/v1/jobs", scope=Scope.SUBMIT, answer=JobAnswer, status=202, also=(200,), errors=(429,), headers=(PREFER,))
+def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: IdempotencyKey) -> Reply | Response:
+    """Submit a job.
+
+    Everything but the prompt has a default. The answer is 202 once the job is stored for good; with `Prefer: wait=N` it
+    is 200 if the job ended within N seconds.
+    """
+    base = base_url()
+    with farm.store.write() as session:
+        stored = idempotency.take(session, caller.tenant_id)
+        if stored is None:
+            row = admission.prepare(farm.catalogue, body, caller.tenant_id, costs=admission.learnt_costs(session))
+            _check_init_image(session, caller, body.init_image)
+            admission.submit(session, [row], farm.settings)
+            if idempotency.key is not None:
+                answer = job_answer(session, farm, session.get_one(Job, row["id"]), base)
+                idempotency.keep(session, caller.tenant_id, 202, answer.model_dump_json())
+    if stored is not None:
+        job_id = JobAnswer.model_validate_json(stored.answer).id if _wait_s(farm) else ""
+        return _waited(farm, caller, job_id, base) if job_id else replay(stored)
+    farm.nudger.nudge(row["model"])
+    return _waited(farm, caller, row["id"], base)
+
+
+@routes.get("/api/v1/jobs", scope=Scope.READ, answer=JobList)
+def list_jobs(farm: Farm, caller: Caller, query: JobQuery) -> Reply:
+    """List jobs, newest first.
+
+    Go on with `next_cursor` (also in the `Link` header) until it is null. With a filter on `label` or `text` a page may hold
+    fewer jobs than `limit` although more follow.
+    """
+    wanted = jobs.JobFilter(
+        tenant_id=caller.tenant_filter,
+        states=tuple(dict.fromkeys(query.state)),
+        model=query.model,
+        batch_id=query.batch,
+        custom_id=query.custom_id,
+        labels=tuple((name, value) for name, _, value in (label.partition(":") for label in query.label)),
+        text=query.text,
+        created_after=query.created_after,
+        created_before=query.created_before,
+    )
+    before = read_cursor(query.cursor, repr(wanted), prefix="job")
+    with farm.store.read() as session:
+        page = jobs.list_jobs(session, wanted, before=before, limit=query.limit)
+        items = job_answers(session, farm, page.jobs, base_url())
+    cursor = make_cursor(page.next_before, repr(wanted)) if page.next_before else None
+    return Reply(JobList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.get("/api/v1/jobs/{job_id}", scope=Scope.READ, answer=JobAnswer)
+def get_job(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+    """Get a job."""
+    with farm.store.read() as session:
+        return job_answer(session, farm, visible_job(session, caller, job_id), base_url())
+
+
+@routes.post("/api/v1/jobs/{job_id}/cancel", scope=Scope.SUBMIT, answer=JobAnswer, errors=(409,))
+def cancel(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+    """Cancel a job.
+
+    A running one stops within a step. Cancelling again changes nothing; a job that has succeeded or failed cannot be
+    cancelled.
+    """
+    with farm.store.read() as session:
+        tenant_id = visible_job(session, caller, job_id).tenant_id
+    cancel_job(farm.store, job_id, tenant_id, by=caller.name)
+    with farm.store.read() as session:
+        return job_answer(session, farm, visible_job(session, caller, job_id), base_url())
+
+
+@routes.post("/api/v1/jobs/{job_id}/retry", scope=Scope.SUBMIT, answer=JobAnswer, status=202, errors=(409, 429))
+def retry(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+    """Run a failed or cancelled job again.
+
+    The recipe stays the same, and so does the picture. A job that waits or runs already is left as it is.
+    """
+    with farm.store.write() as session:
+        job = visible_job(session, caller, job_id)
+        if job.state == JobState.SUCCEEDED:
+            raise Conflict(f"job {job_id} has already succeeded; submit its recipe with another seed for another picture")
+        if JobState(job.state).is_final:
+            check_queue(session, job.tenant_id, 1, farm.settings)
+            retry_where(session, [Job.id == job_id], by=caller.name)
+            session.refresh(job)
+        answer = job_answer(session, farm, job, base_url())
+    farm.nudger.nudge(job.model)
+    return answer
+
+
+def visible_job(session: Session, caller: Caller, job_id: str) -> Job:
+    """The job, if the caller may know of it. Raises NotFound."""
+    job = jobs.get_job(session, job_id, caller.tenant_filter)
+    if job is None:
+        raise NotFound(f"no job {job_id[:60]!r}")
+    return job
+
+
+def next_link(cursor: str | None) -> dict[str, str]:
+    """The `Link` header to the next page of the current request's list."""
+    if cursor is None:
+        return {}
+    parameters = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    return {"Link": f'<{request.base_url}?{urlencode([*parameters, ("cursor", cursor)])}>; rel="next"'}
+
+
+def _check_init_image(session: Session, caller: Caller, asset_id: str | None) -> None:
+    if asset_id is None:
+        return
+    owner = session.scalar(select(Asset.tenant_id).where(Asset.id == asset_id))
+    if owner is None or not caller.sees(owner):
+        raise InvalidRequest([FieldError(field="init_image", detail="there is no such asset", remedy="upload it first")])
+
+
+def _wait_s(farm: Farm) -> float:
+    """Seconds that the caller would wait for the job's end: `Prefer: wait=N`, within the setting `max_wait_s`."""
+    found = WAIT.search(",".join(request.headers.getlist("Prefer")))
+    return min(float(found[1]), farm.settings.max_wait_s) if found else 0.0
+
+
+def _waited(farm: Farm, caller: Caller, job_id: str, base: str) -> Reply:
+    """The job's answer, after waiting for its end as long as the caller prefers."""
+    wait_s = _wait_s(farm)
+    ended = wait_s > 0 and wait_for_end(farm, job_id, wait_s)
+    with farm.store.read() as session:
+        answer = job_answer(session, farm, visible_job(session, caller, job_id), base)
+    headers = {"Location": answer.urls.self} | ({"Preference-Applied": f"wait={wait_s:.0f}"} if wait_s else {})
+    return Reply(answer, 200 if ended else 202, headers)
+
+
+def wait_for_end(farm: Farm, job_id: str, wait_s: float) -> bool:
+    """Wait until a job is final, `wait_s` seconds at most; return whether it is. Holds no database session meanwhile.
+
+    Waiting takes a stream's place; when all are taken the preference is not followed.
+    """
+    deadline = time.monotonic() + wait_s
+    try:
+        subscription = farm.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] == "many")
+    except Unavailable:
+        return False
+    try:
+        while True:
+            with farm.store.read() as session:
+                state = session.scalar(select(Job.state).where(Job.id == job_id))
+            if state is None or JobState(state).is_final:
+                return state is not None
+            next_look = time.monotonic() + POLL_S
+            while True:
+                left = min(deadline, next_look) - time.monotonic()
+                event = subscription.next(left) if left > 0 else None
+                if event is CLOSE or time.monotonic() >= deadline:
+                    return False
+                if event is None or event["kind"] != "job.progress":
+                    break
+    finally:
+        farm.events.unsubscribe(subscription)

@@ -1,0 +1,48 @@
+"""A running job's progress, read from Redis, and done without when Redis is away."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from imagefarm.logs import get_logger
+from imagefarm.redis import progress_key
+
+log = get_logger(__name__)
+
+REST_S = 5.0
+"""After a failure Redis is not asked for so long, so that not every request waits for its timeout."""
+
+
+class ProgressReader:
+    """Reads progress keys. Fails open: without Redis no job has progress, and `failures` says how often that was."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self.redis = redis
+        self.prefix = prefix
+        self.failures = 0
+        self._rest_until = 0.0
+
+    def read(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """The step that each of these jobs has reached, as far as known."""
+        if not job_ids or time.monotonic() < self._rest_until:
+            return {}
+        try:
+            values = self.redis.mget([progress_key(self.prefix, job_id) for job_id in job_ids])
+        except (RedisError, OSError) as error:
+            self.failures += 1
+            self._rest_until = time.monotonic() + REST_S
+            log.warning("progress.away", error=str(error), failures=self.failures)
+            return {}
+        return {job_id: step_of(value) for job_id, value in zip(job_ids, values, strict=True) if value is not None}
+
+
+def step_of(value: str | bytes) -> int:
+    """The step in a progress value; 0 if it holds none."""
+    found = json.loads(value)
+    step = found.get("step", 0) if isinstance(found, dict) else 0
+    return step if isinstance(step, int) else 0

@@ -1,0 +1,143 @@
+"""The queue: lanes, flows, caps. A tenant sees its own work; an admin sees all."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.context import Farm
+from api.routes import Routes
+from api.shapes import Answer
+from imagefarm.auth import Caller, Scope
+from imagefarm.states import JobState, WorkerState
+from imagefarm.store import db_now
+from imagefarm.store.models import Backlog, Flow, Job, Tenant, Worker
+
+routes = Routes(tag="queue")
+
+MOST_HEADS = 200
+"""Flows whose head is looked up for one answer."""
+
+
+class LaneAnswer(Answer):
+    """The queue of one model."""
+
+    model: str
+    queued: int
+    running: int
+    oldest_s: float | None = Field(description="Seconds that the next job of the longest waiting flow has waited")
+    workers: int = Field(description="Workers that serve this lane")
+    resident: int = Field(description="Of these, how many have the model in memory")
+
+
+class FlowAnswer(Answer):
+    """What one tenant has in one priority class on one lane."""
+
+    model: str
+    priority: str
+    tenant: str
+    queued: int
+    running: int
+    weight: float
+
+
+class Caps(Answer):
+    """The limits in force."""
+
+    max_queued: int
+    max_queued_per_tenant: int
+    max_running_per_tenant: int
+    max_batch_rows: int
+    max_running_images: int = Field(description="Images that share one worker's forward pass at most")
+
+
+class QueueAnswer(Answer):
+    """The whole queue."""
+
+    queued: int
+    running: int
+    lanes: list[LaneAnswer]
+    flows: list[FlowAnswer]
+    caps: Caps
+    workers: int = Field(description="Workers that are alive")
+
+
+@routes.get("/api/v1/queue", scope=Scope.READ, answer=QueueAnswer)
+def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
+    """See the queue: lanes, flows and caps."""
+    settings = farm.settings
+    with farm.store.read() as session:
+        statement = (
+            select(Backlog, Tenant.name, Tenant.weight, Flow.weight.label("flow_weight"))
+            .join(Tenant, Tenant.id == Backlog.tenant_id, isouter=True)
+            .join(Flow, (Flow.priority_class == Backlog.priority_class) & (Flow.tenant_id == Backlog.tenant_id), isouter=True)
+            .where((Backlog.queued > 0) | (Backlog.running > 0))
+            .order_by(Backlog.model, Backlog.priority_class, Backlog.tenant_id)
+        )
+        if caller.tenant_filter is not None:
+            statement = statement.where(Backlog.tenant_id == caller.tenant_filter)
+        rows = session.execute(statement).all()
+        waited = _waited(session, [row.Backlog for row in rows if row.Backlog.queued > 0])
+        alive = session.execute(select(Worker.serves, Worker.resident).where(Worker.state != WorkerState.GONE)).all()
+    lanes: dict[str, LaneAnswer] = {}
+    for row in rows:
+        model = row.Backlog.model
+        lane = lanes.setdefault(
+            model,
+            LaneAnswer(
+                model=model,
+                queued=0,
+                running=0,
+                oldest_s=waited.get(model),
+                workers=sum(model in serves for serves, _ in alive),
+                resident=sum(model in resident for _, resident in alive),
+            ),
+        )
+        lane.queued += row.Backlog.queued
+        lane.running += row.Backlog.running
+    return QueueAnswer(
+        queued=sum(lane.queued for lane in lanes.values()),
+        running=sum(lane.running for lane in lanes.values()),
+        lanes=list(lanes.values()),
+        flows=[
+            FlowAnswer(
+                model=row.Backlog.model,
+                priority=row.Backlog.priority_class,
+                tenant=row.name or row.Backlog.tenant_id,
+                queued=row.Backlog.queued,
+                running=row.Backlog.running,
+                weight=row.flow_weight or row.weight or 1.0,
+            )
+            for row in rows
+        ],
+        caps=Caps(
+            max_queued=settings.max_queued,
+            max_queued_per_tenant=settings.max_queued_per_tenant,
+            max_running_per_tenant=settings.max_running_per_tenant,
+            max_batch_rows=settings.max_batch_rows,
+            max_running_images=settings.max_running_images,
+        ),
+        workers=len(alive),
+    )
+
+
+def _waited(session: Session, flows: list[Backlog]) -> dict[str, float]:
+    """By model, how long the head of the flow that waits longest has waited."""
+    now = session.scalar(select(db_now())) or 0.0
+    longest: dict[str, float] = {}
+    for flow in flows[:MOST_HEADS]:
+        head = session.scalar(
+            select(Job.created_at)
+            .where(
+                Job.state == JobState.QUEUED,
+                Job.model == flow.model,
+                Job.priority_class == flow.priority_class,
+                Job.tenant_id == flow.tenant_id,
+            )
+            .order_by(Job.rank, Job.id)
+            .limit(1)
+        )
+        if head is not None:
+            longest[flow.model] = max(longest.get(flow.model, 0.0), round(now - head, 3))
+    return longest

@@ -1,0 +1,339 @@
+"""The registry of routes: one declaration serves routing, validation, authorisation and the OpenAPI document.
+
+```
+routes = Routes(tag="jobs")
+
+@routes.get("/api/v1/jobs/{job_id}", scope=Scope.READ, answer=JobAnswer)
+def get_job(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+    \"\"\"Get a job.\"\"\"
+```
+
+A handler asks for what it needs by the names of its parameters: `farm`, `caller`, `query` and `body` (validated models; the
+annotation says which), `idempotency` and the names in its path. Its docstring is the route's summary and description. It
+returns a model, a `Reply` (model, status, headers) or a Flask response (files, streams).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast, get_origin, get_type_hints
+
+from flask import Flask, Response, request
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api import strict_json
+from api.auth import authenticate, require
+from api.context import Farm, current_farm
+from api.field_errors import field_errors
+from api.idempotency_key import IdempotencyKey, read_key
+from imagefarm.auth import Caller, Scope
+from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
+from imagefarm.settings import Settings
+from imagefarm.text import check_text
+
+JSON = "application/json"
+PROVIDED = frozenset({"farm", "caller", "query", "body", "idempotency"})
+M = TypeVar("M", bound=BaseModel)
+Handler = TypeVar("Handler", bound=Callable[..., "BaseModel | Reply | Response"])
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with a status or headers of its own."""
+
+    answer: BaseModel | None
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderParameter:
+    """A request header that a route understands, for the OpenAPI document."""
+
+    name: str
+    description: str
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+
+
+PREFER = HeaderParameter(
+    name="Prefer",
+    description="`wait=N`: answer when the job has ended, after N seconds at most (RFC 7240).",
+    schema={"type": "string", "examples": ["wait=30"]},
+)
+IDEMPOTENCY_KEY = HeaderParameter(
+    name="Idempotency-Key",
+    description="Done once: the same key with the same body replays the first answer. 1 to 255 printable ASCII characters.",
+    schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+)
+LAST_EVENT_ID = HeaderParameter(
+    name="Last-Event-ID",
+    description="The id of the last event that was received; the stream goes on after it.",
+    schema={"type": "string", "pattern": "^[0-9]{1,18}$"},
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One operation, complete: how it is reached, who may, what goes in, what comes out."""
+
+    method: str
+    path: str
+    handler: Callable[..., BaseModel | Reply | Response]
+    tag: str
+    scope: Scope | None
+    query: type[BaseModel] | None
+    body: type[BaseModel] | None
+    answer: type[BaseModel] | None
+    media: str
+    status: int
+    also: tuple[int, ...]
+    errors: tuple[int, ...]
+    headers: tuple[HeaderParameter, ...]
+    takes: tuple[str, ...]
+    max_body: Callable[[Settings], int] | None
+    parameters: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The operation's id in the OpenAPI document."""
+        return self.handler.__name__
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Summary and description: the first line and the rest of the handler's docstring."""
+        summary, _, rest = inspect.cleandoc(self.handler.__doc__ or "").partition("\n")
+        return summary.rstrip("."), rest.strip()
+
+    @property
+    def path_names(self) -> tuple[str, ...]:
+        return tuple(re.findall(r"{(\w+)}", self.path))
+
+
+class Routes:
+    """The routes of one area. `tag` groups them in the documentation."""
+
+    def __init__(self, *, tag: str) -> None:
+        self.tag = tag
+        self.routes: list[Route] = []
+
+    def get(self, path: str, **declared: Any) -> Callable[[Handler], Handler]:
+        """Declare a GET route; see `route` for the arguments."""
+        return self.route("GET", path, **declared)
+
+    def post(self, path: str, **declared: Any) -> Callable[[Handler], Handler]:
+        """Declare a POST route; see `route` for the arguments."""
+        return self.route("POST", path, **declared)
+
+    def delete(self, path: str, **declared: Any) -> Callable[[Handler], Handler]:
+        """Declare a DELETE route; see `route` for the arguments."""
+        return self.route("DELETE", path, **declared)
+
+    def route(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: Scope | None,
+        answer: type[BaseModel] | None = None,
+        media: str = JSON,
+        status: int = 200,
+        also: tuple[int, ...] = (),
+        errors: tuple[int, ...] = (),
+        headers: tuple[HeaderParameter, ...] = (),
+        takes: tuple[str, ...] = (),
+        max_body: Callable[[Settings], int] | None = None,
+    ) -> Callable[[Handler], Handler]:
+        """Declare a route.
+
+        `scope` None is open to all. `status` is the usual success, `also` are further ones with the same answer. `media` is
+        the answer's type where it is not JSON. `takes` are the types of a body that the handler reads itself
+        (`request.stream`); `max_body` bounds such a body in bytes instead of the setting `max_body_bytes`. `errors` are
+        statuses beyond those that follow from the declaration.
+        """
+
+        def keep(handler: Handler) -> Handler:
+            hints = get_type_hints(handler)
+            parameters = tuple(inspect.signature(handler).parameters)
+            unknown = set(parameters) - PROVIDED - set(re.findall(r"{(\w+)}", path))
+            if unknown or not handler.__doc__:
+                raise TypeError(
+                    f"{handler.__name__}: cannot provide {sorted(unknown)}" if unknown else f"{handler.__name__}: no docstring"
+                )
+            self.routes.append(
+                Route(
+                    method=method,
+                    path=path,
+                    handler=handler,
+                    tag=self.tag,
+                    scope=scope,
+                    query=hints.get("query"),
+                    body=hints.get("body"),
+                    answer=answer,
+                    media=media,
+                    status=status,
+                    also=also,
+                    errors=errors,
+                    headers=headers + ((IDEMPOTENCY_KEY,) if "idempotency" in parameters else ()),
+                    takes=takes,
+                    max_body=max_body,
+                    parameters=parameters,
+                )
+            )
+            return handler
+
+        return keep
+
+
+def register(app: Flask, areas: Iterable[Routes]) -> None:
+    """Put the routes of all areas on the application, and keep their list for the OpenAPI document."""
+    kept: list[Route] = app.extensions.setdefault("imagefarm.routes", [])
+    for area in areas:
+        for route in area.routes:
+            kept.append(route)
+            app.add_url_rule(
+                re.sub(r"{(\w+)}", r"<\1>", route.path),
+                endpoint=route.name,
+                view_func=_view(route),
+                methods=[route.method],
+                provide_automatic_options=False,
+            )
+
+
+def routes_of(app: Flask) -> list[Route]:
+    """Every route that was registered on the application."""
+    return cast("list[Route]", app.extensions["imagefarm.routes"])
+
+
+def _view(route: Route) -> Callable[..., Response]:
+    def view(**path_values: str) -> Response:
+        farm = current_farm()
+        given: dict[str, Any] = {"farm": farm, **path_values}
+        if route.scope is not None:
+            caller = authenticate(farm)
+            require(caller, route.scope)
+            given["caller"] = caller
+        for value in path_values.values():
+            _check_path(value)
+        given["query"] = _query(route.query)
+        if route.max_body is not None:
+            request.max_content_length = route.max_body(farm.settings)
+        if route.takes:
+            _check_type(route.takes)
+        if route.body is not None:
+            given["body"] = read_body(route.body)
+        if "idempotency" in route.parameters:
+            given["idempotency"] = read_key()
+        return _response(route, route.handler(**{name: given[name] for name in route.parameters}))
+
+    view.__name__ = route.name
+    return view
+
+
+def _response(route: Route, result: BaseModel | Reply | Response) -> Response:
+    if isinstance(result, Response):
+        return result
+    reply = result if isinstance(result, Reply) else Reply(result)
+    body = b"" if reply.answer is None else reply.answer.model_dump_json().encode()
+    response = Response(body, reply.status or route.status, content_type=JSON if body else None)
+    response.headers.update(reply.headers)
+    return response
+
+
+def _check_path(value: str) -> None:
+    try:
+        check_text(value)
+    except ValueError:
+        raise NotFound("nothing has such a name") from None
+
+
+def _query(model: type[BaseModel] | None) -> BaseModel | None:
+    """Validate the query string; without a model every parameter is one too many."""
+    errors: list[FieldError] = []
+    values: dict[str, Any] = {}
+    fields = {info.alias or name: info for name, info in model.model_fields.items()} if model else {}
+    for name, given in request.args.lists():
+        if not model:
+            errors.append(FieldError(field=name[:100], detail="is not a known parameter", remedy="remove it"))
+            continue
+        is_list = name in fields and get_origin(fields[name].annotation) in {list, tuple}
+        if len(given) > 1 and not is_list:
+            errors.append(FieldError(field=name[:100], detail="is given more than once", remedy="give it once"))
+        try:
+            for text in (name, *given):
+                check_text(text)
+        except ValueError as error:
+            detail, _, remedy = str(error).partition("; ")
+            errors.append(FieldError(field=name[:100], detail=detail, remedy=remedy))
+        values[name] = given if is_list else given[0]
+    if errors:
+        raise InvalidRequest(errors)
+    return _validated(model, values, whole="query") if model else None
+
+
+def read_body(model: type[M]) -> M:
+    """The JSON body of the current request as a validated model. Raises RequestError or InvalidRequest."""
+    _check_type((JSON,))
+    return _validated(model, strict_json.parse(whole_body()), whole="body")
+
+
+def whole_body() -> bytes:
+    """The body of the current request, bounded by its limit."""
+    try:
+        return request.get_data(cache=True)
+    except RequestEntityTooLarge:
+        raise too_large() from None
+
+
+def too_large() -> RequestError:
+    """The refusal of a body that is over its limit."""
+    limit = request.max_content_length
+    return RequestError(f"the body is larger than {limit} bytes; send less at once, or a batch", code="too_large", status=413)
+
+
+def _check_type(takes: tuple[str, ...]) -> None:
+    given = request.mimetype
+    known = ", ".join(takes)
+    if given not in takes and not (JSON in takes and given.endswith("+json")):
+        raise RequestError(
+            f"Content-Type is {given[:80] or 'missing'!r}; send {known}", code="unsupported_media_type", status=415
+        )
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if charset not in {"utf-8", "utf8", "us-ascii", "utf-8-sig"}:
+        raise RequestError(f"charset {charset[:40]!r} is not taken; send UTF-8", code="unsupported_media_type", status=415)
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        raise RequestError(
+            f"Content-Encoding {coding[:40]!r} is not taken; send the body as it is", code="unsupported_media_type", status=415
+        )
+
+
+def _validated(model: type[M], value: Any, *, whole: str) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error, model, whole=whole)) from None
+
+
+__all__ = [
+    "IDEMPOTENCY_KEY",
+    "JSON",
+    "LAST_EVENT_ID",
+    "PREFER",
+    "Caller",
+    "Farm",
+    "HeaderParameter",
+    "IdempotencyKey",
+    "Reply",
+    "Route",
+    "Routes",
+    "Scope",
+    "read_body",
+    "register",
+    "routes_of",
+    "too_large",
+    "whole_body",
+]

@@ -1,0 +1,118 @@
+"""Workers: how they are, and what an operator wants of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from flask import request
+from pydantic import Field
+from sqlalchemy import select
+
+from api.context import Farm
+from api.routes import Routes, read_body
+from api.shapes import Answer, Body, Query, Time
+from imagefarm.auth import Caller, Scope
+from imagefarm.states import WorkerState
+from imagefarm.store.models import Worker
+from imagefarm.text import Text
+from scheduler import workers
+
+routes = Routes(tag="workers")
+
+
+class WorkerAnswer(Answer):
+    """One worker. Host, process, facts and load are shown to admins only."""
+
+    id: str
+    name: str
+    state: WorkerState
+    wanted: str = Field(description="What an operator wants: ready, draining or quarantined")
+    reason: str
+    device: str
+    version: str
+    serves: list[str]
+    resident: list[str] = Field(description="Models in its memory now")
+    started_at: Time
+    heartbeat_at: Time
+    host: str | None = None
+    pid: int | None = None
+    facts: dict[str, Any] | None = None
+    load: dict[str, Any] | None = None
+
+
+class WorkerList(Answer):
+    """The workers, newest first."""
+
+    items: list[WorkerAnswer]
+    next_cursor: None = None
+
+
+class WorkerQuery(Query):
+    """Which workers to list."""
+
+    gone: bool = Field(False, description="Also those that have stopped within the last hour")
+
+
+class WorkerOrder(Body):
+    """Why an operator asks this of a worker."""
+
+    reason: Annotated[Text, Field(max_length=500)] = ""
+
+
+@routes.get("/api/v1/workers", scope=Scope.READ, answer=WorkerList)
+def list_workers(farm: Farm, caller: Caller, query: WorkerQuery) -> WorkerList:
+    """List the workers."""
+    statement = select(Worker).order_by(Worker.started_at.desc(), Worker.id.desc()).limit(1000)
+    if not query.gone:
+        statement = statement.where(Worker.state != WorkerState.GONE)
+    with farm.store.read() as session:
+        return WorkerList(items=[worker_answer(row, caller) for row in session.scalars(statement)])
+
+
+@routes.post("/api/v1/workers/{worker_id}/drain", scope=Scope.ADMIN, answer=WorkerList)
+def drain_worker(farm: Farm, caller: Caller, worker_id: str) -> WorkerList:
+    """Drain a worker: it finishes what it holds and claims nothing more.
+
+    `worker_id` is an id or a name. A JSON body `{"reason": "..."}` may say why.
+    """
+    return _order(farm, caller, worker_id, WorkerState.DRAINING)
+
+
+@routes.post("/api/v1/workers/{worker_id}/resume", scope=Scope.ADMIN, answer=WorkerList)
+def resume_worker(farm: Farm, caller: Caller, worker_id: str) -> WorkerList:
+    """Let a drained or quarantined worker claim again."""
+    return _order(farm, caller, worker_id, WorkerState.READY)
+
+
+@routes.post("/api/v1/workers/{worker_id}/quarantine", scope=Scope.ADMIN, answer=WorkerList)
+def quarantine_worker(farm: Farm, caller: Caller, worker_id: str) -> WorkerList:
+    """Keep a suspect worker from claiming until it is resumed."""
+    return _order(farm, caller, worker_id, WorkerState.QUARANTINED)
+
+
+def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
+    """A worker as this caller may see it."""
+    return WorkerAnswer(
+        id=row.id,
+        name=row.name,
+        state=WorkerState(row.state),
+        wanted=row.wanted,
+        reason=row.reason,
+        device=row.device,
+        version=row.version,
+        serves=row.serves,
+        resident=row.resident,
+        started_at=row.started_at,
+        heartbeat_at=row.heartbeat_at,
+        host=row.host if caller.is_admin else None,
+        pid=row.pid if caller.is_admin else None,
+        facts=row.facts if caller.is_admin else None,
+        load=row.load if caller.is_admin else None,
+    )
+
+
+def _order(farm: Farm, caller: Caller, worker_id: str, wanted: WorkerState) -> WorkerList:
+    reason = read_body(WorkerOrder).reason if request.content_length else ""
+    told = workers.want(farm.store, worker_id, wanted, by=caller.name, reason=reason)
+    with farm.store.read() as session:
+        return WorkerList(items=[worker_answer(session.get_one(Worker, one), caller) for one in told])
