@@ -32,12 +32,13 @@ def check_limits(session: Session, rows: Sequence[dict[str, Any]], settings: Set
     """
     tenant_id = rows[0]["tenant_id"]
     limits = tenant_limits(session, tenant_id)
-    _check_size(rows, limits)
+    check_size(rows, limits)
     check_queue(session, tenant_id, len(rows), settings)
-    _check_day(session, tenant_id, sum(row["count"] for row in rows), limits, now)
+    check_day(session, tenant_id, sum(row["count"] for row in rows), limits, now)
 
 
-def _check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
+def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
+    """Raise InvalidRequest for a prepared job that is larger than its tenant may ask for."""
     most_pixels, most_steps = limits.get("pixels"), limits.get("steps")
     if most_pixels is None and most_steps is None:
         return
@@ -74,7 +75,8 @@ def check_queue(session: Session, tenant_id: str, more: int, settings: Settings)
         )
 
 
-def _check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any], now: float) -> None:
+def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any], now: float) -> None:
+    """Raise LimitExceeded if `more` pictures would exceed the tenant's day."""
     most = limits.get("images_per_day")
     if most is None:
         return

@@ -1,0 +1,122 @@
+"""A planned table becomes a batch: held jobs in chunks, then one small commit that makes it real, then the jobs let go.
+
+Until that commit nobody was told of the batch, and the sweep cancels it if its maker died; after it, the sweep finishes
+letting go whatever the maker could not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from sqlalchemy import CursorResult, insert, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import FieldError, InvalidRequest, Unavailable
+from imagefarm.ids import new_id
+from imagefarm.settings import Settings
+from imagefarm.states import BatchState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append
+from imagefarm.store.models import Batch
+from scheduler import admission, limits
+from scheduler.batches import lifecycle
+from scheduler.batches.options import BatchOptions, OnError
+from scheduler.batches.plan import Plan
+from scheduler.batches.source import keep_rows
+from scheduler.batches.spool import Chunk
+
+
+def check_errors(plan: Plan, options: BatchOptions) -> None:
+    """Raise InvalidRequest with the rows' errors if the batch shall not be queued with them."""
+    if not plan.errors:
+        return
+    if options.on_error is OnError.ABORT:
+        first = f"nothing was queued: {plan.rejected} of {plan.accepted + plan.rejected} jobs have errors"
+        raise InvalidRequest(plan.errors, f"{first}; mend them, or send on_error=skip to leave them out")
+    if not plan.accepted:
+        raise InvalidRequest(plan.errors, "nothing was queued: every row has errors")
+
+
+def create_batch(store: Store, plan: Plan, options: BatchOptions, settings: Settings, *, tenant_id: str) -> str:
+    """Store a planned table with all its jobs and let them go; return the batch's id. What it returns is durable.
+
+    Raises InvalidRequest (rows are wrong and on_error is abort), LimitExceeded (the queue has no room), Unavailable (it was
+    cancelled meanwhile). Then nothing of it will run.
+    """
+    check_errors(plan, options)
+    batch_id = new_id("batch")
+    store.retrying(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id))
+    try:
+        for chunk in plan.spool:
+            rows = list(job_rows(chunk, batch_id))
+            store.retrying(partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings))
+        store.retrying(lambda session: _commit(session, batch_id, plan))
+    except BaseException:
+        lifecycle.cancel(store, batch_id, tenant_id, by="its submission failed")
+        raise
+    lifecycle.settle_all(store, batch_id)
+    return batch_id
+
+
+def _open(session: Session, batch_id: str, plan: Plan, options: BatchOptions, *, settings: Settings, tenant_id: str) -> None:
+    limits.check_queue(session, tenant_id, plan.accepted, settings)
+    now = session.scalar(select(db_now())) or 0.0
+    limits.check_day(session, tenant_id, plan.images, limits.tenant_limits(session, tenant_id), now)
+    kept = options.model_dump(mode="json", exclude={"name", "template", "dry_run"})
+    session.execute(
+        insert(Batch).values(
+            id=batch_id,
+            tenant_id=tenant_id,
+            name=options.name,
+            state=BatchState.VALIDATING,
+            template=options.template,
+            options=kept | {"canary_row": plan.canary_row, "approved": not plan.canary_row},
+            rows=plan.rows,
+            accepted=plan.accepted,
+            rejected=plan.rejected,
+            errors=[error_json(error) for error in plan.errors],
+            created_at=db_now(),
+        )
+    )
+    append(session, "batch.submitted", batch_id, tenant_id, {"rows": plan.rows, "jobs": plan.accepted})
+
+
+def _write(session: Session, *, batch_id: str, chunk: Chunk, rows: list[dict[str, Any]], settings: Settings) -> None:
+    keep_rows(session, batch_id, chunk.rows)
+    admission.submit(session, rows, settings)
+
+
+def _commit(session: Session, batch_id: str, plan: Plan) -> None:
+    state = BatchState.HELD if plan.canary_row else BatchState.QUEUED
+    result = session.execute(
+        update(Batch).where(Batch.id == batch_id, Batch.state.in_([BatchState.VALIDATING, state])).values(state=state)
+    )
+    assert isinstance(result, CursorResult)
+    if not result.rowcount:
+        raise Unavailable("the batch was cancelled while it was being stored; send it again")
+    if plan.canary_row:
+        lifecycle.release_canary(session, batch_id, plan.canary_row)
+
+
+def job_rows(chunk: Chunk, batch_id: str) -> Iterable[dict[str, Any]]:
+    """The rows of the table `job` for a chunk."""
+    for job in chunk.jobs:
+        base = chunk.bases[job.base]
+        yield base | {
+            "id": new_id("job"),
+            "recipe": base["recipe"] | {"prompt": job.prompt, "seed": str(job.seed)},
+            "recipe_hash": job.recipe_hash,
+            "prompt": job.prompt,
+            "labels": job.labels,
+            "custom_id": job.custom_id,
+            "batch_id": batch_id,
+            "row": job.row,
+            "name": job.name,
+        }
+
+
+def error_json(error: FieldError) -> dict[str, Any]:
+    """An error as answers and rows of the store give it."""
+    return {"row": error.row, "field": error.field, "detail": error.detail, "remedy": error.remedy}

@@ -1,0 +1,234 @@
+"""A batch's life: pause, resume, cancel, approve, retry what failed.
+
+A batch says what its jobs should be; `settle` moves them there, a chunk a transaction, so that a batch of 100,000 jobs
+never blocks the other writers. The request settles what it changed; if its process dies, the sweep goes on.
+
+| batch | its waiting jobs |
+|---|---|
+| validating | held, until the last row is stored |
+| held | the canary's queued, the rest held until approved |
+| queued, running | queued |
+| paused | held; running ones finish |
+| cancelled | cancelled, running ones too |
+| done | there are none |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import Conflict, NotFound
+from imagefarm.logs import get_logger
+from imagefarm.states import BatchState, JobState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append
+from imagefarm.store.models import Batch, Job
+from scheduler.cancel import retry_where
+from scheduler.transition import Moved, move
+
+log = get_logger(__name__)
+
+CHUNK = 2000
+"""Jobs that one transaction moves."""
+SWEEP_CHUNKS = 5
+"""Chunks that one sweep moves for those who could not."""
+STALE_S = 300.0
+"""A batch that is still being stored and has got no job for so long has lost its maker."""
+
+Way = tuple[JobState, JobState, str]
+"""From which state jobs go to which, and the event that tells of it."""
+UNHOLD: Way = (JobState.HELD, JobState.QUEUED, "job.unheld")
+S = BatchState
+WANTED: dict[BatchState, list[Way]] = {
+    S.QUEUED: [UNHOLD],
+    S.RUNNING: [UNHOLD],
+    S.PAUSED: [(JobState.QUEUED, JobState.HELD, "job.held")],
+    S.CANCELLED: [(before, JobState.CANCELLED, "job.cancelled") for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING)],
+}
+"""By a batch's state: which jobs of it are not where they should be, and the way there."""
+
+
+def locked(session: Session, batch_id: str, tenant_id: str | None = None) -> Batch:
+    """The batch, locked for this transaction. Raises NotFound for one that is not the tenant's (None: anybody's)."""
+    batch = session.get(Batch, batch_id, with_for_update=True)
+    if batch is None or (tenant_id is not None and batch.tenant_id != tenant_id):
+        raise NotFound(f"no batch {batch_id}")
+    return batch
+
+
+def settle(session: Session, batch_id: str) -> int:
+    """Move one chunk of a batch's jobs to where its state wants them; return how many moved (0: all are there)."""
+    batch = locked(session, batch_id)
+    for way in WANTED.get(S(batch.state), []):
+        if moved := _move_some(session, batch_id, way, reason=f"batch {batch.state}"):
+            return len(moved)
+    if batch.state == S.CANCELLED and batch.finished_at is None:
+        batch.finished_at = session.scalar(select(db_now()))
+    return 0
+
+
+def _move_some(session: Session, batch_id: str, way: Way, *, reason: str, upto_row: int | None = None) -> list[Moved]:
+    before, after, event = way
+    where = [Job.batch_id == batch_id, Job.state == before]
+    if upto_row is not None:
+        where.append(Job.row <= upto_row)
+    some = select(Job.id).where(*where).order_by(Job.id).limit(CHUNK)
+    return move(session, [Job.id.in_(some.scalar_subquery())], before, after, event=event, data={"by": reason}, reason=reason)
+
+
+def settle_all(store: Store, batch_id: str) -> int:
+    """Settle a batch to the end, a chunk a transaction; return how many jobs moved."""
+    total = 0
+    while moved := store.retrying(lambda session: settle(session, batch_id)):
+        total += moved
+    return total
+
+
+def release_canary(session: Session, batch_id: str, upto_row: int) -> None:
+    """Queue the jobs of the rows up to `upto_row`, in the caller's transaction."""
+    while _move_some(session, batch_id, UNHOLD, reason="canary", upto_row=upto_row):
+        pass
+
+
+def pause(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
+    """Hold the waiting jobs back; running ones finish. Raises NotFound, Conflict."""
+
+    def change(session: Session, batch: Batch) -> None:
+        if batch.state != S.PAUSED:
+            _expect(batch, "pause", S.QUEUED, S.RUNNING, S.HELD)
+            _enter(session, batch, S.PAUSED, "batch.paused", by)
+
+    _change(store, batch_id, tenant_id, change)
+
+
+def resume(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
+    """Let a paused batch go on: all of it, or its canary if it is not approved yet. Raises NotFound, Conflict."""
+
+    def change(session: Session, batch: Batch) -> None:
+        if batch.state in {S.QUEUED, S.RUNNING}:
+            return
+        if batch.state == S.HELD:
+            raise Conflict(f"batch {batch_id} waits for approval of its canary; approve it")
+        _expect(batch, "resume", S.PAUSED)
+        if batch.options.get("approved", True):
+            _enter(session, batch, S.QUEUED, "batch.resumed", by)
+        else:
+            _enter(session, batch, S.HELD, "batch.resumed", by)
+            release_canary(session, batch_id, int(batch.options["canary_row"]))
+
+    _change(store, batch_id, tenant_id, change)
+
+
+def approve(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
+    """Let the rest of a batch follow its canary. A paused one stays paused. Raises NotFound, Conflict."""
+
+    def change(session: Session, batch: Batch) -> None:
+        if batch.options.get("approved", True):
+            if batch.options.get("canary"):
+                return
+            raise Conflict(f"batch {batch_id} has no canary to approve")
+        _expect(batch, "approve", S.HELD, S.PAUSED)
+        batch.options = {**batch.options, "approved": True}
+        _enter(session, batch, S.QUEUED if batch.state == S.HELD else S.PAUSED, "batch.approved", by)
+
+    _change(store, batch_id, tenant_id, change)
+
+
+def cancel(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
+    """Cancel every job that has not ended. Raises NotFound, Conflict if the batch is done."""
+
+    def change(session: Session, batch: Batch) -> None:
+        if batch.state != S.CANCELLED:
+            _expect(batch, "cancel", S.VALIDATING, S.HELD, S.QUEUED, S.RUNNING, S.PAUSED)
+            _enter(session, batch, S.CANCELLED, "batch.cancelled", by)
+
+    _change(store, batch_id, tenant_id, change)
+
+
+def retry_failed(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> int:
+    """Queue the failed jobs again as new work; return how many. Raises NotFound, Conflict."""
+
+    def some(session: Session) -> int:
+        batch = locked(session, batch_id, tenant_id)
+        _expect(batch, "retry", S.HELD, S.QUEUED, S.RUNNING, S.PAUSED, S.DONE)
+        failed = select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.FAILED).order_by(Job.id).limit(CHUNK)
+        moved = retry_where(session, [Job.id.in_(failed.scalar_subquery()), Job.state == JobState.FAILED], by=by)
+        if moved and batch.state == S.DONE:
+            _enter(session, batch, S.QUEUED, "batch.retried", by)
+        return len(moved)
+
+    total = 0
+    with store.read() as session:
+        failed_now = session.scalar(
+            select(func.count()).select_from(Job).where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
+        )
+    # not until none is left: one may fail again while we go through them
+    while moved := store.retrying(some):
+        total += moved
+        if total >= (failed_now or 0):
+            break
+    settle_all(store, batch_id)
+    return total
+
+
+def _change(store: Store, batch_id: str, tenant_id: str, change: Callable[[Session, Batch], None]) -> None:
+    store.retrying(lambda session: change(session, locked(session, batch_id, tenant_id)))
+    settle_all(store, batch_id)
+
+
+def _expect(batch: Batch, act: str, *states: BatchState) -> None:
+    if batch.state not in states:
+        raise Conflict(f"cannot {act} batch {batch.id}: it is {batch.state}; possible when it is {', '.join(states)}")
+
+
+def _enter(session: Session, batch: Batch, state: BatchState, event: str, by: str) -> None:
+    batch.state = state
+    batch.finished_at = None
+    append(session, event, batch.id, batch.tenant_id, {"by": by})
+
+
+def tend(session: Session) -> int:
+    """The sweep's part: give up batches whose maker died, and settle what others left; return how many jobs moved."""
+    last_job = select(func.max(Job.created_at)).where(Job.batch_id == Batch.id).scalar_subquery()
+    stale = session.scalars(
+        select(Batch).where(Batch.state == S.VALIDATING, func.coalesce(last_job, Batch.created_at) < db_now() - STALE_S)
+    ).all()
+    for batch in stale:
+        log.warning("batch.abandoned", batch=batch.id)
+        _enter(session, locked(session, batch.id), S.CANCELLED, "batch.cancelled", "its submission was not completed")
+    session.flush()
+    session.execute(
+        update(Batch)
+        .where(Batch.state == S.QUEUED, select(Job.id).where(Job.batch_id == Batch.id, Job.state.in_(STARTED)).exists())
+        .values(state=S.RUNNING)
+    )
+    total = 0
+    for batch_id in session.scalars(select(Batch.id).where(Batch.state.in_(list(WANTED)), Batch.finished_at.is_(None))).all():
+        while total < SWEEP_CHUNKS * CHUNK and (moved := settle(session, batch_id)):
+            total += moved
+    return total
+
+
+STARTED = [JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED]
+
+
+def counts(session: Session, batches: list[Batch]) -> dict[str, dict[str, int]]:
+    """For each batch by id: rows, jobs, accepted, rejected, and its jobs by state."""
+    result: dict[str, dict[str, int]] = {}
+    for batch in batches:
+        result[batch.id] = {
+            "rows": batch.rows,
+            "jobs": batch.accepted + batch.rejected,
+            "accepted": batch.accepted,
+            "rejected": batch.rejected,
+        } | {str(state): 0 for state in JobState}
+    rows: Any = session.execute(
+        select(Job.batch_id, Job.state, func.count()).where(Job.batch_id.in_(list(result))).group_by(Job.batch_id, Job.state)
+    )
+    for batch_id, state, number in rows:
+        result[batch_id][state] = number
+    return result

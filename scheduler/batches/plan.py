@@ -1,0 +1,115 @@
+"""From a table to a plan: how many jobs it makes, what they cost, what is wrong with its rows. Writes no database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.errors import FieldError
+from imagefarm.recipe import JobRequest
+from scheduler.admission import Placement, prepare
+from scheduler.batches.options import BatchOptions
+from scheduler.batches.row_jobs import RowPlanner, RowWrong
+from scheduler.batches.rows import Row, Table, refuse
+from scheduler.batches.spool import Chunk, Spool
+from scheduler.limits import check_size
+
+MAX_ERRORS = 100
+"""Errors that an answer lists."""
+SAMPLE_PROMPTS = 3
+
+
+@dataclass
+class Plan:
+    """What a table amounts to. `spool` holds its jobs; close it."""
+
+    spool: Spool
+    rows: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    """Jobs of rows that were refused; accepted + rejected = rows x variants."""
+    images: int = 0
+    gpu_s: float = 0.0
+    errors: list[FieldError] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    models: set[str] = field(default_factory=set)
+    canary_row: int = 0
+    """The row up to which the canary reaches; 0: there is none."""
+
+    def close(self) -> None:
+        self.spool.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitter:
+    """Whose table it is: the tenant, its own limits, and what jobs cost according to what the farm has learnt."""
+
+    catalogue: Catalogue
+    tenant_id: str
+    limits: dict[str, Any]
+    costs: dict[str, float]
+
+    def job_row(self, request: JobRequest) -> dict[str, Any]:
+        """The held job of a request. Raises InvalidRequest."""
+        row = prepare(self.catalogue, request, self.tenant_id, costs=self.costs, placement=Placement(held=True))
+        check_size([row], self.limits)
+        return row
+
+
+def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max_jobs: int, keep: bool = True) -> Plan:
+    """Read all rows and plan their jobs. `keep` False: only count (a dry run).
+
+    Raises InvalidRequest for what spoils the whole batch; errors of single rows are in the plan.
+    """
+    planner = RowPlanner(options, table.columns, submitter.job_row)
+    if (model := options.defaults.get("model")) is not None:
+        submitter.catalogue.get(str(model))
+    plan = Plan(Spool())
+    try:
+        chunk = Chunk()
+        canary_rows = canary_jobs = 0
+        for row in table.rows:
+            if _add(plan, chunk, planner, row) and canary_rows < options.canary:
+                canary_rows, canary_jobs, plan.canary_row = canary_rows + 1, plan.accepted, row.number
+            if plan.accepted > max_jobs:
+                refuse("rows", f"the table makes more than {max_jobs} jobs", "send it in several batches", row.number)
+            if chunk.is_full:
+                if keep:
+                    plan.spool.write(chunk)
+                chunk = Chunk()
+        if keep and chunk.rows:
+            plan.spool.write(chunk)
+        if not plan.rows:
+            refuse("rows", "the table has no rows", "send at least one row under the header")
+        if plan.accepted == canary_jobs:
+            plan.canary_row = 0  # no rest to hold
+    except BaseException:
+        plan.close()
+        raise
+    return plan
+
+
+def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row) -> bool:
+    """Plan one row: all of its variants, or none and the reasons. Returns whether it was accepted."""
+    plan.rows += 1
+    jobs = []
+    if not row.errors:
+        try:
+            jobs = planner.jobs(row)
+        except RowWrong as wrong:
+            row.errors += wrong.errors
+    chunk.add_row(row.number, row.cells, [[error.field, error.detail] for error in row.errors] or None)
+    if row.errors:
+        plan.rejected += len(planner.variants)
+        plan.errors += row.errors[: max(0, MAX_ERRORS - len(plan.errors))]
+        return False
+    plan.accepted += len(jobs)
+    for job, base in jobs:
+        chunk.add_job(job, base)
+        plan.images += base["count"]
+        plan.gpu_s += base["cost_s"]
+        plan.models.add(base["model"])
+        if len(plan.prompts) < SAMPLE_PROMPTS:
+            plan.prompts.append(job.prompt)
+    return True

@@ -1,0 +1,153 @@
+"""Prompt templates: Jinja's expressions and `if`, nothing that loops, calls or looks inside a value.
+
+A template comes from outside and runs once for each row. So its syntax tree is checked against a list of what is allowed
+before it is compiled (in Jinja's sandbox, which is the second line), and what it may write is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, meta, nodes
+from jinja2.sandbox import SandboxedEnvironment
+
+from imagefarm.errors import FieldError, InvalidRequest
+from imagefarm.recipe import MAX_PROMPT_CHARS
+
+MAX_TEMPLATE_CHARS = 8_000
+MAX_NODES = 400
+MAX_VALUE_CHARS = 64 * 1024
+
+ALLOWED: tuple[type[nodes.Node], ...] = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Name,
+    nodes.Const,
+    nodes.List,
+    nodes.Tuple,
+    nodes.Filter,
+    nodes.Test,
+    nodes.Keyword,
+    nodes.If,
+    nodes.CondExpr,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.Concat,
+)
+
+
+class RowTemplateError(ValueError):
+    """The template cannot be rendered for this row; the text says why."""
+
+
+class Absent(StrictUndefined):
+    """An empty cell: false in `{% if %}`, an error where it should be written."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:  # type: ignore[override]
+        return False
+
+
+def _bounded_replace(value: Any, old: str, new: str) -> str:
+    text, old, new = str(value), str(old), str(new)
+    if not old:
+        raise RowTemplateError("replace: the text to find is empty")
+    if len(text) + text.count(old) * (len(new) - len(old)) > MAX_VALUE_CHARS:
+        raise RowTemplateError(f"replace: gives more than {MAX_VALUE_CHARS} characters")
+    return text.replace(old, new)
+
+
+def _truncate(value: Any, length: int = 255) -> str:
+    return str(value)[: max(0, int(length))]
+
+
+def _default(value: Any, other: Any = "") -> Any:
+    return other if isinstance(value, Undefined) or value == "" else value
+
+
+FILTERS: dict[str, Any] = {
+    "lower": lambda value: str(value).lower(),
+    "upper": lambda value: str(value).upper(),
+    "title": lambda value: str(value).title(),
+    "capitalize": lambda value: str(value).capitalize(),
+    "trim": lambda value: str(value).strip(),
+    "replace": _bounded_replace,
+    "truncate": _truncate,
+    "default": _default,
+}
+TESTS = frozenset({"defined", "undefined"})
+
+
+class PromptTemplate:
+    """A template that was found harmless. `names` are the columns and variants it uses."""
+
+    def __init__(self, source: str) -> None:
+        """Compile `source`; raise InvalidRequest naming what is not allowed and what is."""
+        if len(source) > MAX_TEMPLATE_CHARS:
+            _refuse(f"has {len(source)} characters", f"shorten it to {MAX_TEMPLATE_CHARS} at most")
+        environment = SandboxedEnvironment(undefined=Absent, autoescape=False, optimized=False, cache_size=0)
+        environment.globals.clear()
+        environment.filters = dict(FILTERS)
+        environment.tests = {name: test for name, test in environment.tests.items() if name in TESTS}
+        try:
+            tree = environment.parse(source)
+            _check(tree)
+            self.names = frozenset(meta.find_undeclared_variables(tree))
+            self._template = environment.from_string(tree)
+        except TemplateError as error:
+            line = getattr(error, "lineno", None)
+            _refuse(f"{error.message}{f' (line {line})' if line else ''}", "write columns as {{ column }}")
+        except (SyntaxError, RecursionError, MemoryError):
+            _refuse("is nested too deep", "make it simpler")
+
+    def check_names(self, known: Iterable[str]) -> None:
+        """Raise InvalidRequest if the template uses a column that is not there."""
+        names = sorted(set(known))
+        for name in sorted(self.names - set(names)):
+            _refuse(f"there is no column {name!r}", f"known columns and variants: {', '.join(names) or 'none'}")
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """Return the prompt of a row. Raises RowTemplateError for an empty cell that is used, or too long a text."""
+        pieces, length = [], 0
+        try:
+            for piece in self._template.generate(values):
+                length += len(piece)
+                if length > 4 * MAX_PROMPT_CHARS:  # white space around it is still cut
+                    raise RowTemplateError(f"the prompt gets longer than {MAX_PROMPT_CHARS} characters")
+                pieces.append(piece)
+        except UndefinedError as error:
+            text = (error.message or "a value is missing").replace(" is undefined", " has no value in this row")
+            raise RowTemplateError(text) from None
+        except (TypeError, ValueError, TemplateError) as error:
+            raise RowTemplateError(str(error)[:200]) from None
+        return "".join(pieces).strip()
+
+
+def _check(tree: nodes.Template) -> None:
+    count = 0
+    stack: list[nodes.Node] = [tree]
+    while stack:
+        node = stack.pop()
+        count += 1
+        if count > MAX_NODES:
+            _refuse("has too many parts", f"use at most {MAX_NODES} expressions and texts")
+        if not isinstance(node, ALLOWED) or (isinstance(node, nodes.Name) and node.ctx != "load"):
+            _refuse(
+                f"line {node.lineno}: {type(node).__name__} is not allowed",
+                "use {{ column }}, {{ column|filter }} and {% if column %}; no loops, calls, attributes or arithmetic",
+            )
+        if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+            _refuse(f"line {node.lineno}: no filter {node.name!r}", f"known filters: {', '.join(FILTERS)}")
+        if isinstance(node, nodes.Test) and node.name not in TESTS:
+            _refuse(f"line {node.lineno}: no test {node.name!r}", f"known tests: {', '.join(sorted(TESTS))}")
+        stack.extend(node.iter_child_nodes())
+
+
+def _refuse(detail: str, remedy: str) -> None:
+    raise InvalidRequest([FieldError(field="template", detail=detail, remedy=remedy)])
