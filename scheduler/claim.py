@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.recipe import Recipe
@@ -113,53 +113,64 @@ def claim_in(
     return []
 
 
-def lock_shares(session: Session) -> FairQueue:
+@dataclass
+class StoredShares(FairQueue):
+    """The shares with their rows: held here, since the session keeps only weak references to what it has loaded."""
+
+    class_rows: dict[str, FlowClass] = field(default_factory=dict)
+    flow_rows: dict[tuple[str, str], Flow] = field(default_factory=dict)
+
+    def keep(self, row: Flow) -> FlowShare:
+        """Take in one flow's row."""
+        key = (row.priority_class, row.tenant_id)
+        self.flow_rows[key] = row
+        self.flows[key] = FlowShare(*key, row.weight, row.pass_, row.active)
+        return self.flows[key]
+
+
+def lock_shares(session: Session) -> StoredShares:
     """Load the classes and hold the root row: claims take turns, also across hosts (SQLite's writer already does)."""
     rows = {row.name: row for row in session.scalars(select(FlowClass).with_for_update().order_by(FlowClass.name))}
     classes = {
         name: ClassShare(name, row.weight, row.pass_, row.vtime, row.active) for name, row in rows.items() if name != "root"
     }
-    return FairQueue(classes, rows["root"].vtime)
+    return StoredShares(classes, rows["root"].vtime, class_rows=rows)
 
 
-def load_flow(session: Session, queue: FairQueue, priority_class: str, tenant_id: str) -> FlowShare:
+def load_flow(session: Session, queue: StoredShares, priority_class: str, tenant_id: str) -> FlowShare:
     """The share of one flow, made with the tenant's weight if it is new."""
-    key = (priority_class, tenant_id)
-    if key not in queue.flows:
-        row = session.get(Flow, key)
-        if row is None:
-            weight = session.scalar(select(Tenant.weight).where(Tenant.id == tenant_id)) or 1.0
-            row = Flow(priority_class=priority_class, tenant_id=tenant_id, weight=weight, pass_=0.0, active=False)
-            session.add(row)
-            session.flush()
-        queue.flows[key] = FlowShare(priority_class, tenant_id, row.weight, row.pass_, row.active)
-    return queue.flows[key]
+    known = queue.flows.get((priority_class, tenant_id))
+    if known is not None:
+        return known
+    row = session.get(Flow, (priority_class, tenant_id))
+    if row is None:
+        weight = session.scalar(select(Tenant.weight).where(Tenant.id == tenant_id)) or 1.0
+        row = Flow(priority_class=priority_class, tenant_id=tenant_id, weight=weight, pass_=0.0, active=False)
+        session.add(row)
+    return queue.keep(row)
 
 
-def save_shares(session: Session, queue: FairQueue) -> None:
-    """Write back the virtual times of all classes and of the flows that were loaded."""
-    session.execute(update(FlowClass).where(FlowClass.name == "root").values(vtime=queue.vtime))
+def save_shares(session: Session, queue: StoredShares) -> None:
+    """Write back the virtual times; the unit of work sends only what changed."""
+    queue.class_rows["root"].vtime = queue.vtime
     for share in queue.classes.values():
-        session.execute(
-            update(FlowClass)
-            .where(FlowClass.name == share.name)
-            .values(pass_=share.pass_, vtime=share.vtime, active=share.active)
-        )
-    for flow in queue.flows.values():
-        session.execute(
-            update(Flow)
-            .where(Flow.priority_class == flow.priority_class, Flow.tenant_id == flow.tenant_id)
-            .values(pass_=flow.pass_, active=flow.active)
-        )
+        row = queue.class_rows[share.name]
+        row.pass_, row.vtime, row.active = share.pass_, share.vtime, share.active
+    for key, flow in queue.flows.items():
+        stored = queue.flow_rows[key]
+        stored.pass_, stored.active = flow.pass_, flow.active
+    session.flush()
 
 
-def _lanes(session: Session, queue: FairQueue, serves: Collection[str], resident: set[str]) -> tuple[list[Lane], dict[str, int]]:
+def _lanes(
+    session: Session, queue: StoredShares, serves: Collection[str], resident: set[str]
+) -> tuple[list[Lane], dict[str, int]]:
     """The lanes with work, and how much runs by tenant and (`model:NAME`) by model."""
     swap = dict(session.execute(select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S))).all())
     lanes: list[Lane] = []
     running: dict[str, int] = {}
-    for priority_class, tenant_id in session.execute(select(Flow.priority_class, Flow.tenant_id).where(Flow.active)).all():
-        load_flow(session, queue, priority_class, tenant_id)
+    for row in session.scalars(select(Flow).where(Flow.active)):
+        queue.keep(row)
     with_work: set[tuple[str, str]] = set()
     columns = (Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running)
     rows = session.execute(select(*columns).where((Backlog.queued > 0) | (Backlog.running > 0))).all()
@@ -174,11 +185,8 @@ def _lanes(session: Session, queue: FairQueue, serves: Collection[str], resident
     return lanes, running
 
 
-PICK_COLUMNS = (Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes)
-
-
-def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
-    """Ids of the flow's next jobs that go together, up to the quantum and the free places; at least one if it fits."""
+def pick_statement(lane: Lane, limits: ClaimLimits) -> Select[str, str, int, float, int]:
+    """The query for a flow's next jobs on a lane, best first; served by the index `ix_job_claim`."""
     where = [
         Job.state == JobState.QUEUED,
         Job.model == lane.model,
@@ -189,10 +197,15 @@ def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
     ]
     if limits.compat_key is not None:
         where += [Job.compat_key == limits.compat_key, Job.crashes == 0]
-    statement = select(*PICK_COLUMNS).where(*where).order_by(Job.rank, Job.id).limit(LOOK_AHEAD).with_for_update(skip_locked=True)
+    columns = (Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes)
+    return select(*columns).where(*where).order_by(Job.rank, Job.id).limit(LOOK_AHEAD).with_for_update(skip_locked=True)
+
+
+def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
+    """Ids of the flow's next jobs that go together, up to the quantum and the free places; at least one if it fits."""
     picked: list[str] = []
     key, places, cost = limits.compat_key, limits.images, 0.0
-    for job_id, compat_key, images, cost_s, crashes in session.execute(statement):
+    for job_id, compat_key, images, cost_s, crashes in session.execute(pick_statement(lane, limits)):
         if crashes and not picked:
             return [job_id]
         if crashes or (key is not None and compat_key != key):

@@ -15,8 +15,7 @@ from imagefarm.states import JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append_many
 from imagefarm.store.models import Image, Job, Model
-from scheduler.claim import ClaimedJob, load_flow, lock_shares, save_shares
-from scheduler.fair import FairQueue
+from scheduler.claim import ClaimedJob, StoredShares, load_flow, lock_shares, save_shares
 from scheduler.retry import Failure, after_failure
 from scheduler.transition import move
 
@@ -160,7 +159,7 @@ def release(store: Store, jobs: list[ClaimedJob], reason: str) -> None:
     store.retrying(work)
 
 
-def _correct_charge(session: Session, queue: FairQueue, job: ClaimedJob, actual_s: float) -> None:
+def _correct_charge(session: Session, queue: StoredShares, job: ClaimedJob, actual_s: float) -> None:
     flow = load_flow(session, queue, job.priority_class, job.tenant_id)
     queue.correct(flow, actual_s - job.cost_s)
     save_shares(session, queue)
