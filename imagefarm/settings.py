@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     api_processes: int = Field(1, ge=1, le=64)
     api_threads: int = Field(256, ge=4, le=1024, description="Threads per API process; each live page holds one")
     max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024, description="Largest body of a request that is not a bulk table")
+    max_table_bytes: int = Field(256 * 1024 * 1024, ge=1024, description="Largest body of a bulk table")
     max_wait_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait`")
     max_streams: int = Field(200, ge=0, description="Live event streams per API process")
     auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")

@@ -13,6 +13,7 @@ from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
 from imagefarm.store.models import Backlog, Batch, Job, SweepState
+from scheduler.batches import lifecycle
 from scheduler.breaker import BreakerReport, trip
 from scheduler.retry import crashed
 from scheduler.transition import move
@@ -84,6 +85,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
             )
         )
     report.stopped = trip(session)
+    lifecycle.tend(session)
     report.batches_done = _finish_batches(session)
     if reconcile:
         report.drift = reconcile_backlog(session)

@@ -204,6 +204,7 @@ class Job(Base):
         Index("ix_job_state_id", "state", "id"),
         Index("ix_job_tenant_id_model_id", "tenant_id", "model", "id"),
         Index("ix_job_batch_id_state_id", "batch_id", "state", "id"),
+        Index("ix_job_batch_id_id", "batch_id", "id"),
         Index("ix_job_recipe_hash", "recipe_hash"),
         Index("ix_job_tenant_id_custom_id", "tenant_id", "custom_id"),
     )

@@ -21,7 +21,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], name=op.f("fk_batch_rows_batch_id")),
         sa.PrimaryKeyConstraint("batch_id", "first_row", name=op.f("pk_batch_rows")),
     )
+    op.create_index("ix_job_batch_id_id", "job", ["batch_id", "id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_job_batch_id_id", table_name="job")
     op.drop_table("batch_rows")

@@ -6,11 +6,11 @@ letting go whatever the maker could not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import CursorResult, insert, select, update
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest, Unavailable
@@ -39,8 +39,18 @@ def check_errors(plan: Plan, options: BatchOptions) -> None:
         raise InvalidRequest(plan.errors, "nothing was queued: every row has errors")
 
 
-def create_batch(store: Store, plan: Plan, options: BatchOptions, settings: Settings, *, tenant_id: str) -> str:
+def create_batch(
+    store: Store,
+    plan: Plan,
+    options: BatchOptions,
+    settings: Settings,
+    *,
+    tenant_id: str,
+    also: Callable[[Session, Batch], None] | None = None,
+) -> str:
     """Store a planned table with all its jobs and let them go; return the batch's id. What it returns is durable.
+
+    `also` is done in the transaction that makes the batch real.
 
     Raises InvalidRequest (rows are wrong and on_error is abort), LimitExceeded (the queue has no room), Unavailable (it was
     cancelled meanwhile). Then nothing of it will run.
@@ -52,7 +62,7 @@ def create_batch(store: Store, plan: Plan, options: BatchOptions, settings: Sett
         for chunk in plan.spool:
             rows = list(job_rows(chunk, batch_id))
             store.retrying(partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings))
-        store.retrying(lambda session: _commit(session, batch_id, plan))
+        store.retrying(lambda session: _commit(session, batch_id, plan, also))
     except BaseException:
         lifecycle.cancel(store, batch_id, tenant_id, by="its submission failed")
         raise
@@ -72,7 +82,7 @@ def _open(session: Session, batch_id: str, plan: Plan, options: BatchOptions, *,
             name=options.name,
             state=BatchState.VALIDATING,
             template=options.template,
-            options=kept | {"canary_row": plan.canary_row, "approved": not plan.canary_row},
+            options=kept | {"canary_row": plan.canary_row, "approved": not plan.canary_row, "columns": list(plan.columns)},
             rows=plan.rows,
             accepted=plan.accepted,
             rejected=plan.rejected,
@@ -88,16 +98,15 @@ def _write(session: Session, *, batch_id: str, chunk: Chunk, rows: list[dict[str
     admission.submit(session, rows, settings)
 
 
-def _commit(session: Session, batch_id: str, plan: Plan) -> None:
-    state = BatchState.HELD if plan.canary_row else BatchState.QUEUED
-    result = session.execute(
-        update(Batch).where(Batch.id == batch_id, Batch.state.in_([BatchState.VALIDATING, state])).values(state=state)
-    )
-    assert isinstance(result, CursorResult)
-    if not result.rowcount:
+def _commit(session: Session, batch_id: str, plan: Plan, also: Callable[[Session, Batch], None] | None) -> None:
+    batch = lifecycle.locked(session, batch_id)
+    if batch.state == BatchState.CANCELLED:
         raise Unavailable("the batch was cancelled while it was being stored; send it again")
     if plan.canary_row:
         lifecycle.release_canary(session, batch_id, plan.canary_row)
+    batch.state = BatchState.HELD if plan.canary_row else BatchState.QUEUED
+    if also is not None:
+        also(session, batch)
 
 
 def job_rows(chunk: Chunk, batch_id: str) -> Iterable[dict[str, Any]]:

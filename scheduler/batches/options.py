@@ -52,7 +52,7 @@ class BatchOptions(BaseModel):
     labels: (
         Annotated[list[Annotated[Label, Field(max_length=MAX_COLUMN_NAME), AfterValidator(column_name)]], Field(max_length=32)]
         | None
-    ) = Field(None, description="Columns and variants that become labels of the jobs; without it: sku and the variants")
+    ) = Field(None, description="Columns and variants that become labels of the jobs, besides sku; without it: the variants")
     name_pattern: Annotated[Text, Field(max_length=MAX_PATTERN_CHARS)] | None = Field(
         None, description="File names, like {sku}-{view}-{n}; without it: SKU and variants, else custom id or job id"
     )

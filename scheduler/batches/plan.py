@@ -11,7 +11,7 @@ from imagefarm.recipe import JobRequest
 from scheduler.admission import Placement, prepare
 from scheduler.batches.options import BatchOptions
 from scheduler.batches.row_jobs import RowPlanner, RowWrong
-from scheduler.batches.rows import Row, Table, refuse
+from scheduler.batches.rows import MAX_COLUMNS, Row, Table, refuse
 from scheduler.batches.spool import Chunk, Spool
 from scheduler.limits import check_size
 
@@ -34,6 +34,8 @@ class Plan:
     errors: list[FieldError] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
+    columns: dict[str, None] = field(default_factory=dict)
+    """The table's columns in order, the first MAX_COLUMNS that occur."""
     canary_row: int = 0
     """The row up to which the canary reaches; 0: there is none."""
 
@@ -65,7 +67,7 @@ def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max
     planner = RowPlanner(options, table.columns, submitter.job_row)
     if (model := options.defaults.get("model")) is not None:
         submitter.catalogue.get(str(model))
-    plan = Plan(Spool())
+    plan = Plan(Spool(), columns=dict.fromkeys(table.columns or ()))
     try:
         chunk = Chunk()
         canary_rows = canary_jobs = 0
@@ -93,6 +95,8 @@ def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max
 def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row) -> bool:
     """Plan one row: all of its variants, or none and the reasons. Returns whether it was accepted."""
     plan.rows += 1
+    if len(plan.columns) < MAX_COLUMNS:
+        plan.columns.update(dict.fromkeys(row.cells))
     jobs = []
     if not row.errors:
         try:

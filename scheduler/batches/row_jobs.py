@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.recipe import JobRequest, Prompt, Seed
 from imagefarm.text import Label, Text
-from scheduler.batches.names import NamePattern, NameRegister, default_pattern
+from scheduler.batches.names import MAX_STEM_BYTES, NamePattern, NameRegister, default_pattern, safe
 from scheduler.batches.options import BatchOptions
 from scheduler.batches.rows import RECIPE_COLUMNS, Row, refuse
 from scheduler.batches.seeds import SeedPolicy, choose_seed
@@ -155,25 +155,25 @@ class RowPlanner:
             _wrong(row, "seed", str(error), "fill in the cell, or choose another seeds policy")
 
     def _labels(self, values: Mapping[str, Any]) -> dict[str, str]:
-        names = self.options.labels
-        if names is None:
-            names = ["sku", *self.options.variants]
-        return {name: str(values[name]) for name in names if name in values}
+        names = self.options.variants if self.options.labels is None else self.options.labels
+        return {name: str(values[name]) for name in ("sku", *names) if name in values}
 
     def _name(self, row: Row, values: Mapping[str, Any], base: JobRow, seed: int) -> str | None:
-        pattern = self.pattern
+        pattern = self.pattern or (self.sku_pattern if "sku" in values else None)
         if pattern is None:
-            if "sku" not in values:
+            # a job id is the name of last resort; it is known only later
+            name = safe(str(values.get("custom_id", "")))[: MAX_STEM_BYTES // 4]
+            if not name:
                 return None
-            pattern = self.sku_pattern
-        try:
-            name = pattern.stem({**values, "row": row.number, "seed": seed, "model": base["model"]})
-        except ValueError as error:
-            _wrong(row, "name_pattern", str(error), "fill in the cell, or change the name pattern")
+        else:
+            try:
+                name = pattern.stem({**values, "row": row.number, "seed": seed, "model": base["model"]})
+            except ValueError as error:
+                _wrong(row, "name_pattern", str(error), "fill in the cell, or change the name pattern")
         if clash := self.names.clash(name, base["count"], row.number):
             stem, other = clash
             where = "another variant of this row" if other == row.number else f"row {other}"
-            remedy = "make sku unique, or tell the files apart: name_pattern with {row} or a variant"
+            remedy = "make sku (or custom_id) unique, or tell the files apart: name_pattern with {row} or a variant"
             _wrong(row, "name_pattern", f"its file name {stem!r} is taken by {where}", remedy)
         return name
 

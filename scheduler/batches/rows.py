@@ -29,6 +29,8 @@ RECIPE_COLUMNS = frozenset(JobRequest.model_fields) - {"prompt", "labels", "cust
 """Columns of these names override the defaults for their row."""
 KNOWN_COLUMNS = RECIPE_COLUMNS | {"prompt", "sku", "custom_id"}
 """Column names that mean something of their own, in whatever case a spreadsheet spells them."""
+NEUTRALISED = re.compile(r"^'(?=[=+\-@\t\r])")
+"""The mark that keeps a spreadsheet from running a cell: exports set it, so it is taken back here."""
 OPENAI_LINE = frozenset({"custom_id", "method", "url", "body"})
 
 
@@ -110,7 +112,7 @@ def _lines(stream: BinaryIO, codec: str) -> Iterator[str]:
         refuse(
             "table",
             f"the text at or after line {number} is not {name}",
-            "save the table as `CSV UTF-8`, or name its encoding in the content type: text/csv; charset=gb18030",
+            "save the table as `CSV UTF-8`, or say what it is: charset=gb18030",
         )
     finally:
         text.detach()  # the stream is the caller's to close
@@ -177,7 +179,7 @@ def _csv_rows(reader: Any, columns: tuple[str, ...], max_rows: int) -> Iterator[
             if len(cell) > MAX_CELL_CHARS:
                 row.wrong(column, f"has {len(cell)} characters", f"shorten it to {MAX_CELL_CHARS} at most")
             elif cell := cell.strip():
-                row.cells[column] = cell
+                row.cells[column] = NEUTRALISED.sub("", cell)
         yield row
 
 

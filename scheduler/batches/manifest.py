@@ -1,0 +1,171 @@
+"""What became of a batch, a line for each picture, and its table's bad rows to mend: CSV and JSON Lines, streamed.
+
+Nothing here holds a transaction between two lines, so a slow reader holds up nobody.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from imagefarm.states import JobState
+from imagefarm.store import Store
+from imagefarm.store.models import Batch, Image, Job
+from scheduler.batches.names import file_stem
+from scheduler.batches.source import kept_rows
+
+PAGE = 500
+"""Jobs that are read at a time."""
+COLUMNS = ("row", "sku", "name", "file", "seed", "sha256", "state", "reason", "job", "custom_id")
+RISKY = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins so is a formula to a spreadsheet."""
+ERROR_COLUMNS = ("error_row", "error")
+"""Added to the columns of a table of bad rows; taken away again when it comes back."""
+EXTENSIONS = {"jpeg": "jpg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One picture of a batch, or one job that has none (yet). Seeds are text: JSON readers round large numbers."""
+
+    row: int | None
+    sku: str
+    name: str
+    file: str
+    seed: str
+    sha256: str
+    state: str
+    reason: str
+    job: str
+    custom_id: str
+    storage_key: str = ""
+    bytes: int = 0
+    created_at: float = 0.0
+
+    def columns(self) -> dict[str, Any]:
+        """What a manifest shows."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+
+def entries(store: Store, batch_id: str) -> Iterator[Entry]:
+    """Every picture of a batch in the order of its rows; a job without pictures is one entry."""
+    after = ""
+    while True:
+        with store.read() as session:
+            jobs = session.scalars(select(Job).where(Job.batch_id == batch_id, Job.id > after).order_by(Job.id).limit(PAGE)).all()
+            images: dict[str, list[Image]] = {}
+            for image in session.scalars(
+                select(Image).where(Image.job_id.in_([job.id for job in jobs])).order_by(Image.job_id, Image.index)
+            ):
+                images.setdefault(image.job_id, []).append(image)
+        if not jobs:
+            return
+        after = jobs[-1].id
+        for job in jobs:
+            yield from _entries(job, images.get(job.id, []))
+
+
+def _entries(job: Job, images: Sequence[Image]) -> Iterator[Entry]:
+    stem = job.name or job.id
+    reason = (job.error_detail or job.error_code or "") if job.state == JobState.FAILED else "; ".join(map(str, job.warnings))
+    shared = {"row": job.row, "sku": job.labels.get("sku", ""), "state": job.state, "reason": reason, "job": job.id}
+    shared["custom_id"] = job.custom_id or ""
+    if not images:
+        yield Entry(**shared, name=job.name or "", file="", seed=job.recipe["seed"], sha256="")
+    for image in images:
+        name = file_stem(stem, image.index, job.count)
+        yield Entry(
+            **shared,
+            name=name,
+            file=f"{name}.{EXTENSIONS.get(image.format, image.format)}",
+            seed=image.seed,
+            sha256=image.sha256,
+            storage_key=image.storage_key,
+            bytes=image.bytes,
+            created_at=image.created_at,
+        )
+
+
+def neutral(value: Any) -> str:
+    """`value` as a cell that no spreadsheet runs.
+
+    >>> neutral("=1+1"), neutral("plain"), neutral(None)
+    ("'=1+1", 'plain', '')
+    """
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(RISKY) else text
+
+
+def csv_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """A CSV text in pieces, with the mark by which Excel knows UTF-8."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow([neutral(name) for name in header])
+    yield "\ufeff"
+    for row in rows:
+        writer.writerow([neutral(value) for value in row])
+        if buffer.tell() > 32_000:
+            yield _taken(buffer)
+    yield _taken(buffer)
+
+
+def _taken(buffer: io.StringIO) -> str:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text
+
+
+def manifest_csv(found: Iterable[Entry]) -> Iterator[str]:
+    """The manifest as CSV."""
+    return csv_lines(COLUMNS, (tuple(entry.columns().values()) for entry in found))
+
+
+def manifest_jsonl(found: Iterable[Entry]) -> Iterator[str]:
+    """The manifest as JSON Lines."""
+    for entry in found:
+        yield json.dumps(entry.columns(), ensure_ascii=False) + "\n"
+
+
+def errors_csv(store: Store, batch_id: str) -> Iterator[str]:
+    """The rows that were refused or whose jobs failed, as they came, with the reason: to be mended and sent again."""
+    with store.read() as session:
+        options = session.scalars(select(Batch.options).where(Batch.id == batch_id)).one()
+    columns = [name for name in options.get("columns", []) if name not in ERROR_COLUMNS]
+
+    def bad_rows() -> Iterator[list[Any]]:
+        for rows in kept_rows(store, batch_id):
+            failed = _failed(store, batch_id, rows[0].number, rows[-1].number)
+            for row in rows:
+                reasons = [f"{field}: {detail}" for field, detail in row.errors or []] or failed.get(row.number)
+                if reasons:
+                    cells = (row.cells.get(name) for name in columns)
+                    text = (json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in cells)
+                    yield [*text, row.number, "; ".join(reasons)]
+
+    return csv_lines([*columns, *ERROR_COLUMNS], bad_rows())
+
+
+def _failed(store: Store, batch_id: str, first: int, last: int) -> dict[int, list[str]]:
+    """The reasons of the failed jobs of some rows."""
+    reasons: dict[int, list[str]] = {}
+    with store.read() as session:
+        found = session.execute(
+            select(Job.row, Job.error_code, Job.error_detail).where(
+                Job.batch_id == batch_id, Job.state == JobState.FAILED, Job.row >= first, Job.row <= last
+            )
+        )
+        for row, code, detail in found.tuples():
+            if row is None:
+                continue
+            reason = f"{code}: {detail}" if detail else str(code)
+            known = reasons.setdefault(row, [])
+            if reason not in known:
+                known.append(reason)
+    return reasons
