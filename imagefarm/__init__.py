@@ -1,3 +1,20 @@
-"""imagefarm: the shared core of the render farm."""
+"""imagefarm: the shared core of the render farm. `from imagefarm import Client` is how programs talk to one."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imagefarm.client import Client, ClientError
+
+__all__ = ["Client", "ClientError"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # at first use: every service imports this package, and few need an HTTP client
+    if name in __all__:
+        import imagefarm.client
+
+        return getattr(imagefarm.client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,144 @@
+"""`imagefarm demo`: the whole way once: a product table goes in, audited pictures come out, nothing is left running."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from imagefarm.cli.contact_sheet import write_contact_sheet
+from imagefarm.cli.exit_codes import ExitCode
+from imagefarm.cli.output import note, print_table
+from imagefarm.cli.progress import progress_bar
+from imagefarm.client import Client, Job
+from imagefarm.errors import SetupError
+from imagefarm.settings import PROJECT_ROOT, Settings, load_settings
+from imagefarm.states import JobState
+
+TEMPLATE = "{{ product }}, {{ background }}"
+FIRST_SEED = 7
+"""The same table gives the same pictures, on every run."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+
+
+def demo(
+    table: Annotated[Path, typer.Option(help="Product table with the columns sku, product, background.")] = (
+        PROJECT_ROOT / "examples" / "products.csv"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs/demo"),
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the demo farm's data folder.")] = False,
+) -> None:
+    """Start a farm of its own, submit a product table over HTTP, fetch the pictures, print their audit, stop the farm."""
+    from imagefarm.supervisor import EmbeddedFarm
+
+    began = time.monotonic()
+    data = (out / ".farm").absolute()
+    shutil.rmtree(data, ignore_errors=True)
+    for old in out.glob("*.png"):
+        old.unlink()
+    farm = EmbeddedFarm(demo_settings(data))
+    signal.signal(signal.SIGTERM, _interrupt)
+    note("starting a farm (database, Redis, API, scheduler, worker)")
+    try:
+        farm.start()
+        note(f"the farm is ready at {farm.url} after {time.monotonic() - began:.1f} s; submitting {table}")
+        with Client(farm.url) as client:
+            jobs = render_table(client, table, out)
+            print_audit(client, jobs)
+        missing = [job for job in jobs if job.state != JobState.SUCCEEDED]
+        sheet = out / "contact-sheet.png"
+        pictures = [(out / f"{job.labels['sku']}.png", job.labels["sku"]) for job in jobs if job not in missing]
+        if pictures:
+            write_contact_sheet(pictures, sheet)
+    except KeyboardInterrupt:
+        farm.hurry.set()
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    finally:
+        farm.stop()
+        if not keep:
+            shutil.rmtree(data, ignore_errors=True)
+    for job in missing:
+        note(f"imagefarm: {job.labels['sku']} {job.state}: {job.error.detail if job.error else job.why}")
+    print(f"{len(pictures)} of {len(jobs)} pictures are in {out}, all on one: {sheet}  ({time.monotonic() - began:.1f} s)")
+    if missing:
+        raise typer.Exit(ExitCode.JOB_FAILED)
+
+
+def demo_settings(data: Path) -> Settings:
+    """A farm that shares nothing with the one that may run here already, whatever imagefarm.toml says."""
+    return load_settings(
+        data_dir=data,
+        outputs_dir=data / "outputs",
+        database_url="",
+        redis_url="",
+        models_file=PROJECT_ROOT / "models.toml",
+        host="127.0.0.1",
+        port=0,
+        auth="open",
+        worker_models=["demo"],
+        warm_models=["demo"],
+    )
+
+
+def render_table(client: Client, table: Path, out: Path) -> list[Job]:
+    """Submit the table, wait behind a progress bar, write `out/SKU.png`; return the jobs in the table's order."""
+    rows = read_rows(table)
+    jobs = {}
+    for row in rows:
+        prompt = fill(TEMPLATE, row)
+        jobs[row["sku"]] = client.submit(prompt, model="demo", seed=FIRST_SEED, labels={"sku": row["sku"]}, priority="bulk")
+    with progress_bar("rendering", len(jobs)) as advance:
+        for done, (sku, job) in enumerate(jobs.items(), start=1):
+            jobs[sku] = client.wait(job)
+            client.download(jobs[sku], out, name=sku)
+            advance(done, len(jobs), sku)
+    return list(jobs.values())
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The rows of a CSV table. Raises SetupError if it cannot be read."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SetupError(f"cannot read {table}: {error}") from None
+
+
+def fill(template: str, row: dict[str, str]) -> str:
+    """The template with each `{{ column }}` replaced by the row's value."""
+    return re.sub(r"{{\s*(\w+)\s*}}", lambda found: row[found[1]], template)
+
+
+def print_audit(client: Client, jobs: list[Job]) -> None:
+    """Print what the farm has on record of every picture."""
+    rows = []
+    for job in jobs:
+        for image in job.images:
+            record = client.image(image)
+            recipe = job.recipe
+            rows.append(
+                (
+                    image.id,
+                    job.labels["sku"],
+                    recipe["prompt"],
+                    image.seed,
+                    recipe["model"],
+                    f"{record.ms:.0f}",
+                    image.sha256[:12],
+                )
+            )
+    print_table(("image", "SKU", "prompt", "seed", "model", "ms", "sha256"), rows)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,95 @@
+"""`imagefarm jobs | show | cancel | retry`: look after jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.output import AsJson, print_json, print_table
+from imagefarm.client import Job
+from imagefarm.states import JobState
+
+Ids = Annotated[list[str], typer.Argument(help="Ids of jobs.", metavar="JOB...")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (jobs, show, cancel, retry):
+        app.command()(command)
+
+
+def jobs(
+    *,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only jobs with this label, NAME:VALUE; may be repeated.")] = None,
+    text: Annotated[str | None, typer.Option(help="Only jobs with this in their prompt.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List jobs, newest first."""
+    with connect(url, key) as farm:
+        found = list(
+            farm.list(
+                limit=limit, state=None if state is None else str(state), model=model, batch=batch, label=label or None, text=text
+            )
+        )
+    if as_json:
+        print_json([job.model_dump(mode="json") for job in found])
+        return
+    columns = ("job", "state", "model", "count", "seed", "created", "prompt")
+    print_table(columns, ((job.id, job.state, *_facts(job)) for job in found))
+
+
+def show(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")],
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Show one job: its state and why, its recipe, its pictures."""
+    with connect(url, key) as farm:
+        job = farm.get(job_id)
+    if as_json:
+        print_json(job.model_dump(mode="json"))
+        return
+    rows: list[tuple[object, object]] = [("job", job.id), ("state", job.state), ("why", job.why), ("attempt", job.attempt)]
+    if job.error is not None:
+        rows.append(("error", f"{job.error.code}: {job.error.detail}"))
+    rows += [(f"label {name}", value) for name, value in job.labels.items()]
+    rows += [(name, value) for name, value in job.recipe.items() if value not in (None, "", [], ())]
+    rows += [("recipe hash", job.recipe_hash), ("created", job.created_at), ("finished", job.finished_at)]
+    rows += [(f"picture {image.index + 1}", f"{image.url}  seed {image.seed}  sha256 {image.sha256}") for image in job.images]
+    print_table(("", ""), rows)
+
+
+def cancel(job_ids: Ids, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Cancel jobs; one that has ended stays as it is."""
+    with connect(url, key) as farm:
+        _change(job_ids, farm.cancel, as_json)
+
+
+def retry(job_ids: Ids, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Put failed or cancelled jobs back into the queue."""
+    with connect(url, key) as farm:
+        _change(job_ids, farm.retry, as_json)
+
+
+def _change(job_ids: list[str], change: Callable[[str], Job], as_json: bool) -> None:
+    changed = [change(job_id) for job_id in job_ids]
+    if as_json:
+        print_json([job.model_dump(mode="json") for job in changed])
+    else:
+        print_table(("job", "state"), ((job.id, job.state) for job in changed))
+
+
+def _facts(job: Job) -> tuple[object, ...]:
+    recipe = job.recipe
+    created = job.created_at.astimezone().strftime("%m-%d %H:%M:%S")
+    prompt = str(recipe.get("prompt", ""))
+    return recipe.get("model"), job.count, recipe.get("seed"), created, prompt if len(prompt) <= 60 else prompt[:59] + "…"

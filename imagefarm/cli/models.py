@@ -1,0 +1,95 @@
+"""`imagefarm models` and `imagefarm models pull`: the catalogue, and its weights on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.output import AsJson, note, print_json, print_table
+from imagefarm.client import FarmUnreachable, Model
+from imagefarm.errors import SetupError
+from imagefarm.settings import load_settings
+
+SMALL_FILES = (".json", ".txt", ".model", ".jinja")
+"""Configuration, tokenizers and licences; weights only as .safetensors, which can hold no code."""
+
+
+def register(app: typer.Typer) -> None:
+    area = typer.Typer(help="List the models, and fetch their weights.", invoke_without_command=True)
+    area.callback()(models)
+    area.command()(pull)
+    app.add_typer(area, name="models")
+
+
+def models(context: typer.Context, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """List the catalogue's models, with their state on the farm."""
+    if context.invoked_subcommand is not None:
+        return
+    catalogue = Catalogue.read(load_settings().catalogue_file)
+    try:
+        with connect(url, key) as farm:
+            found = list(farm.models())
+    except FarmUnreachable:
+        note("no farm answers; this is the catalogue of this machine")
+        found = [_from_file(entry) for entry in catalogue.entries.values()]
+    if as_json:
+        print_json([model.model_dump(mode="json") for model in found])
+        return
+    print_table(
+        ("model", "state", "family", "license", "title", "reason"),
+        ((model.name, model.state, model.family, model.license, model.title, model.reason) for model in found),
+    )
+
+
+def pull(name: Annotated[str, typer.Argument(help="A model of the catalogue.")]) -> None:
+    """Fetch a model's weights from the hub to this machine, as .safetensors only."""
+    catalogue = Catalogue.read(load_settings().catalogue_file)
+    entry = catalogue.get(name)
+    sources = [(entry.source, entry.revision, entry.variant)]
+    if entry.adapter is not None:
+        sources.append((entry.adapter.source, entry.adapter.revision, ""))
+    for source, revision, variant in sources:
+        if catalogue.local_path(source) is not None:
+            note(f"{source} is a path of this machine; there is nothing to fetch")
+            continue
+        print(_fetch(source, revision, variant))
+
+
+def wanted_files(files: list[str], variant: str) -> list[str]:
+    """Which of a repository's files are fetched.
+
+    All small text files, and the .safetensors: in a repository of folders those in folders (a lone file at the top is the
+    same model again), and of each folder those of the variant where it has one.
+    """
+    weights = [file for file in files if file.endswith(".safetensors")]
+    if "model_index.json" in files:
+        weights = [file for file in weights if "/" in file]
+    if variant:
+        with_variant = {file.rpartition("/")[0] for file in weights if f".{variant}." in file}
+        weights = [file for file in weights if file.rpartition("/")[0] not in with_variant or f".{variant}." in file]
+    return sorted([file for file in files if file.endswith(SMALL_FILES)] + weights)
+
+
+def _fetch(source: str, revision: str, variant: str) -> str:
+    """Fetch a repository of the hub; return the folder. Raises SetupError."""
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+    except ImportError:
+        raise SetupError("fetching models needs huggingface_hub: `pip install 'imagefarm[worker]'`") from None
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        files = HfApi().list_repo_files(source, revision=revision or None)
+        folder = snapshot_download(source, revision=revision or None, allow_patterns=wanted_files(files, variant))
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SetupError(f"cannot fetch {source}: {reason}") from None
+    return str(folder)
+
+
+def _from_file(entry: ModelEntry) -> Model:
+    return Model(name=entry.name, title=entry.title, family=entry.family, license=entry.license, state="unknown")

@@ -1,0 +1,118 @@
+"""`imagefarm submit`: one job, waited for, its pictures fetched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.exit_codes import ExitCode
+from imagefarm.cli.output import AsJson, note, print_json, print_table
+from imagefarm.cli.progress import progress_bar
+from imagefarm.client import Client, Job
+from imagefarm.states import JobState, PriorityClass
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(submit)
+
+
+def submit(
+    prompt: Annotated[str, typer.Argument(help="What the picture shall show.")],
+    *,
+    model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.")] = None,
+    size: Annotated[str | None, typer.Option(help="Width and height in pixels, such as 512x512.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    seed: Annotated[str | None, typer.Option(help="Seed of the first picture, 0 to 2^64-1.")] = None,
+    count: Annotated[int, typer.Option(help="Number of pictures: seed, seed + 1, ...")] = 1,
+    negative: Annotated[str | None, typer.Option(help="What it shall not show.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Sampler; the default is the model's.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE to find it by; may be repeated.")] = None,
+    priority: Annotated[PriorityClass, typer.Option(help="Who shares with whom.")] = PriorityClass.INTERACTIVE,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the pictures to.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Submit a job, wait for it, and fetch its pictures into --out. Ctrl-C leaves the job to go on."""
+    width, height = sides(size)
+    labels = _labels(label or [])
+    with connect(url, key) as farm:
+        job = farm.submit(
+            prompt,
+            model=model,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            count=count,
+            negative_prompt=negative,
+            sampler=sampler,
+            labels=labels,
+            priority=str(priority),
+        )
+        for warning in job.warnings:
+            note(f"imagefarm: {warning}")
+        if wait:
+            try:
+                job = _wait(farm, job)
+            except KeyboardInterrupt:
+                note(f"imagefarm: {job.id} goes on; `imagefarm show {job.id}` shows it, `imagefarm cancel {job.id}` ends it")
+                raise typer.Exit(ExitCode.INTERRUPTED) from None
+        paths = list(farm.download(job, out)) if out is not None and job.state == JobState.SUCCEEDED else []
+    if as_json:
+        print_json(job.model_dump(mode="json") | ({"files": [str(path) for path in paths]} if out else {}))
+    else:
+        _print(job, paths)
+    if job.is_final and job.state != JobState.SUCCEEDED:
+        raise typer.Exit(ExitCode.JOB_FAILED)
+
+
+def sides(size: str | None) -> tuple[int | None, int | None]:
+    """Width and height of a size such as 512x512."""
+    if size is None:
+        return None, None
+    found = re.fullmatch(r"(\d{1,5})[x×*](\d{1,5})", size.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{size!r} is not a size; write it like 512x512", param_hint="--size")
+    return int(found[1]), int(found[2])
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--label")
+        labels[name] = value
+    return labels
+
+
+def _wait(farm: Client, job: Job) -> Job:
+    with progress_bar(str(job.state), 1) as advance:
+
+        def show(seen: Job) -> None:
+            steps = seen.progress.steps or 1
+            advance(steps if seen.is_final else seen.progress.step, steps, str(seen.state))
+
+        return farm.wait(job, on_progress=show)
+
+
+def _print(job: Job, paths: list[Path]) -> None:
+    if job.state == JobState.SUCCEEDED:
+        where: list[object] = list(paths) or [image.url for image in job.images]
+        rows = [
+            (place, image.seed, f"{image.width}x{image.height}", image.sha256[:12])
+            for place, image in zip(where, job.images, strict=True)
+        ]
+        print_table(("picture", "seed", "size", "sha256"), rows)
+    elif job.is_final:
+        note(f"imagefarm: {job.id} {job.state}: {job.error.detail if job.error else job.why}")
+    else:
+        print(f"{job.id} {job.state}: {job.why}")

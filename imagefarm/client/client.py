@@ -1,0 +1,236 @@
+"""The client: a farm's REST API as Python calls."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from imagefarm.client.answers import Batch, Image, Job, JobList, Model, Queue, Worker
+from imagefarm.client.errors import JobFailed, WaitedTooLong
+from imagefarm.client.transport import Transport
+from imagefarm.states import JobState
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+API = "/api/v1"
+FIRST_POLL_S = 0.1
+LONGEST_POLL_S = 1.0
+MEDIA = {".csv": "text/csv", ".jsonl": "application/x-ndjson", ".ndjson": "application/x-ndjson", ".json": "application/json"}
+
+
+class Client:
+    """Talks to a farm.
+
+    ```
+    with Client() as farm:
+        job = farm.wait(farm.submit("a red mug on a white background", seed=42))
+        farm.download(job, "pictures")
+    ```
+
+    `url` and `key` default to IMAGEFARM_URL and IMAGEFARM_API_KEY, then to a farm on this machine and no key. Requests are
+    tried `retries` times more when the farm is busy (it says for how long) or out of reach; every submit carries an
+    Idempotency-Key, so that a repeated one makes no second job. Raises the kinds of `imagefarm.client.ClientError`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        retries: int = 5,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = (url or os.environ.get("IMAGEFARM_URL") or DEFAULT_URL).rstrip("/")
+        self._transport = Transport(
+            self.url, key or os.environ.get("IMAGEFARM_API_KEY"), timeout_s=timeout_s, retries=retries, transport=transport
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._transport.close()
+
+    # jobs
+
+    def submit(self, prompt: str, *, idempotency_key: str | None = None, **fields: Any) -> Job:
+        """Submit a job and return it, queued. `fields` are those of `imagefarm.recipe.JobRequest`: model, width, height,
+        steps, guidance, seed, count, negative_prompt, labels, custom_id, priority and so on; None means the default.
+        """
+        body = {"prompt": prompt} | {name: value for name, value in fields.items() if value is not None}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return Job.model_validate(self._transport.json("POST", f"{API}/jobs", json=body, headers=headers))
+
+    def get(self, job: Job | str) -> Job:
+        """A job as it is now."""
+        return Job.model_validate(self._transport.json("GET", f"{API}/jobs/{_id(job)}"))
+
+    def list(self, *, limit: int | None = None, **filters: Any) -> Iterator[Job]:
+        """Jobs, newest first, fetched page by page; at most `limit`. Filters are the API's: state, model, batch,
+        label (`name:value`), text, custom_id."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            page_size = 200 if left is None else min(left, 200)
+            query = given | {"limit": page_size} | ({"cursor": cursor} if cursor else {})
+            page = JobList.model_validate(self._transport.json("GET", f"{API}/jobs", params=query))
+            yield from page.items[:left]
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+            left = None if left is None else left - len(page.items)
+
+    def cancel(self, job: Job | str) -> Job:
+        """Cancel a job; repeating does no harm."""
+        return Job.model_validate(self._transport.json("POST", f"{API}/jobs/{_id(job)}/cancel"))
+
+    def retry(self, job: Job | str) -> Job:
+        """Put a failed or cancelled job back into the queue."""
+        return Job.model_validate(self._transport.json("POST", f"{API}/jobs/{_id(job)}/retry"))
+
+    def wait(
+        self,
+        job: Job | str,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[Job], None] | None = None,
+        check: bool = False,
+    ) -> Job:
+        """Wait until a job has ended and return it. `on_progress` gets every state seen on the way, the last one too.
+
+        Raises WaitedTooLong after `timeout_s` (the job goes on), and with `check` JobFailed unless it succeeded.
+        """
+        seen = self._wait(lambda: self.get(job), lambda seen: seen.is_final, timeout_s, on_progress)
+        if check and seen.state != JobState.SUCCEEDED:
+            raise JobFailed(f"{seen.id} {seen.state}: {seen.error.detail if seen.error else seen.why}")
+        return seen
+
+    def download(self, job: Job | str, folder: Path | str, *, name: str | None = None) -> Sequence[Path]:
+        """Write the pictures of a succeeded job into `folder` and return their paths.
+
+        They are called `NAME.png`, or `NAME-1.png`, `NAME-2.png` if there are several; `name` defaults to the job's id.
+        """
+        seen = job if isinstance(job, Job) and job.is_final else self.get(job)
+        stem = name or seen.id
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for image in seen.images:
+            number = f"-{image.index + 1}" if seen.count > 1 else ""
+            paths.append(self.save(image, target / f"{stem}{number}.{image.format}"))
+        return paths
+
+    def image(self, image: Image | str) -> Image:
+        """A picture with all that is on record of it; the API's further fields are attributes too."""
+        image_id = image if isinstance(image, str) else image.id
+        return Image.model_validate(self._transport.json("GET", f"{API}/images/{image_id}"))
+
+    def save(self, image: Image, path: Path) -> Path:
+        """Write one picture's file to `path`, whole or not at all."""
+        partial = path.with_name(path.name + ".part")
+        with self._transport.stream(_path_of(image.url)) as response, partial.open("wb") as file:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+        partial.replace(path)
+        return path
+
+    # batches
+
+    def batch(self, table: Path | str, *, idempotency_key: str | None = None, **options: Any) -> Batch:
+        """Submit a table (.csv, .jsonl, or a .json body of the API) as a batch. Options become query parameters: template,
+        model, name, dry_run, width, height, steps, seed and others of the API.
+        """
+        path = Path(table)
+        media = MEDIA.get(path.suffix.lower(), "text/csv")
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": media}
+        query = {
+            name: str(value).lower() if isinstance(value, bool) else value for name, value in options.items() if value is not None
+        }
+        answer = self._transport.json("POST", f"{API}/batches", params=query, content=path.read_bytes(), headers=headers)
+        return Batch.model_validate(answer)
+
+    def get_batch(self, batch: Batch | str) -> Batch:
+        """A batch as it is now."""
+        return Batch.model_validate(self._transport.json("GET", f"{API}/batches/{_id(batch)}"))
+
+    def cancel_batch(self, batch: Batch | str) -> Batch:
+        """Cancel what of a batch has not ended."""
+        return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/cancel"))
+
+    def wait_batch(
+        self, batch: Batch | str, *, timeout_s: float | None = None, on_progress: Callable[[Batch], None] | None = None
+    ) -> Batch:
+        """Wait until nothing of a batch will run any more. Raises WaitedTooLong after `timeout_s`."""
+        return self._wait(lambda: self.get_batch(batch), lambda seen: seen.is_final, timeout_s, on_progress)
+
+    # the farm
+
+    def models(self) -> Sequence[Model]:
+        """The catalogue, with each model's state."""
+        return [Model.model_validate(item) for item in self._items(f"{API}/models")]
+
+    def workers(self) -> Sequence[Worker]:
+        """The workers and what they do."""
+        return [Worker.model_validate(item) for item in self._items(f"{API}/workers")]
+
+    def drain(self, worker: str, *, reason: str = "") -> None:
+        """Let a worker (id or name) finish what it holds and claim nothing more."""
+        self._transport.send("POST", f"{API}/workers/{worker}/drain", json={"reason": reason})
+
+    def resume(self, worker: str) -> None:
+        """Let a drained or quarantined worker claim again."""
+        self._transport.send("POST", f"{API}/workers/{worker}/resume", json={})
+
+    def queue(self) -> Queue:
+        """Lanes, flows and caps."""
+        return Queue.model_validate(self._transport.json("GET", f"{API}/queue"))
+
+    def has(self, path: str) -> bool:
+        """Whether the farm's API knows the path, such as `/api/v1/batches`."""
+        document = self._transport.json("GET", f"{API}/openapi.json")
+        return path in document.get("paths", {})
+
+    def _items(self, path: str) -> Sequence[dict[str, Any]]:
+        items: Sequence[dict[str, Any]] = self._transport.json("GET", path)["items"]
+        return items
+
+    def _wait(
+        self, look: Callable[[], T], ended: Callable[[T], bool], timeout_s: float | None, on_progress: Callable[[T], None] | None
+    ) -> T:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        pause = FIRST_POLL_S
+        while True:
+            seen = look()
+            if on_progress is not None:
+                on_progress(seen)
+            if ended(seen):
+                return seen
+            if deadline is not None and time.monotonic() + pause > deadline:
+                raise WaitedTooLong(f"not ended after {timeout_s:g} s; it goes on")
+            time.sleep(pause)
+            pause = min(pause * 1.3, LONGEST_POLL_S)
+
+
+def _id(thing: Job | Batch | str) -> str:
+    return thing if isinstance(thing, str) else str(thing.id)
+
+
+def _path_of(url: str) -> str:
+    """The path of a URL that the farm gave; its host may be a name that only the farm itself knows."""
+    parts = urlsplit(url)
+    return parts.path + (f"?{parts.query}" if parts.query else "")

@@ -1,0 +1,200 @@
+"""The embedded farm: everything that `imagefarm up` starts, waits for, watches and stops."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+from sqlalchemy import func, select
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.errors import SetupError
+from imagefarm.settings import Settings
+from imagefarm.states import WorkerState
+from imagefarm.store import Store
+from imagefarm.store.migrate import migrate
+from imagefarm.store.models import Worker
+from imagefarm.supervisor import services
+from imagefarm.supervisor.child import Child, Say
+from imagefarm.supervisor.exposure import check_exposure
+from imagefarm.supervisor.lock import DataFolderLock
+from imagefarm.supervisor.port import claim_port
+from imagefarm.supervisor.redis_server import SocketFolder, find_redis, redis_command
+from imagefarm.supervisor.services import Service
+from imagefarm.supervisor.watchdog import Watchdog
+
+GIVE_UP_STARTS = 4
+"""A service that died this often before the farm was ready will not come up by itself."""
+STILL_WAITING_S = 30.0
+WHERE_FILE = "farm.json"
+"""In the data folder's `run`: where the farm that runs on it is reached."""
+
+
+def say_to_stderr(line: str) -> None:
+    """Tell the operator; a terminal that is gone is no reason to stop."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+class EmbeddedFarm:
+    """The whole farm on one machine. `start` returns when it is ready; `stop` leaves nothing running.
+
+    Raises SetupError and its kinds from `start` for everything that an operator can mend.
+    """
+
+    def __init__(self, settings: Settings, *, say: Say = say_to_stderr) -> None:
+        self.settings = settings
+        self.interrupted = threading.Event()
+        """Set it to give up starting."""
+        self.hurry = threading.Event()
+        """Set it to kill what is still stopping."""
+        self._say = say
+        self._lock = DataFolderLock(settings.data_dir)
+        self._folder = SocketFolder(settings.data_dir)
+        self._children: list[Child] = []
+        self._watchdog: Watchdog | None = None
+        self._store: Store | None = None
+        self._began = 0.0
+        self._http = httpx.Client(timeout=2, trust_env=False)  # a proxy has no business here
+
+    @property
+    def url(self) -> str:
+        """Where the farm is reached."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.settings.host, self.settings.host)  # noqa: S104
+        return f"http://{host if ':' not in host or host.startswith('[') else f'[{host}]'}:{self.settings.port}"
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of the running services, by name."""
+        return {child.name: child.pid for child in self._children if child.pid is not None}
+
+    def start(self) -> None:
+        """Start everything and wait until it can serve; on any failure stop what was started and raise."""
+        self._lock.acquire()
+        try:
+            self._prepare()
+            self._start_children()
+            self._wait_until_ready()
+            self._write_where()
+        except BaseException:
+            self.hurry.set()
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Drain and stop: workers first, so that what runs is finished; then the rest; Redis last."""
+        with suppress(OSError):
+            (self.settings.data_dir / "run" / WHERE_FILE).unlink(missing_ok=True)
+        by_name = {child.name: child for child in self._children}
+        redis = by_name.pop("redis", None)
+        workers = [child for name, child in by_name.items() if name.startswith("worker-")]
+        others = [child for child in by_name.values() if child not in workers]
+        for group in (workers, others, [redis] if redis else []):
+            self._stop_together(group)
+        self._children.clear()
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        self._http.close()
+        self._folder.remove()
+        self._lock.release()
+
+    def _prepare(self) -> None:
+        settings = self.settings
+        if settings.workers and importlib.util.find_spec("torch") is None:
+            raise SetupError("rendering needs torch, which is not installed: `pip install 'imagefarm[worker]'`, or --workers 0")
+        Catalogue.read(settings.catalogue_file)
+        port = claim_port(settings.host, settings.port)
+        self._folder.make()
+        (settings.data_dir / "run").mkdir(exist_ok=True)
+        self.settings = settings.model_copy(update={"port": port, "redis_url": settings.redis_url or self._folder.url})
+        self._store = Store(settings.database, pool_size=2)
+        migrate(self._store)
+        self._began = self._store.now()
+        warning = check_exposure(settings, self._store)
+        if warning is not None:
+            self._say(warning)
+
+    def _start_children(self) -> None:
+        self._watchdog = Watchdog()
+        wanted = [services.api(), services.sweep(), services.beat()]
+        wanted += [services.worker(self.settings, f"worker-{number}") for number in range(1, self.settings.workers + 1)]
+        if self.settings.redis_url == self._folder.url:
+            wanted.insert(0, Service(name="redis", command=tuple(redis_command(find_redis(), self._folder))))
+        logs = self.settings.data_dir / "logs"
+        for service in wanted:
+            child = Child(
+                service,
+                services.environment(self.settings, service),
+                watchdog=self._watchdog,
+                say=self._say,
+                cwd=self.settings.data_dir / "run",
+                log=logs / f"{service.name}.log",
+            )
+            self._children.append(child)
+            child.start()
+
+    def _wait_until_ready(self) -> None:
+        began = told = time.monotonic()
+        while True:
+            waiting = self._not_ready()
+            if not waiting:
+                return
+            if self.interrupted.wait(0.1):
+                raise SetupError("stopped before it was ready")
+            for child in self._children:
+                if child.starts > GIVE_UP_STARTS:
+                    raise SetupError(f"{child.name} does not come up: {' | '.join(child.last_words) or 'it said nothing'}")
+            if time.monotonic() - told > STILL_WAITING_S:
+                told = time.monotonic()
+                self._say(f"still waiting for {', '.join(waiting)} after {told - began:.0f} s (logs in {self._logs})")
+
+    def _not_ready(self) -> list[str]:
+        waiting = []
+        try:
+            if self._http.get(f"{self.url}/readyz").status_code != httpx.codes.OK:
+                waiting.append("api")
+        except httpx.TransportError:
+            waiting.append("api")
+        if self._store is not None and self.settings.workers:
+            names = [f"worker-{number}" for number in range(1, self.settings.workers + 1)]
+            up = select(func.count(func.distinct(Worker.name))).where(
+                Worker.name.in_(names),
+                Worker.state.not_in([WorkerState.STARTING, WorkerState.GONE]),  # one that an operator drained is up, too
+                Worker.started_at >= self._began,
+            )
+            with self._store.read() as session:
+                if (session.scalar(up) or 0) < len(names):
+                    waiting.append("the workers")
+        return waiting
+
+    def _write_where(self) -> None:
+        where = {"url": self.url, "redis_url": self.settings.redis_url, "processes": self.pids}
+        (self.settings.data_dir / "run" / WHERE_FILE).write_text(json.dumps(where), "utf-8")
+
+    @property
+    def _logs(self) -> Path:
+        return self.settings.data_dir / "logs"
+
+    def _stop_together(self, children: Iterable[Child]) -> None:
+        children = list(children)
+        for child in children:
+            child.stop()
+        for child in children:
+            deadline = time.monotonic() + child.service.grace_s
+            while not child.wait(0.05):
+                if self.hurry.is_set() or time.monotonic() > deadline:
+                    if not self.hurry.is_set():
+                        self._say(f"{child.name} did not stop in {child.service.grace_s:g} s and is killed")
+                    child.kill()
+                    break

@@ -1,0 +1,49 @@
+"""A service's log file, bounded in size, and which of its lines an operator should see at once."""
+
+from __future__ import annotations
+
+import json
+from io import BufferedWriter
+from pathlib import Path
+
+MOST_BYTES = 16 * 1024 * 1024
+"""At this size the file becomes NAME.1 and a new one begins: two of them at most."""
+LOUD = frozenset({"warning", "error", "critical"})
+LONGEST_LINE = 300
+
+
+class LogFile:
+    """Appends lines to `path`; used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BufferedWriter | None = None
+
+    def write(self, line: str) -> None:
+        """Append one line."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        if self._file.tell() > MOST_BYTES:
+            self._file.close()
+            self._file = None
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
+
+
+def as_warning(line: str) -> str | None:
+    """The line in one readable sentence if it is a structured warning or worse, else None."""
+    if not line.startswith("{"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(entry, dict) or entry.get("level") not in LOUD:
+        return None
+    facts = [
+        f"{key}={value}" for key, value in entry.items() if key not in {"event", "level", "timestamp", "service", "exception"}
+    ]
+    text = " ".join([str(entry.get("event", "")), *facts])
+    return " ".join(text.split())[:LONGEST_LINE]

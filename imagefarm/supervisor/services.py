@@ -1,0 +1,69 @@
+"""The farm's services as command lines: the same for the embedded farm, for compose, and for `imagefarm api|worker|scheduler`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+
+from imagefarm.settings import Settings
+
+# -P: a file called celery.py in the folder one happens to stand in is not the one meant
+PYTHON = (sys.executable, "-P", "-m")
+GRACE_S = 15.0
+"""How long a service that renders nothing may take to stop."""
+DRAIN_S = 75.0
+"""How long a worker may take: Celery's soft shutdown of 60 s, then its cold one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One process of the farm: what it is called, how it starts, and how long it may take to stop after SIGTERM."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    grace_s: float = GRACE_S
+
+
+def api() -> Service:
+    """The REST API and the pages."""
+    return Service(name="api", command=(*PYTHON, "gunicorn", "-c", "python:api.gunicorn_conf", "api.service:app"))
+
+
+def sweep() -> Service:
+    """The worker that runs the sweep; a pool would only cost it memory."""
+    options = ("-Q", "sweep", "-P", "solo", "-n", "sweep@%h", "--without-gossip", "--without-mingle", "--without-heartbeat")
+    return Service(name="sweep", command=(*PYTHON, "celery", "-A", "scheduler.service", "worker", *options))
+
+
+def beat() -> Service:
+    """The clock that sends a sweep every few seconds."""
+    # an empty pid file: none. Celery would leave celerybeat.pid wherever it starts, and refuse to start beside it
+    return Service(name="beat", command=(*PYTHON, "celery", "-A", "scheduler.service", "beat", "--pidfile="))
+
+
+def worker(settings: Settings, name: str) -> Service:
+    """A render worker: Celery's parent answers control while one child holds the device."""
+    options = ("-c", "1", "-P", "prefork", "--without-gossip", "--without-mingle", "-n", f"{name}@%h")
+    return Service(
+        name=name,
+        command=(*PYTHON, "celery", "-A", "worker.service", "worker", *options),
+        environment={
+            "IMAGEFARM_WORKER_NAME": name,
+            "OMP_NUM_THREADS": str(settings.threads),
+            "REMAP_SIGTERM": "SIGQUIT",  # SIGTERM then starts Celery's bounded, soft shutdown
+        },
+        grace_s=DRAIN_S,
+    )
+
+
+def environment(settings: Settings, service: Service) -> dict[str, str]:
+    """What the service's process finds in its environment: this process's, the settings in force, and its own."""
+    return {
+        **os.environ,
+        **settings.environment(),
+        "IMAGEFARM_MODELS_FILE": str(settings.catalogue_file),
+        "PYTHONUNBUFFERED": "1",
+        **service.environment,
+    }
