@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api import context, docs, health, images, jobs, keys, models, problems, queue, request_log, workers
+from api import context, docs, events, health, images, jobs, keys, models, problems, queue, request_log, workers
 from api.routes import register
 from imagefarm.settings import Settings
 
 AREAS = (
     jobs.routes,
+    events.routes,
     images.routes,
     models.routes,
     queue.routes,

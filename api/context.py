@@ -12,6 +12,7 @@ from api.listeners import EventReader
 from api.progress import ProgressReader
 from imagefarm.catalogue import Catalogue
 from imagefarm.live import LiveEvents
+from imagefarm.outputs import LocalOutputs, Outputs
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings
 from imagefarm.store import Store
@@ -31,6 +32,7 @@ class Farm:
     store: Store
     catalogue: Catalogue
     redis: Redis
+    outputs: Outputs
     nudger: Nudger
     events: EventReader
     progress: ProgressReader
@@ -53,6 +55,7 @@ def make_farm(settings: Settings) -> Farm:
         store=store,
         catalogue=catalogue,
         redis=redis,
+        outputs=LocalOutputs(settings.outputs, "api"),
         nudger=Nudger(make_celery(settings, catalogue, publisher=True), redis, settings.redis_prefix),
         events=EventReader(redis, settings.redis_prefix, most=settings.max_streams),
         progress=ProgressReader(redis, settings.redis_prefix),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.ids import is_id
 
 TAG_BYTES = 9
 
@@ -17,8 +17,8 @@ def make_cursor(last_id: str, query: str) -> str:
     return base64.urlsafe_b64encode(_tag(last_id, query) + last_id.encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str | None, query: str, *, prefix: str) -> str | None:
-    """The id after which the list goes on; None at its beginning.
+def read_cursor(cursor: str | None, query: str, *, form: Callable[[str], bool]) -> str | None:
+    """The id after which the list goes on; None at its beginning. `form` says whether a text looks like an id of the list.
 
     Raises InvalidRequest for a cursor that was not made here, or for another query. The tag is a checksum and no secret: who
     forges one gets to some place of a list that is theirs anyway.
@@ -30,7 +30,7 @@ def read_cursor(cursor: str | None, query: str, *, prefix: str) -> str | None:
         last_id = raw[TAG_BYTES:].decode("ascii")
     except (binascii.Error, ValueError):
         raise _refused("is not a cursor of this list") from None
-    if not is_id(last_id, prefix) or raw[:TAG_BYTES] != _tag(last_id, query) or make_cursor(last_id, query) != cursor:
+    if not form(last_id) or raw[:TAG_BYTES] != _tag(last_id, query) or make_cursor(last_id, query) != cursor:
         raise _refused("does not belong to this query")
     return last_id
 

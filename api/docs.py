@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from flask import Flask, Response, current_app, redirect, render_template
+from flask import Flask, Response, current_app, render_template
+from markupsafe import Markup, escape
+from werkzeug.utils import redirect
 
 from api.openapi import document
-from api.problems import KNOWN_CODES
 from api.routes import Routes, routes_of
 
 routes = Routes(tag="documentation")
+
+PROBLEMS = {
+    "invalid_json": "The body is not JSON; the problem says at which line and column.",
+    "invalid_request": "Fields are wrong; `errors` names each with its remedy.",
+    "unknown_model": "No such model; the remedy lists the known ones.",
+    "unauthorized": "No key was sent, or it is unknown or revoked.",
+    "forbidden": "The key lacks a scope, or a page of another origin asked.",
+    "not_found": "There is no such thing, or it is another tenant's.",
+    "file_missing": "The picture is known, but its file is gone from storage.",
+    "conflict": "The thing is in a state that forbids this.",
+    "idempotency_key_reused": "The Idempotency-Key came before with another request.",
+    "still_running": "The first request with this Idempotency-Key has no answer yet.",
+    "limit_exceeded": "A limit was reached; `limit`, `value` and `retry_after` say which and until when.",
+    "too_large": "The body is over its limit.",
+    "unsupported_media_type": "The body has the wrong Content-Type, character set or coding.",
+    "unavailable": "The farm or a part of it is away; Retry-After says when to come back.",
+    "internal": "The farm made a mistake; it is in its log under the request's id.",
+}
+"""What the types of problems mean."""
+POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
 def init_app(app: Flask) -> None:
     """Give the documentation page its filters."""
     app.jinja_env.filters["type_words"] = type_words
+    app.jinja_env.filters["prose"] = prose
 
 
 @routes.get("/api/v1/openapi.json", scope=None)
@@ -29,15 +52,15 @@ def openapi() -> Response:
 @routes.get("/docs", scope=None, media="text/html")
 def docs() -> Response:
     """Read the documentation of this interface, offline."""
-    page = render_template("docs.html", api=document(routes_of(current_app)), codes=KNOWN_CODES)
-    policy = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    return Response(page, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
+    page = render_template("docs.html", api=document(routes_of(current_app)), problems=PROBLEMS)
+    return Response(page, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
 
 
 @routes.get("/problems/{code}", scope=None, media="text/html", status=302)
 def explain_problem(code: str) -> Response:
     """Go to the explanation of a problem's type."""
-    return redirect("/docs#problems")  # type: ignore[return-value]
+    anchor = f"problem-{code}" if code in PROBLEMS else "problems"
+    return redirect(f"/docs#{anchor}", Response=Response)  # type: ignore[return-value]
 
 
 def type_words(schema: dict[str, Any]) -> str:
@@ -53,9 +76,19 @@ def type_words(schema: dict[str, Any]) -> str:
     words = str(schema.get("format") or schema.get("type") or "anything")
     if words == "array":
         words = f"list of {type_words(schema.get('items', {}))}"
-    low, high = schema.get("minimum"), schema.get("maximum")
+    return words + _bounds(schema)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    low, high, most = schema.get("minimum"), schema.get("maximum"), schema.get("maxLength")
+    if low is not None and high is not None:
+        return f", {low} to {high}"
     if low is not None or high is not None:
-        words += f", {'' if low is None else f'{low} '}{'to' if low is not None else 'at most'} {'any' if high is None else high}"
-    if (most := schema.get("maxLength")) is not None:
-        words += f", at most {most} characters"
-    return words
+        return f", at least {low}" if high is None else f", at most {high}"
+    return f", at most {most} characters" if most is not None else ""
+
+
+def prose(text: str) -> Markup:
+    """A docstring's text as HTML: paragraphs, and `code` between backticks."""
+    paragraphs = (re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(part))) for part in text.split("\n\n") if part.strip())
+    return Markup("".join(f"<p>{part}</p>" for part in paragraphs))  # noqa: S704 - every part was escaped above

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -21,6 +22,7 @@ from api.routes import PREFER, Reply, Routes
 from api.shapes import Query, QueryTime
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound, Unavailable
+from imagefarm.ids import is_id
 from imagefarm.recipe import JobRequest
 from imagefarm.states import JobState
 from imagefarm.store import jobs
@@ -103,7 +105,7 @@ def list_jobs(farm: Farm, caller: Caller, query: JobQuery) -> Reply:
         created_after=query.created_after,
         created_before=query.created_before,
     )
-    before = read_cursor(query.cursor, repr(wanted), prefix="job")
+    before = read_cursor(query.cursor, repr(wanted), form=partial(is_id, prefix="job"))
     with farm.store.read() as session:
         page = jobs.list_jobs(session, wanted, before=before, limit=query.limit)
         items = job_answers(session, farm, page.jobs, base_url())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,7 +67,7 @@ class EventReader:
         self.channel = events_channel(prefix)
         self.most = most
         self.failures = 0
-        self.heard = False
+        self.away = False
         self._subscriptions: set[Subscription] = set()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -86,6 +85,8 @@ class EventReader:
             if len(self._subscriptions) >= self.most or self._closing.is_set():
                 raise Unavailable(f"all {self.most} live streams of this process are taken; ask again, or poll", retry_after=5)
             self._subscriptions.add(subscription)
+            if self.away:
+                subscription.offer(AWAY)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="event-reader", daemon=True)
                 self._thread.start()
@@ -124,10 +125,10 @@ class EventReader:
                 self._listen(pubsub)
             except (RedisError, OSError) as error:
                 self.failures += 1
-                if self.heard:
+                if not self.away:
+                    self.away = True
                     log.warning("events.away", error=str(error), failures=self.failures)
-                self.heard = False
-                self._tell_all(AWAY)
+                    self._tell_all(AWAY)
                 self._closing.wait(RETRY_S)
             finally:
                 pubsub.close()
@@ -135,8 +136,9 @@ class EventReader:
     def _listen(self, pubsub: PubSub) -> None:
         while not self._closing.is_set():
             message = pubsub.get_message(timeout=0.5)
-            if not self.heard:  # the subscription was sent and something answered: a message, or silence without an error
-                self.heard = True
+            if self.away:  # the subscription was taken, so Redis is heard again
+                self.away = False
+                log.info("events.back")
                 self._tell_all(BACK)
             if message is not None and message["type"] == "message":
                 self._dispatch(message["data"])
@@ -150,7 +152,6 @@ class EventReader:
         if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
             self.failures += 1
             return
-        event["heard_at"] = time.time()
         for subscription in self._copy():
             if subscription.wants(event):
                 subscription.offer(event)

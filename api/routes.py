@@ -288,6 +288,25 @@ def whole_body() -> bytes:
         raise too_large() from None
 
 
+def whole_upload(part: str) -> bytes:
+    """An uploaded file: the part of that name if the body is a form, else the body itself. Raises RequestError."""
+    if request.mimetype != "multipart/form-data":
+        data = whole_body()
+    else:
+        try:
+            file = request.files.get(part)
+        except RequestEntityTooLarge:
+            raise too_large() from None
+        if file is None:
+            raise InvalidRequest(
+                [FieldError(field=part, detail="is missing from the form", remedy=f"send the file as part {part!r}")]
+            )
+        data = file.read()
+    if not data:
+        raise InvalidRequest([FieldError(field=part, detail="is empty", remedy="send a file")])
+    return data
+
+
 def too_large() -> RequestError:
     """The refusal of a body that is over its limit."""
     limit = request.max_content_length
@@ -336,4 +355,5 @@ __all__ = [
     "routes_of",
     "too_large",
     "whole_body",
+    "whole_upload",
 ]

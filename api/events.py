@@ -1,0 +1,215 @@
+"""Events: a job's as a stream, everybody's as a stream for pages, and the audit to read and to verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated, Any
+
+from flask import Response
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from api.context import Farm
+from api.cursor import make_cursor, read_cursor
+from api.job_answers import base_url, job_answer
+from api.jobs import POLL_S, next_link, visible_job
+from api.listeners import CLOSE, Subscription
+from api.listeners import Event as LiveEvent
+from api.routes import LAST_EVENT_ID, Reply, Routes
+from api.shapes import Answer, Query, Time, rfc3339
+from api.sse import HEARTBEAT, HEARTBEAT_S, MEDIA, RETRY, event_text, last_event_id, stream
+from imagefarm.auth import Caller, Scope
+from imagefarm.logs import get_logger
+from imagefarm.states import JobState
+from imagefarm.store import audit
+from imagefarm.store.models import Event, Job
+from imagefarm.text import Text
+
+log = get_logger(__name__)
+routes = Routes(tag="events")
+
+FOR_ALL = frozenset({"away", "back", "many", "close"})
+"""Kinds that say nothing of anybody: Redis lost and found, a bulk change, the end."""
+
+
+class AuditEvent(Answer):
+    """One event of the audit. `seq` and `hash` are its place in the chain, null until the next sweep seals it."""
+
+    id: int
+    at: Time
+    kind: str
+    subject: str
+    tenant_id: str | None
+    data: dict[str, Any]
+    seq: int | None
+    hash: str | None
+
+
+class AuditEventList(Answer):
+    """A page of the audit, newest first."""
+
+    items: list[AuditEvent]
+    next_cursor: str | None
+
+
+class EventQuery(Query):
+    """Which events to list."""
+
+    subject: Annotated[Text, Field(min_length=1, max_length=64)] | None = Field(
+        None, description="Id of a job, image, worker ..."
+    )
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+
+
+class ChainAnswer(Answer):
+    """Whether every event still follows from the one before it."""
+
+    whole: bool
+    sealed: int = Field(description="Events in the chain")
+    unsealed: int = Field(description="Events that the next sweep will seal")
+    head: str = Field(description="Hash of the last sealed event: keep it elsewhere, and a cut tail shows too")
+    broken_at: int | None = Field(description="The first place that does not follow")
+    detail: str
+
+
+@routes.get("/api/v1/jobs/{job_id}/events", scope=Scope.READ, media=MEDIA, also=(204,), errors=(503,), headers=(LAST_EVENT_ID,))
+def job_events(farm: Farm, caller: Caller, job_id: str) -> Response:
+    """Follow a job as server-sent events.
+
+    `job` carries the whole job, at the beginning and after every change; `job.claimed`, `job.succeeded` and so on carry the
+    change itself, with an id; `progress` carries a step. The stream ends when the job has. `Last-Event-ID` goes on after that
+    event; if nothing can follow any more the answer is 204, at which browsers stop asking.
+    """
+    last = last_event_id()
+    with farm.store.read() as session:
+        job = visible_job(session, caller, job_id)
+        newer = select(Event.id).where(Event.subject == job_id, Event.id > last).limit(1)
+        if last and JobState(job.state).is_final and session.scalar(newer) is None:
+            return Response(status=204)
+    subscription = farm.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] in FOR_ALL)
+    return stream(_follow_job(farm, job_id, base_url(), last, subscription), partial(farm.events.unsubscribe, subscription))
+
+
+@routes.get("/api/v1/events/stream", scope=Scope.READ, media=MEDIA, errors=(503,))
+def live_events(farm: Farm, caller: Caller) -> Response:
+    """Follow everything one may see as server-sent events, as it happens.
+
+    The event's name is its kind (`job.progress`, `job.succeeded`, `worker.gone` ...), its data has `subject` and `data`.
+    Nothing is replayed: read the lists at the beginning and after `away` (Redis cannot be heard: poll), `back` (it can
+    again) and `many` (a bulk change).
+    """
+    subscription = farm.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.sees(event.get("tenant_id")))
+    return stream(_follow_all(subscription), partial(farm.events.unsubscribe, subscription))
+
+
+@routes.get("/api/v1/events", scope=Scope.ADMIN, answer=AuditEventList)
+def list_events(farm: Farm, caller: Caller, query: EventQuery) -> Reply:
+    """Read the audit, newest first; of one subject, if given."""
+    asked = f"events {query.subject}"
+    before = read_cursor(query.cursor, asked, form=_is_number)
+    statement = select(Event).order_by(Event.id.desc()).limit(query.limit + 1)
+    if query.subject is not None:
+        statement = statement.where(Event.subject == query.subject)
+    if before is not None:
+        statement = statement.where(Event.id < int(before))
+    with farm.store.read() as session:
+        rows = list(session.scalars(statement))
+    cursor = make_cursor(str(rows[query.limit - 1].id), asked) if len(rows) > query.limit else None
+    items = [
+        AuditEvent(
+            id=row.id,
+            at=row.at,
+            kind=row.kind,
+            subject=row.subject,
+            tenant_id=row.tenant_id,
+            data=row.data,
+            seq=row.seq,
+            hash=row.hash,
+        )
+        for row in rows[: query.limit]
+    ]
+    return Reply(AuditEventList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.get("/api/v1/audit/verify", scope=Scope.ADMIN, answer=ChainAnswer)
+def verify_audit(farm: Farm, caller: Caller) -> ChainAnswer:
+    """Walk the whole audit chain and say whether every link holds."""
+    with farm.store.read() as session:
+        report = audit.verify(session)
+    return ChainAnswer(
+        whole=report.whole,
+        sealed=report.sealed,
+        unsealed=report.unsealed,
+        head=report.head,
+        broken_at=report.broken_at,
+        detail=report.detail,
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isdigit() and len(text) <= 18
+
+
+def _follow_job(farm: Farm, job_id: str, base: str, last: int, subscription: Subscription) -> Iterator[str]:
+    yield RETRY
+    first = True
+    while True:
+        try:
+            texts, last, ended = _news_of(farm, job_id, base, last, first=first)
+            first = False
+        except (DBAPIError, PoolTimeout) as error:
+            log.warning("events.database_away", job=job_id, error=str(error)[:200])
+            texts, ended = [": the database is away\n\n"], False
+        yield from texts
+        if ended:
+            return
+        said_at = time.monotonic()
+        look_at = said_at + POLL_S
+        while (left := look_at - time.monotonic()) > 0:
+            event = subscription.next(left)
+            if event is CLOSE:
+                return
+            if event is not None and event["kind"] != "job.progress":
+                break
+            if event is not None:
+                yield event_text("progress", {"step": event.get("step", 0), "steps": event.get("steps", 0)})
+        else:
+            yield HEARTBEAT
+
+
+def _news_of(farm: Farm, job_id: str, base: str, last: int, *, first: bool) -> tuple[list[str], int, bool]:
+    """What is new of a job: the texts to send, the id of the last event in them, and whether it has ended."""
+    with farm.store.read() as session:
+        job = session.get(Job, job_id)
+        if job is None:
+            return [], last, True
+        rows = session.scalars(select(Event).where(Event.subject == job_id, Event.id > last).order_by(Event.id).limit(500)).all()
+        answer = job_answer(session, farm, job, base) if rows or first else None
+        ended = JobState(job.state).is_final
+    texts = [
+        event_text(row.kind, {"at": rfc3339(row.at), "kind": row.kind, "subject": row.subject, "data": row.data}, row.id)
+        for row in rows
+    ]
+    last = rows[-1].id if rows else last
+    if answer is not None:
+        texts.append(event_text("job", answer.model_dump_json(), last or None))
+    return texts, last, ended
+
+
+def _follow_all(subscription: Subscription) -> Iterator[str]:
+    yield RETRY
+    while True:
+        event = subscription.next(HEARTBEAT_S)
+        if event is CLOSE:
+            return
+        yield HEARTBEAT if event is None else _live_text(event)
+
+
+def _live_text(event: LiveEvent) -> str:
+    kind = "".join(character for character in event["kind"] if character.isprintable())
+    return event_text(kind, {key: value for key, value in event.items() if key not in {"kind", "tenant_id"}})

@@ -1,0 +1,42 @@
+"""Server-sent events: how they are written, and the response that carries them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flask import Response, request
+
+from imagefarm.errors import FieldError, InvalidRequest
+
+MEDIA = "text/event-stream"
+HEARTBEAT_S = 15.0
+"""A stream that has nothing to say says so this often: proxies keep it open, and a reader that left is noticed."""
+HEARTBEAT = ": nothing new\n\n"
+RETRY = "retry: 2000\n\n"
+"""Milliseconds after which a browser comes back to a stream that broke off."""
+
+
+def event_text(kind: str, data: dict[str, Any] | str, event_id: int | None = None) -> str:
+    """One event. `data` is a JSON text, or what becomes one; JSON has no line breaks of its own."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    number = "" if event_id is None else f"id: {event_id}\n"
+    return f"{number}event: {kind}\ndata: {text}\n\n"
+
+
+def last_event_id() -> int:
+    """The id after which a reader wants to go on; 0 from the beginning. Raises InvalidRequest."""
+    given = request.headers.get("Last-Event-ID", "").strip()
+    if not given:
+        return 0
+    if not (given.isascii() and given.isdigit() and len(given) <= 18):
+        raise InvalidRequest([FieldError(field="Last-Event-ID", detail="is not an id of this stream", remedy="leave it out")])
+    return int(given)
+
+
+def stream(events: Iterator[str], on_close: Callable[[], None]) -> Response:
+    """The response. `on_close` runs however the stream ends, also when it never began."""
+    response = Response(events, content_type=f"{MEDIA}; charset=utf-8", headers={"X-Accel-Buffering": "no"})
+    response.call_on_close(on_close)
+    return response
