@@ -1,0 +1,103 @@
+"""The life of a worker's child process: everything it works with is made here, and put away here."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.live import LiveEvents
+from imagefarm.logs import get_logger
+from imagefarm.outputs import LocalOutputs
+from imagefarm.redis import connect_redis
+from imagefarm.settings import Settings
+from imagefarm.store import Store
+from scheduler import tickets
+from scheduler.workers import gone, register
+from worker.cancellations import CancelListener
+from worker.context import WorkerContext
+from worker.drain import Drain
+from worker.finishing import Finishing
+from worker.heartbeat import Heartbeat
+from worker.holdings import Holdings
+from worker.identity import make_identity
+from worker.leases import LeaseKeeper
+from worker.loop import RenderLoop
+from worker.progress import ProgressPublisher
+from worker.pulse import Pulse
+
+log = get_logger(__name__)
+
+DEVICE_LOST_EXIT = 70
+
+
+class Child:
+    """A registered worker with its threads and its render loop. Makes itself known, warms its models, serves slices."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, app: Celery, node: str) -> None:
+        # torch comes in here, in the child: the parent never loads it
+        from worker.device import find_device
+        from worker.residency import Residency
+
+        self.settings = settings
+        self.store = Store(settings.database, pool_size=8)
+        redis = connect_redis(settings)
+        self.store.listener = LiveEvents(redis, settings.redis_prefix)
+        identity = make_identity(settings, catalogue, device=str(find_device(settings.device)), node=node)
+        holdings, pulse = Holdings(), Pulse(settings.lease_s)
+        outputs = LocalOutputs(settings.outputs, identity.id)
+        self.context = WorkerContext(
+            settings=settings,
+            catalogue=catalogue,
+            store=self.store,
+            redis=redis,
+            outputs=outputs,
+            identity=identity,
+            residency=Residency(catalogue, settings),
+            holdings=holdings,
+            pulse=pulse,
+            progress=ProgressPublisher(redis, settings.redis_prefix),
+            finishing=Finishing(self.store, outputs, settings, identity, holdings),
+            drain=Drain(),
+            issue_ticket=lambda lane: tickets.issue(app, lane),
+        )
+        self.keeper = LeaseKeeper(self.store, identity.id, settings.lease_s, holdings=holdings, pulse=pulse)
+        self.listener = CancelListener(redis, settings.redis_prefix, holdings, self.keeper)
+        self.heartbeat = Heartbeat(self.context)
+        self.loop = RenderLoop(self.context)
+
+    def start(self) -> None:
+        """Register, start the threads, warm the models."""
+        from worker.model_state import survey
+
+        register(self.store, self.context.identity)
+        for part in (self.context.progress, self.keeper, self.listener, self.heartbeat):
+            part.start()
+        survey(self.context)
+        self.loop.warm([name for name in self.settings.warm_models if name in self.context.identity.serves])
+        self.heartbeat.starting = False
+        self.heartbeat.now()
+        log.info("worker.ready", worker=self.context.identity.id, resident=list(self.context.residency.names))
+
+    def render(self, lane: str) -> None:
+        """One ticket."""
+        with self.context.drain.slice():
+            self.loop.run_slice(lane)
+        if self.loop.device_lost:
+            self.stop("its device failed")
+            # no hook, no destructor: they might wait for the device
+            os._exit(DEVICE_LOST_EXIT)
+
+    def stop(self, reason: str) -> None:
+        """Give back what is held, commit what is rendered, say goodbye."""
+        self.loop.close(reason)
+        self.context.finishing.close()
+        for part in (self.listener, self.heartbeat, self.keeper, self.context.progress):
+            part.stop()
+        try:
+            gone(self.store, self.context.identity.id, self.settings, reason, clean=True)
+        except SQLAlchemyError as error:
+            log.warning("worker.not_signed_off", error=str(error)[:200])  # the sweep will miss its heartbeat
+        self.store.close()

@@ -1,0 +1,44 @@
+"""Everything one worker child works with, made once when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.outputs import Outputs
+from imagefarm.settings import Settings
+from imagefarm.store import Store
+from scheduler.workers import WorkerIdentity
+from worker.drain import Drain
+from worker.finishing import Finishing
+from worker.holdings import Holdings
+from worker.progress import ProgressPublisher
+from worker.pulse import Pulse
+
+if TYPE_CHECKING:
+    from worker.residency import Residency
+
+
+@dataclass(slots=True)
+class WorkerContext:
+    """The parts of a worker, each with its own file; `issue_ticket` says that a lane has work."""
+
+    settings: Settings
+    catalogue: Catalogue
+    store: Store
+    redis: Redis
+    outputs: Outputs
+    identity: WorkerIdentity
+    residency: Residency
+    holdings: Holdings
+    pulse: Pulse
+    progress: ProgressPublisher
+    finishing: Finishing
+    drain: Drain
+    issue_ticket: Callable[[str], None]
+    wanted: str = "ready"
+    """What the operator wanted at the last heartbeat: ready, draining, quarantined."""

@@ -1,0 +1,161 @@
+"""Finishing beside the device: encode, hash, store, commit, tell. A bounded pool; when it is full, rendering waits."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagefarm.errors import Fenced
+from imagefarm.logs import get_logger
+from imagefarm.outputs import Outputs, picture_key
+from imagefarm.picture.metadata import text_chunks
+from imagefarm.picture.png import encode_png, pixel_sha256
+from imagefarm.settings import Settings
+from imagefarm.store import Store
+from scheduler import finish
+from scheduler.claim import ClaimedJob
+from scheduler.finish import FinishedImage
+from scheduler.retry import Failure, FailureClass
+from scheduler.workers import WorkerIdentity
+from worker.audit import image_audit
+from worker.holdings import Holdings
+
+if TYPE_CHECKING:
+    from worker.engine.images import RenderedImage, RenderedJob
+    from worker.loading import LoadedPipeline
+
+log = get_logger(__name__)
+
+JOBS_PER_THREAD = 2
+"""Jobs in flight per thread: one in work, one waiting, so that a thread never starves and memory stays bounded."""
+
+
+class Finishing:
+    """Ends jobs: those rendered with their pictures and rows, those failed with their reason. Each ends in one fenced
+    transaction; an attempt that lost its job leaves no file behind.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        outputs: Outputs,
+        settings: Settings,
+        worker: WorkerIdentity,
+        holdings: Holdings,
+    ) -> None:
+        self.store = store
+        self.outputs = outputs
+        self.settings = settings
+        self.worker = worker
+        self.holdings = holdings
+        self.failures = 0
+        """Jobs whose end could not be committed; their leases run out and they are made again."""
+        self.images = 0
+        self._recent: deque[float] = deque(maxlen=10_000)
+        self._pool = ThreadPoolExecutor(settings.finishing_threads, thread_name_prefix="finishing")
+        self._places = threading.BoundedSemaphore(JOBS_PER_THREAD * settings.finishing_threads)
+
+    def submit(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
+        """Finish a rendered job; blocks while as many jobs as fit are already in flight."""
+        self._places.acquire()
+        self.holdings.note_finishing(rendered.job.id)
+        self._start(self._succeed, rendered, pipeline)
+
+    def fail(self, job: ClaimedJob, failure: Failure) -> None:
+        """End a failed attempt; blocks as `submit` does."""
+        self._places.acquire()
+        self.holdings.note_finishing(job.id)
+        self._start(self._fail, job, failure)
+
+    def images_per_minute(self) -> int:
+        """Images committed in the last minute."""
+        since = time.monotonic() - 60
+        return sum(1 for at in list(self._recent) if at > since)
+
+    def close(self) -> None:
+        """Wait for all that is in flight, and end the threads."""
+        self._pool.shutdown(wait=True)
+
+    def _start(self, work, *args) -> None:  # type: ignore[no-untyped-def]
+        future = self._pool.submit(work, *args)
+        future.add_done_callback(lambda _: self._places.release())
+
+    def _succeed(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
+        job, written = rendered.job, list[str]()
+        try:
+            images = [self._keep(image, rendered, pipeline, written) for image in rendered.images]
+            warnings = sorted({f"image {image.index}: {text}" for image in rendered.images for text in image.warnings})
+            work = pipeline.entry.work(job.recipe, job.count)
+            ids = finish.succeed(self.store, job, images, actual_s=rendered.gpu_s, work=work, warnings=warnings)
+        except Fenced as error:
+            self._discard(written)
+            log.info("finishing.fenced", job=job.id, attempt=job.attempt, detail=error.detail)
+        except SQLAlchemyError as error:
+            # whether the commit happened is not known: the files stay until the orphan collection can ask
+            self.failures += 1
+            log.error("finishing.not_committed", job=job.id, attempt=job.attempt, error=str(error)[:300], failures=self.failures)
+        except OSError as error:
+            self._discard(written)
+            detail = f"the picture could not be stored: {error.strerror or error}"
+            log.warning("finishing.storage", job=job.id, attempt=job.attempt, error=str(error))
+            self._fail(job, Failure(FailureClass.INFRASTRUCTURE, "storage", detail))
+        except Exception as error:
+            self._discard(written)
+            log.exception("finishing.broken", job=job.id, attempt=job.attempt)
+            self._fail(job, Failure(FailureClass.UNKNOWN, "finishing_error", f"{type(error).__name__}: {error}"[:500]))
+        else:
+            self.images += len(ids)
+            self._recent.extend([time.monotonic()] * len(ids))
+        finally:
+            self.holdings.remove(job)
+
+    def _keep(self, image: RenderedImage, rendered: RenderedJob, pipeline: LoadedPipeline, written: list[str]) -> FinishedImage:
+        job = rendered.job
+        began = time.perf_counter()
+        height, width, _ = image.pixels.shape
+        pixels = image.pixels if image.pixels.flags.c_contiguous else image.pixels.copy()
+        data = encode_png(pixels, text_chunks(job.id, image.index, job.recipe, image.seed, pipeline.digest))
+        encoded = time.perf_counter()
+        key = picture_key(job.id, image.index, job.attempt)
+        written.append(key)
+        self.outputs.write(key, data)
+        stored = time.perf_counter()
+        held = self.holdings.get(job.id)
+        claimed_ms = 0.0 if held is None else 1000 * (time.monotonic() - held.claimed_at)
+        timings = {"encode_png": 1000 * (encoded - began), "store": 1000 * (stored - encoded), "claim_to_stored": claimed_ms}
+        return FinishedImage(
+            index=image.index,
+            seed=image.seed,
+            storage_key=key,
+            format="png",
+            width=width,
+            height=height,
+            bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            pixel_sha256=pixel_sha256(width, height, pixels.data),
+            ms=claimed_ms,
+            audit=image_audit(image, job, pipeline, self.worker, timings),
+        )
+
+    def _fail(self, job: ClaimedJob, failure: Failure) -> None:
+        try:
+            finish.fail(self.store, job, failure, self.settings)
+        except SQLAlchemyError as error:
+            self.failures += 1
+            log.error("finishing.not_failed", job=job.id, attempt=job.attempt, error=str(error)[:300], failures=self.failures)
+        finally:
+            self.holdings.remove(job)
+
+    def _discard(self, keys: list[str]) -> None:
+        for key in keys:
+            try:
+                self.outputs.delete(key)
+            except OSError as error:
+                self.failures += 1
+                log.warning("finishing.not_deleted", key=key, error=str(error))

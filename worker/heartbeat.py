@@ -1,0 +1,104 @@
+"""The heartbeat: every few seconds the worker says how it is, and hears what the operator wants of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagefarm.logs import get_logger
+from imagefarm.states import WorkerState
+from scheduler.workers import heartbeat
+from worker.audit import peak_rss_bytes
+from worker.context import WorkerContext
+
+log = get_logger(__name__)
+
+EVERY_S = 5.0
+MOST_JOBS = 32
+"""Jobs named in one heartbeat; the number is told in full."""
+
+
+class Heartbeat:
+    """Tells the store the worker's state, resident models and load; keeps what the operator wants in the context."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self.context = context
+        self.failures = 0
+        self.starting = True
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def now(self) -> None:
+        """Do not wait for the next beat: something has changed."""
+        self._wake.set()
+
+    def beat(self) -> None:
+        """One heartbeat."""
+        context = self.context
+        try:
+            wanted = heartbeat(
+                context.store, context.identity.id, self.state(), resident=list(context.residency.names), load=self.load()
+            )
+        except SQLAlchemyError as error:
+            self.failures += 1
+            log.warning("heartbeat.failed", error=str(error)[:200], failures=self.failures)
+            return
+        if wanted != context.wanted:
+            log.info("worker.wanted", wanted=wanted)
+            context.wanted = wanted
+
+    def state(self) -> WorkerState:
+        """What the worker is doing, in a word."""
+        context = self.context
+        if self.starting:
+            return WorkerState.STARTING
+        if context.wanted == WorkerState.QUARANTINED:
+            return WorkerState.QUARANTINED
+        if context.drain.wanted or context.wanted != WorkerState.READY:
+            return WorkerState.DRAINING
+        return WorkerState.BUSY if context.holdings else WorkerState.READY
+
+    def load(self) -> dict[str, object]:
+        """What it holds and how fast it goes."""
+        context = self.context
+        held = context.holdings.all()
+        running = [item for item in held if item.finishing_at is None]
+        return {
+            "phase": context.pulse.phase,
+            "running_images": sum(item.job.count for item in running),
+            "max_images": context.settings.max_running_images,
+            "jobs": [
+                {"id": item.job.id, "model": item.job.model, "step": item.step, "steps": item.steps}
+                for item in running[:MOST_JOBS]
+            ],
+            "held_jobs": len(held),
+            "finishing_jobs": len(held) - len(running),
+            "images": context.finishing.images,
+            "images_per_minute": context.finishing.images_per_minute(),
+            "step_ms": None if context.pulse.usual_step_s is None else round(1000 * context.pulse.usual_step_s, 1),
+            "peak_rss_bytes": peak_rss_bytes(),
+            "troubles": {
+                "finishing": context.finishing.failures,
+                "progress": context.progress.failures,
+                "heartbeat": self.failures,
+            },
+        }
+
+    def _run(self) -> None:
+        while not self._stopping:
+            began = time.monotonic()
+            self.beat()
+            self._wake.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
+            self._wake.clear()

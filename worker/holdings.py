@@ -1,0 +1,81 @@
+"""What this worker holds under lease: every job from its claim until its end is committed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scheduler.claim import ClaimedJob
+
+
+@dataclass(slots=True)
+class Held:
+    """One job with the times (monotonic) of its claim and of its way into the finishing pool, and its last step."""
+
+    job: ClaimedJob
+    claimed_at: float
+    finishing_at: float | None = None
+    step: int = 0
+    steps: int = 0
+
+
+class Holdings:
+    """The jobs held, shared by the render thread, the finishing threads and the lease keeper."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, Held] = {}
+        self._lost: set[str] = set()
+
+    def add(self, jobs: Iterable[ClaimedJob]) -> None:
+        """These were just claimed."""
+        now = time.monotonic()
+        with self._lock:
+            for job in jobs:
+                self._held[job.id] = Held(job, now, steps=job.recipe.steps)
+                self._lost.discard(job.id)
+
+    def remove(self, job: ClaimedJob) -> None:
+        """This attempt has ended, one way or the other. A later attempt of the same job, held by now, stays."""
+        with self._lock:
+            held = self._held.get(job.id)
+            if held is not None and held.job.attempt == job.attempt:
+                del self._held[job.id]
+                self._lost.discard(job.id)
+
+    def note_step(self, job_id: str, step: int, steps: int) -> None:
+        held = self._held.get(job_id)
+        if held is not None:
+            held.step, held.steps = step, steps
+
+    def note_finishing(self, job_id: str) -> None:
+        """All its images are rendered; what is left is to store them."""
+        held = self._held.get(job_id)
+        if held is not None:
+            held.finishing_at, held.step = time.monotonic(), held.steps
+
+    def all(self) -> list[Held]:
+        with self._lock:
+            return list(self._held.values())
+
+    def get(self, job_id: str) -> Held | None:
+        return self._held.get(job_id)
+
+    def mark_lost(self, job_ids: Iterable[str]) -> None:
+        """These were cancelled, or belong to another by now: the render thread shall let them go at the next step."""
+        with self._lock:
+            self._lost.update(job_id for job_id in job_ids if job_id in self._held)
+
+    def take_lost(self) -> list[ClaimedJob]:
+        """The lost jobs, each told once."""
+        if not self._lost:
+            return []
+        with self._lock:
+            lost = [self._held[job_id].job for job_id in self._lost if job_id in self._held]
+            self._lost.clear()
+            return lost
+
+    def __len__(self) -> int:
+        return len(self._held)

@@ -1,0 +1,137 @@
+"""Intake: which jobs to claim next, asked beside the render thread so that the device never waits for SQL."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagefarm.logs import get_logger
+from imagefarm.store.models import Backlog
+from scheduler.claim import ClaimedJob, ClaimLimits, claim
+from worker.context import WorkerContext
+
+log = get_logger(__name__)
+
+BUSY_PAUSE_S = 0.05
+"""Between two questions while something renders and the last answer was: nothing."""
+IDLE_PAUSE_S = 0.02
+"""The same while nothing renders."""
+FRUITLESS_PAUSE_S = 0.2
+"""The same when jobs wait, but none that this worker may take now."""
+AWAY_PAUSE_S = 1.0
+"""The same when the database did not answer."""
+RESERVE_OF = 8
+"""One place in so many is kept for interactive jobs, so that one joins at the next step even when bulk fills the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the running set can take: `free` places of `most`, those that will be free within two steps included, and the key
+    that newcomers must share, or None when it is empty or about to be."""
+
+    free: int
+    most: int
+    compat_key: str | None
+
+
+class Intake:
+    """Claims one answer ahead. Fair order decides once in every quantum; in between, compatible jobs fill the free places.
+
+    A fair answer may be a job that cannot join what runs: it then waits, leased, until the running set has emptied, and
+    nothing else is claimed meanwhile. So another model or size waits for one quantum and one running set at most.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        self.context = context
+        self.failures = 0
+        self._asking: Future[list[ClaimedJob]] | None = None
+        self._not_before = 0.0
+        self._fair_at = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
+
+    def ask(self, room: Room) -> None:
+        """Begin to claim for this room, unless a question is open or the last one was answered with nothing just now."""
+        now = time.monotonic()
+        if self._asking is not None or now < self._not_before:
+            return
+        limits = self._limits(room, now)
+        if limits is not None:
+            self._asking = self._thread.submit(self._claim, limits, busy=room.compat_key is not None)
+
+    def answer(self, *, wait_s: float = 0.0) -> list[ClaimedJob]:
+        """Jobs that were claimed since the last call; waits for an open question at most `wait_s`."""
+        asking = self._asking
+        if asking is None:
+            return []
+        try:
+            jobs = asking.result(timeout=wait_s)
+        except TimeoutError:
+            return []
+        self._asking = None
+        return jobs
+
+    def pause_s(self) -> float:
+        """Seconds until the next question may be asked."""
+        return max(0.0, self._not_before - time.monotonic())
+
+    def close(self) -> list[ClaimedJob]:
+        """End the thread; return what the last question still brought."""
+        self._thread.shutdown(wait=True)
+        return self.answer()
+
+    def _limits(self, room: Room, now: float) -> ClaimLimits | None:
+        settings = self.context.settings
+        reserve = room.most // RESERVE_OF
+        fair = room.compat_key is None or now - self._fair_at >= settings.quantum_s
+        only_reserve = room.free <= reserve < room.most
+        images = room.free if only_reserve else room.free - reserve
+        if fair:
+            images = max(1, images)  # what does not fit, or not together, waits for the running set to empty
+        if images < 1:
+            return None
+        return ClaimLimits(
+            images=images,
+            quantum_s=settings.quantum_s,
+            lease_s=settings.lease_s,
+            compat_key=None if fair else room.compat_key,
+            interactive_only=only_reserve,
+            max_running_per_tenant=settings.max_running_per_tenant,
+        )
+
+    def _claim(self, limits: ClaimLimits, *, busy: bool) -> list[ClaimedJob]:
+        """In the intake's thread."""
+        context = self.context
+        began = time.monotonic()
+        try:
+            if not has_work(context):
+                self._not_before = began + (BUSY_PAUSE_S if busy else IDLE_PAUSE_S)
+                return []
+            jobs = claim(
+                context.store,
+                context.identity.id,
+                serves=context.identity.serves,
+                resident=context.residency.names,
+                limits=limits,
+            )
+        except SQLAlchemyError as error:
+            self.failures += 1
+            self._not_before = time.monotonic() + AWAY_PAUSE_S
+            log.warning("intake.failed", error=str(error)[:200], failures=self.failures)
+            return []
+        context.holdings.add(jobs)
+        if limits.compat_key is None and not limits.interactive_only:
+            self._fair_at = began
+        if not jobs:
+            self._not_before = began + (BUSY_PAUSE_S if busy else FRUITLESS_PAUSE_S)
+        return jobs
+
+
+def has_work(context: WorkerContext, models: list[str] | None = None) -> bool:
+    """Whether jobs wait on the lanes this worker serves (or on `models`). One indexed look, no lock."""
+    lanes = context.identity.serves if models is None else models
+    with context.store.read() as session:
+        return session.scalar(select(Backlog.queued).where(Backlog.queued > 0, Backlog.model.in_(lanes)).limit(1)) is not None

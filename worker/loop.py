@@ -1,0 +1,310 @@
+"""The render slice: claim, join the running set, step, let go; until there is nothing left or the slice is over."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagefarm.errors import RenderError
+from imagefarm.logs import get_logger
+from imagefarm.states import WorkerState
+from scheduler import finish
+from scheduler.claim import ClaimedJob
+from scheduler.retry import Failure, FailureClass
+from worker.context import WorkerContext
+from worker.init_image import load_init_image
+from worker.intake import Intake, Room, has_work
+from worker.pulse import SLICES_AT_MOST
+
+if TYPE_CHECKING:
+    from worker.engine.engine import StepEngine
+    from worker.loading import LoadedPipeline
+
+log = get_logger(__name__)
+
+LINGER_S = 0.6
+"""An idle slice looks for work this long before it ends: longer than the pause between two tickets of a lane (see
+scheduler.tickets), so that a job whose ticket was spared is seen at once."""
+ENDING_STEPS = 2
+"""Images with so few steps left count as free places for the next claim, which comes back about when they leave."""
+BROKEN_FOR_S = 30.0
+"""A model that could not be loaded is not tried again for this long; its jobs fail at once meanwhile."""
+
+
+class RenderLoop:
+    """The running set of this worker's child, and how it is fed. Lives as long as the child; one thread uses it."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self.context = context
+        self.intake = Intake(context)
+        self.engine: StepEngine | None = None
+        self.pipeline: LoadedPipeline | None = None
+        self.waiting: deque[ClaimedJob] = deque()
+        """Claimed, but not in the running set: it is full, or must empty first."""
+        self.device_lost = False
+        """The device gave an error that only a new process gets rid of."""
+        self._broken: dict[str, tuple[float, Failure]] = {}
+
+    def run_slice(self, lane: str) -> None:
+        """Work on what this worker serves until there is nothing left for LINGER_S, or the slice is over and the running set
+        empty. Issues a ticket for `lane` if work remains.
+        """
+        context = self.context
+        if context.drain.wanted:
+            return  # this process is about to end
+        over_at = time.monotonic() + context.settings.slice_s
+        stop_at = time.monotonic() + SLICES_AT_MOST * context.settings.slice_s
+        worked_at, worked, woke = time.monotonic(), False, False
+        while not self.device_lost:
+            self._let_lost_go()
+            now = time.monotonic()
+            closing = self._is_closing() or now > stop_at
+            if not closing and not self.waiting and not self._runs_alone():
+                self.intake.ask(self._room())
+            idle = not self._running() and not self.waiting
+            self.waiting.extend(self.intake.answer(wait_s=0.05 if idle else 0.0))
+            if self.waiting and not woke:
+                woke = self._wake_another(lane)
+            if closing:
+                self._hand_back()
+            self._admit()
+            if self._running():
+                self._step()
+                worked_at, worked = time.monotonic(), True
+            elif not self.waiting:
+                context.pulse.idle()
+                if closing or now > over_at or now - worked_at > LINGER_S:
+                    break
+                time.sleep(min(self.intake.pause_s(), LINGER_S))
+        context.pulse.idle()
+        self._leave(lane, worked)
+
+    def close(self, reason: str) -> None:
+        """Give back whatever is held and not yet in the finishing pool, and end the intake."""
+        self.waiting.extend(self.intake.close())
+        self._release([*self.waiting, *self._running_jobs()], reason)
+        self.waiting.clear()
+
+    # feeding the running set
+
+    def _room(self) -> Room:
+        most = self.context.settings.max_running_images
+        engine = self.engine
+        if engine is None or not engine.jobs:
+            return Room(most, most, None)
+        running = [self.context.holdings.get(job_id) for job_id in engine.jobs]
+        ending = [held for held in running if held is not None and held.steps - held.step <= ENDING_STEPS]
+        if len(ending) == len(running):
+            return Room(most, most, None)
+        return Room(engine.room + sum(held.job.count for held in ending), most, engine.compat_key)
+
+    def _admit(self) -> None:
+        """Let those who wait into the running set, in order, as far as they fit."""
+        while self.waiting:
+            job = self.waiting[0]
+            engine = self.engine
+            if engine is not None and engine.jobs:
+                if job.compat_key != engine.compat_key or job.count > engine.room or job.crashes or self._runs_alone():
+                    return
+            else:
+                engine = self._engine_for(job)
+                if engine is None:
+                    self.waiting.popleft()
+                    continue
+            self.waiting.popleft()
+            self._add(engine, job)
+
+    def _add(self, engine: StepEngine, job: ClaimedJob) -> None:
+        context = self.context
+        try:
+            context.pulse.step()  # encoding a prompt is a pass of its own
+            engine.add(job, init_image=load_init_image(context.store, context.outputs, job.recipe, job.tenant_id))
+        except (RenderError, SQLAlchemyError, OSError) as error:
+            self._fail(job, _failure_of(error))
+        else:
+            context.progress.say(job, 0, job.recipe.steps)
+
+    def _engine_for(self, job: ClaimedJob) -> StepEngine | None:
+        """The engine of the job's model, loaded if need be; None if it cannot be loaded: then the job has been failed."""
+        from worker.engine.engine import StepEngine
+
+        context, name = self.context, job.model
+        until, failure = self._broken.get(name, (0.0, None))
+        if failure is not None and time.monotonic() < until:
+            self._fail(job, failure)
+            return None
+        if self.pipeline is not None and self.engine is not None and self.pipeline.name == name:
+            return self.engine
+        self.engine = self.pipeline = None  # so that residency may free it
+        loaded = self._load(name)
+        if isinstance(loaded, Failure):
+            self._fail(job, loaded)
+            return None
+        self.pipeline = loaded
+        self.engine = StepEngine(loaded, max_images=context.settings.max_running_images)
+        context.pulse.usual_step_s = None
+        return self.engine
+
+    def _load(self, name: str) -> LoadedPipeline | Failure:
+        """The model's pipeline, resident or loaded now, or why it cannot be. Tells the store what is new."""
+        from worker.model_state import tell_broken, tell_loaded
+
+        context = self.context
+        was_resident = name in context.residency.names
+        context.pulse.loading()
+        try:
+            pipeline = context.residency.get(name)
+        except Exception as error:  # noqa: BLE001 - whatever a loader raises, the worker goes on with other models
+            failure = _failure_of(error)
+            log.warning("model.not_loaded", model=name, code=failure.code, reason=failure.detail)
+            self._broken[name] = (time.monotonic() + BROKEN_FOR_S, failure)
+            self._tell(lambda: tell_broken(context, name, failure))
+            return failure
+        self._broken.pop(name, None)
+        if not was_resident:
+            self._tell(lambda: tell_loaded(context, pipeline))
+        return pipeline
+
+    def warm(self, names: list[str]) -> None:
+        """Load these models before any job asks for them."""
+        for name in names:
+            self._load(name)
+        self.context.pulse.idle()
+
+    def _tell(self, report: Callable[[], None]) -> None:
+        try:
+            report()
+        except SQLAlchemyError as error:
+            log.warning("model.not_reported", error=str(error)[:200])
+
+    # the step, and what leaves
+
+    def _step(self) -> None:
+        context, engine, pipeline = self.context, self.engine, self.pipeline
+        assert engine is not None
+        assert pipeline is not None
+        context.pulse.step()
+        try:
+            report = engine.step()
+        except Exception as error:
+            # the engine answers for what a job can do wrong; this is the engine itself, or the device
+            log.exception("engine.failed", jobs=engine.jobs)
+            failure = _failure_of(error)
+            for job in self._running_jobs():
+                self._fail(job, failure)
+            self.engine = self.pipeline = None
+            return
+        context.pulse.step_done()
+        for job_id, (step, steps) in report.progress.items():
+            held = context.holdings.get(job_id)
+            if held is not None:
+                context.holdings.note_step(job_id, step, steps)
+                context.progress.say(held.job, step, steps)
+        context.pulse.finishing()
+        for rendered in report.rendered:
+            context.progress.say(rendered.job, rendered.job.recipe.steps, rendered.job.recipe.steps)
+            context.finishing.submit(rendered, pipeline)
+        for failed in report.failed:
+            self._fail(failed.job, failed.failure)
+
+    def _fail(self, job: ClaimedJob, failure: Failure) -> None:
+        if failure.code == "device_error":
+            self.device_lost = True
+        self.context.finishing.fail(job, failure)
+
+    def _let_lost_go(self) -> None:
+        """Cancelled, expired or taken by another: out of the running set, and no word to SQL, which knows."""
+        for job in self.context.holdings.take_lost():
+            if self.engine is not None and self.engine.drop(job.id):
+                log.info("job.dropped", job=job.id, attempt=job.attempt)
+            elif job in self.waiting:
+                self.waiting.remove(job)
+            else:
+                continue  # with the finishing pool, which is fenced and cleans up
+            self.context.holdings.remove(job)
+
+    # the end of a slice, and draining
+
+    def _is_closing(self) -> bool:
+        return self.context.drain.wanted or self.context.wanted != WorkerState.READY
+
+    def _hand_back(self) -> None:
+        """While closing: what has not begun goes back at once, what runs only if it would take too long."""
+        if self.waiting:
+            self._release(list(self.waiting), "the worker stops claiming")
+            self.waiting.clear()
+        drain = self.context.drain
+        if drain.wanted and self._running() and self._seconds_to_go() > drain.seconds_left():
+            running = self._running_jobs()
+            for job in running:
+                assert self.engine is not None
+                self.engine.drop(job.id)
+            self._release(running, "the worker shuts down")
+
+    def _leave(self, lane: str, worked: bool) -> None:
+        if self.device_lost:
+            self.close("the device failed")
+            return
+        if self.context.drain.wanted:
+            self.close("the worker shuts down")
+            return
+        if self._is_closing() or not worked:
+            return  # an idle worker looks again by itself, and so does the sweep
+        try:
+            if has_work(self.context):
+                self.context.issue_ticket(lane)
+        except (SQLAlchemyError, RedisError, OperationalError, OSError) as error:
+            log.warning("ticket.not_issued", lane=lane, error=str(error)[:200])
+
+    def _wake_another(self, lane: str) -> bool:
+        """One ticket wakes one worker; if more waits than was just taken, pass the word on. Once a slice."""
+        try:
+            if has_work(self.context):
+                self.context.issue_ticket(lane)
+        except (SQLAlchemyError, RedisError, OperationalError, OSError) as error:
+            log.warning("ticket.not_issued", lane=lane, error=str(error)[:200])
+        return True
+
+    def _release(self, jobs: list[ClaimedJob], reason: str) -> None:
+        if not jobs:
+            return
+        try:
+            finish.release(self.context.store, jobs, reason)
+        except SQLAlchemyError as error:
+            log.error("jobs.not_released", jobs=len(jobs), error=str(error)[:200])  # their leases run out
+        for job in jobs:
+            self.context.holdings.remove(job)
+
+    def _running(self) -> bool:
+        return self.engine is not None and bool(self.engine.jobs)
+
+    def _runs_alone(self) -> bool:
+        """Whether a job is running that its worker died with before: if that happens again, no other shall be suspected."""
+        return any(job.crashes for job in self._running_jobs())
+
+    def _running_jobs(self) -> list[ClaimedJob]:
+        held = [self.context.holdings.get(job_id) for job_id in (self.engine.jobs if self.engine is not None else [])]
+        return [item.job for item in held if item is not None]
+
+    def _seconds_to_go(self) -> float:
+        running = [self.context.holdings.get(job.id) for job in self._running_jobs()]
+        steps = max((held.steps - held.step for held in running if held is not None), default=0)
+        return steps * (self.context.pulse.usual_step_s or 0.0)
+
+
+def _failure_of(error: BaseException) -> Failure:
+    from worker.engine.failures import AttemptFailed, failure_of
+
+    if isinstance(error, AttemptFailed):
+        return error.failure
+    if isinstance(error, SQLAlchemyError):
+        return Failure(FailureClass.INFRASTRUCTURE, "database", str(error)[:300])
+    if isinstance(error, OSError):
+        return Failure(FailureClass.INFRASTRUCTURE, "storage", str(error)[:300])
+    return failure_of(error)

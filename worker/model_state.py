@@ -1,0 +1,56 @@
+"""What this worker learns of models: there or missing, loaded or broken, told to the store for pages and for the next worker."""
+
+from __future__ import annotations
+
+from imagefarm.catalogue import ModelEntry
+from imagefarm.errors import RenderError
+from imagefarm.logs import get_logger
+from imagefarm.store.models import Model
+from scheduler.retry import Failure
+from scheduler.workers import report_model
+from worker.context import WorkerContext
+from worker.loading import LoadedPipeline
+from worker.model_files import find_files
+
+log = get_logger(__name__)
+
+UNLEARNT = frozenset({"missing", "invalid"})
+
+
+def survey(context: WorkerContext) -> None:
+    """Look for the files of every model this worker serves, and tell of those that are missing or broken, one line each.
+
+    The farm runs all the same: their jobs fail with the same words.
+    """
+    with context.store.read() as session:
+        known = {row.name: (row.state, row.reason) for row in session.query(Model)}
+    for name in context.identity.serves:
+        entry = context.catalogue.get(name)
+        try:
+            find_files(entry, context.catalogue)
+        except RenderError as error:
+            state = _state(context, entry)
+            if known.get(name) != (state, error.detail):
+                log.warning("model.unavailable", model=name, state=state, reason=error.detail)
+                report_model(context.store, name, state, reason=error.detail)
+        else:
+            if known.get(name, ("unknown", ""))[0] in UNLEARNT:
+                report_model(context.store, name, "unknown")
+
+
+def tell_loaded(context: WorkerContext, pipeline: LoadedPipeline) -> None:
+    """A model was loaded."""
+    facts = pipeline.facts | {"bytes": pipeline.bytes}
+    report_model(context.store, pipeline.name, "ready", digest=pipeline.digest, facts=facts, load_s=pipeline.load_s)
+
+
+def tell_broken(context: WorkerContext, name: str, failure: Failure) -> None:
+    """A model could not be loaded. Out of memory says nothing of the model: another worker may have more."""
+    if failure.code == "model_invalid":
+        report_model(context.store, name, _state(context, context.catalogue.get(name)), reason=failure.detail)
+
+
+def _state(context: WorkerContext, entry: ModelEntry) -> str:
+    """`missing` if nothing is where the model should be, else `invalid`."""
+    path = context.catalogue.local_path(entry.source)
+    return "missing" if path is None or not path.exists() else "invalid"

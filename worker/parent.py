@@ -1,0 +1,180 @@
+"""What the worker's parent process does besides Celery's own work: it never touches a device, so it can always answer.
+
+- Its child died: the jobs go back to the queue at once, and a ticket makes somebody take them.
+- Its child is idle while a lane has work: a ticket was lost, so one is issued.
+- It is told to end: the child is told to drain.
+- The operator drains the worker: it leaves its lanes' tickets to others.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from typing import Any
+
+from billiard.common import human_status
+from celery import Celery, bootsteps
+from celery.worker import state as celery_state
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagefarm.live import LiveEvents
+from imagefarm.logs import get_logger
+from imagefarm.redis import connect_redis
+from imagefarm.settings import Settings
+from imagefarm.states import WorkerState
+from imagefarm.store import Store
+from imagefarm.store.models import Backlog, Worker
+from scheduler import tickets
+from scheduler.celery_app import lane_queue
+from scheduler.workers import gone
+from worker.identity import next_incarnation
+
+log = get_logger(__name__)
+
+LOOK_EVERY_S = 3.0
+"""How often an idle worker looks for work without a ticket."""
+TROUBLES = (SQLAlchemyError, RedisError, OperationalError, OSError)
+
+
+class Overseer:
+    """The parent's own thread: buries children that died and looks for work that nobody was told of."""
+
+    def __init__(self, app: Celery, settings: Settings, serves: list[str], node: str) -> None:
+        self.app = app
+        self.settings = settings
+        self.serves = serves
+        self.node = node
+        self.incarnation = ""
+        """Of the child that lives now."""
+        self.failures = 0
+        self._deaths: list[tuple[str, str]] = []
+        self._wake = threading.Event()
+        self._stopping = False
+        self._consuming = True
+        self._store: Store | None = None
+        self._redis: Redis | None = None
+        self._thread = threading.Thread(target=self._run, name="overseer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Bury what is left to bury, and end."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def child_starts(self) -> None:
+        """A child is about to be made: it gets a new incarnation."""
+        self.incarnation = next_incarnation()
+
+    def child_ended(self, incarnation: str, exitcode: int | None) -> None:
+        """A child is no more. Called in Celery's event loop, which must not wait for SQL."""
+        self._deaths.append((incarnation, f"its process ended with {human_status(exitcode)}"))
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(LOOK_EVERY_S)
+            self._wake.clear()
+            try:
+                self._bury()
+                if self._stopping:
+                    return
+                self._look_for_work()
+            except TROUBLES as error:
+                self.failures += 1
+                log.warning("overseer.failed", error=str(error)[:200], failures=self.failures)
+                if self._stopping:
+                    return
+
+    def _bury(self) -> None:
+        while self._deaths:
+            incarnation, reason = self._deaths[0]
+            jobs = gone(self.store, incarnation, self.settings, reason, clean=False)
+            log.info("child.gone", worker=incarnation, reason=reason, jobs=jobs)
+            del self._deaths[0]
+
+    def _look_for_work(self) -> None:
+        with self.store.read() as session:
+            waiting = session.execute(
+                select(Backlog.model, func.sum(Backlog.queued))
+                .where(Backlog.queued > 0, Backlog.model.in_(self.serves))
+                .group_by(Backlog.model)
+            ).all()
+            wanted = session.scalar(select(Worker.wanted).where(Worker.id == self.incarnation))
+        self._follow(wanted or WorkerState.READY)
+        if celery_state.active_requests or not self._consuming:
+            return
+        for model, _ in waiting:
+            if tickets.waiting(self.redis, self.settings.redis_prefix, model) == 0:
+                tickets.issue(self.app, model)
+                return  # one is enough: whoever takes it serves all its lanes
+
+    def _follow(self, wanted: str) -> None:
+        """While the worker drains, others shall get its lanes' tickets."""
+        consuming = wanted == WorkerState.READY
+        if consuming == self._consuming:
+            return
+        for model in self.serves:
+            if consuming:
+                self.app.control.add_consumer(lane_queue(model), destination=[self.node])
+            else:
+                self.app.control.cancel_consumer(lane_queue(model), destination=[self.node])
+        self._consuming = consuming
+
+    @property
+    def store(self) -> Store:
+        """Made at first use: the database may be away when the worker starts."""
+        if self._store is None:
+            self._store = Store(self.settings.database, pool_size=2)
+            self._store.listener = LiveEvents(self.redis, self.settings.redis_prefix)
+        return self._store
+
+    @property
+    def redis(self) -> Redis:
+        if self._redis is None:
+            self._redis = connect_redis(self.settings)
+        return self._redis
+
+
+class ChildWatch(bootsteps.StartStopStep):
+    """The step of Celery's worker that lets the overseer see its pool. The pool has one process."""
+
+    requires = ("celery.worker.components:Pool",)
+    overseer: Overseer
+
+    def start(self, worker: Any) -> None:
+        self.overseer.node = worker.hostname
+        self.overseer.start()
+
+    def register_with_event_loop(self, worker: Any, _hub: Any) -> None:
+        """The pool makes its callbacks anew at every connection to the broker; hang on to them each time."""
+        pool = worker.pool._pool
+        celerys_own = pool.on_process_down
+
+        def on_process_down(process: Any) -> None:
+            celerys_own(process)
+            if not getattr(process, "buried", False):
+                process.buried = True
+                # the next child is made after this, so the incarnation is still that of the dead one
+                self.overseer.child_ended(self.overseer.incarnation, process.exitcode)
+
+        pool.on_process_down = on_process_down
+
+    def close(self, worker: Any) -> None:
+        """The worker ends, and waits for its child: one that renders shall drain and not take its time."""
+        if celery_state.active_requests:
+            for process in worker.pool._pool._pool:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+
+    def stop(self, _worker: Any) -> None:
+        """Nothing yet: the pool stops after this, and its last child wants to be buried (see worker.service)."""

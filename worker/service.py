@@ -1,0 +1,95 @@
+"""The worker as a service: `celery -A worker.service worker -c 1 -P prefork --without-gossip --without-mingle -n NAME@%h`.
+
+The parent consumes the tickets of the lanes in `worker_models` (no `-Q` is needed) and never imports torch; its one child,
+a fresh interpreter, holds the device. SIGTERM drains: nothing more is claimed, what is short is finished, the rest goes back.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery.signals import (
+    setup_logging,
+    worker_before_create_process,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutdown,
+)
+from kombu.entity import Queue
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.logs import configure_logs, get_logger
+from imagefarm.settings import load_settings
+from scheduler.celery_app import LONGEST_MICRO_BATCH_S, RENDER_TASK, lane_queue, make_celery
+from worker.identity import served_models
+from worker.parent import ChildWatch, Overseer
+from worker.pulse import LONGEST_LOAD_S, SLICES_AT_MOST
+
+settings = load_settings()
+catalogue = Catalogue.read(settings.catalogue_file)
+serves = served_models(settings, catalogue)
+
+# read by OpenMP, MKL and the hub's client when they are loaded, which is later and in the child
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = str(settings.threads)
+os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_DISABLE_REMOTE_CODE="1", TOKENIZERS_PARALLELISM="false")
+
+log = get_logger(__name__)
+app = make_celery(settings, catalogue)
+app.conf.update(
+    task_queues=[Queue(lane_queue(name)) for name in serves],
+    # the child watches itself (see worker.leases); this kills one that cannot
+    task_time_limit=SLICES_AT_MOST * settings.slice_s + LONGEST_MICRO_BATCH_S + 60,
+    worker_proc_alive_timeout=LONGEST_LOAD_S,
+)
+overseer = Overseer(app, settings, serves, "")
+ChildWatch.overseer = overseer
+app.steps["worker"].add(ChildWatch)
+
+
+class Process:
+    """What this process is, once it is a child."""
+
+    child: Any = None
+
+
+@setup_logging.connect
+def _logs(**_: Any) -> None:
+    configure_logs(settings, "worker")
+
+
+@worker_before_create_process.connect
+def _child_is_made(**_: Any) -> None:
+    overseer.child_starts()
+
+
+@worker_process_init.connect
+def _child_starts(sender: str, **_: Any) -> None:
+    from worker.child import Child
+
+    configure_logs(settings, "worker")
+    try:
+        Process.child = Child(settings, catalogue, app, node=sender)
+        Process.child.start()
+    except Exception:
+        # Celery would log this and go on with a child that can do nothing; the parent starts another one
+        log.exception("worker.not_started")
+        os._exit(1)
+
+
+@worker_process_shutdown.connect
+def _child_ends(**_: Any) -> None:
+    if Process.child is not None:
+        Process.child.stop("it was told to stop")
+
+
+@worker_shutdown.connect
+def _worker_ends(**_: Any) -> None:
+    overseer.stop()
+
+
+@app.task(name=RENDER_TASK)
+def render(lane: str) -> None:
+    """A ticket: this lane has work. Claims by SQL's fair order among all lanes that the worker serves."""
+    Process.child.render(lane)
