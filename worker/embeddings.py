@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,21 +13,17 @@ from imagefarm.errors import RenderError
 from worker.families.base import Embedding
 
 MAX_BYTES = 256 * 2**20
-ENCODED_TOGETHER = 8
-"""Prompts of one encoder pass at most: the encoder pads each to full length, so more would only cost memory."""
 
-Encode = Callable[[Sequence[str]], list[Embedding]]
+Encode = Callable[[str], Embedding]
 Key = tuple[str, ...]
 
 
 @dataclass(slots=True)
 class CacheCounts:
-    """Counted since the worker started, in prompts; `passes` in encoder passes."""
+    """Counted since the worker started, in prompts."""
 
     hits: int = 0
-    misses: int = 0
     encoded: int = 0
-    passes: int = 0
     evicted: int = 0
 
 
@@ -44,27 +40,27 @@ class EmbeddingCache:
         return len(self._kept)
 
     def get(self, scope: Key, texts: Iterable[str], encode: Encode) -> dict[str, Embedding]:
-        """Return the embedding of each text; those unknown are encoded together.
+        """Return the embedding of each text; those unknown are encoded.
 
-        `scope` is all that decides an embedding besides the text: encoder digest, dtype, template, longest length. Raises
-        RenderError("nan_output") if the encoder gives a number that is not finite.
+        `scope` is all that decides an embedding besides the text: encoder digest, dtype, template, longest length. Each text
+        has an encoder pass of its own, as in the pipelines: its bits then never depend on the company it came in, and the
+        encoders pad to full length, so that a shared pass was measured to save nothing. Raises RenderError("nan_output") if
+        the encoder gives a number that is not finite.
         """
-        wanted = list(dict.fromkeys(texts))
-        found = {text: self._kept[(*scope, text)] for text in wanted if (*scope, text) in self._kept}
-        for text in found:
-            self._kept.move_to_end((*scope, text))
-        missing = [text for text in wanted if text not in found]
-        self.counts.hits += len(found)
-        self.counts.misses += len(missing)
-        for first in range(0, len(missing), ENCODED_TOGETHER):
-            together = missing[first : first + ENCODED_TOGETHER]
-            for text, embedding in zip(together, encode(together), strict=True):
-                if not embedding.finite():
-                    raise RenderError("nan_output", "the text encoder gave numbers that are not finite for this prompt")
-                found[text] = replace(embedding, digest=_sha256(embedding))
-                self._keep((*scope, text), found[text])
-            self.counts.encoded += len(together)
-            self.counts.passes += 1
+        found = {}
+        for text in dict.fromkeys(texts):
+            key = (*scope, text)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                found[text] = self._kept[key]
+                self.counts.hits += 1
+                continue
+            embedding = encode(text)
+            self.counts.encoded += 1
+            if not embedding.finite():
+                raise RenderError("nan_output", "the text encoder gave numbers that are not finite for this prompt")
+            found[text] = replace(embedding, digest=_sha256(embedding))
+            self._keep(key, found[text])
         return found
 
     def forget(self, scope: Key) -> None:

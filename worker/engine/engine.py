@@ -177,7 +177,7 @@ class StepEngine:
             [slot for slot, finite in zip(slots, healthy, strict=True) if finite],
             key=lambda slot: slot.sample.latents.shape,
             tokens=_pixels,
-            cap=lambda pixels: self.pipeline.decode_caps.cap(pixels, max(1, DECODED_TOGETHER // pixels)),
+            cap=lambda pixels: self.pipeline.decode_caps.cap(pixels, min(self.max_images, max(1, DECODED_TOGETHER // pixels))),
         )
         for members in passes:
             run_pass(members, self._decode, caps=self.pipeline.decode_caps, size=_pixels(members[0]), alone=self._decode_in_tiles)

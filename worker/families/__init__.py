@@ -18,6 +18,14 @@ def family_class(name: str) -> type[Family]:
             from worker.families.z_image import ZImage
 
             return ZImage
+        case "sd15":
+            from worker.families.stable_diffusion import StableDiffusion
+
+            return StableDiffusion
+        case "sdxl":
+            from worker.families.sdxl import StableDiffusionXL
+
+            return StableDiffusionXL
     raise RenderError(
         "not_supported", f"family {name!r} has no file in worker/families that can load, encode, step and decode it"
     )

@@ -105,8 +105,8 @@ class Family(Protocol):
     def texts(self, recipe: Recipe) -> list[str]:
         """The texts that `start` needs embeddings of."""
 
-    def encode(self, texts: Sequence[str]) -> list[Embedding]:
-        """Encode all `texts` in one pass."""
+    def encode(self, text: str) -> Embedding:
+        """Encode one text."""
 
     def start(
         self,
@@ -133,6 +133,11 @@ class Family(Protocol):
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) latents -> (B, 3, H, W) in about -1..1, in the decoder's dtype."""
+
+
+def signed(image: NDArray[np.uint8]) -> torch.Tensor:
+    """(H, W, 3) RGB -> (1, 3, H, W) in -1..1, laid out in memory as diffusers does it: the layout decides the last bits."""
+    return torch.from_numpy(image[None].astype(np.float32) / 255.0).permute(0, 3, 1, 2) * 2.0 - 1.0
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
-from worker.families.base import Embedding, Sample
+from worker.families.base import Embedding, Sample, signed
 from worker.model_files import ModelFiles
 
 LONGEST_PROMPT = 512
@@ -57,21 +57,16 @@ class ZImage:
         return [recipe.prompt, recipe.negative_prompt] if recipe.guidance > 0 else [recipe.prompt]
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str]) -> list[Embedding]:
+    def encode(self, text: str) -> Embedding:
         tokenizer = self.pipe.tokenizer
-        chats = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
-            )
-            for text in texts
-        ]
-        tokens = tokenizer(chats, padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt")
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+        )
+        tokens = tokenizer([chat], padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt")
+        mask = tokens.attention_mask.bool()
         with _without_last_layer(self._encoder):
-            hidden = self._encoder(
-                input_ids=tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device).bool()
-            ).last_hidden_state
-        lengths = tokens.attention_mask.sum(dim=1).tolist()
-        return [Embedding(row[:length].clone()) for row, length in zip(hidden, lengths, strict=True)]
+            hidden = self._encoder(input_ids=tokens.input_ids.to(self.device), attention_mask=mask.to(self.device))
+        return Embedding(hidden.last_hidden_state[0][mask[0].to(self.device)])
 
     @torch.inference_mode()
     def start(
@@ -167,8 +162,7 @@ class ZImage:
         self, image: NDArray[np.uint8], scheduler: Any, first: int, generator: torch.Generator, dtype: torch.dtype
     ) -> torch.Tensor:
         """The image as latents, with the noise of step `first` on it (as `ZImageImg2ImgPipeline` does)."""
-        pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None] * 2 - 1
-        encoded = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist.sample(generator)
+        encoded = self.vae.encode(signed(image).to(self.device, self.vae.dtype)).latent_dist.sample(generator)
         encoded = (encoded - self.vae.config.shift_factor) * self.vae.config.scaling_factor
         noise = randn_tensor(encoded.shape, generator=generator, device=self.device, dtype=dtype)
         latents: torch.Tensor = scheduler.scale_noise(encoded.to(dtype), scheduler.timesteps[first : first + 1], noise)

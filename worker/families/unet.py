@@ -1,0 +1,210 @@
+"""What the UNet families share: samplers, pairs for guidance, per-image timesteps; images of one size share a pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
+
+from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.recipe import Recipe
+from worker.families.base import Embedding, Sample, signed
+from worker.families.samplers import make_scheduler, takes_generator
+from worker.model_files import ModelFiles, adapter_file
+
+
+class UNetFamily:
+    """A Stable Diffusion pipeline step by step: bit-equal to it for an image alone."""
+
+    pipelines: ClassVar[tuple[str, ...]]
+    pipeline_type: ClassVar[Any]
+    half: ClassVar[torch.dtype] = torch.float16
+    left_out: ClassVar[dict[str, None]]
+    """Optional components that are not loaded."""
+
+    def __init__(self, pipe: Any, device: torch.device, entry: ModelEntry) -> None:
+        self.pipe = pipe
+        self.denoiser = pipe.unet
+        self.vae = pipe.vae
+        self.device = device
+        self.dtype: torch.dtype = pipe.unet.dtype
+        self.encoding: tuple[str, ...] = (str(pipe.tokenizer.model_max_length), str(pipe.text_encoder.dtype))
+        self._schedulers: dict[str, Any] = {}
+        # a distilled UNet takes the guidance as a number and needs no second entry for it
+        self._guidance_features = pipe.unet.config.time_cond_proj_dim
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+            self.vae.to(torch.float32)
+
+    @classmethod
+    def load(cls, entry: ModelEntry, catalogue: Catalogue, files: ModelFiles, dtype: torch.dtype) -> Any:
+        common: dict[str, Any] = {"dtype": dtype, "local_files_only": True, **cls.left_out}
+        if files.lone_file is not None:
+            pipe = cls.pipeline_type.from_single_file(str(files.lone_file), config=str(files.folder), **common)
+        else:
+            pipe = cls.pipeline_type.from_pretrained(str(files.folder), variant=files.variant, use_safetensors=True, **common)
+        if entry.adapter is not None:
+            adapter = entry.adapter
+            file = adapter_file(entry, catalogue, adapter.source, adapter.weight_name, adapter.revision)
+            pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True)
+            # part of what the model is: merged once, it costs nothing per step
+            pipe.fuse_lora(lora_scale=adapter.weight)
+            pipe.unload_lora_weights()
+        return pipe
+
+    def texts(self, recipe: Recipe) -> list[str]:
+        return [recipe.prompt, recipe.negative_prompt] if self._is_guided(recipe) else [recipe.prompt]
+
+    def encode(self, text: str) -> Embedding:
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def start(
+        self,
+        recipe: Recipe,
+        seed: int,
+        embeddings: Mapping[str, Embedding],
+        *,
+        dtype: torch.dtype,
+        init_image: NDArray[np.uint8] | None = None,
+    ) -> Sample:
+        prompt = embeddings[recipe.prompt]
+        generator = torch.Generator("cpu").manual_seed(seed)
+        scheduler = self._scheduler(recipe.sampler)
+        scheduler.set_timesteps(recipe.steps, device="cpu")
+        first = 0
+        if init_image is not None:
+            strength = 1.0 if recipe.strength is None else recipe.strength
+            first = min(recipe.steps - 1, recipe.steps - min(int(recipe.steps * strength), recipe.steps))
+        first *= scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        timesteps = scheduler.timesteps[first:]
+        if init_image is None:
+            factor = self.pipe.vae_scale_factor
+            shape = (1, self.denoiser.config.in_channels, recipe.height // factor, recipe.width // factor)
+            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=dtype) * scheduler.init_noise_sigma
+        else:
+            latents = self._noised(init_image, scheduler, timesteps[:1], generator, dtype)
+        negative = self._negative(recipe, embeddings) if self._is_guided(recipe) else None
+        return Sample(
+            width=recipe.width,
+            height=recipe.height,
+            latents=latents,
+            generator=generator,
+            scheduler=scheduler,
+            timesteps=timesteps,
+            times=timesteps.to(self.device, torch.float32),
+            prompt=prompt,
+            negative=negative,
+            guidance=recipe.guidance,
+            health=torch.zeros((), device=self.device),
+            conditions=self._conditions(recipe, prompt, dtype) | self._guidance_condition(recipe, dtype),
+        )
+
+    def lengths(self, sample: Sample) -> tuple[int, ...]:
+        return (sample.latents.shape[2] * sample.latents.shape[3],)
+
+    def pass_key(self, sample: Sample) -> Hashable:
+        return sample.latents.shape, sample.prompt.tokens.shape
+
+    @torch.inference_mode()
+    def predict(self, samples: Sequence[Sample]) -> list[torch.Tensor]:
+        dtype = self.denoiser.dtype
+        inputs = [sample.scheduler.scale_model_input(sample.latents, sample.timesteps[sample.step]) for sample in samples]
+        # all negatives, then all positives: the pipeline's own order for an image alone
+        guided = [place for place, sample in enumerate(samples) if sample.negative is not None]
+        order = [*guided, *range(len(samples))]
+        prompts = [_present(samples[place].negative) for place in guided] + [sample.prompt for sample in samples]
+        output = self.denoiser(
+            torch.cat([inputs[place] for place in order]).to(dtype),
+            torch.stack([samples[place].times[samples[place].step] for place in order]),
+            encoder_hidden_states=torch.stack([prompt.tokens for prompt in prompts]).to(dtype),
+            timestep_cond=_stacked(samples, order, "timestep_cond", dtype),
+            added_cond_kwargs=self._added_conditions(samples, order, prompts, dtype),
+            return_dict=False,
+        )[0]
+        negatives = dict(zip(guided, output[: len(guided), None], strict=True))
+        predictions = []
+        for place, (sample, prediction) in enumerate(zip(samples, output[len(guided) :, None], strict=True)):
+            against = negatives.get(place)
+            predictions.append(prediction if against is None else against + sample.guidance * (prediction - against))
+        return predictions
+
+    @torch.inference_mode()
+    def advance(self, sample: Sample, prediction: torch.Tensor) -> None:
+        draws = {"generator": sample.generator} if takes_generator(sample.scheduler) else {}
+        timestep = sample.timesteps[sample.step]
+        sample.latents = sample.scheduler.step(prediction, timestep, sample.latents, **draws, return_dict=False)[0]
+        sample.step += 1
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        config = self.vae.config
+        latents = latents.to(self.vae.dtype)
+        if config.latents_mean is not None and config.latents_std is not None:
+            mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
+            latents = latents * std / config.scaling_factor + mean
+        else:
+            latents = latents / config.scaling_factor
+        decoded: torch.Tensor = self.vae.decode(latents, return_dict=False)[0]
+        return decoded
+
+    def _is_guided(self, recipe: Recipe) -> bool:
+        return recipe.guidance > 1 and self._guidance_features is None
+
+    def _negative(self, recipe: Recipe, embeddings: Mapping[str, Embedding]) -> Embedding:
+        return embeddings[recipe.negative_prompt]
+
+    def _conditions(self, recipe: Recipe, prompt: Embedding, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        return {}
+
+    def _added_conditions(
+        self, samples: Sequence[Sample], order: Sequence[int], prompts: Sequence[Embedding], dtype: torch.dtype
+    ) -> dict[str, torch.Tensor] | None:
+        return None
+
+    def _guidance_condition(self, recipe: Recipe, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        if self._guidance_features is None:
+            return {}
+        scale = torch.tensor(recipe.guidance - 1).repeat(1)
+        embedded = self.pipe.get_guidance_scale_embedding(scale, embedding_dim=self._guidance_features)
+        return {"timestep_cond": embedded.to(self.device, dtype)}
+
+    def _scheduler(self, sampler: str) -> Any:
+        if sampler not in self._schedulers:
+            self._schedulers[sampler] = make_scheduler(sampler, self.pipe.scheduler.config)
+        # set_timesteps replaces what a step changes, so that a shallow copy is a scheduler of its own
+        return copy.copy(self._schedulers[sampler])
+
+    def _noised(
+        self, image: NDArray[np.uint8], scheduler: Any, timestep: torch.Tensor, generator: torch.Generator, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """The image as latents, with the noise of `timestep` on it (as the image-to-image pipelines do)."""
+        config = self.vae.config
+        encoded = self.vae.encode(signed(image).to(self.device, self.vae.dtype)).latent_dist.sample(generator).to(dtype)
+        if config.latents_mean is not None and config.latents_std is not None:
+            mean, std = (encoded.new_tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
+            encoded = (encoded - mean) * config.scaling_factor / std
+        else:
+            encoded = config.scaling_factor * encoded
+        noise = randn_tensor(encoded.shape, generator=generator, device=self.device, dtype=dtype)
+        latents: torch.Tensor = scheduler.add_noise(encoded, noise, timestep)
+        return latents
+
+
+def _present(embedding: Embedding | None) -> Embedding:
+    if embedding is None:
+        raise ValueError("a guided image without a negative embedding")
+    return embedding
+
+
+def _stacked(samples: Sequence[Sample], order: Sequence[int], name: str, dtype: torch.dtype) -> torch.Tensor | None:
+    """A condition of all entries of a pass, or None where the images have none."""
+    if name not in samples[0].conditions:
+        return None
+    return torch.cat([samples[place].conditions[name] for place in order]).to(dtype)
