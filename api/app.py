@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api import context, docs, events, health, images, jobs, keys, models, problems, queue, request_log, workers
+from api import (
+    batches,
+    context,
+    delivery,
+    docs,
+    events,
+    health,
+    images,
+    jobs,
+    keys,
+    models,
+    problems,
+    queue,
+    request_log,
+    workers,
+)
 from api.routes import register
 from imagefarm.settings import Settings
 
@@ -12,6 +27,8 @@ AREAS = (
     jobs.routes,
     events.routes,
     images.routes,
+    batches.routes,
+    delivery.routes,
     models.routes,
     queue.routes,
     workers.routes,

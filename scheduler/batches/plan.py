@@ -38,6 +38,7 @@ class Plan:
     """The table's columns in order, the first MAX_COLUMNS that occur."""
     canary_row: int = 0
     """The row up to which the canary reaches; 0: there is none."""
+    canary_jobs: int = 0
 
     def close(self) -> None:
         self.spool.close()
@@ -70,10 +71,10 @@ def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max
     plan = Plan(Spool(), columns=dict.fromkeys(table.columns or ()))
     try:
         chunk = Chunk()
-        canary_rows = canary_jobs = 0
+        canary_rows = 0
         for row in table.rows:
             if _add(plan, chunk, planner, row) and canary_rows < options.canary:
-                canary_rows, canary_jobs, plan.canary_row = canary_rows + 1, plan.accepted, row.number
+                canary_rows, plan.canary_jobs, plan.canary_row = canary_rows + 1, plan.accepted, row.number
             if plan.accepted > max_jobs:
                 refuse("rows", f"the table makes more than {max_jobs} jobs", "send it in several batches", row.number)
             if chunk.is_full:
@@ -84,7 +85,7 @@ def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max
             plan.spool.write(chunk)
         if not plan.rows:
             refuse("rows", "the table has no rows", "send at least one row under the header")
-        if plan.accepted == canary_jobs:
+        if plan.accepted == plan.canary_jobs:
             plan.canary_row = 0  # no rest to hold
     except BaseException:
         plan.close()

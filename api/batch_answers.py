@@ -1,0 +1,175 @@
+"""Batches as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from api.shapes import Answer, Time
+from imagefarm.errors import FieldError
+from imagefarm.states import BatchState, JobState, PriorityClass
+from imagefarm.store.models import Batch
+from scheduler.batches import lifecycle
+from scheduler.batches.create import error_json
+from scheduler.batches.plan import Plan
+from scheduler.batches.quote import Quote
+
+
+class BatchCounts(Answer):
+    """Rows of the table, jobs they make (accepted + rejected), and the accepted jobs by state."""
+
+    rows: int
+    jobs: int
+    accepted: int
+    rejected: int
+    held: int
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class RowError(Answer):
+    """What is wrong with a row: where, what, and how to mend it."""
+
+    row: int | None
+    field: str
+    detail: str
+    remedy: str
+
+
+class BatchUrls(Answer):
+    """Where to go on from a batch."""
+
+    self: str
+    jobs: str
+    pause: str
+    resume: str
+    cancel: str
+    retry_failed: str
+    approve: str
+    manifest_csv: str
+    manifest_jsonl: str
+    errors_csv: str
+    archive: str
+
+
+class QuoteAnswer(Answer):
+    """What a dry run says: pictures, predicted GPU-seconds, seconds to the last picture, the first expanded prompts."""
+
+    pictures: int
+    gpu_seconds: float
+    gpu_seconds_ahead: float = Field(description="Predicted for what waits already")
+    expected_finish_s: float | None = Field(description="Seconds from now; null when no live worker serves the models")
+    workers: int = Field(description="Live workers that serve a model of the batch")
+    models: list[str]
+    prompts: list[str]
+
+
+class BatchAnswer(Answer):
+    """A batch as it is now. A dry run has no id, state and URLs, but a quote."""
+
+    id: str | None
+    name: str
+    state: BatchState | None
+    priority: PriorityClass
+    canary: int
+    counts: BatchCounts
+    errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
+    quote: QuoteAnswer | None
+    created_at: Time | None
+    finished_at: Time | None
+    urls: BatchUrls | None
+
+
+class BatchList(Answer):
+    """A page of batches, newest first. `next_cursor` is null on the last page."""
+
+    items: list[BatchAnswer]
+    next_cursor: str | None
+
+
+def batch_answers(session: Session, batches: Sequence[Batch], base: str) -> list[BatchAnswer]:
+    """Batches of the store as JSON, with the numbers of their jobs."""
+    numbers = lifecycle.counts(session, list(batches))
+    return [_answer(batch, numbers[batch.id], base) for batch in batches]
+
+
+def new_batch_answer(batch: Batch, plan: Plan, base: str) -> BatchAnswer:
+    """A batch that becomes real in this transaction, as it will be when its jobs have been let go."""
+    numbers = {"rows": plan.rows, "jobs": plan.accepted + plan.rejected, "accepted": plan.accepted, "rejected": plan.rejected}
+    numbers |= {str(state): 0 for state in JobState}
+    numbers["queued"] = plan.canary_jobs if plan.canary_row else plan.accepted
+    numbers["held"] = plan.accepted - numbers["queued"]
+    return _answer(batch, numbers, base)
+
+
+def dry_run_answer(plan: Plan, quote: Quote, *, name: str, priority: PriorityClass, canary: int) -> BatchAnswer:
+    """What a batch would be."""
+    return BatchAnswer(
+        id=None,
+        name=name,
+        state=None,
+        priority=priority,
+        canary=canary,
+        counts=BatchCounts(
+            rows=plan.rows,
+            jobs=plan.accepted + plan.rejected,
+            accepted=plan.accepted,
+            rejected=plan.rejected,
+            **{str(state): 0 for state in JobState},
+        ),
+        errors=row_errors(plan.errors),
+        quote=QuoteAnswer(
+            pictures=quote.pictures,
+            gpu_seconds=round(quote.gpu_s, 3),
+            gpu_seconds_ahead=round(quote.ahead_s, 3),
+            expected_finish_s=None if quote.finish_s is None else round(quote.finish_s, 1),
+            workers=quote.workers,
+            models=sorted(plan.models),
+            prompts=plan.prompts,
+        ),
+        created_at=None,
+        finished_at=None,
+        urls=None,
+    )
+
+
+def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
+    """Errors of rows as JSON."""
+    return [RowError.model_validate(error_json(error)) for error in errors]
+
+
+def _answer(batch: Batch, numbers: dict[str, int], base: str) -> BatchAnswer:
+    url = f"{base}/api/v1/batches/{batch.id}"
+    state = BatchState(batch.state)
+    if state is BatchState.QUEUED and any(numbers[name] for name in lifecycle.STARTED):
+        state = BatchState.RUNNING  # the sweep will write it down
+    return BatchAnswer(
+        id=batch.id,
+        name=batch.name,
+        state=state,
+        priority=PriorityClass(batch.options.get("priority", PriorityClass.BULK)),
+        canary=batch.options.get("canary", 0),
+        counts=BatchCounts(**numbers),
+        errors=[RowError.model_validate(error) for error in batch.errors],
+        quote=None,
+        created_at=batch.created_at,
+        finished_at=batch.finished_at,
+        urls=BatchUrls(
+            self=url,
+            jobs=f"{base}/api/v1/jobs?batch={batch.id}",
+            pause=f"{url}/pause",
+            resume=f"{url}/resume",
+            cancel=f"{url}/cancel",
+            retry_failed=f"{url}/retry-failed",
+            approve=f"{url}/approve",
+            manifest_csv=f"{url}/manifest.csv",
+            manifest_jsonl=f"{url}/manifest.jsonl",
+            errors_csv=f"{url}/errors.csv",
+            archive=f"{url}/archive.zip",
+        ),
+    )

@@ -1,0 +1,207 @@
+"""Batches: submit a table, list, get, pause, resume, cancel, approve, retry what failed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from flask import Response
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.batch_answers import BatchAnswer, BatchList, batch_answers, dry_run_answer, new_batch_answer
+from api.cursor import make_cursor, read_cursor
+from api.idempotency_key import IdempotencyKey, read_key, replay
+from api.job_answers import base_url
+from api.jobs import next_link
+from api.routes import IDEMPOTENCY_KEY, Caller, Farm, Reply, Routes, Scope
+from api.shapes import Query
+from api.tables import TAKES, BatchParameters, Submission, read_submission
+from imagefarm.errors import NotFound
+from imagefarm.ids import is_id
+from imagefarm.states import BatchState
+from imagefarm.store.models import Batch, Job
+from scheduler.admission import learnt_costs
+from scheduler.batches import lifecycle
+from scheduler.batches.create import create_batch
+from scheduler.batches.plan import Plan, Submitter, plan_table
+from scheduler.batches.quote import make_quote
+from scheduler.limits import tenant_limits
+
+routes = Routes(tag="batches")
+
+
+class BatchQuery(Query):
+    """Filters of the list of batches."""
+
+    state: list[BatchState] = Field(default_factory=list, description="Any of these; may be repeated")
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+
+
+@routes.post(
+    "/api/v1/batches",
+    scope=Scope.SUBMIT,
+    answer=BatchAnswer,
+    status=202,
+    also=(200,),
+    errors=(409, 429),
+    headers=(IDEMPOTENCY_KEY,),
+    takes=TAKES,
+    max_body=lambda settings: settings.max_table_bytes,
+)
+def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | Response:
+    """Submit a table.
+
+    A CSV table with a header, or one JSON object a line; or a form with the table as `file`; or, for few rows, one JSON
+    object `{"name", "template", "defaults", "variants", "rows"}`. The template makes a row's prompt: `{{ column }}`, filters
+    such as `|lower` and `|default('')`, `{% if column %}`. Columns called like fields of a recipe (`model`, `width`, `seed`
+    ...) win over the defaults. The answer is 202 once every job is stored for good; a bad row refuses the whole table, unless
+    `on_error=skip`. `dry_run=true` stores nothing and answers 200 with the report, the cost and the first prompts.
+    """
+    base = base_url()
+    with read_submission(query, farm.settings) as submission:
+        key = read_key(submission.sha256)
+        options = submission.options
+        if options.dry_run:
+            return Reply(_quote(farm, caller, submission), 200)
+        with farm.store.write() as session:
+            stored = key.take(session, caller.tenant_id)
+        if stored is not None:
+            return replay(stored)
+        answers: list[BatchAnswer] = []
+        try:
+            plan = _plan(farm, caller, submission)
+            try:
+
+                def keep_answer(session: Session, batch: Batch) -> None:
+                    answers.append(new_batch_answer(batch, plan, base))
+                    key.keep(session, caller.tenant_id, 202, answers[-1].model_dump_json())
+
+                create_batch(farm.store, plan, options, farm.settings, tenant_id=caller.tenant_id, also=keep_answer)
+            finally:
+                plan.close()
+        except BaseException:
+            _free(farm, caller, key)
+            raise
+    for model in sorted(plan.models):
+        farm.nudger.nudge(model)
+    answer = answers[-1]
+    return Reply(answer, 202, {"Location": answer.urls.self} if answer.urls else {})
+
+
+def _plan(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = True) -> Plan:
+    with farm.store.read() as session:
+        submitter = Submitter(
+            catalogue=farm.catalogue,
+            tenant_id=caller.tenant_id,
+            limits=tenant_limits(session, caller.tenant_id),
+            costs=learnt_costs(session),
+        )
+    most = farm.settings.max_queued_per_tenant
+    return plan_table(submission.table, submission.options, submitter, max_jobs=most, keep=keep)
+
+
+def _quote(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:
+    plan = _plan(farm, caller, submission, keep=False)
+    plan.close()
+    options = submission.options
+    with farm.store.read() as session:
+        quote = make_quote(session, plan, farm.catalogue)
+    return dry_run_answer(plan, quote, name=options.name, priority=options.priority, canary=options.canary)
+
+
+def _free(farm: Farm, caller: Caller, key: IdempotencyKey) -> None:
+    with farm.store.write() as session:
+        key.give_back(session, caller.tenant_id)
+
+
+@routes.get("/api/v1/batches", scope=Scope.READ, answer=BatchList)
+def list_batches(farm: Farm, caller: Caller, query: BatchQuery) -> Reply:
+    """List batches, newest first."""
+    states = tuple(dict.fromkeys(query.state))
+    wanted = f"batches {caller.tenant_filter} {states}"
+    before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="batch"))
+    where: list[Any] = []
+    if caller.tenant_filter is not None:
+        where.append(Batch.tenant_id == caller.tenant_filter)
+    if states:
+        where.append(Batch.state.in_(states))
+    if before is not None:
+        where.append(Batch.id < before)
+    with farm.store.read() as session:
+        found = session.scalars(select(Batch).where(*where).order_by(Batch.id.desc()).limit(query.limit + 1)).all()
+        items = batch_answers(session, found[: query.limit], base_url())
+    cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
+    return Reply(BatchList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.get("/api/v1/batches/{batch_id}", scope=Scope.READ, answer=BatchAnswer)
+def get_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+    """Get a batch."""
+    with farm.store.read() as session:
+        return batch_answers(session, [visible_batch(session, caller, batch_id)], base_url())[0]
+
+
+@routes.post("/api/v1/batches/{batch_id}/pause", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
+def pause_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+    """Pause a batch.
+
+    What waits is held; what runs finishes.
+    """
+    lifecycle.pause(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    return get_batch(farm, caller, batch_id)
+
+
+@routes.post("/api/v1/batches/{batch_id}/resume", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
+def resume_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+    """Let a paused batch go on."""
+    lifecycle.resume(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    return _nudged(farm, caller, batch_id)
+
+
+@routes.post("/api/v1/batches/{batch_id}/cancel", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
+def cancel_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+    """Cancel what of a batch has not ended."""
+    lifecycle.cancel(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    return get_batch(farm, caller, batch_id)
+
+
+@routes.post("/api/v1/batches/{batch_id}/retry-failed", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
+def retry_failed_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+    """Run the failed jobs of a batch again."""
+    lifecycle.retry_failed(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    return _nudged(farm, caller, batch_id)
+
+
+@routes.post("/api/v1/batches/{batch_id}/approve", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
+def approve_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+    """Approve the canary of a batch.
+
+    The rest of the batch is queued.
+    """
+    lifecycle.approve(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    return _nudged(farm, caller, batch_id)
+
+
+def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
+    """The batch, if the caller may know of it. Raises NotFound."""
+    batch = session.get(Batch, batch_id)
+    if batch is None or not caller.sees(batch.tenant_id):
+        raise NotFound(f"no batch {batch_id[:60]!r}")
+    return batch
+
+
+def _tenant(farm: Farm, caller: Caller, batch_id: str) -> str:
+    with farm.store.read() as session:
+        return visible_batch(session, caller, batch_id).tenant_id
+
+
+def _nudged(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+    with farm.store.read() as session:
+        first = select(Job.model).where(Job.batch_id == batch_id, Job.state == "queued").distinct().limit(20)
+        models = session.scalars(first).all()
+    for model in models:
+        farm.nudger.nudge(model)
+    return get_batch(farm, caller, batch_id)

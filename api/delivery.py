@@ -1,0 +1,69 @@
+"""What a batch made, to take away: manifest, archive, and the bad rows to mend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from flask import Response
+
+from api.batches import visible_batch
+from api.routes import Caller, Farm, Routes, Scope
+from scheduler.batches.archive import stream_zip
+from scheduler.batches.manifest import entries, errors_csv, manifest_csv, manifest_jsonl
+
+routes = Routes(tag="batches")
+
+CSV = "text/csv"
+JSON_LINES = "application/x-ndjson"
+ZIP = "application/zip"
+
+
+@routes.get("/api/v1/batches/{batch_id}/manifest.csv", scope=Scope.READ, media=CSV)
+def batch_manifest_csv(farm: Farm, caller: Caller, batch_id: str) -> Response:
+    """Get a batch's manifest as CSV.
+
+    A line for each picture: row, sku, name, file, seed, sha256, state, reason, job, custom_id. A cell that a spreadsheet
+    would run begins with an apostrophe.
+    """
+    name = _name(farm, caller, batch_id)
+    return _stream(manifest_csv(entries(farm.store, batch_id)), CSV, f"{name}-manifest.csv")
+
+
+@routes.get("/api/v1/batches/{batch_id}/manifest.jsonl", scope=Scope.READ, media=JSON_LINES)
+def batch_manifest_jsonl(farm: Farm, caller: Caller, batch_id: str) -> Response:
+    """Get a batch's manifest as JSON Lines."""
+    name = _name(farm, caller, batch_id)
+    return _stream(manifest_jsonl(entries(farm.store, batch_id)), JSON_LINES, f"{name}-manifest.jsonl")
+
+
+@routes.get("/api/v1/batches/{batch_id}/errors.csv", scope=Scope.READ, media=CSV)
+def batch_errors_csv(farm: Farm, caller: Caller, batch_id: str) -> Response:
+    """Get the rows that failed.
+
+    Rows that were refused or whose jobs failed, as they came, with the reason: mend them and send the table again.
+    """
+    name = _name(farm, caller, batch_id)
+    return _stream(errors_csv(farm.store, batch_id), CSV, f"{name}-errors.csv")
+
+
+@routes.get("/api/v1/batches/{batch_id}/archive.zip", scope=Scope.READ, media=ZIP)
+def batch_archive(farm: Farm, caller: Caller, batch_id: str) -> Response:
+    """Get a batch's pictures as a ZIP file.
+
+    It is made while it is sent, and holds what has succeeded so far, with a manifest of just that.
+    """
+    name = _name(farm, caller, batch_id)
+    return _stream(stream_zip(entries(farm.store, batch_id), farm.outputs), ZIP, f"{name}.zip")
+
+
+def _name(farm: Farm, caller: Caller, batch_id: str) -> str:
+    """A file name for the batch, in ASCII as headers need it. Raises NotFound for a batch that the caller may not see."""
+    with farm.store.read() as session:
+        batch = visible_batch(session, caller, batch_id)
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", batch.name).strip("-")[:60] or batch.id
+
+
+def _stream(pieces: Iterable[str] | Iterable[bytes], media: str, file_name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{file_name}"', "X-Accel-Buffering": "no"}
+    return Response(pieces, content_type=f"{media}; charset=utf-8" if media != ZIP else ZIP, headers=headers)
