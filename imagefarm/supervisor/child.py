@@ -7,7 +7,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +37,8 @@ class Child:
         self.service = service
         self.name = service.name
         self.starts = 0
-        self.last_words: deque[str] = deque(maxlen=5)
+        self.last_words = ""
+        """The last line it wrote."""
         self._environment = dict(environment)
         self._watchdog = watchdog
         self._say = say
@@ -143,7 +143,7 @@ class Child:
                 line = raw.decode(errors="replace").rstrip()
                 self._log.write(line)
                 if line:
-                    self.last_words.append(line)
+                    self.last_words = line.strip()
                 warning = as_warning(line)
                 if warning is not None:
                     self._say(f"{self.name}: {warning}")

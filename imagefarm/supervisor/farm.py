@@ -154,7 +154,9 @@ class EmbeddedFarm:
                 raise SetupError("stopped before it was ready")
             for child in self._children:
                 if child.starts > GIVE_UP_STARTS:
-                    raise SetupError(f"{child.name} does not come up: {' | '.join(child.last_words) or 'it said nothing'}")
+                    raise SetupError(
+                        f"{child.name} does not come up: {child.last_words or 'it said nothing'} (logs in {self._logs})"
+                    )
             if time.monotonic() - told > STILL_WAITING_S:
                 told = time.monotonic()
                 self._say(f"still waiting for {', '.join(waiting)} after {told - began:.0f} s (logs in {self._logs})")

@@ -45,5 +45,6 @@ def as_warning(line: str) -> str | None:
     facts = [
         f"{key}={value}" for key, value in entry.items() if key not in {"event", "level", "timestamp", "service", "exception"}
     ]
-    text = " ".join([str(entry.get("event", "")), *facts])
+    trace = str(entry.get("exception", "")).strip().splitlines()[-1:]  # the last line says what, the rest where
+    text = " ".join([str(entry.get("event", "")), *facts, *trace])
     return " ".join(text.split())[:LONGEST_LINE]

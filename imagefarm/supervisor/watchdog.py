@@ -26,6 +26,10 @@ class Watchdog:
         command = [sys.executable, "-I", "-S", __file__]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def add(self, group: int) -> None:
         """Guard a process group."""
         with self._lock:
