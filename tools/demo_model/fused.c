@@ -107,13 +107,16 @@ void heads_backward(const float *grad, const float *qkv, const float *weight, co
     }
 }
 
+// 1 / (1 + exp(-a)). Fast division by an infinite exponential would be NaN, so the exponent is limited.
+static inline float sigmoid(float a) { return 1.f / (1.f + expf(fminf(-a, 80.f))); }
+
 // x: (rows, 2 * width), a before b; out: (rows, width).
 void gate_forward(const float *x, float *out, long rows, int width) {
 #pragma omp parallel for
     for (long m = 0; m < rows; m++) {
         const float *a = x + m * 2 * width, *b = a + width;
         float *y = out + m * width;
-        for (int i = 0; i < width; i++) y[i] = a[i] / (1.f + expf(-a[i])) * b[i];
+        for (int i = 0; i < width; i++) y[i] = a[i] * sigmoid(a[i]) * b[i];
     }
 }
 
@@ -124,7 +127,7 @@ void gate_backward(const float *grad, const float *x, float *dx, long rows, int 
         const float *a = x + m * 2 * width, *b = a + width, *g = grad + m * width;
         float *da = dx + m * 2 * width, *db = da + width;
         for (int i = 0; i < width; i++) {
-            float s = 1.f / (1.f + expf(-a[i]));
+            float s = sigmoid(a[i]);
             da[i] = g[i] * b[i] * s * (1.f + a[i] * (1.f - s));
             db[i] = g[i] * a[i] * s;
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 STAGES = ("pictures", "text", "vae", "latents", "transformer", "export")
@@ -24,16 +25,29 @@ ALLOCATOR = {
 }
 
 
-def train(work: Path, out: Path, processes: int, share: float = 1.0, first: str = STAGES[0]) -> None:
-    """Run the stages from `first` on with `share` of their usual time, in `work`, and write the model to `out`."""
+@dataclass(frozen=True)
+class Plan:
+    """What to train: stages from `first` on, each for `share` of its usual time, in so many `processes`.
+
+    `start` is a transformer's folder to continue from, or None to begin afresh.
+    """
+
+    processes: int
+    share: float = 1.0
+    first: str = STAGES[0]
+    start: Path | None = None
+
+
+def train(work: Path, out: Path, plan: Plan) -> None:
+    """Carry out `plan` in the folder `work` and write the model to `out`."""
     from tools.demo_model import export, pictures, text_encoder, transformer, vae
 
     work.mkdir(parents=True, exist_ok=True)
-    seconds = {stage: 60 * minutes * share for stage, minutes in MINUTES.items()}
-    for stage in STAGES[STAGES.index(first) :]:
+    seconds = {stage: 60 * minutes * plan.share for stage, minutes in MINUTES.items()}
+    for stage in STAGES[STAGES.index(plan.first) :]:
         if stage == "pictures":
-            counts = {edge: max(1000, round(count * min(1.0, share))) for edge, count in pictures.COUNTS.items()}
-            pictures.render_pictures(work, counts, processes)
+            counts = {edge: max(1000, round(count * min(1.0, plan.share))) for edge, count in pictures.COUNTS.items()}
+            pictures.render_pictures(work, counts, plan.processes)
         elif stage == "text":
             text_encoder.train_text_encoder(work, seconds["text"])
         elif stage == "vae":
@@ -41,7 +55,7 @@ def train(work: Path, out: Path, processes: int, share: float = 1.0, first: str 
         elif stage == "latents":
             vae.write_latents(work)
         elif stage == "transformer":
-            transformer.train_transformer(work, seconds["transformer"], processes)
+            transformer.train_transformer(work, seconds["transformer"], plan.processes, plan.start)
         else:
             print(f"{out}: {export.export_model(work, out) / 1e6:.1f} MB")
 
@@ -54,11 +68,12 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--share", type=float, default=1.0, help="part of the usual time; 0.01 is a trial of the chain")
     parser.add_argument("--from", dest="first", choices=STAGES, default=STAGES[0], help="stage to start with")
+    parser.add_argument("--start", type=Path, help="a transformer's folder to continue from")
     options = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
         command = [sys.executable, "-m", "tools.demo_model.train", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, **ALLOCATOR})
-    train(options.work, options.out, options.processes, options.share, options.first)
+    train(options.work, options.out, Plan(options.processes, options.share, options.first, options.start))
 
 
 if __name__ == "__main__":

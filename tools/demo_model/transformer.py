@@ -35,6 +35,8 @@ SHIFT = 3.0  # the scheduler's; training draws noise levels from the same curve
 BATCHES: dict[int, int] = {64: 32, 128: 12}  # edge: pictures a step over all processes; about the same time a step
 CAPTIONS: dict[int, float] = {1: 0.88, 2: 0.07, 3: 0.03, 4: 0.02}  # padded length in MULTIPLEs: how often
 SEED = 5
+SKIPS = 20  # steps that may be left out because their gradient is not finite
+FIRST = 0.15  # part of a fresh transformer's time that sees the small pictures alone
 EMPTY = 0.05  # part of the samples with an empty prompt, for guidance
 
 
@@ -130,19 +132,24 @@ def noise_levels(count: int) -> Tensor:
     return SHIFT * even / (1 + (SHIFT - 1) * even)
 
 
-def train_transformer(folder: Path, seconds: float, processes: int) -> None:
-    """Train for `seconds` in so many processes on the latents in `folder`; the weights go there too."""
-    run_team(_train, processes, folder, seconds)
+def train_transformer(folder: Path, seconds: float, processes: int, start: Path | None = None) -> None:
+    """Train for `seconds` in so many processes on the latents in `folder`; the weights go there too.
+
+    `start` is a transformer's folder to continue from, made for the same text encoder and VAE.
+    """
+    run_team(_train, processes, folder, seconds, start)
 
 
-def _train(team: Team, folder: Path, seconds: float, first: float = 0.15) -> None:
+def _train(team: Team, folder: Path, seconds: float, start: Path | None) -> None:
     """One process's part. Averaged weights are saved now and then and at the end.
 
-    The first part of the time, `first`, sees the small pictures alone: what the words mean is learnt three times
-    faster there. Afterwards both sizes take turns.
+    A fresh transformer first sees the small pictures alone, for FIRST of the time: what the words mean is learnt three
+    times faster there. Afterwards two of three steps are for the large ones, which take longer to learn.
     """
     torch.manual_seed(SEED)
     model, readouts = make_transformer(), Readouts(WIDTH, 4 * CHANNELS)
+    if start:
+        model.load_state_dict(ZImageTransformer2DModel.from_pretrained(start).float().state_dict())
     torch.manual_seed(SEED + 1 + team.rank)  # alike weights, but samples of one's own
     rng = np.random.default_rng(SEED + team.rank)
     writer = CaptionWriter(folder, SEED + team.rank)
@@ -157,12 +164,13 @@ def _train(team: Team, folder: Path, seconds: float, first: float = 0.15) -> Non
     rotations: dict[tuple[int, int], Tensor] = {}
     progress, steps = Progress("transformer", seconds), 0
     saved = done = 0.0
+    skipped = 0
     trained = [*current, *readouts.parameters()]
     while done < 1:
         factor = min(1.0, (steps + 1) / 60) * max(0.01, min(1.0, 1.25 * (1 - done)))
         muon.param_groups[0]["lr"] = 0.02 * factor
         adam.param_groups[0]["lr"] = 2e-3 * factor
-        edge = 128 if done > first and steps % 2 else 64
+        edge = 128 if (start or done > FIRST) and steps % 3 else 64
         data = sets[edge]
         picks = torch.from_numpy(rng.integers(len(data.scenes), size=BATCHES[edge] // team.size))
         captions, empty = writer.write([data.scenes[k] for k in picks.tolist()])
@@ -184,10 +192,14 @@ def _train(team: Team, folder: Path, seconds: float, first: float = 0.15) -> Non
         adam.zero_grad(set_to_none=True)
         loss.backward()
         done = team.average(trained, progress.done())
-        nn.utils.clip_grad_norm_(current, 1.0)
+        steps += 1
+        if not nn.utils.clip_grad_norm_(current, 1.0).isfinite():
+            skipped += 1
+            if skipped > SKIPS:
+                raise FloatingPointError(f"the gradient is not finite for the {skipped}th time, at step {steps}")
+            continue
         muon.step()
         adam.step()
-        steps += 1
         decay = min(0.998, (steps + 1) / (steps + 20))
         with torch.no_grad():
             torch._foreach_lerp_(averaged, current, 1 - decay)
