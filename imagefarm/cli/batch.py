@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,8 @@ from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json
 from imagefarm.cli.progress import progress_bar
 from imagefarm.cli.submit import sides
-from imagefarm.client import Batch, Client, Job
-from imagefarm.states import JobState
+from imagefarm.client import Batch, Client
+from imagefarm.client.answers import Quote
 
 
 def register(app: typer.Typer) -> None:
@@ -23,64 +24,88 @@ def register(app: typer.Typer) -> None:
 def batch(
     table: Annotated[Path, typer.Argument(help="The table: .csv or .jsonl.", exists=True, dir_okay=False, readable=True)],
     *,
-    template: Annotated[str | None, typer.Option(help="Prompt with {{ column }}; the default is a column `prompt`.")] = None,
+    template: Annotated[str | None, typer.Option(help="Prompt with {{ column }}; the default is the column `prompt`.")] = None,
+    variants: Annotated[list[str] | None, typer.Option(help="NAME=A|B|C multiplies every row; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.")] = None,
     size: Annotated[str | None, typer.Option(help="Width and height in pixels, such as 512x512.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    seed: Annotated[str | None, typer.Option(help="One seed for all; the default is a seed from each SKU.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the batch; the default is the file's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write the pictures to.")] = None,
+    name_pattern: Annotated[str | None, typer.Option(help="File names, such as {sku}-{view}-{n}.")] = None,
+    canary: Annotated[int | None, typer.Option(help="Render so many rows and hold the rest until approved.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option(help="Render the good rows of a table that has bad ones.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Render nothing; say what it would make and take.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Submit a table, one job a row, wait for it, and fetch the pictures into --out. Ctrl-C leaves it to go on."""
+    """Submit a table, wait for it, and fetch the pictures into --out. Ctrl-C leaves it to go on."""
     width, height = sides(size)
     with connect(url, key) as farm:
-        made = farm.batch(table, template=template, model=model, width=width, height=height, steps=steps, name=name or table.stem)
-        _tell_errors(made)
+        made = farm.batch(
+            table,
+            template=template,
+            variants=_variants(variants),
+            model=model,
+            width=width,
+            height=height,
+            steps=steps,
+            seed=seed,
+            name=name or table.stem,
+            name_pattern=name_pattern,
+            canary=canary,
+            on_error="skip" if skip_bad_rows else None,
+            dry_run=dry_run or None,
+        )
+        for error in made.errors:
+            note(f"  row {error.row}, {error.field}: {error.detail}" + (f"; {error.remedy}" if error.remedy else ""))
+        files: Sequence[Path] = []
         if wait and made.id is not None:
             try:
                 made = wait_for_batch(farm, made)
             except KeyboardInterrupt:
-                note(f"imagefarm: {made.id} goes on")
+                note(f"imagefarm: {made.id} goes on; `imagefarm jobs --batch {made.id}` shows it")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
-        files = fetch(farm, made, out) if out is not None and wait else []
+            files = farm.download_batch(made, out) if out is not None else []
     if as_json:
-        print_json(made.model_dump(mode="json") | ({"files": [str(file) for file in files]} if out else {}))
+        print_json(made.model_dump(mode="json") | ({"files": [str(file) for file in files]} if files else {}))
+    elif made.quote is not None:
+        _print_quote(made.quote)
     else:
-        counts = made.counts
-        print(
-            f"{made.id} {made.state}: {counts.succeeded} succeeded, {counts.failed} failed, {counts.cancelled} cancelled, "
-            f"{counts.rejected} rows rejected" + (f"; {len(files)} pictures in {out}" if out else "")
-        )
+        _print(made, out if files else None)
     if made.counts.failed or made.counts.cancelled or made.counts.rejected:
         raise typer.Exit(ExitCode.JOB_FAILED)
 
 
 def wait_for_batch(farm: Client, batch: Batch) -> Batch:
-    """Wait for a batch behind a progress bar."""
+    """Wait behind a progress bar until a batch has ended, or only what waits for approval is left of it."""
     with progress_bar("pictures", batch.counts.jobs) as advance:
-        return farm.wait_batch(batch, on_progress=lambda seen: advance(seen.counts.ended, seen.counts.jobs))
+        return farm.wait_batch(batch, on_progress=lambda seen: advance(seen.counts.ended, seen.counts.accepted))
 
 
-def fetch(farm: Client, batch: Batch, folder: Path) -> list[Path]:
-    """Write the pictures of a batch's succeeded jobs into `folder`, named by what the row calls itself."""
-    files: list[Path] = []
-    for job in farm.list(batch=batch.id, state=str(JobState.SUCCEEDED)):
-        files += farm.download(job, folder, name=file_stem(job))
-    return files
+def _variants(given: list[str] | None) -> dict[str, list[str]] | None:
+    variants = {}
+    for pair in given or []:
+        name, equals, values = pair.partition("=")
+        if not equals or not name or not values:
+            raise typer.BadParameter(f"{pair!r} is not NAME=A|B|C", param_hint="--variants")
+        variants[name] = values.split("|")
+    return variants or None
 
 
-def file_stem(job: Job) -> str:
-    """The job's own name for its files, as far as it is a plain file name: name, custom_id, SKU, or the job's id."""
-    for wanted in (job.model_dump().get("name"), job.custom_id, job.labels.get("sku")):
-        if isinstance(wanted, str) and wanted.strip(". ") and not set(wanted) & set('/\\\0:*?"<>|'):
-            return wanted
-    return job.id
+def _print_quote(quote: Quote) -> None:
+    finish = (
+        "no worker serves the models now" if quote.expected_finish_s is None else f"done in about {quote.expected_finish_s:.0f} s"
+    )
+    print(f"{quote.pictures} pictures, {quote.gpu_seconds:.1f} GPU-seconds, {finish}; the first prompts:")
+    for prompt in quote.prompts:
+        print(f"  {prompt}")
 
 
-def _tell_errors(batch: Batch) -> None:
-    for error in batch.errors:
-        where = f"row {error.get('row')}, {error.get('field')}" if error.get("row") is not None else str(error.get("field"))
-        note(f"  {where}: {error.get('detail')}" + (f"; {error['remedy']}" if error.get("remedy") else ""))
+def _print(batch: Batch, folder: Path | None) -> None:
+    counts = batch.counts
+    numbers = {name: getattr(counts, name) for name in ("succeeded", "failed", "cancelled", "held", "queued", "running")}
+    told = ", ".join(f"{number} {name}" for name, number in numbers.items() if number) or "nothing to do"
+    print(f"{batch.id} {batch.state}: {told}" + (f"; pictures and manifest.csv are in {folder}" if folder else ""))

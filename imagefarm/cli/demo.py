@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import re
 import shutil
 import signal
 import time
@@ -13,17 +11,16 @@ from typing import Annotated
 
 import typer
 
+from imagefarm.cli.batch import wait_for_batch
 from imagefarm.cli.contact_sheet import write_contact_sheet
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import note, print_table
-from imagefarm.cli.progress import progress_bar
 from imagefarm.client import Client, Job
-from imagefarm.errors import SetupError
 from imagefarm.settings import PROJECT_ROOT, Settings, load_settings
 from imagefarm.states import JobState
 
 TEMPLATE = "{{ product }}, {{ background }}"
-FIRST_SEED = 7
+SEED = 7
 """The same table gives the same pictures, on every run."""
 
 
@@ -91,32 +88,10 @@ def demo_settings(data: Path) -> Settings:
 
 
 def render_table(client: Client, table: Path, out: Path) -> list[Job]:
-    """Submit the table, wait behind a progress bar, write `out/SKU.png`; return the jobs in the table's order."""
-    rows = read_rows(table)
-    jobs = {}
-    for row in rows:
-        prompt = fill(TEMPLATE, row)
-        jobs[row["sku"]] = client.submit(prompt, model="demo", seed=FIRST_SEED, labels={"sku": row["sku"]}, priority="bulk")
-    with progress_bar("rendering", len(jobs)) as advance:
-        for done, (sku, job) in enumerate(jobs.items(), start=1):
-            jobs[sku] = client.wait(job)
-            client.download(jobs[sku], out, name=sku)
-            advance(done, len(jobs), sku)
-    return list(jobs.values())
-
-
-def read_rows(table: Path) -> list[dict[str, str]]:
-    """The rows of a CSV table. Raises SetupError if it cannot be read."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SetupError(f"cannot read {table}: {error}") from None
-
-
-def fill(template: str, row: dict[str, str]) -> str:
-    """The template with each `{{ column }}` replaced by the row's value."""
-    return re.sub(r"{{\s*(\w+)\s*}}", lambda found: row[found[1]], template)
+    """Submit the table as a batch, wait behind a progress bar, write `out/SKU.png`; return the jobs in the table's order."""
+    batch = wait_for_batch(client, client.batch(table, template=TEMPLATE, model="demo", seed=SEED, name="demo"))
+    client.download_batch(batch, out)
+    return list(client.list(batch=batch.id))[::-1]
 
 
 def print_audit(client: Client, jobs: list[Job]) -> None:

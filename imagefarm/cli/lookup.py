@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,12 @@ import typer
 from imagefarm.cli.connection import Key, Url, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json, print_table
-from imagefarm.picture.metadata import read_metadata
+
+PROOF = {
+    "file": "unchanged: the file's SHA-256 is on record",
+    "pixels": "the pixels are on record; the file around them is another",
+    "metadata": "CHANGED: only what the file says of itself leads here",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -24,28 +28,25 @@ def lookup(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Find the job that made a picture, from what its file says, and check it against the farm's record."""
-    data = file.read_bytes()
-    says = read_metadata(data)
-    record = says.get("imagefarm")
-    if record is None:
-        note(f"imagefarm: {file} carries no record of a farm")
-        raise typer.Exit(ExitCode.NOT_THERE)
+    """Find the job that made a picture from its file alone; exit code 11 if it is not of this farm."""
     with connect(url, key) as farm:
-        job = farm.get(str(record.get("job", "")))
-    sha256 = hashlib.sha256(data).hexdigest()
-    same = [image for image in job.images if image.sha256 == sha256]
+        found = farm.lookup(file)
+        job = farm.get(found.items[0].job_id) if found.items else None
     if as_json:
-        print_json({"job": job.model_dump(mode="json"), "sha256": sha256, "unchanged": bool(same), "file": says})
-        return
-    proof = "unchanged: its SHA-256 is on record" if same else "CHANGED since it was made: its SHA-256 is not on record"
-    rows = [
-        ("file", proof),
-        ("job", job.id),
-        ("prompt", job.recipe.get("prompt")),
-        ("model", job.recipe.get("model")),
-        ("seed", record.get("seed")),
-        ("labels", ", ".join(f"{name}={value}" for name, value in job.labels.items())),
-        ("made", job.finished_at),
-    ]
-    print_table(("", ""), rows)
+        print_json(found.model_dump(mode="json") | {"job": job.model_dump(mode="json") if job else None})
+    elif job is not None:
+        image = found.items[0]
+        rows = [
+            ("file", PROOF.get(found.found_by or "", "")),
+            ("job", job.id),
+            ("image", image.id),
+            ("prompt", job.recipe.get("prompt")),
+            ("model", job.recipe.get("model")),
+            ("seed", image.seed),
+            ("labels", ", ".join(f"{name}={value}" for name, value in job.labels.items())),
+            ("made", job.finished_at),
+        ]
+        print_table(("", ""), rows)
+    if job is None:
+        note(f"imagefarm: {file} was not made by this farm")
+        raise typer.Exit(ExitCode.NOT_THERE)

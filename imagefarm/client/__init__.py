@@ -1,6 +1,6 @@
 """The Python client: `from imagefarm import Client`."""
 
-from imagefarm.client.answers import Batch, Image, Job, JobList, Model, Queue, Worker
+from imagefarm.client.answers import Batch, Finding, Image, Job, JobList, Model, Queue, Worker
 from imagefarm.client.client import Client
 from imagefarm.client.errors import (
     ClientError,
@@ -19,6 +19,7 @@ __all__ = [
     "ClientError",
     "FarmBusy",
     "FarmUnreachable",
+    "Finding",
     "Image",
     "Job",
     "JobFailed",

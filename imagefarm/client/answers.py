@@ -31,6 +31,12 @@ class Image(Answer):
     """Milliseconds from claim to stored."""
 
 
+class FoundImage(Image):
+    """A picture with the id of its job."""
+
+    job_id: str
+
+
 class Progress(Answer):
     """How far a running job is, in denoising steps."""
 
@@ -101,20 +107,47 @@ class Counts(Answer):
         return self.succeeded + self.failed + self.cancelled
 
 
+class RowError(Answer):
+    """What is wrong with a row of a table, and how to mend it."""
+
+    row: int | None = None
+    field: str = ""
+    detail: str = ""
+    remedy: str = ""
+
+
+class Quote(Answer):
+    """What a dry run says: pictures, predicted GPU-seconds, seconds to the last picture, the first expanded prompts."""
+
+    pictures: int
+    gpu_seconds: float
+    expected_finish_s: float | None = None
+    prompts: list[str] = Field(default_factory=list)
+
+
 class Batch(Answer):
-    """A bulk submission. A dry run has no id."""
+    """A bulk submission. A dry run has no id and no state, but a quote."""
 
     id: str | None = None
     name: str = ""
     state: BatchState | None = None
     counts: Counts = Field(default_factory=Counts)
-    errors: list[dict[str, Any]] = Field(default_factory=list)
-    urls: dict[str, str] = Field(default_factory=dict)
+    errors: list[RowError] = Field(default_factory=list)
+    quote: Quote | None = None
+    urls: dict[str, str] | None = None
 
     @property
     def is_final(self) -> bool:
         """Whether nothing of it will run any more."""
-        return self.state in (BatchState.DONE, BatchState.CANCELLED)
+        # the state follows at the next sweep; the counts are of this moment
+        all_ended = self.counts.ended == self.counts.accepted and self.state is not BatchState.VALIDATING
+        return self.state in (BatchState.DONE, BatchState.CANCELLED) or all_ended
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing of it will run by itself: it has ended, or the rest is paused or waits for approval."""
+        waiting = self.state in (BatchState.HELD, BatchState.PAUSED) and self.counts.queued == self.counts.running == 0
+        return self.is_final or waiting
 
 
 class Model(Answer):
@@ -142,3 +175,12 @@ class Queue(Answer):
     """The lanes with what waits and runs on each."""
 
     lanes: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Finding(Answer):
+    """What is known of a picture's file. `found_by` is file, pixels, metadata, or None if it is not of this farm."""
+
+    sha256: str
+    found_by: str | None = None
+    items: list[FoundImage] = Field(default_factory=list)
+    metadata: dict[str, Any] = Field(default_factory=dict)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from imagefarm.client.answers import Batch, Image, Job, JobList, Model, Queue, Worker
+from imagefarm.client.answers import Batch, Finding, Image, Job, JobList, Model, Queue, Worker
 from imagefarm.client.errors import JobFailed, WaitedTooLong
 from imagefarm.client.transport import Transport
 from imagefarm.states import JobState
@@ -152,15 +155,15 @@ class Client:
     # batches
 
     def batch(self, table: Path | str, *, idempotency_key: str | None = None, **options: Any) -> Batch:
-        """Submit a table (.csv, .jsonl, or a .json body of the API) as a batch. Options become query parameters: template,
-        model, name, dry_run, width, height, steps, seed and others of the API.
+        """Submit a table as a batch: .csv with a header, .jsonl with an object a line, or .json as the API's one body.
+
+        Options are the API's: template, name, model, width, height, steps, seed, seeds, variants (a mapping of lists), labels (a
+        list), name_pattern, canary, on_error, dry_run and others; None means the default.
         """
         path = Path(table)
         media = MEDIA.get(path.suffix.lower(), "text/csv")
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": media}
-        query = {
-            name: str(value).lower() if isinstance(value, bool) else value for name, value in options.items() if value is not None
-        }
+        query = {name: _parameter(value) for name, value in options.items() if value is not None}
         answer = self._transport.json("POST", f"{API}/batches", params=query, content=path.read_bytes(), headers=headers)
         return Batch.model_validate(answer)
 
@@ -175,10 +178,30 @@ class Client:
     def wait_batch(
         self, batch: Batch | str, *, timeout_s: float | None = None, on_progress: Callable[[Batch], None] | None = None
     ) -> Batch:
-        """Wait until nothing of a batch will run any more. Raises WaitedTooLong after `timeout_s`."""
-        return self._wait(lambda: self.get_batch(batch), lambda seen: seen.is_final, timeout_s, on_progress)
+        """Wait until nothing of a batch will run by itself: it has ended, is paused, or waits for approval of its canary.
+
+        Raises WaitedTooLong after `timeout_s`.
+        """
+        return self._wait(lambda: self.get_batch(batch), lambda seen: seen.rests, timeout_s, on_progress)
+
+    def download_batch(self, batch: Batch | str, folder: Path | str) -> Sequence[Path]:
+        """Write the pictures of a batch that are there, and its manifest.csv, into `folder`; return their paths."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target) as archive:
+            with self._transport.stream(f"{API}/batches/{_id(batch)}/archive.zip") as response:
+                for chunk in response.iter_bytes():
+                    archive.write(chunk)
+            with zipfile.ZipFile(archive) as files:  # extract leaves out drives, roots and `..`
+                return [Path(files.extract(name, target)) for name in files.namelist()]
 
     # the farm
+
+    def lookup(self, file: Path | str) -> Finding:
+        """Find the job that made a picture, from its file alone."""
+        headers = {"Content-Type": "application/octet-stream"}
+        answer = self._transport.json("POST", f"{API}/images/lookup", content=Path(file).read_bytes(), headers=headers)
+        return Finding.model_validate(answer)
 
     def models(self) -> Sequence[Model]:
         """The catalogue, with each model's state."""
@@ -199,11 +222,6 @@ class Client:
     def queue(self) -> Queue:
         """Lanes, flows and caps."""
         return Queue.model_validate(self._transport.json("GET", f"{API}/queue"))
-
-    def has(self, path: str) -> bool:
-        """Whether the farm's API knows the path, such as `/api/v1/batches`."""
-        document = self._transport.json("GET", f"{API}/openapi.json")
-        return path in document.get("paths", {})
 
     def _items(self, path: str) -> Sequence[dict[str, Any]]:
         items: Sequence[dict[str, Any]] = self._transport.json("GET", path)["items"]
@@ -228,6 +246,13 @@ class Client:
 
 def _id(thing: Job | Batch | str) -> str:
     return thing if isinstance(thing, str) else str(thing.id)
+
+
+def _parameter(value: Any) -> Any:
+    """An option as a query parameter."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    return ",".join(value) if isinstance(value, list | tuple) else value
 
 
 def _path_of(url: str) -> str:

@@ -30,7 +30,7 @@ from imagefarm.supervisor.redis_server import SocketFolder, find_redis, redis_co
 from imagefarm.supervisor.services import Service
 from imagefarm.supervisor.watchdog import Watchdog
 
-GIVE_UP_STARTS = 4
+GIVE_UP_STARTS = 3
 """A service that died this often before the farm was ready will not come up by itself."""
 STILL_WAITING_S = 30.0
 WHERE_FILE = "farm.json"
