@@ -39,7 +39,7 @@ LOADING = threading.Lock()
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow", "peft")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LoadedPipeline:
     """A model that is ready to render."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imagefarm.settings import PROJECT_ROOT
+from imagefarm.logs import configure_logs
+from imagefarm.settings import PROJECT_ROOT, load_settings
 from tests import tiny_pipelines
 from tests.engine.jobs import SmallModels
 
@@ -61,6 +62,12 @@ samplers = ["euler", "euler-ancestral", "dpm++-2m", "ddim"]
 defaults = { width = 64, height = 64, steps = 4, guidance = 5.0, sampler = "euler" }
 limits = { min_side = 32, max_side = 512, multiple = 8, max_steps = 50, max_count = 16 }
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_logs() -> None:
+    # the default of an unconfigured logger prints every tensor of a traceback
+    configure_logs(load_settings(log_format="json"), "test")
 
 
 @pytest.fixture(scope="session")

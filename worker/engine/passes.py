@@ -37,7 +37,7 @@ class LearntCaps:
 def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alone: Work | None = None) -> None:
     """Run `work(slots)`; it must change nothing if it raises.
 
-    Out of memory: free what is cached and run two halves, and so on down to one image; `alone` is then the last resort.
+    Out of memory: free what is cached and run half as many at a time, down to one image; `alone` is then the last resort.
     Another error: each job once by itself, so that only the one to blame fails. A failure ends up in its job.
     """
     slots = [slot for slot in slots if slot.running]
@@ -49,11 +49,12 @@ def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alon
     if failure.code == "oom":
         free_cached(slots[0].sample.latents.device)
         if len(slots) > 1:
-            half = len(slots) // 2
-            caps.learn(size, half)
-            log.warning("out of memory: the pass is halved", images=len(slots), next=half, size=size)
-            run_pass(slots[:half], work, caps=caps, size=size, alone=alone)
-            run_pass(slots[half:], work, caps=caps, size=size, alone=alone)
+            caps.learn(size, len(slots) // 2)
+            log.warning("out of memory: the pass is halved", images=len(slots), next=len(slots) // 2, size=size)
+            while slots:
+                most = caps.cap(size, len(slots))
+                run_pass(slots[:most], work, caps=caps, size=size, alone=alone)
+                slots = slots[most:]
             return
         if alone is not None:
             failure = _attempt(slots, alone)

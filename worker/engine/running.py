@@ -17,7 +17,7 @@ from worker.engine.images import RenderedImage
 from worker.families.base import Embedding, Sample
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class RunningJob:
     """A claimed job whose images are being made."""
 
@@ -44,7 +44,7 @@ class RunningJob:
         return self.encode_s + sum(slot.seconds(slot.denoising) + slot.seconds(slot.decoding) for slot in self.slots)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Slot:
     """The place of one image in the running set."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from worker.model_files import ModelFiles
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Embedding:
     """A prompt as the denoiser takes it."""
 
@@ -39,7 +39,7 @@ class Embedding:
         return bool(torch.isfinite(self.tokens).all()) and (self.pooled is None or bool(torch.isfinite(self.pooled).all()))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Sample:
     """One image in the making: its noise, its place in its own schedule, its prompt."""
 
