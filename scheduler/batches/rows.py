@@ -21,6 +21,7 @@ from imagefarm.text import check_text
 MAX_CELL_CHARS = 64 * 1024
 MAX_LINE_CHARS = 1024 * 1024
 MAX_COLUMNS = 200
+PIECE = 256 * 1024
 MAX_COLUMN_NAME = 64
 CHARSETS = ("utf-8", "utf-16", "gb18030", "gbk", "big5", "shift_jis", "euc-kr", "windows-1252", "iso-8859-1")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -95,8 +96,23 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
+class _Borrowed(io.RawIOBase):
+    """The caller's stream: closing this one leaves it open."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def _lines(stream: BinaryIO, codec: str) -> Iterator[str]:
-    text = io.TextIOWrapper(stream, encoding=codec, errors="strict", newline="")
+    text = io.TextIOWrapper(io.BufferedReader(_Borrowed(stream), PIECE), encoding=codec, errors="strict", newline="")
     number = 0
     try:
         while True:
@@ -114,8 +130,6 @@ def _lines(stream: BinaryIO, codec: str) -> Iterator[str]:
             f"the text at or after line {number} is not {name}",
             "save the table as `CSV UTF-8`, or say what it is: charset=gb18030",
         )
-    finally:
-        text.detach()  # the stream is the caller's to close
 
 
 def _delimiter(header: str) -> str:

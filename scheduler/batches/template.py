@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, meta, nodes
+from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from imagefarm.errors import FieldError, InvalidRequest
@@ -17,6 +17,8 @@ from imagefarm.recipe import MAX_PROMPT_CHARS
 
 MAX_TEMPLATE_CHARS = 8_000
 MAX_NODES = 400
+MAX_DEPTH = 30
+"""Jinja's compiler takes a time that grows with a power of this."""
 MAX_VALUE_CHARS = 64 * 1024
 
 ALLOWED: tuple[type[nodes.Node], ...] = (
@@ -97,8 +99,7 @@ class PromptTemplate:
         environment.tests = {name: test for name, test in environment.tests.items() if name in TESTS}
         try:
             tree = environment.parse(source)
-            _check(tree)
-            self.names = frozenset(meta.find_undeclared_variables(tree))
+            self.names = _check(tree)
             self._template = environment.from_string(tree)
         except TemplateError as error:
             line = getattr(error, "lineno", None)
@@ -129,14 +130,17 @@ class PromptTemplate:
         return "".join(pieces).strip()
 
 
-def _check(tree: nodes.Template) -> None:
-    count = 0
-    stack: list[nodes.Node] = [tree]
+def _check(tree: nodes.Template) -> frozenset[str]:
+    """Raise InvalidRequest for what is not allowed; return the names that are used."""
+    count, names = 0, set()
+    stack: list[tuple[nodes.Node, int]] = [(tree, 0)]
     while stack:
-        node = stack.pop()
+        node, depth = stack.pop()
         count += 1
         if count > MAX_NODES:
             _refuse("has too many parts", f"use at most {MAX_NODES} expressions and texts")
+        if depth > MAX_DEPTH:
+            _refuse("is nested too deep", f"use at most {MAX_DEPTH - 2} filters or conditions in one another")
         if not isinstance(node, ALLOWED) or (isinstance(node, nodes.Name) and node.ctx != "load"):
             _refuse(
                 f"line {node.lineno}: {type(node).__name__} is not allowed",
@@ -146,7 +150,10 @@ def _check(tree: nodes.Template) -> None:
             _refuse(f"line {node.lineno}: no filter {node.name!r}", f"known filters: {', '.join(FILTERS)}")
         if isinstance(node, nodes.Test) and node.name not in TESTS:
             _refuse(f"line {node.lineno}: no test {node.name!r}", f"known tests: {', '.join(sorted(TESTS))}")
-        stack.extend(node.iter_child_nodes())
+        if isinstance(node, nodes.Name):
+            names.add(node.name)
+        stack.extend((child, depth + 1) for child in node.iter_child_nodes())
+    return frozenset(names)
 
 
 def _refuse(detail: str, remedy: str) -> None:

@@ -1,0 +1,70 @@
+"""A large table: its memory is that of a chunk, and the rate of its ingestion is printed."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import pytest
+from sqlalchemy import func, select
+
+from imagefarm.store.migrate import DEFAULT_TENANT
+from imagefarm.store.models import Job
+from scheduler.batches.create import create_batch
+from scheduler.batches.options import BatchOptions
+from scheduler.batches.plan import Submitter, plan_table
+from scheduler.batches.rows import read_csv
+from tests.bulk.conftest import BulkFarm
+
+ROWS = 20_000
+
+
+class Endless:
+    """A table that is made while it is read, so that the test itself holds none of it."""
+
+    def __init__(self, rows: int) -> None:
+        self._lines = self._make(rows)
+
+    def _make(self, rows: int) -> Iterator[bytes]:
+        yield b"sku,name,color,note\n"
+        for n in range(rows):
+            yield f"SKU-{n},mug number {n},{('red', 'blue')[n % 2]},{'words ' * 20}\n".encode()
+
+    def read(self, size: int = -1) -> bytes:
+        data = b""
+        while len(data) < size - 400 and (line := next(self._lines, b"")):
+            data += line
+        return data
+
+
+def test_memory_is_bounded_by_a_chunk(quick_farm: BulkFarm, capsys: pytest.CaptureFixture[str]) -> None:
+    options = BatchOptions(template="a {{ color }} {{ name }} on white", labels=["color"])
+    submitter = Submitter(catalogue=quick_farm.catalogue, tenant_id=DEFAULT_TENANT, limits={}, costs={})
+
+    def run(rows: int, **more: Any) -> int:
+        plan = plan_table(read_csv(cast("BinaryIO", Endless(rows)), max_rows=rows), options, submitter, max_jobs=rows, **more)
+        try:
+            create_batch(quick_farm.store, plan, options, quick_farm.settings, tenant_id=DEFAULT_TENANT)
+        finally:
+            plan.close()
+        return plan.accepted
+
+    run(100)  # what is made once
+    start = time.perf_counter()
+    assert run(ROWS) == ROWS
+    seconds = time.perf_counter() - start
+    tracemalloc.start()
+    run(5_000)
+    _, small = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    run(15_000)
+    _, large = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    with capsys.disabled():
+        print(f"\n{ROWS} rows in {seconds:.1f} s: {ROWS / seconds:.0f} rows/s; peak {small / 1e6:.0f} and {large / 1e6:.0f} MB")
+    assert large < 40e6
+    assert large < small + 10e6  # the register of names alone grows with the table
+    with quick_farm.store.read() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 100 + ROWS + 20_000
