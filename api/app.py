@@ -15,6 +15,7 @@ from api import (
     jobs,
     keys,
     models,
+    pages,
     problems,
     queue,
     request_log,
@@ -48,4 +49,5 @@ def create_app(settings: Settings) -> Flask:
     request_log.init_app(app)
     register(app, AREAS)
     docs.init_app(app)
+    pages.register(app)
     return app

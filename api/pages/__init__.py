@@ -1,0 +1,30 @@
+"""The pages: where people look. Server-rendered, live by SSE, complete without JavaScript; `register(app)` adds them all."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Flask
+
+from api.pages import assets, errors, i18n, rendering, status
+
+NAVIGATION = (
+    ("/", "Status"),
+    ("/studio", "Studio"),
+    ("/batches", "Batches"),
+    ("/jobs", "Jobs"),
+    ("/trace", "Trace"),
+    ("/admin", "Admin"),
+)
+AREAS: tuple[Blueprint, ...] = (status.pages,)
+
+
+def register(app: Flask) -> None:
+    """Put every page on the application, with what its templates need."""
+    assets.init_app(app)
+    i18n.init_app(app)
+    rendering.init_app(app)
+    errors.init_app(app)
+    for area in AREAS:
+        app.register_blueprint(area)
+    known = {rule.rule for rule in app.url_map.iter_rules()}
+    app.jinja_env.globals["nav"] = lambda: [item for item in NAVIGATION if item[0] in known]
+    app.jinja_env.globals["has_page"] = known.__contains__

@@ -1,0 +1,22 @@
+"""Errors as pages, for people; programs get the same problem as JSON."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+
+from api.pages.rendering import page
+from api.problems import Problem, as_json, shape_errors
+
+NOT_PAGES = ("/api/", "/static/", "/problems/", "/healthz", "/readyz")
+
+
+def init_app(app: Flask) -> None:
+    """Answer a browser with a page that says what went wrong and how to mend it."""
+    shape_errors(app, "/", _shape)
+
+
+def _shape(problem: Problem) -> Response:
+    wants_html = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+    if request.path.startswith(NOT_PAGES) or not wants_html:
+        return as_json(problem)
+    return page("error.html", problem, problem.status)

@@ -1,0 +1,264 @@
+"""The farm at one moment, as the status and admin pages show it: a word and its reason, workers, lanes, models."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.context import Farm
+from imagefarm.auth import Caller
+from imagefarm.states import JobState, WorkerState
+from imagefarm.store import db_now
+from imagefarm.store.models import Backlog, Job, Model, SweepState, Worker
+
+SILENT_S = 12.0
+"""A worker not heard of for so long is shown with the time of its silence."""
+SWEEP_LATE_S = 30.0
+MOST_RUNNING = 64
+"""Running jobs that are named beside their workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The farm's state in a word, how it is coloured, and the reason. `text` and `reason` are keys of the translation."""
+
+    text: str
+    tone: str
+    reason: str
+    values: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that a worker holds."""
+
+    id: str
+    prompt: str
+    count: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One worker. `silent_since` is its last heartbeat if that is long ago, else None. `load` is what it told last."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    device: str
+    version: str
+    state: str
+    wanted: str
+    reason: str
+    serves: tuple[str, ...]
+    resident: tuple[str, ...]
+    running: tuple[RunningJob, ...]
+    silent_since: float | None
+    started_at: float
+    load: tuple[tuple[str, Any], ...]
+
+    @property
+    def shown_state(self) -> str:
+        """The state a person cares about: what an operator wants of it, where that is more than `ready`."""
+        if self.wanted != WorkerState.READY and self.state != WorkerState.GONE:
+            return self.wanted
+        return self.state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneView:
+    """The queue of one model, and the model's own state."""
+
+    model: str
+    title: str
+    queued: int
+    running: int
+    oldest_at: float | None
+    workers: int
+    resident: int
+    state: str
+    reason: str
+
+    @property
+    def is_broken(self) -> bool:
+        return self.state in {"missing", "invalid"}
+
+    @property
+    def is_active(self) -> bool:
+        """Somebody works or waits here, or could at once."""
+        return bool(self.queued or self.running or self.resident or (self.state == "ready" and self.workers))
+
+
+@dataclass(frozen=True, slots=True)
+class FarmView:
+    """Everything above together."""
+
+    word: Word
+    workers: tuple[WorkerView, ...]
+    lanes: tuple[LaneView, ...]
+    queued: int
+    running: int
+
+    @property
+    def active_lanes(self) -> tuple[LaneView, ...]:
+        """Lanes to show at once: in use, or asked for although the model cannot be loaded."""
+        return tuple(lane for lane in self.lanes if lane.is_active or lane.state == "invalid")
+
+    @property
+    def other_lanes(self) -> tuple[LaneView, ...]:
+        return tuple(lane for lane in self.lanes if lane not in self.active_lanes)
+
+
+class RedisPulse:
+    """Whether Redis answers; asked at most every two seconds, whoever wants to know."""
+
+    EVERY_S = 2.0
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self._asked_at = -self.EVERY_S
+        self._beats = True
+        self._lock = threading.Lock()
+
+    def beats(self) -> bool:
+        """True if Redis answered when it was last asked."""
+        with self._lock:
+            if time.monotonic() - self._asked_at >= self.EVERY_S:
+                try:
+                    self._beats = bool(self.redis.ping())
+                except (RedisError, OSError):
+                    self._beats = False
+                self._asked_at = time.monotonic()
+            return self._beats
+
+
+def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_beats: bool, gone: bool = False) -> FarmView:
+    """The farm as this caller may see it: its own queue, or everybody's for an admin. `gone`: also stopped workers."""
+    now = session.scalar(select(db_now())) or 0.0
+    rows = session.scalars(select(Worker).order_by(Worker.name, Worker.started_at.desc())).all()
+    alive = [row for row in rows if row.state != WorkerState.GONE]
+    lanes = _lanes(session, farm, caller, alive)
+    queued, running = sum(lane.queued for lane in lanes), sum(lane.running for lane in lanes)
+    workers = _workers(session, farm, caller, list(rows) if gone else alive, now)
+    swept_at = session.scalar(select(SweepState.last_at)) or 0.0
+    word = farm_word(alive, lanes, queued, running, redis_beats=redis_beats, sweep_late_s=now - swept_at)
+    return FarmView(word, workers, lanes, queued, running)
+
+
+def farm_word(
+    alive: list[Worker], lanes: tuple[LaneView, ...], queued: int, running: int, *, redis_beats: bool, sweep_late_s: float
+) -> Word:
+    """The state in a word: the first thing that is wrong, else what is going on."""
+    usable = [worker for worker in alive if worker.wanted == WorkerState.READY]
+    stuck = [lane for lane in lanes if lane.queued and not lane.workers]
+    counts = (("queued", queued), ("running", running), ("workers", len(alive)))
+    if not redis_beats:
+        return Word("Degraded", "bad", "Redis does not answer. Jobs are safe in the database; rendering goes on when it is back.")
+    if not alive:
+        reason = "{queued} jobs wait, and no worker is running." if queued else "Jobs are accepted, but no worker is running."
+        return Word("No worker", "bad", reason, counts)
+    if sweep_late_s > SWEEP_LATE_S:
+        return Word("Degraded", "bad", "The scheduler has not swept for a while: lost jobs are not recovered. Is it running?")
+    if not usable:
+        return Word("Paused", "warn", "Every worker is draining or quarantined; {queued} jobs wait.", counts)
+    if running:
+        return Word("Rendering", "busy", "{running} jobs are being rendered, {queued} wait.", counts)
+    if queued and all(worker.state == WorkerState.STARTING for worker in usable):
+        return Word("Starting", "busy", "A worker is loading its model; {queued} jobs wait.", counts)
+    if stuck:
+        return Word("Waiting", "warn", "{queued} jobs wait for a model that no worker serves.", counts)
+    if queued:
+        return Word("Waiting", "warn", "{queued} jobs wait for a worker to take them.", counts)
+    if all(worker.state == WorkerState.STARTING for worker in usable):
+        return Word("Starting", "busy", "A worker is loading its model.")
+    return Word("Idle", "good", "Ready: nothing waits.")
+
+
+def _workers(session: Session, farm: Farm, caller: Caller, rows: list[Worker], now: float) -> tuple[WorkerView, ...]:
+    held = select(Job.id, Job.owner, Job.prompt, Job.count.label("number"), Job.recipe).where(Job.state == JobState.RUNNING)
+    if caller.tenant_filter is not None:
+        held = held.where(Job.tenant_id == caller.tenant_filter)
+    running = session.execute(held.order_by(Job.id).limit(MOST_RUNNING)).all()
+    steps = farm.progress.read([job.id for job in running])
+    return tuple(
+        WorkerView(
+            id=row.id,
+            name=row.name,
+            host=row.host,
+            pid=row.pid,
+            device=row.device,
+            version=row.version,
+            state=row.state,
+            wanted=row.wanted,
+            reason=row.reason,
+            serves=tuple(map(str, row.serves)),
+            resident=tuple(map(str, row.resident)),
+            running=tuple(
+                RunningJob(job.id, job.prompt, job.number, steps.get(job.id, 0), int(job.recipe["steps"]))
+                for job in running
+                if job.owner == row.id
+            ),
+            silent_since=row.heartbeat_at if now - row.heartbeat_at > SILENT_S else None,
+            started_at=row.started_at,
+            load=tuple(sorted(row.load.items())),
+        )
+        for row in rows
+    )
+
+
+def _lanes(session: Session, farm: Farm, caller: Caller, alive: list[Worker]) -> tuple[LaneView, ...]:
+    learnt = {row.name: row for row in session.scalars(select(Model))}
+    counts = select(Backlog.model, func.sum(Backlog.queued), func.sum(Backlog.running)).group_by(Backlog.model)
+    if caller.tenant_filter is not None:
+        counts = counts.where(Backlog.tenant_id == caller.tenant_filter)
+    backlog = {model: (int(queued), int(running)) for model, queued, running in session.execute(counts)}
+    lanes = []
+    for entry in farm.catalogue.entries.values():
+        queued, running = backlog.get(entry.name, (0, 0))
+        row = learnt.get(entry.name)
+        lanes.append(
+            LaneView(
+                model=entry.name,
+                title=entry.title,
+                queued=queued,
+                running=running,
+                oldest_at=_oldest(session, caller, entry.name) if queued else None,
+                workers=sum(entry.name in worker.serves for worker in alive),
+                resident=sum(entry.name in worker.resident for worker in alive),
+                state=row.state if row else "unknown",
+                reason=row.reason if row else "",
+            )
+        )
+    # busiest first, then what could work, then the rest as the catalogue has it
+    return tuple(sorted(lanes, key=lambda lane: (-(lane.queued + lane.running), not lane.is_active)))
+
+
+def _oldest(session: Session, caller: Caller, model: str) -> float | None:
+    # the least id of each flow: an index range each, however many wait
+    flows = select(Backlog.priority_class, Backlog.tenant_id).where(Backlog.model == model, Backlog.queued > 0)
+    if caller.tenant_filter is not None:
+        flows = flows.where(Backlog.tenant_id == caller.tenant_filter)
+    oldest: float | None = None
+    for priority_class, tenant_id in session.execute(flows.limit(50)).all():
+        at = session.scalar(
+            select(Job.created_at)
+            .where(
+                Job.state == JobState.QUEUED,
+                Job.model == model,
+                Job.priority_class == priority_class,
+                Job.tenant_id == tenant_id,
+            )
+            .order_by(Job.rank, Job.id)
+            .limit(1)
+        )
+        oldest = at if oldest is None or (at is not None and at < oldest) else oldest
+    return oldest

@@ -1,0 +1,64 @@
+"""English and Chinese: the reader's language, and the words in it. English text is its own key."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Flask, Response, g, has_request_context, request
+
+from api.pages.chinese import SENTENCES, WORDS
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+COOKIE = "imagefarm_lang"
+YEAR_S = 365 * 86400
+
+
+def init_app(app: Flask) -> None:
+    """Give templates `_()`, `n_()`, `sentence()` and `language()`; keep a language chosen by `?lang=`."""
+    app.jinja_env.globals.update(_=translate, n_=plural, sentence=sentence, language=language, LANGUAGES=LANGUAGES)
+    app.after_request(_remember)
+
+
+def language() -> str:
+    """The reader's language: `?lang=`, else the cookie, else what the browser prefers, else English."""
+    if not has_request_context():
+        return "en"
+    if "language" not in g:
+        for chosen in (request.args.get("lang"), request.cookies.get(COOKIE)):
+            if chosen in LANGUAGES:
+                g.language = chosen
+                break
+        else:
+            g.language = request.accept_languages.best_match(list(LANGUAGES), "en")
+    return str(g.language)
+
+
+def translate(text: str, **values: object) -> str:
+    """`text` in the reader's language, with `{name}` filled from `values`."""
+    found = WORDS.get(text, text) if language() == "zh" else text
+    return found.format(**values) if values else found
+
+
+def plural(number: int, one: str, many: str, **values: object) -> str:
+    """`one` or `many` by `number`, which they may name as `{n}`."""
+    return translate(one if number == 1 else many, n=f"{number:,}", **values)
+
+
+def sentence(text: str) -> str:
+    """A sentence made elsewhere in the farm (why a job waits) in the reader's language; unknown ones stay as they are."""
+    if language() != "zh":
+        return text
+    for pattern, chinese in _patterns():
+        text = pattern.sub(chinese, text)
+    return text
+
+
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(pattern), chinese) for pattern, chinese in SENTENCES]  # re caches compiled patterns
+
+
+def _remember(response: Response) -> Response:
+    chosen = request.args.get("lang")
+    if chosen in LANGUAGES and response.mimetype == "text/html":
+        response.set_cookie(COOKIE, chosen, max_age=YEAR_S, samesite="Lax", httponly=True)
+    return response

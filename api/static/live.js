@@ -1,0 +1,102 @@
+/* Keeps a page up to date: server-sent events say that something changed, the page fetches itself and morphs #live.
+   Without a stream it asks every few seconds; an unchanged page answers 304. Without JavaScript the page is complete, as it was. */
+(() => {
+  "use strict";
+  const AT_MOST_EVERY_MS = 400, POLL_MS = 4000, POLL_LIVE_MS = 30000, QUIET = new Set(["job.progress", "close"]);
+  const words = document.getElementById("words").dataset;
+  const stream = document.getElementById("stream");
+  const mark = document.getElementById("live-mark");
+  let connected = false, refreshing = false, wanted = false, refreshedAt = 0, timer = 0;
+
+  const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  const live = () => document.getElementById("live");
+
+  function setConnected(now) {
+    connected = now;
+    mark.hidden = false;
+    mark.classList.toggle("on", now);
+    mark.textContent = now ? mark.dataset.live : mark.dataset.polling;
+  }
+
+  function refresh() {
+    if (!live() || document.hidden) return;
+    if (refreshing) { wanted = true; return; }
+    const wait = refreshedAt + AT_MOST_EVERY_MS - performance.now();
+    clearTimeout(timer);
+    if (wait > 0) { timer = setTimeout(refresh, wait); return; }
+    refreshing = true;
+    refreshedAt = performance.now();
+    htmx.trigger(live(), "refresh");
+  }
+
+  function refreshed() {
+    if (!refreshing) return;
+    refreshing = false;
+    if (wanted) { wanted = false; refresh(); }
+  }
+
+  function showProgress(data) {
+    const { subject, step, steps } = JSON.parse(data);
+    for (const element of document.querySelectorAll(`[data-job="${CSS.escape(subject)}"]`)) {
+      const bar = element.querySelector("progress"), label = element.querySelector("small");
+      if (bar) { bar.max = steps; bar.value = step; }
+      if (label) label.textContent = fill(words.step, { step, steps });
+    }
+  }
+
+  function age(seconds) {
+    const s = Math.max(0, Math.round(seconds));
+    if (s < 60) return fill(words.s, { n: s });
+    if (s < 3600) return fill(words.min, { n: Math.floor(s / 60) });
+    if (s < 86400) return fill(words.h, { n: Math.floor(s / 3600) });
+    return fill(words.d, { n: Math.floor(s / 86400) });
+  }
+
+  function showAges() {
+    const now = Date.now() / 1000;
+    for (const element of document.querySelectorAll("time[data-ago], time[data-age]")) {
+      const { ago, age: since } = element.dataset;
+      const text = ago ? fill(words.ago, { age: age(now - ago) }) : age(now - since);
+      if (element.textContent !== text) element.textContent = text;
+      if (!element.title) element.title = new Date((ago || since) * 1000).toLocaleString(words.lang);
+    }
+  }
+
+  // a <details> that the reader opened stays open when the page is morphed
+  document.addEventListener("htmx:before:swap", () => {
+    for (const element of document.querySelectorAll("#live details[id]")) opened.set(element.id, element.open);
+  });
+  const opened = new Map();
+  document.addEventListener("htmx:after:swap", () => {
+    for (const [id, open] of opened) { const element = document.getElementById(id); if (element) element.open = open; }
+    showAges();
+  });
+  document.addEventListener("htmx:finally:request", (event) => { if (event.target === live() || event.detail?.ctx?.sourceElement === live()) refreshed(); });
+
+  if (stream) {
+    document.addEventListener("htmx:sse:after:connection", (event) => {
+      const ok = event.detail.connection.status === 200;
+      setConnected(ok);
+      if (ok) refresh();
+    });
+    document.addEventListener("htmx:sse:error", () => setConnected(false));
+    document.addEventListener("htmx:sse:close", () => { setConnected(false); });
+    document.addEventListener("htmx:sse:before:message", (event) => {
+      const { event: kind, data } = event.detail.message;
+      if (kind === "job.progress") showProgress(data);
+      else if (kind === "away") setConnected(false);
+      else if (kind === "back") setConnected(true);
+      if (!QUIET.has(kind)) refresh();
+      document.dispatchEvent(new CustomEvent("farm:event", { detail: { kind, data } }));
+    });
+    // the extension comes back by itself from a stream that broke; from one that was refused (all taken), this does
+    setInterval(() => { if (!connected && !stream._htmx?.sse) htmx.trigger(stream, "reconnect"); }, 5000);
+  }
+  if (live()) {
+    setInterval(() => { if (!connected || performance.now() - refreshedAt > POLL_LIVE_MS) refresh(); }, POLL_MS);
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+  }
+  document.addEventListener("farm:changed", showAges);
+  setInterval(showAges, 1000);
+  showAges();
+})();

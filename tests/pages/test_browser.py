@@ -1,0 +1,71 @@
+"""The pages in Chromium: live, clean, from this host alone, narrow without sideways scroll, complete without JavaScript."""
+
+import time
+from typing import Any
+
+import pytest
+
+from imagefarm.redis import publish_progress
+from tests.pages.conftest import Site
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_change_is_on_the_page_within_a_second(site: Site, visit: Any) -> None:
+    window = visit()
+    window.page.goto(site.url)
+    window.page.locator("#live-mark.on").wait_for()
+    window.page.evaluate("window.kept = true")
+    site.beat()
+    job = site.submit("a red mug on a white background")
+    began = time.monotonic()
+    window.page.get_by_text("a red mug on a white background").first.wait_for()
+    seen_submitted = time.monotonic() - began
+    claimed = site.claim(job["id"])
+    bar = window.page.locator(f"[data-job={job['id']}]").first
+    bar.wait_for()
+    publish_progress(
+        site.farm.redis, site.farm.settings.redis_prefix, job["id"], "tenant_default", {"step": 3, "steps": 8, "attempt": 1}
+    )
+    window.page.locator(f"[data-job={job['id']}]", has_text="step 3 of 8").first.wait_for()
+    images = site.render(claimed)
+    began = time.monotonic()
+    window.page.locator(f"img[src*={images[0]}]").wait_for()
+    seen_finished = time.monotonic() - began
+    assert window.page.evaluate("window.kept")
+    assert seen_submitted < 1.0
+    assert seen_finished < 1.0
+    window.check_clean(site.url)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scroll(site: Site, visit: Any, scheme: str) -> None:
+    site.rendered("averyverylongwordwithoutanyspacesinitthatgoesonandonandonandonandonandonandon" * 2)
+    site.submit("x" * 300, model="sdxl")
+    window = visit(width=390, scheme=scheme)
+    window.page.goto(site.url)
+    window.page.locator("#live-mark.on").wait_for()
+    assert window.overflow() <= 0
+    window.check_clean(site.url)
+
+
+def test_the_page_is_complete_without_javascript(site: Site, visit: Any) -> None:
+    done = site.rendered("a green bottle")
+    window = visit(javascript=False)
+    window.page.goto(site.url)
+    assert window.page.locator(f"a[href='/jobs/{done['id']}']").count() >= 1
+    assert window.page.locator("time").first.inner_text().endswith("UTC")
+    window.check_clean(site.url)
+
+
+def test_polling_takes_over_when_every_stream_is_taken(site: Site, visit: Any) -> None:
+    most, site.farm.events.most = site.farm.events.most, 0
+    try:
+        window = visit()
+        window.page.goto(site.url)
+        window.page.wait_for_timeout(500)
+        job = site.submit("found by polling")
+        window.page.locator(f"#{job['id']}").wait_for()
+    finally:
+        site.farm.events.most = most
+    window.page.locator("#live-mark.on").wait_for()
