@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from gunicorn.glogging import Logger
 
-class GunicornLog:
-    """What gunicorn asks of a logger, over the logger `gunicorn` of the standard library."""
 
-    def __init__(self, cfg: Any) -> None:
-        self.cfg = cfg
+class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's logger without handlers of its own: what it logs goes to the root's, as everything else does."""
+
+    def setup(self, cfg: Any) -> None:
         self.error_log = logging.getLogger("gunicorn")
         self.access_log = logging.getLogger("gunicorn.access")
