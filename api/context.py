@@ -40,6 +40,7 @@ class Farm:
     def close(self) -> None:
         """End the streams and give back every connection."""
         self.events.close()
+        self.events.join()
         self.store.close()
         self.redis.close()
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from flask import Response
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -27,7 +27,7 @@ from imagefarm.logs import get_logger
 from imagefarm.states import JobState
 from imagefarm.store import audit
 from imagefarm.store.models import Event, Job
-from imagefarm.text import Text
+from imagefarm.text import check_text
 
 log = get_logger(__name__)
 routes = Routes(tag="events")
@@ -59,7 +59,7 @@ class AuditEventList(Answer):
 class EventQuery(Query):
     """Which events to list."""
 
-    subject: Annotated[Text, Field(min_length=1, max_length=64)] | None = Field(
+    subject: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
         None, description="Id of a job, image, worker ..."
     )
     limit: int = Field(50, ge=1, le=200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from functools import partial
@@ -27,7 +28,7 @@ from imagefarm.recipe import JobRequest
 from imagefarm.states import JobState
 from imagefarm.store import jobs
 from imagefarm.store.models import Asset, Job
-from imagefarm.text import Text
+from imagefarm.text import check_text
 from scheduler import admission
 from scheduler.cancel import cancel_job, retry_where
 from scheduler.limits import check_queue
@@ -50,13 +51,17 @@ class JobQuery(Query):
     """Filters of the list of jobs; all that are given must match."""
 
     state: list[JobState] = Field(default_factory=list, description="Any of these; may be repeated")
-    model: Annotated[Text, Field(min_length=1, max_length=64)] | None = None
-    batch: Annotated[Text, Field(min_length=1, max_length=40)] | None = Field(None, description="Id of a batch")
-    label: list[Annotated[Text, Field(max_length=330, pattern="^[^:]+:"), AfterValidator(_label)]] = Field(
-        default_factory=list, max_length=8, description="`name:value`; may be repeated"
+    model: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = None
+    batch: Annotated[str, Field(min_length=1, max_length=40), AfterValidator(check_text)] | None = Field(
+        None, description="Id of a batch"
     )
-    text: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(None, description="A part of the prompt")
-    custom_id: Annotated[Text, Field(min_length=1, max_length=128)] | None = None
+    label: list[Annotated[str, Field(max_length=330, pattern="^[^:]+:"), AfterValidator(check_text), AfterValidator(_label)]] = (
+        Field(default_factory=list, max_length=8, description="`name:value`; may be repeated")
+    )
+    text: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_text)] | None = Field(
+        None, description="A part of the prompt"
+    )
+    custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = None
     created_after: QueryTime | None = None
     created_before: QueryTime | None = None
     limit: int = Field(50, ge=1, le=200)
@@ -81,7 +86,7 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
                 answer = job_answer(session, farm, session.get_one(Job, row["id"]), base)
                 idempotency.keep(session, caller.tenant_id, 202, answer.model_dump_json())
     if stored is not None:
-        job_id = JobAnswer.model_validate_json(stored.answer).id if _wait_s(farm) else ""
+        job_id = json.loads(stored.answer)["id"] if _wait_s(farm) else ""
         return _waited(farm, caller, job_id, base) if job_id else replay(stored)
     farm.nudger.nudge(row["model"])
     return _waited(farm, caller, row["id"], base)

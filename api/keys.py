@@ -11,7 +11,7 @@ from api.context import Farm
 from api.routes import Routes
 from api.shapes import Answer, Body, Time
 from imagefarm.auth import Caller, KeyInfo, Scope, create_key, list_keys, revoke_key
-from imagefarm.text import Text
+from imagefarm.text import check_text
 
 routes = Routes(tag="keys")
 
@@ -22,7 +22,7 @@ def _stripped(text: str) -> str:
     return text
 
 
-Name = Annotated[Text, Field(min_length=1, max_length=64), AfterValidator(_stripped)]
+Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text), AfterValidator(_stripped)]
 
 
 class KeyRequest(Body):

@@ -113,6 +113,11 @@ class EventReader:
             subscription.closed = True
             subscription.offer(CLOSE)
 
+    def join(self, timeout_s: float = 3.0) -> None:
+        """Wait until the thread has stopped, after `close`."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
     def _copy(self) -> list[Subscription]:
         with self._lock:
             return list(self._subscriptions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from flask import request
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import select
 
 from api.context import Farm
@@ -14,7 +14,7 @@ from api.shapes import Answer, Body, Query, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Worker
-from imagefarm.text import Text
+from imagefarm.text import check_text
 from scheduler import workers
 
 routes = Routes(tag="workers")
@@ -56,7 +56,7 @@ class WorkerQuery(Query):
 class WorkerOrder(Body):
     """Why an operator asks this of a worker."""
 
-    reason: Annotated[Text, Field(max_length=500)] = ""
+    reason: Annotated[str, Field(max_length=500), AfterValidator(check_text)] = ""
 
 
 @routes.get("/api/v1/workers", scope=Scope.READ, answer=WorkerList)

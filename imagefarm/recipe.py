@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from imagefarm.states import PriorityClass
-from imagefarm.text import Label, NotBool, Text, check_not_blank, check_text
+from imagefarm.text import Label, NotBool, check_not_blank, check_text
 
 MAX_PROMPT_CHARS = 4000
 MAX_SEED = 2**64 - 1
@@ -127,8 +127,10 @@ class JobRequest(BaseModel):
     strength: Strength | None = None
     upscale: Upscale | None = None
     priority: PriorityClass = PriorityClass.INTERACTIVE
-    labels: dict[Label, Annotated[Text, Field(max_length=256)]] = Field(default_factory=dict, max_length=32)
-    custom_id: Annotated[Text, Field(min_length=1, max_length=128)] | None = None
+    labels: dict[Label, Annotated[str, Field(max_length=256), AfterValidator(check_text)]] = Field(
+        default_factory=dict, max_length=32
+    )
+    custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = None
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False), NotBool] | None = Field(
         None, description="Seconds after which the job fails rather than starts"
     )

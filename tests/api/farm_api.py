@@ -1,0 +1,113 @@
+"""The API over a real database and a real Redis, with a worker's part played through the scheduler's own functions."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.context import Farm, farm_of
+from imagefarm.auth import Scope, create_key
+from imagefarm.outputs import picture_key
+from imagefarm.picture.metadata import text_chunks
+from imagefarm.picture.png import encode_png, pixel_sha256
+from scheduler import finish
+from scheduler.claim import ClaimedJob
+from tests.small_farm import SmallFarm
+
+JSON = "application/json"
+
+
+@dataclass
+class FarmApi:
+    """What the tests of the API act on."""
+
+    app: Flask
+
+    @cached_property
+    def farm(self) -> Farm:
+        return farm_of(self.app)
+
+    @cached_property
+    def http(self) -> FlaskClient:
+        return self.app.test_client()
+
+    @cached_property
+    def inside(self) -> SmallFarm:
+        """The same farm from inside: claims and finishes as a worker does."""
+        return SmallFarm(self.farm.store, self.farm.catalogue, self.farm.settings, serves=["demo"])
+
+    def submit(self, prompt: str = "a red mug", *, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+        response = self.http.post("/api/v1/jobs", json={"prompt": prompt, **fields}, headers=headers)
+        assert response.status_code in {200, 202}, response.text
+        return response.get_json()
+
+    def get(self, path: str, **arguments: Any) -> Any:
+        response = self.http.get(path, **arguments)
+        assert response.status_code == 200, response.text
+        return response.get_json()
+
+    def key(self, tenant: str, *scopes: Scope) -> dict[str, str]:
+        """The header of a new key."""
+        made = create_key(self.farm.store, name="test", scopes=scopes or (Scope.SUBMIT, Scope.READ), tenant=tenant)
+        return {"Authorization": f"Bearer {made.key}"}
+
+    def claim(self, job_id: str, owner: str = "worker_1") -> ClaimedJob:
+        """Claim until that job comes; what comes before is finished."""
+        while True:
+            jobs = self.inside.claim(owner, images=1)
+            assert jobs, f"{job_id} cannot be claimed"
+            if jobs[0].id == job_id:
+                return jobs[0]
+            self.render(jobs[0])
+
+    def render(self, job: ClaimedJob) -> list[str]:
+        """Write real pictures and commit them, as a worker does; return the images' ids."""
+        images = []
+        for index in range(job.count):
+            seed = job.recipe.seed_of(index)
+            pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
+            data = encode_png(pixels, text_chunks(job.id, index, job.recipe, seed, "d" * 64))
+            key = picture_key(job.id, index, job.attempt)
+            self.farm.outputs.write(key, data)
+            images.append(
+                finish.FinishedImage(
+                    index=index,
+                    seed=seed,
+                    storage_key=key,
+                    format="png",
+                    width=64,
+                    height=64,
+                    bytes=len(data),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    pixel_sha256=pixel_sha256(64, 64, pixels.tobytes()),
+                    ms=1.0,
+                    audit={"device": "cpu"},
+                )
+            )
+        return finish.succeed(self.farm.store, job, images, actual_s=0.1)
+
+    def rendered(self, prompt: str = "a red mug", **fields: Any) -> dict[str, Any]:
+        """A job that has succeeded."""
+        job_id = self.submit(prompt, **fields)["id"]
+        self.render(self.claim(job_id))
+        return self.get(f"/api/v1/jobs/{job_id}")
+
+
+def problem(response: TestResponse, status: int) -> dict[str, Any]:
+    """The problem that a response carries, checked for its form."""
+    assert response.status_code == status, response.text
+    assert response.mimetype == "application/problem+json"
+    body = response.get_json()
+    assert body["status"] == status
+    assert body["type"].startswith("/problems/")
+    assert body["title"]
+    assert body["detail"]
+    assert body["instance"] == f"urn:imagefarm:{response.headers['X-Request-ID']}"
+    return body
