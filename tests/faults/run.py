@@ -1,0 +1,200 @@
+"""One run: a client submits, a seeded moment comes, one fault happens, the farm comes to rest, the verdict is given."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select
+
+from imagefarm.states import FINAL, JobState
+from imagefarm.store.models import Attempt, Batch, Job
+from tests.farm import FarmError
+from tests.faults.client import Client
+from tests.faults.farm import FaultFarm
+from tests.faults.verdict import Verdict, judge
+
+QUIET_S = 120.0
+"""No fault here keeps a farm from its work for longer."""
+THINGS = ("mug", "bottle", "box", "lamp", "chair", "vase", "bag", "shoe")
+COLOURS = ("red", "blue", "green", "yellow", "white", "black", "pink", "orange")
+
+
+@dataclass
+class Run:
+    """What a fault gets to work with."""
+
+    farm: FaultFarm
+    client: Client
+    random: random.Random
+    jobs: int
+    began: float = 0.0
+    """Database time at which the fault began."""
+    ended_before: int = 0
+    flaws: list[str] = field(default_factory=list)
+    """What the fault itself found wrong."""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def submit(self, number: int | None = None, **fields: Any) -> None:
+        """Begin to submit jobs of one to three images; by default as many as the run has."""
+        self.client.submit([self.request(**fields) for _ in range(self.jobs if number is None else number)], every_s=0.02)
+
+    def request(self, **fields: Any) -> dict[str, Any]:
+        colour, thing = self.random.choice(COLOURS), self.random.choice(THINGS)
+        request = {
+            "prompt": f"a {colour} {thing} on a white background",
+            "count": self.random.choice((1, 1, 2, 3)),
+            "steps": self.random.randint(4, 12),
+            "seed": self.random.randrange(2**64),
+            "priority": self.random.choice(("interactive", "bulk")),
+        }
+        return {**request, **fields}
+
+    def wait_for_moment(self) -> None:
+        """Until a seeded part of the run's jobs has ended and others run, and a moment more; then the fault's time begins."""
+        done = self.random.randint(0, self.jobs // 2)
+        before = self.ended_before
+        self.farm.wait_until(
+            lambda: self.farm.count(*FINAL) >= before + done and self.farm.count(JobState.RUNNING) > 0,
+            60,
+            "the moment of the fault",
+        )
+        time.sleep(self.random.uniform(0, 0.3))
+        self.begin()
+
+    def begin(self) -> None:
+        """The fault's time begins now."""
+        self.began = self.farm.store.now()
+
+    def victim(self) -> str:
+        """A worker that holds jobs, if there is one."""
+        with self.farm.store.read() as session:
+            holding = [
+                name
+                for name in self.farm.worker_names
+                if (row := self.farm.worker(name)) is not None
+                and session.scalar(
+                    select(func.count()).select_from(Job).where(Job.owner == row.id, Job.state == JobState.RUNNING)
+                )
+            ]
+        return self.random.choice(holding or self.farm.worker_names)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to hurt a farm."""
+
+    name: str
+    inject: Callable[[Run], None]
+    """Submits, waits for its moment, hurts, and mends what an operator or a supervisor would mend."""
+    databases: tuple[str, ...] = ("sqlite", "postgresql")
+    farm: dict[str, Any] = field(default_factory=dict)
+    """How the farm must be built for it,"""
+    build: Callable[..., FaultFarm] | None = None
+    """and by whom, if not as usual."""
+    promise_s: float | None = None
+    """Jobs that lost their attempt are claimed again within this time, at the settings of the run."""
+
+    @property
+    def what(self) -> str:
+        """In a line."""
+        return (self.inject.__doc__ or "").strip().splitlines()[0]
+
+
+@dataclass
+class Outcome:
+    """One line of the campaign's output."""
+
+    fault: str
+    database: str
+    seed: int
+    verdict: Verdict
+    disturbed: int
+    """Jobs that lost their attempt to it."""
+    noticed_s: float | None
+    """From the fault until the last of them was back in the queue."""
+    recover_s: float | None
+    """From the fault until all of them were claimed again; if there are none, until the next claim."""
+    failed_s: float
+    """Seconds in which requests of the client failed."""
+    took_s: float
+    lease_s: float
+    notes: dict[str, Any]
+
+    @property
+    def good(self) -> bool:
+        return self.verdict.good
+
+    def line(self) -> dict[str, Any]:
+        return asdict(self) | {"good": self.good}
+
+
+def perform(farm: FaultFarm, fault: Fault, seed: int, jobs: int) -> Outcome:
+    """Do one run on a farm that is at rest."""
+    client = Client(farm.url, farm.promises)
+    run = Run(farm, client, random.Random(f"{fault.name} {seed}"), jobs)
+    run.ended_before = farm.count(*FINAL)
+    began = time.monotonic()
+    stuck = ""
+    try:
+        fault.inject(run)
+        client.wait()
+        farm.wait_until(lambda: _at_rest(farm, client), QUIET_S, "every accepted job has ended")
+        farm.wait_for_workers()
+    except FarmError as error:
+        stuck = str(error)[:20_000]
+    took_s = time.monotonic() - began
+    disturbed, noticed_s, recover_s = recovery(farm, run.began)
+    verdict = judge(farm, farm.promises)
+    verdict.flaws += run.flaws
+    if stuck:
+        verdict.flaws.append(stuck)
+    if fault.promise_s is not None and disturbed and (recover_s is None or recover_s > fault.promise_s):
+        verdict.flaws.append(f"{disturbed} jobs ran again after {recover_s} s; the promise is {fault.promise_s} s")
+    client.close()
+    return Outcome(
+        fault=fault.name,
+        database=farm.database,
+        seed=seed,
+        verdict=verdict,
+        disturbed=disturbed,
+        noticed_s=noticed_s,
+        recover_s=recover_s,
+        failed_s=round(client.failed_s(), 2),
+        took_s=round(took_s, 1),
+        lease_s=farm.settings.lease_s,
+        notes=run.notes,
+    )
+
+
+def recovery(farm: FaultFarm, began: float) -> tuple[int, float | None, float | None]:
+    """How many jobs lost an attempt, and the seconds from `began` (database time) until they were back, and ran again."""
+    with farm.store.read() as session:
+        lost = session.execute(
+            select(Attempt.job_id, Attempt.attempt, Attempt.ended_at).where(
+                Attempt.claimed_at <= began, Attempt.ended_at >= began, Attempt.outcome.in_(["crashed", "retry"])
+            )
+        ).all()
+        again = [
+            session.scalar(select(Attempt.claimed_at).where(Attempt.job_id == job_id, Attempt.attempt == attempt + 1))
+            for job_id, attempt, _ in lost
+        ]
+        if not lost:
+            again = [session.scalar(select(func.min(Attempt.claimed_at)).where(Attempt.claimed_at > began))]
+    noticed = max((ended_at - began for _, _, ended_at in lost), default=None)
+    back = max((at - began for at in again if at is not None), default=None)
+    return len(lost), _rounded(noticed), _rounded(back)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)
+
+
+def _at_rest(farm: FaultFarm, client: Client) -> bool:
+    if farm.count(JobState.QUEUED, JobState.RUNNING, JobState.HELD):
+        return False
+    with farm.store.read() as session:
+        return session.scalar(select(func.count()).select_from(Batch).where(Batch.state == "validating")) == 0

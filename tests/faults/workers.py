@@ -1,0 +1,88 @@
+"""Workers that die, freeze, or are told to go."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.faults.farm import RESTART_PAUSE_S
+from tests.faults.run import Fault, Run
+
+
+def child_killed(run: Run) -> None:
+    """kill -9 of the render child"""
+    run.submit()
+    run.wait_for_moment()
+    run.farm.kill_child(run.victim())
+
+
+def tree_killed(run: Run) -> None:
+    """kill -9 of a worker with its child, as when its host dies"""
+    run.submit()
+    run.wait_for_moment()
+    run.farm.restart(run.victim())
+
+
+def all_killed(run: Run) -> None:
+    """kill -9 of every worker at once"""
+    run.submit()
+    run.wait_for_moment()
+    for name in run.farm.worker_names:
+        run.farm.kill(name)
+    for name in run.farm.worker_names:
+        run.farm.start_again(name)
+
+
+def frozen_past_lease(run: Run) -> None:
+    """SIGSTOP of a worker past its lease, then SIGCONT: it wakes up holding jobs that are others' by now"""
+    run.submit()
+    run.wait_for_moment()
+    lease_s = run.farm.settings.lease_s
+    with run.farm.frozen(run.victim()):
+        time.sleep(lease_s + run.random.uniform(1.5, 3.0))
+
+
+def frozen_before_commit(run: Run) -> None:
+    """frozen past the lease between the last file and its commit: only the fence stands between it and a second row"""
+    _frozen_at(run, "before_commit")
+
+
+def frozen_in_transaction(run: Run) -> None:
+    """frozen past the lease in the middle of a commit, with its locks held"""
+    _frozen_at(run, "in_transaction")
+
+
+def rolling_restart(run: Run) -> None:
+    """SIGTERM to each worker in turn, and a new one in its place"""
+    run.submit()
+    run.wait_for_moment()
+    took = []
+    for name in run.farm.worker_names:
+        began = time.monotonic()
+        run.farm.terminate(name, timeout=90)
+        took.append(round(time.monotonic() - began, 1))
+        run.farm.start_again(name)
+        run.farm.wait_for_workers()
+    run.notes["ended_after_s"] = took
+
+
+def _frozen_at(run: Run, point: str) -> None:
+    run.farm.lay(point, "stop", after=run.random.randint(0, run.jobs // 3))
+    run.submit()
+    pid = run.farm.wait_until(lambda: run.farm.taken(point), 60, f"a worker passed {point}")
+    run.begin()
+    name = next(name for name in run.farm.worker_names if pid in {process.pid for process in run.farm.processes_of(name)})
+    run.farm.signal(name, signal.SIGSTOP)  # the parent, too
+    time.sleep(run.farm.settings.lease_s + run.random.uniform(1.5, 3.0) + RESTART_PAUSE_S)
+    run.farm.signal(name, signal.SIGCONT)
+
+
+FAULTS = [
+    Fault("child-killed", child_killed, promise_s=20.0),
+    Fault("worker-killed", tree_killed, promise_s=35.0),
+    Fault("all-workers-killed", all_killed, promise_s=35.0),
+    Fault("worker-frozen", frozen_past_lease),
+    Fault("frozen-before-commit", frozen_before_commit),
+    Fault("frozen-in-transaction", frozen_in_transaction),
+    Fault("rolling-restart", rolling_restart),
+]
