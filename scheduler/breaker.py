@@ -103,6 +103,7 @@ def _bad_batches(session: Session, since: float) -> list[str]:
     ).all()
     stopped = []
     for batch_id, code, number, owners in rows:
+        assert batch_id is not None
         ended = session.scalar(
             select(func.count())
             .select_from(Job)
