@@ -6,6 +6,7 @@ letting go whatever the maker could not.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -62,6 +63,7 @@ def create_batch(
         for chunk in plan.spool:
             rows = list(job_rows(chunk, batch_id))
             store.retrying(partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings))
+            time.sleep(lifecycle.TURN_S)
         store.retrying(lambda session: _commit(session, batch_id, plan, also))
     except BaseException:
         lifecycle.cancel(store, batch_id, tenant_id, by="its submission failed")

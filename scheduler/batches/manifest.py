@@ -161,7 +161,7 @@ def _failed(store: Store, batch_id: str, first: int, last: int) -> dict[int, lis
                 Job.batch_id == batch_id, Job.state == JobState.FAILED, Job.row >= first, Job.row <= last
             )
         )
-        for row, code, detail in found.tuples():
+        for row, code, detail in found:
             if row is None:
                 continue
             reason = f"{code}: {detail}" if detail else str(code)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-CHUNK_JOBS = 2000
-CHUNK_ROWS = 2000
-CHUNK_CHARS = 4_000_000
+CHUNK_JOBS = 250
+"""Jobs that one transaction writes: few, so that single submits get their turn between two."""
+CHUNK_ROWS = 250
+CHUNK_CHARS = 2_000_000
 
 
 @dataclass(slots=True)

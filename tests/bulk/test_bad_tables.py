@@ -253,7 +253,7 @@ def test_errors_are_listed_but_not_without_end(shared_farm: BulkFarm) -> None:
 
 
 def test_a_slow_template_is_stopped(shared_farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scheduler.batches.row_jobs.TEMPLATE_SECONDS", 0.05)
+    monkeypatch.setattr("scheduler.batches.row_jobs.TEMPLATE_SECONDS", 0.01)
     slow = "{{ name" + "|upper|lower" * 12 + "|truncate(9) }}"
     table = "name\n" + ("x" * 60_000 + "\n") * 100
     answer = shared_farm.send(table, template=slow)
