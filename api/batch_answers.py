@@ -18,12 +18,13 @@ from scheduler.batches.quote import Quote
 
 
 class BatchCounts(Answer):
-    """Rows of the table, jobs they make (accepted + rejected), and the accepted jobs by state."""
+    """Rows of the table, jobs they make (accepted + rejected), those that take pictures that exist, and jobs by state."""
 
     rows: int
     jobs: int
     accepted: int
     rejected: int
+    reused: int
     held: int
     queued: int
     running: int
@@ -61,6 +62,7 @@ class QuoteAnswer(Answer):
     """What a dry run says: pictures, predicted GPU-seconds, seconds to the last picture, the first expanded prompts."""
 
     pictures: int
+    reused: int = Field(description="Pictures of these that exist already; counted with `reuse=true`")
     gpu_seconds: float
     gpu_seconds_ahead: float = Field(description="Predicted for what waits already")
     expected_finish_s: float | None = Field(description="Seconds from now; null when no live worker serves the models")
@@ -98,12 +100,11 @@ def batch_answers(session: Session, batches: Sequence[Batch], base: str) -> list
     return [_answer(batch, numbers[batch.id], base) for batch in batches]
 
 
-def new_batch_answer(batch: Batch, plan: Plan, base: str) -> BatchAnswer:
+def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
     """A batch that becomes real in this transaction, as it will be when its jobs have been let go."""
-    numbers = {"rows": plan.rows, "jobs": plan.accepted + plan.rejected, "accepted": plan.accepted, "rejected": plan.rejected}
-    numbers |= {str(state): 0 for state in JobState}
-    numbers["queued"] = plan.canary_jobs if plan.canary_row else plan.accepted
-    numbers["held"] = plan.accepted - numbers["queued"]
+    numbers = lifecycle.counts(session, [batch])[batch.id]
+    if batch.state == BatchState.QUEUED:
+        numbers["queued"], numbers["held"] = numbers["queued"] + numbers["held"], 0
     return _answer(batch, numbers, base)
 
 
@@ -120,11 +121,13 @@ def dry_run_answer(plan: Plan, quote: Quote, *, name: str, priority: PriorityCla
             jobs=plan.accepted + plan.rejected,
             accepted=plan.accepted,
             rejected=plan.rejected,
+            reused=0,
             **{str(state): 0 for state in JobState},
         ),
         errors=row_errors(plan.errors),
         quote=QuoteAnswer(
             pictures=quote.pictures,
+            reused=quote.reused,
             gpu_seconds=round(quote.gpu_s, 3),
             gpu_seconds_ahead=round(quote.ahead_s, 3),
             expected_finish_s=None if quote.finish_s is None else round(quote.finish_s, 1),

@@ -76,7 +76,7 @@ def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | 
             try:
 
                 def keep_answer(session: Session, batch: Batch) -> None:
-                    answers.append(new_batch_answer(batch, plan, base))
+                    answers.append(new_batch_answer(session, batch, base))
                     key.keep(session, caller.tenant_id, 202, answers[-1].model_dump_json())
 
                 create_batch(farm.store, plan, options, farm.settings, tenant_id=caller.tenant_id, also=keep_answer)
@@ -104,11 +104,13 @@ def _plan(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = Tr
 
 
 def _quote(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:
-    plan = _plan(farm, caller, submission, keep=False)
-    plan.close()
     options = submission.options
-    with farm.store.read() as session:
-        quote = make_quote(session, plan, farm.catalogue)
+    plan = _plan(farm, caller, submission, keep=options.reuse)
+    try:
+        with farm.store.read() as session:
+            quote = make_quote(session, plan, farm.catalogue, reuse_of=caller.tenant_id if options.reuse else None)
+    finally:
+        plan.close()
     return dry_run_answer(plan, quote, name=options.name, priority=options.priority, canary=options.canary)
 
 

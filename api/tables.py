@@ -58,6 +58,7 @@ class BatchParameters(Query):
     on_error: OnError | None = None
     canary: Annotated[int, Field(ge=0, le=MAX_CANARY), NotBool] | None = None
     dry_run: bool | None = None
+    reuse: bool | None = Field(None, description="Take pictures that exist instead of rendering an identical recipe again")
     priority: PriorityClass | None = None
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)] | None = None
     delimiter: Annotated[str, Field(max_length=10)] | None = Field(None, description="Of a CSV table: a comma, `;` or a tab")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Select, select, union_all
+from sqlalchemy import ColumnElement, Select, func, select, union_all
 from sqlalchemy.orm import Session, aliased
 
 from imagefarm.ids import first_id_at
@@ -53,11 +53,17 @@ def get_job(session: Session, job_id: str, tenant_id: str | None) -> Job | None:
 
 
 def images_of(session: Session, job_ids: Sequence[str]) -> dict[str, list[Image]]:
-    """The images of these jobs, in order of their index."""
+    """The images of these jobs, in order of their index; a job that reuses another's pictures has those."""
     found: dict[str, list[Image]] = {job_id: [] for job_id in job_ids}
     if job_ids:
-        for image in session.scalars(select(Image).where(Image.job_id.in_(job_ids)).order_by(Image.job_id, Image.index)):
-            found[image.job_id].append(image)
+        pictures = (
+            select(Job.id, Image)
+            .join(Image, Image.job_id == func.coalesce(Job.reuses, Job.id))
+            .where(Job.id.in_(job_ids), Image.index < Job.count)
+            .order_by(Job.id, Image.index)
+        )
+        for job_id, image in session.execute(pictures):
+            found[job_id].append(image)
     return found
 
 

@@ -155,6 +155,8 @@ class Job(Base):
     """1-based row of the batch's table."""
     name: Mapped[str | None]
     """File name stem for delivery, from the batch's name pattern."""
+    reuses: Mapped[str | None] = mapped_column(ID)
+    """The job of the same recipe whose pictures are this one's; null where it renders its own."""
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     cost_s: Mapped[float]
     """Predicted GPU-seconds."""

@@ -25,6 +25,7 @@ from scheduler import admission, limits
 from scheduler.batches import lifecycle
 from scheduler.batches.options import BatchOptions, OnError
 from scheduler.batches.plan import Plan
+from scheduler.batches.reuse import find_rendered, split, submit_reused
 from scheduler.batches.source import keep_rows
 from scheduler.batches.spool import Chunk
 
@@ -62,7 +63,7 @@ def create_batch(
     try:
         for chunk in plan.spool:
             rows = list(job_rows(chunk, batch_id))
-            store.retrying(partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings))
+            store.retrying(partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings, reuse=options.reuse))
             time.sleep(lifecycle.TURN_S)
         store.retrying(lambda session: _commit(session, batch_id, plan, also))
     except BaseException:
@@ -74,8 +75,9 @@ def create_batch(
 
 def _open(session: Session, batch_id: str, plan: Plan, options: BatchOptions, *, settings: Settings, tenant_id: str) -> None:
     limits.check_queue(session, tenant_id, plan.accepted, settings)
-    now = session.scalar(select(db_now())) or 0.0
-    limits.check_day(session, tenant_id, plan.images, limits.tenant_limits(session, tenant_id), now)
+    if not options.reuse:  # else nobody knows yet how many will be rendered; each chunk is checked
+        now = session.scalar(select(db_now())) or 0.0
+        limits.check_day(session, tenant_id, plan.images, limits.tenant_limits(session, tenant_id), now)
     kept = options.model_dump(mode="json", exclude={"name", "template", "dry_run"})
     session.execute(
         insert(Batch).values(
@@ -95,8 +97,12 @@ def _open(session: Session, batch_id: str, plan: Plan, options: BatchOptions, *,
     append(session, "batch.submitted", batch_id, tenant_id, {"rows": plan.rows, "jobs": plan.accepted})
 
 
-def _write(session: Session, *, batch_id: str, chunk: Chunk, rows: list[dict[str, Any]], settings: Settings) -> None:
+def _write(session: Session, *, batch_id: str, chunk: Chunk, rows: list[dict[str, Any]], settings: Settings, reuse: bool) -> None:
     keep_rows(session, batch_id, chunk.rows)
+    if reuse:
+        rendered = find_rendered(session, rows[0]["tenant_id"], {row["recipe_hash"] for row in rows}) if rows else {}
+        rows, reused = split(rows, rendered)
+        submit_reused(session, reused)
     admission.submit(session, rows, settings)
 
 

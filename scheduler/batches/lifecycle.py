@@ -221,7 +221,7 @@ STARTED = [JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCE
 
 
 def counts(session: Session, batches: list[Batch]) -> dict[str, dict[str, int]]:
-    """For each batch by id: rows, jobs, accepted, rejected, and its jobs by state."""
+    """For each batch by id: rows, jobs, accepted, rejected, those that reuse pictures, and its jobs by state."""
     result: dict[str, dict[str, int]] = {}
     for batch in batches:
         result[batch.id] = {
@@ -229,10 +229,14 @@ def counts(session: Session, batches: list[Batch]) -> dict[str, dict[str, int]]:
             "jobs": batch.accepted + batch.rejected,
             "accepted": batch.accepted,
             "rejected": batch.rejected,
+            "reused": 0,
         } | {str(state): 0 for state in JobState}
     rows: Any = session.execute(
-        select(Job.batch_id, Job.state, func.count()).where(Job.batch_id.in_(list(result))).group_by(Job.batch_id, Job.state)
+        select(Job.batch_id, Job.state, func.count(), func.count(Job.reuses))
+        .where(Job.batch_id.in_(list(result)))
+        .group_by(Job.batch_id, Job.state)
     )
-    for batch_id, state, number in rows:
+    for batch_id, state, number, reused in rows:
         result[batch_id][state] = number
+        result[batch_id]["reused"] += reused
     return result

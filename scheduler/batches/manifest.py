@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from imagefarm.states import JobState
 from imagefarm.store import Store
+from imagefarm.store.jobs import images_of
 from imagefarm.store.models import Batch, Image, Job
 from scheduler.batches.names import file_stem
 from scheduler.batches.source import kept_rows
@@ -59,16 +60,12 @@ def entries(store: Store, batch_id: str) -> Iterator[Entry]:
     while True:
         with store.read() as session:
             jobs = session.scalars(select(Job).where(Job.batch_id == batch_id, Job.id > after).order_by(Job.id).limit(PAGE)).all()
-            images: dict[str, list[Image]] = {}
-            for image in session.scalars(
-                select(Image).where(Image.job_id.in_([job.id for job in jobs])).order_by(Image.job_id, Image.index)
-            ):
-                images.setdefault(image.job_id, []).append(image)
+            images = images_of(session, [job.id for job in jobs])
         if not jobs:
             return
         after = jobs[-1].id
         for job in jobs:
-            yield from _entries(job, images.get(job.id, []))
+            yield from _entries(job, images[job.id])
 
 
 def _entries(job: Job, images: Sequence[Image]) -> Iterator[Entry]:

@@ -12,24 +12,31 @@ from imagefarm.states import WorkerState
 from imagefarm.store.models import Backlog, Worker
 from scheduler.admission import learnt_costs
 from scheduler.batches.plan import Plan
+from scheduler.batches.reuse import find_rendered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """Pictures, predicted GPU-seconds, and seconds until the last picture if nothing else is submitted.
+    """Pictures, those of them that exist already, GPU-seconds for the others, and seconds until the last one.
 
     `finish_s` is None when no live worker serves the models.
     """
 
     pictures: int
+    reused: int
     gpu_s: float
     ahead_s: float
     finish_s: float | None
     workers: int
 
 
-def make_quote(session: Session, plan: Plan, catalogue: Catalogue) -> Quote:
-    """Predict from the learnt (or first guessed) costs, the jobs that wait, and the workers that serve these models."""
+def make_quote(session: Session, plan: Plan, catalogue: Catalogue, *, reuse_of: str | None) -> Quote:
+    """Predict from the learnt (or first guessed) costs, the jobs that wait, and the workers that serve these models.
+
+    `reuse_of` is the tenant whose pictures may be taken again; the plan's jobs must then have been kept.
+    """
+    reused, saved_s = _reusable(session, plan, reuse_of) if reuse_of is not None else (0, 0.0)
+    gpu_s = plan.gpu_s - saved_s
     learnt = learnt_costs(session)
     waiting = session.execute(select(Backlog.model, func.sum(Backlog.queued + Backlog.running)).group_by(Backlog.model)).all()
     # a waiting job is taken for one default image of its model: counting each one's own cost would read a million rows
@@ -40,5 +47,18 @@ def make_quote(session: Session, plan: Plan, catalogue: Catalogue) -> Quote:
     alive = [WorkerState.STARTING, WorkerState.READY, WorkerState.BUSY]
     serving = session.scalars(select(Worker.serves).where(Worker.state.in_(alive))).all()
     workers = sum(1 for serves in serving if (plan.models | {"*"}) & set(serves))
-    finish_s = (ahead_s + plan.gpu_s) / workers if workers else None
-    return Quote(pictures=plan.images, gpu_s=plan.gpu_s, ahead_s=ahead_s, finish_s=finish_s, workers=workers)
+    finish_s = (ahead_s + gpu_s) / workers if workers else None
+    return Quote(pictures=plan.images, reused=reused, gpu_s=gpu_s, ahead_s=ahead_s, finish_s=finish_s, workers=workers)
+
+
+def _reusable(session: Session, plan: Plan, tenant_id: str) -> tuple[int, float]:
+    """How many of the planned pictures exist, and the GPU-seconds that this saves."""
+    pictures, seconds = 0, 0.0
+    for chunk in plan.spool:
+        rendered = find_rendered(session, tenant_id, {job.recipe_hash for job in chunk.jobs})
+        for job in chunk.jobs:
+            base = chunk.bases[job.base]
+            if base["count"] <= rendered.get(job.recipe_hash, ("", 0))[1]:
+                pictures += base["count"]
+                seconds += base["cost_s"]
+    return pictures, seconds

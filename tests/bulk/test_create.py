@@ -31,7 +31,8 @@ def stored(farm: BulkFarm) -> dict[str, int]:
 def test_a_csv_table_becomes_jobs(farm: BulkFarm) -> None:
     answer = farm.batch(TABLE, template=TEMPLATE, name="Spring", width=64, steps=4)
     assert answer["state"] == "queued"
-    assert answer["counts"] == {"rows": 3, "jobs": 3, "accepted": 3, "rejected": 0, "held": 0, "queued": 3, "running": 0} | {
+    assert answer["counts"] == {"rows": 3, "jobs": 3, "accepted": 3, "rejected": 0, "reused": 0, "held": 0, "queued": 3} | {
+        "running": 0,
         "succeeded": 0,
         "failed": 0,
         "cancelled": 0,

@@ -1,0 +1,56 @@
+"""Pictures that exist already: a job whose recipe the tenant has rendered before takes those instead of rendering again.
+
+With seeds that do not change from one submission to the next (a fixed one, or those derived from SKUs), sending a table
+again renders only the rows that changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from imagefarm.states import JobState
+from imagefarm.store import db_now
+from imagefarm.store.audit import append_many
+from imagefarm.store.models import Job
+
+
+def find_rendered(session: Session, tenant_id: str, hashes: Collection[str]) -> dict[str, tuple[str, int]]:
+    """For each recipe hash that the tenant's succeeded jobs have: such a job, and how many pictures it has."""
+    found = session.execute(
+        select(Job.recipe_hash, Job.id, Job.count)
+        .where(Job.recipe_hash.in_(hashes), Job.tenant_id == tenant_id, Job.state == JobState.SUCCEEDED, Job.reuses.is_(None))
+        .order_by(Job.count, Job.id)  # the one with most pictures is last, and stays
+    )
+    return {recipe_hash: (job_id, count) for recipe_hash, job_id, count in found}
+
+
+def split(
+    rows: list[dict[str, Any]], rendered: Mapping[str, tuple[str, int]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Prepared job rows that must render, and those that need not, which say so."""
+    to_render, to_reuse = [], []
+    for row in rows:
+        job_id, count = rendered.get(row["recipe_hash"], ("", 0))
+        if row["count"] <= count:
+            warnings = [*row["warnings"], f"reuses the pictures of {job_id}: the same recipe"]
+            to_reuse.append(row | {"reuses": job_id, "warnings": warnings})
+        else:
+            to_render.append(row)
+    return to_render, to_reuse
+
+
+def submit_reused(session: Session, rows: list[dict[str, Any]]) -> None:
+    """Write jobs that have their pictures already, with their audit events, in the caller's transaction."""
+    if not rows:
+        return
+    now = session.scalar(select(db_now())) or 0.0
+    done = {"state": JobState.SUCCEEDED, "created_at": now, "finished_at": now, "actual_s": 0.0}
+    session.execute(insert(Job), [{name: value for name, value in row.items() if name != "expires_in"} | done for row in rows])
+    append_many(
+        session,
+        [("job.reused", row["id"], row["tenant_id"], {"recipe_hash": row["recipe_hash"], "of": row["reuses"]}) for row in rows],
+    )
