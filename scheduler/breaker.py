@@ -1,9 +1,10 @@
 """The breaker: tells a bad job from a bad worker, and stops the one that is to blame.
 
 A *worker* is to blame when many different jobs failed on it lately and hardly one succeeded, while the farm has another
-worker on which work succeeds: it is quarantined, drains, and says so. A *batch* is to blame when its jobs end with the same
-error again and again, on more than one worker where there is more than one: what is left of it is held and says so, so
-that 50,000 rows with one mistake cost a handful of renders.
+worker on which work succeeds: it is quarantined, drains, and says so. A death counts once, however many jobs shared the
+running set, and what is the job's or the model's own fault does not count: else one table of bad rows could empty the farm.
+A *batch* is to blame when its jobs end with the same error again and again, on more than one worker where there is more than
+one: what is left of it is held and says so, so that 50,000 rows with one mistake cost a handful of renders.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from scheduler.cancel import hold_where
 WINDOW_S = 600.0
 """How far back the breaker looks."""
 WORKER_FAILURES = 5
-"""Different jobs that must have failed on a worker."""
+"""Different jobs that must have failed on a worker, or times that it must have died."""
 WORKER_RATIO = 0.8
 """Share of its attempts that must have failed."""
 BATCH_FAILURES = 8
@@ -58,19 +59,23 @@ def trip(session: Session) -> BreakerReport:
 
 
 def _bad_workers(session: Session, since: float) -> list[str]:
-    failed: Counter[str] = Counter()
+    troubles: Counter[str] = Counter()
     succeeded: Counter[str] = Counter()
     rows = session.execute(
-        select(Worker.name, Attempt.outcome, func.count(distinct(Attempt.job_id)))
+        select(Worker.name, Attempt.outcome, func.count(distinct(Attempt.job_id)), func.count(distinct(Attempt.owner)))
         .join(Worker, Worker.id == Attempt.owner)
-        .where(Attempt.ended_at > since)
+        .where(Attempt.ended_at > since, Attempt.outcome.in_(["retry", "crashed", "succeeded"]))
         .group_by(Worker.name, Attempt.outcome)
     )
-    for name, outcome, number in rows:
-        (failed if outcome in TROUBLE else succeeded)[name] += number if outcome in (*TROUBLE, "succeeded") else 0
-    bad = []
-    for name, number in failed.items():
-        elsewhere = sum(count for other, count in succeeded.items() if other != name)
+    for name, outcome, jobs, incarnations in rows:
+        if outcome == "succeeded":
+            succeeded[name] += jobs
+        else:
+            troubles[name] += jobs if outcome == "retry" else incarnations
+    sound = set(session.scalars(select(Worker.name).where(Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)))
+    bad: list[str] = []
+    for name, number in troubles.items():
+        elsewhere = sum(count for other, count in succeeded.items() if other in sound - {name, *bad})
         if number >= WORKER_FAILURES and number >= WORKER_RATIO * (number + succeeded[name]) and elsewhere:
             reason = f"{number} jobs failed on it in {WINDOW_S / 60:.0f} minutes, while {elsewhere} succeeded elsewhere"
             changed = session.execute(

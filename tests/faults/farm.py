@@ -42,12 +42,12 @@ SHORT: dict[str, Any] = {
     "api_threads": 16,
 }
 """Proportionate to the defaults, so that a run takes seconds."""
-REAL: dict[str, Any] = {"quantum_s": 0.6, "max_running_images": 8, "api_threads": 16}
-"""The times that a farm has unless somebody changes them."""
 
 
 class FaultFarm(Farm):
-    """A running farm with workers `w1` ... `wN`. `constants` are module constants that its processes shall have."""
+    """A running farm with workers `w1` ... `wN`. `standin`: they sleep instead of rendering (see hooks/standin.py).
+    `constants` are module constants that its processes shall have.
+    """
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class FaultFarm(Farm):
         *,
         database: str = "sqlite",
         workers: int = 2,
+        standin: bool = False,
         constants: dict[str, dict[str, float]] | None = None,
         worker_environment: dict[str, dict[str, str]] | None = None,
         **settings: Any,
@@ -67,6 +68,7 @@ class FaultFarm(Farm):
         self.failpoints = folder / "failpoints"
         self.failpoints.mkdir()
         self.constants = constants or {}
+        self.standin = standin
         self.promises = Promises()
         """What its clients were promised in all its life."""
         options = SHORT | {"port": free_port()} | settings
@@ -91,6 +93,7 @@ class FaultFarm(Farm):
             "PYTHONPATH": str(HOOKS),
             "FARM_FAULTS": str(self.failpoints),
             "FARM_FAULTS_CONSTANTS": json.dumps(self.constants),
+            "FARM_FAULTS_STANDIN": "1" if self.standin else "",
             "OMP_NUM_THREADS": "1",
             "REMAP_SIGTERM": "SIGQUIT" if name.startswith("w") else "",
         } | self.worker_environment.get(name, {})

@@ -84,8 +84,8 @@ def farm_with_a_broken_model(folder: Path, **settings: Any) -> FaultFarm:
 FAULTS = [
     Fault("poison-job", poison),
     Fault("endless-loop", endless_loop),
-    Fault("nan-latents", not_a_number),
-    Fault("out-of-memory", out_of_memory),
-    Fault("device-error", device_fails),
-    Fault("corrupt-weights", corrupt_weights, build=farm_with_a_broken_model),
+    Fault("nan-latents", not_a_number, needs_engine=True),
+    Fault("out-of-memory", out_of_memory, needs_engine=True),
+    Fault("device-error", device_fails, needs_engine=True),
+    Fault("corrupt-weights", corrupt_weights, needs_engine=True, build=farm_with_a_broken_model),
 ]

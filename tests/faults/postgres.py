@@ -24,7 +24,8 @@ class Postgres:
         """End every connection but this one; return how many."""
         with psycopg.connect(self.uri, autocommit=True) as connection:
             rows = connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
             ).fetchall()
         return len(rows)
 

@@ -95,6 +95,8 @@ class Fault:
     """How the farm must be built for it,"""
     build: Callable[..., FaultFarm] | None = None
     """and by whom, if not as usual."""
+    needs_engine: bool = False
+    """It is of no use with a stand-in for the renderer."""
     promise_s: float | None = None
     """Jobs that lost their attempt are claimed again within this time, at the settings of the run."""
 
@@ -122,6 +124,7 @@ class Outcome:
     """Seconds in which requests of the client failed."""
     took_s: float
     lease_s: float
+    renderer: str
     notes: dict[str, Any]
 
     @property
@@ -166,6 +169,7 @@ def perform(farm: FaultFarm, fault: Fault, seed: int, jobs: int) -> Outcome:
         failed_s=round(client.failed_s(), 2),
         took_s=round(took_s, 1),
         lease_s=farm.settings.lease_s,
+        renderer="stand-in" if farm.standin else "demo",
         notes=run.notes,
     )
 

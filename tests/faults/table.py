@@ -20,7 +20,8 @@ def one_line(outcome: Outcome) -> str:
         "ok  " if outcome.good else "FAIL",
         f"{outcome.fault:26} {outcome.database:10} seed {outcome.seed:3}",
         f"accepted {verdict.accepted:3} succeeded {verdict.succeeded:3} failed {verdict.failed} cancelled {verdict.cancelled}",
-        f"lost {verdict.lost} doubled {verdict.doubled} ghosts {verdict.ghosts} orphans {verdict.orphans} (strays {verdict.strays})",
+        f"lost {verdict.lost} doubled {verdict.doubled} ghosts {verdict.ghosts}",
+        f"orphans {verdict.orphans} (strays {verdict.strays})",
         f"disturbed {outcome.disturbed} back {outcome.noticed_s} again {outcome.recover_s}",
         f"failing {outcome.failed_s} s, took {outcome.took_s} s",
     ]

@@ -8,6 +8,7 @@ prompt that begins with `hostile:` does to the engine what its next word says. T
 from __future__ import annotations
 
 import importlib.abc
+import importlib.util
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +113,7 @@ def engine(module: Any) -> None:
 
     def harmed_step(self: Any) -> Any:
         for running in self._jobs.values():
-            HARM.get(hostile(running.job), ignore)()
+            harm(running.job)
         return step(self)
 
     def harmed_forward(self: Any, slots: list[Any]) -> None:
@@ -132,8 +134,11 @@ def hostile(job: Any) -> str:
     return words[1] if len(words) > 1 and words[0] == "hostile:" else ""
 
 
-def ignore() -> None:
-    return
+def harm(job: Any) -> None:
+    """What this job does to the process that renders it."""
+    deed = HARM.get(hostile(job))
+    if deed is not None:
+        deed()
 
 
 def segfault() -> None:
@@ -178,26 +183,34 @@ CONSTANTS: dict[str, dict[str, float]] = json.loads(os.environ.get("FARM_FAULTS_
 """Module -> constant -> value: what would take a quarter of an hour is waited for in seconds."""
 
 
+STANDIN = Path(__file__).with_name("standin.py") if os.environ.get("FARM_FAULTS_STANDIN") else None
+STOOD_IN = ("worker.device", "worker.loading", "worker.residency", "worker.engine.engine", "worker.engine.failures")
+
+
 class Finder(importlib.abc.MetaPathFinder):
-    """Patches a module when it has just been imported."""
+    """Patches a module when it has just been imported, or puts another in its place."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if STANDIN is not None and name in STOOD_IN:
+            return importlib.util.spec_from_file_location(name, STANDIN)
         if name not in PATCHES and name not in CONSTANTS:
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
                 execute = spec.loader.exec_module
-
-                def execute_and_patch(module: Any) -> None:
-                    execute(module)
-                    PATCHES.get(name, id)(module)
-                    for constant, value in CONSTANTS.get(name, {}).items():
-                        setattr(module, constant, value)
-
-                spec.loader.exec_module = execute_and_patch  # type: ignore[method-assign]
+                spec.loader.exec_module = partial(patched, execute)  # type: ignore[method-assign]
                 return spec
         return None
+
+
+def patched(execute: Callable[[Any], None], module: Any) -> None:
+    """Execute a module, then change it."""
+    execute(module)
+    if module.__name__ in PATCHES:
+        PATCHES[module.__name__](module)
+    for constant, value in CONSTANTS.get(module.__name__, {}).items():
+        setattr(module, constant, value)
 
 
 if FOLDER.is_dir():
