@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from imagefarm.cli.batch import wait_for_batch
-from imagefarm.cli.contact_sheet import write_contact_sheet
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import note, print_table
 from imagefarm.client import Client, Job
@@ -36,7 +35,8 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the demo farm's data folder.")] = False,
 ) -> None:
     """Start a farm of its own, submit a product table over HTTP, fetch the pictures, print their audit, stop the farm."""
-    from imagefarm.supervisor import EmbeddedFarm
+    from imagefarm.cli.contact_sheet import write_contact_sheet
+    from imagefarm.supervisor.farm import EmbeddedFarm
 
     began = time.monotonic()
     data = (out / ".farm").absolute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -15,6 +16,9 @@ from imagefarm.settings import load_settings
 
 SMALL_FILES = (".json", ".txt", ".model", ".jinja")
 """Configuration, tokenizers and licences; weights only as .safetensors, which can hold no code."""
+
+
+VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema)(-\d+-of-\d+)?\.safetensors$")
 
 
 def register(app: typer.Typer) -> None:
@@ -62,15 +66,19 @@ def wanted_files(files: list[str], variant: str) -> list[str]:
     """Which of a repository's files are fetched.
 
     All small text files, and the .safetensors: in a repository of folders those in folders (a lone file at the top is the
-    same model again), and of each folder those of the variant where it has one.
+    same model again), and of each folder those of the variant where it has one, else those of none.
     """
     weights = [file for file in files if file.endswith(".safetensors")]
     if "model_index.json" in files:
         weights = [file for file in weights if "/" in file]
-    if variant:
-        with_variant = {file.rpartition("/")[0] for file in weights if f".{variant}." in file}
-        weights = [file for file in weights if file.rpartition("/")[0] not in with_variant or f".{variant}." in file]
+    with_variant = {file.rpartition("/")[0] for file in weights if _variant(file) == variant} if variant else set()
+    weights = [file for file in weights if _variant(file) == (variant if file.rpartition("/")[0] in with_variant else "")]
     return sorted([file for file in files if file.endswith(SMALL_FILES)] + weights)
+
+
+def _variant(file: str) -> str:
+    found = VARIANT.search(file)
+    return found[1] if found else ""
 
 
 def _fetch(source: str, revision: str, variant: str) -> str:

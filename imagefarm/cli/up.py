@@ -30,7 +30,7 @@ def up(
     Prints one line with the URL when it is ready. Ctrl-C drains: running jobs are finished, then everything stops. A second
     Ctrl-C stops at once; unfinished jobs run again at the next start.
     """
-    from imagefarm.supervisor import EmbeddedFarm
+    from imagefarm.supervisor.farm import EmbeddedFarm
 
     farm = EmbeddedFarm(load_settings(host=host, port=port, data_dir=data, workers=workers, device=device))
     stop = threading.Event()

@@ -1,5 +1,1 @@
 """The embedded farm: redis-server, API, scheduler and workers as child processes of `imagefarm up`."""
-
-from imagefarm.supervisor.farm import EmbeddedFarm
-
-__all__ = ["EmbeddedFarm"]

@@ -1,0 +1,132 @@
+"""The Python client against the real API: typed answers, waiting, downloads, and what its exceptions say."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import pytest
+
+from imagefarm import Client
+from imagefarm.client import Job, JobFailed, NotThere, RequestRefused, WaitedTooLong
+from imagefarm.states import BatchState, JobState
+from tests.api.farm_api import FarmApi
+
+PROMPT = "白色背景上的红色马克杯"
+
+
+def test_a_job_from_submit_to_files(api: FarmApi, client: Client, tmp_path: Path) -> None:
+    job = client.submit(PROMPT, seed=2**64 - 1, count=2, labels={"sku": "A-17"}, model=None)
+    assert (job.state, job.count, job.labels) == (JobState.QUEUED, 2, {"sku": "A-17"})
+    assert job.recipe["prompt"] == PROMPT
+    api.render(api.claim(job.id))
+    done = client.wait(job, check=True)
+    assert [image.seed for image in done.images] == [2**64 - 1, 0]
+    assert done.finished_at is not None
+    assert done.finished_at.tzinfo is not None
+    paths = client.download(done, tmp_path, name="A-17")
+    assert [path.name for path in paths] == ["A-17-1.png", "A-17-2.png"]
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] == [image.sha256 for image in done.images]
+    assert not list(tmp_path.glob("*.part"))
+    record = client.image(done.images[0])
+    assert record.ms == 1.0
+    found = client.lookup(paths[1])
+    assert (found.found_by, found.items[0].job_id, found.items[0].index) == ("file", job.id, 1)
+
+
+def test_the_list_goes_on_from_page_to_page(client: Client) -> None:
+    ids = [client.submit(f"picture {number}", labels={"set": "pages"}).id for number in range(5)]
+    assert [job.id for job in client.list(label="set:pages")] == ids[::-1]
+    assert [job.id for job in client.list(limit=3)] == ids[:1:-1]
+    assert list(client.list(limit=1, state="succeeded", label="set:pages")) == []
+
+
+def test_waiting_tells_of_progress_and_of_its_end(api: FarmApi, client: Client) -> None:
+    job = client.submit("wait for me")
+    with pytest.raises(WaitedTooLong, match="it goes on"):
+        client.wait(job, timeout_s=0.3)
+    seen: list[Job] = []
+    claimed = threading.Event()
+
+    def on_progress(job: Job) -> None:
+        seen.append(job)
+        if not claimed.is_set():
+            claimed.set()
+            api.render(api.claim(job.id))
+
+    client.wait(job, on_progress=on_progress)
+    assert [item.state for item in seen] == [JobState.QUEUED, JobState.SUCCEEDED]
+
+
+def test_cancel_retry_and_a_failed_wait(client: Client) -> None:
+    job = client.submit("never mind")
+    assert client.cancel(job).state == JobState.CANCELLED
+    with pytest.raises(JobFailed, match=f"{job.id} cancelled"):
+        client.wait(job, check=True)
+    assert client.retry(job).state == JobState.QUEUED
+    client.cancel(job)
+
+
+def test_a_table_from_dry_run_to_archive(api: FarmApi, client: Client, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("sku,product\nA,red mug\nB,blue box\n")
+    options = {"template": "a {{ product }}, {{ view }}", "variants": {"view": ["left", "right"]}, "model": "demo"}
+    dry = client.batch(table, dry_run=True, **options)
+    assert dry.quote is not None
+    assert (dry.id, dry.quote.pictures, dry.quote.prompts[0]) == (None, 4, "a red mug, left")
+    batch = client.batch(table, name="two mugs", **options)
+    assert (batch.name, batch.counts.accepted) == ("two mugs", 4)
+    jobs = list(client.list(batch=batch.id))
+    assert len(jobs) == 4
+    for job in jobs:
+        if client.get(job).state == JobState.QUEUED:
+            api.render(api.claim(job.id))
+    done = client.wait_batch(batch, timeout_s=10)
+    assert done.counts.succeeded == 4
+    files = client.download_batch(done, tmp_path / "out")
+    assert sorted(path.name for path in files if path.suffix == ".png") == [
+        "A-left.png",
+        "A-right.png",
+        "B-left.png",
+        "B-right.png",
+    ]
+    assert (tmp_path / "out" / "A-left.png").is_file()
+
+
+def test_a_batch_that_waits_for_approval_is_not_waited_for(api: FarmApi, client: Client, tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    table.write_text('{"sku": "A", "prompt": "a mug"}\n{"sku": "B", "prompt": "a box"}\n')
+    batch = client.batch(table, canary=1)
+    first = next(job for job in client.list(batch=batch.id) if job.state == JobState.QUEUED)
+    api.render(api.claim(first.id))
+    rests = client.wait_batch(batch, timeout_s=10)
+    assert (rests.state, rests.counts.held) == (BatchState.HELD, 1)
+    assert client.cancel_batch(batch).counts.cancelled == 1
+
+
+def test_models_workers_and_queue(client: Client) -> None:
+    assert "demo" in {model.name for model in client.models()}
+    assert [worker.name for worker in client.workers()] == ["worker_1"]
+    client.drain("worker_1", reason="dust")
+    assert client.workers()[0].model_dump()["wanted"] == "draining"
+    client.resume("worker_1")
+    assert client.workers()[0].model_dump()["wanted"] == "ready"
+    assert isinstance(client.queue().lanes, list)
+
+
+def test_a_refused_request_names_field_and_remedy(client: Client) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        client.submit("a mug", model="demo", width=63, steps=1000)
+    fields = {error.field: error for error in refused.value.fields}
+    assert "steps" in fields
+    assert all(error.remedy for error in fields.values())
+    with pytest.raises(RequestRefused, match="no model is called 'nope'"):
+        client.submit("a mug", model="nope")
+    with pytest.raises(NotThere):
+        client.get("job_00000000000000000000000000")
+
+
+def test_the_same_idempotency_key_makes_one_job(client: Client) -> None:
+    first = client.submit("once", idempotency_key="k-1")
+    assert client.submit("once", idempotency_key="k-1").id == first.id

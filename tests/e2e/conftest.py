@@ -1,0 +1,26 @@
+"""One embedded farm for all end-to-end tests that can share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from imagefarm import Client
+from tests.e2e.up import Up
+
+
+@pytest.fixture(scope="session")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A farm with one worker and the demo model."""
+    farm = Up(tmp_path_factory.mktemp("farm") / "data")
+    try:
+        yield farm.until_ready()
+    finally:
+        farm.close()
+
+
+@pytest.fixture
+def client(farm: Up) -> Iterator[Client]:
+    with farm.client() as client:
+        yield client
