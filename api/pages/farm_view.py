@@ -141,14 +141,17 @@ class RedisPulse:
             return self._beats
 
 
-def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_beats: bool, gone: bool = False) -> FarmView:
-    """The farm as this caller may see it: its own queue, or everybody's for an admin. `gone`: also stopped workers."""
+def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_beats: bool, closely: bool = False) -> FarmView:
+    """The farm as this caller may see it: its own queue, or everybody's for an admin.
+
+    `closely`: also workers that have stopped, and what each told of its load.
+    """
     now = session.scalar(select(db_now())) or 0.0
     rows = session.scalars(select(Worker).order_by(Worker.name, Worker.started_at.desc())).all()
     alive = [row for row in rows if row.state != WorkerState.GONE]
     lanes = _lanes(session, farm, caller, alive)
     queued, running = sum(lane.queued for lane in lanes), sum(lane.running for lane in lanes)
-    workers = _workers(session, farm, caller, list(rows) if gone else alive, now)
+    workers = _workers(session, farm, caller, list(rows) if closely else alive, now, closely=closely)
     swept_at = session.scalar(select(SweepState.last_at)) or 0.0
     word = farm_word(alive, lanes, queued, running, redis_beats=redis_beats, sweep_late_s=now - swept_at)
     return FarmView(word, workers, lanes, queued, running)
@@ -183,7 +186,9 @@ def farm_word(
     return Word("Idle", "good", "Ready: nothing waits.")
 
 
-def _workers(session: Session, farm: Farm, caller: Caller, rows: list[Worker], now: float) -> tuple[WorkerView, ...]:
+def _workers(
+    session: Session, farm: Farm, caller: Caller, rows: list[Worker], now: float, *, closely: bool
+) -> tuple[WorkerView, ...]:
     held = select(Job.id, Job.owner, Job.prompt, Job.count.label("number"), Job.recipe).where(Job.state == JobState.RUNNING)
     if caller.tenant_filter is not None:
         held = held.where(Job.tenant_id == caller.tenant_filter)
@@ -209,7 +214,7 @@ def _workers(session: Session, farm: Farm, caller: Caller, rows: list[Worker], n
             ),
             silent_since=row.heartbeat_at if now - row.heartbeat_at > SILENT_S else None,
             started_at=row.started_at,
-            load=tuple(sorted(row.load.items())),
+            load=tuple(sorted(row.load.items())) if closely else (),
         )
         for row in rows
     )

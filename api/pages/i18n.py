@@ -7,6 +7,7 @@ import re
 from flask import Flask, Response, g, has_request_context, request
 
 from api.pages.chinese import SENTENCES, WORDS
+from api.pages.english import NAMES
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 COOKIE = "imagefarm_lang"
@@ -35,7 +36,7 @@ def language() -> str:
 
 def translate(text: str, **values: object) -> str:
     """`text` in the reader's language, with `{name}` filled from `values`."""
-    found = WORDS.get(text, text) if language() == "zh" else text
+    found = (WORDS if language() == "zh" else NAMES).get(text, text)
     return found.format(**values) if values else found
 
 

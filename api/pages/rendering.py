@@ -54,6 +54,8 @@ def page(template: str, view: object, status: int = 200, **more: object) -> Resp
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Content-Language"] = i18n.language()
     response.headers["Cache-Control"] = "private, no-cache"
+    # with no-referrer, browsers send the farm's own forms from the origin "null"
+    response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Vary"] = "Accept-Language, Cookie"
     return response
 

@@ -37,7 +37,9 @@ class Site(FarmApi):
 
     def page(self, path: str, lang: str = "en", **headers: str) -> Any:
         """A page as a browser gets it."""
-        return self.app.test_client(use_cookies=False).get(path, headers={"Accept": "text/html", "Accept-Language": lang} | headers)
+        return self.app.test_client(use_cookies=False).get(
+            path, headers={"Accept": "text/html", "Accept-Language": lang} | headers
+        )
 
     def beat(self, worker: str = "worker_1", state: WorkerState = WorkerState.READY) -> None:
         """A heartbeat of a worker that has the demo model in memory."""

@@ -69,3 +69,43 @@ def test_polling_takes_over_when_every_stream_is_taken(site: Site, visit: Any) -
     finally:
         site.farm.events.most = most
     window.page.locator("#live-mark.on").wait_for()
+
+
+def test_new_jobs_wait_behind_a_line_and_are_shown_on_demand(site: Site, visit: Any) -> None:
+    old = site.submit("listed before")["id"]
+    window = visit()
+    window.page.goto(f"{site.url}/jobs?text=listed")
+    window.page.locator("#live-mark.on").wait_for()
+    new = site.submit("listed after")["id"]
+    line = window.page.get_by_role("status").get_by_text("One new job")
+    line.wait_for()
+    assert window.page.locator(f"#{new}").count() == 0
+    line.click()
+    window.page.locator(f"#{new}").wait_for()
+    assert window.page.locator(f"#{old}").count() == 1
+    window.check_clean(site.url)
+
+
+def test_a_job_is_cancelled_without_javascript(site: Site, visit: Any) -> None:
+    job = site.submit("cancelled by hand", count=2)["id"]
+    window = visit(javascript=False)
+    window.page.goto(f"{site.url}/jobs/{job}")
+    window.page.get_by_role("button", name="Cancel these 2 pictures").click()
+    window.page.get_by_role("button", name="Render these 2 again").wait_for()
+    assert window.page.url == f"{site.url}/jobs/{job}"
+    window.check_clean(site.url)
+
+
+def test_a_job_page_follows_its_job(site: Site, visit: Any) -> None:
+    job = site.submit("watched closely")["id"]
+    window = visit(width=390, scheme="dark")
+    window.page.goto(f"{site.url}/jobs/{job}")
+    window.page.locator("#live-mark.on").wait_for()
+    images = site.render(site.claim(job))
+    window.page.locator(f"img[src*={images[0]}]").wait_for()
+    window.page.locator("summary", has_text="Audit record").click()
+    site.submit("something else")
+    window.page.wait_for_timeout(600)
+    assert window.page.locator(".picture details[open]").count() == 1
+    assert window.overflow() <= 0
+    window.check_clean(site.url)

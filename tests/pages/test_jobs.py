@@ -1,0 +1,141 @@
+"""The jobs: filters in the address, paging that never jumps, forms that cancel and retry, text that stays text."""
+
+import re
+
+import pytest
+
+from imagefarm.states import JobState
+from scheduler import finish
+from scheduler.retry import Failure, FailureClass
+from tests.pages.conftest import Site
+from tests.pages.payloads import PAYLOADS
+from tests.pages.reading import Reading
+
+ORIGIN = {"Origin": "http://localhost"}
+
+
+def rows(text: str) -> list[str]:
+    return re.findall(r'<li class="row" id="(job_\w+)"', text)
+
+
+def state(site: Site, job_id: str) -> str:
+    return str(site.get(f"/api/v1/jobs/{job_id}")["state"])
+
+
+def test_an_empty_list_says_the_next_step_in_both_languages(site: Site) -> None:
+    assert "No job has been submitted yet." in site.page("/jobs").text
+    assert "还没有提交过任务" in site.page("/jobs", "zh").text
+    assert "No job matches." in site.page("/jobs?state=failed").text
+
+
+def test_the_address_is_the_filter(site: Site) -> None:
+    red = site.submit("a red mug", labels={"sku": "A"})["id"]
+    blue = site.submit("a blue vase", custom_id="front")["id"]
+    assert rows(site.page("/jobs").text) == [blue, red]
+    assert rows(site.page("/jobs?text=red").text) == [red]
+    assert rows(site.page("/jobs?label=sku:A").text) == [red]
+    assert rows(site.page("/jobs?custom_id=front").text) == [blue]
+    assert rows(site.page("/jobs?state=succeeded").text) == []
+    assert rows(site.page("/jobs?state=succeeded&state=queued&since=1h").text) == [blue, red]
+    assert rows(site.page("/jobs?model=sdxl").text) == []
+
+
+def test_a_chip_adds_and_takes_away_its_state(site: Site) -> None:
+    text = site.page("/jobs?state=failed&text=mug").text
+    assert 'href="/jobs?state=queued&amp;state=failed&amp;text=mug"' in text
+    assert 'href="/jobs?text=mug"' in text
+
+
+@pytest.mark.parametrize(
+    "query", ["state=done", "before=x", "upto=job_1", "since=1y", "text=" + "x" * 201, "label=nocolon", "text=%00"]
+)
+def test_a_wrong_filter_is_refused_by_name(site: Site, query: str) -> None:
+    response = site.page(f"/jobs?{query}")
+    assert response.status_code == 422
+    assert f"<strong>{query.partition('=')[0]}</strong>" in response.text
+
+
+def test_older_pages_follow_by_key(site: Site) -> None:
+    made = [site.submit(f"many {number}")["id"] for number in range(45)]
+    first = site.page("/jobs?text=many").text
+    assert rows(first) == made[:4:-1]
+    older = re.search(r'rel="next" href="([^"]+)"', first)
+    assert older is not None
+    second = site.page(older[1].replace("&amp;", "&")).text
+    assert rows(second) == made[4::-1]
+    assert 'rel="next"' not in second
+
+
+def test_new_jobs_announce_themselves_and_move_nothing(site: Site) -> None:
+    site.submit("steady one")
+    text = site.page("/jobs?text=steady").text
+    again = re.search(r'hx-get="([^"]+)"', text)
+    assert again is not None
+    site.submit("steady two")
+    refreshed = site.page(again[1].replace("&amp;", "&")).text
+    assert rows(refreshed) == rows(text)
+    assert "One new job" in refreshed
+    assert 'href="/jobs?text=steady"' in refreshed
+
+
+def test_a_job_shows_recipe_pictures_timeline_and_audit(site: Site) -> None:
+    done = site.rendered("a green bottle", count=2, seed=7, labels={"sku": "B"})
+    for lang, words in (
+        ("en", ("Recipe", "Timeline", "Audit record", "Stored")),
+        ("zh", ("配方", "时间线", "审计记录", "已完成")),
+    ):
+        text = site.page(f"/jobs/{done['id']}", lang).text
+        assert all(word in text for word in words)
+    for image in done["images"]:
+        assert image["sha256"] in text
+        assert f"/api/v1/images/{image['id']}/file" in text
+    assert "worker_1" in text
+    assert "/jobs?label=sku%3AB" in text
+
+
+def test_a_failed_job_says_why_and_runs_again(site: Site) -> None:
+    job_id = site.submit("a doomed picture")["id"]
+    failure = Failure(FailureClass.INPUT, "bad_lora", "the file is <b>broken</b>")
+    finish.fail(site.farm.store, site.claim(job_id), failure, site.farm.settings)
+    text = site.page(f"/jobs/{job_id}").text
+    assert "the file is &lt;b&gt;broken&lt;/b&gt;" in text
+    assert "Render it again" in text
+    answer = site.http.post(f"/jobs/{job_id}/retry", headers=ORIGIN)
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/jobs/{job_id}")
+    assert state(site, job_id) == JobState.QUEUED
+
+
+def test_cancel_says_how_many_and_does_it(site: Site) -> None:
+    job_id = site.submit("never mind", count=3)["id"]
+    assert "Cancel these 3 pictures" in site.page(f"/jobs/{job_id}").text
+    assert site.http.post(f"/jobs/{job_id}/cancel", headers=ORIGIN).status_code == 303
+    assert state(site, job_id) == JobState.CANCELLED
+
+
+def test_a_form_of_another_origin_changes_nothing(site: Site) -> None:
+    job_id = site.submit("mine")["id"]
+    for headers in ({"Origin": "https://example.org"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert site.http.post(f"/jobs/{job_id}/cancel", headers=headers).status_code == 403
+    assert state(site, job_id) == JobState.QUEUED
+
+
+def test_an_unknown_job_is_a_page_not_found(site: Site) -> None:
+    response = site.page("/jobs/job_00000000000000000000000000")
+    assert (response.status_code, response.mimetype) == (404, "text/html")
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_hostile_text_stays_text(site: Site, payload: str) -> None:
+    job_id = site.submit(
+        payload, negative_prompt=payload, labels={payload[:64]: payload[:200]}, custom_id=payload[:128], model="sd15"
+    )["id"]
+    Reading(site.page(f"/jobs/{job_id}").text).check(payload)
+    Reading(site.page("/jobs").text).check(payload)
+    shown = Reading(site.page("/jobs", **{}).text)
+    assert shown.wrong == []
+    asked = site.app.test_client().get(
+        "/jobs", query_string={"text": payload, "custom_id": payload[:128]}, headers={"Accept": "text/html"}
+    )
+    found = Reading(asked.text)
+    assert found.wrong == []
+    assert payload in found.values
