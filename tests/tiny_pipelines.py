@@ -13,6 +13,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImageOmniPipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -25,6 +26,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3Model,
+    Siglip2ImageProcessor,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
 )
 
 CHAT_TEMPLATE = (
@@ -47,6 +51,24 @@ UNET: dict[str, Any] = {
 def z_image(seed: int = 0) -> ZImagePipeline:
     """8 times 8 pixels a latent, 16 latent channels, sides in multiples of 16."""
     torch.manual_seed(seed)
+    return ZImagePipeline(**z_image_parts())
+
+
+def z_image_omni(seed: int = 0) -> ZImageOmniPipeline:
+    """As `z_image`, with a vision encoder for the image that a prompt changes."""
+    torch.manual_seed(seed)
+    vision = Siglip2VisionConfig(
+        hidden_size=24, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, num_patches=256, patch_size=16
+    )
+    return ZImageOmniPipeline(
+        **z_image_parts(siglip_feat_dim=24),
+        siglip=Siglip2VisionModel(vision).eval(),
+        siglip_processor=Siglip2ImageProcessor(patch_size=16, max_num_patches=256),
+    )
+
+
+def z_image_parts(**transformer: Any) -> dict[str, Any]:
+    """What both Z-Image pipelines are made of; `transformer` are more fields of its configuration."""
     tokenizer = byte_tokenizer()
     encoder = Qwen3Model(
         Qwen3Config(
@@ -61,7 +83,7 @@ def z_image(seed: int = 0) -> ZImagePipeline:
             tie_word_embeddings=True,
         )
     ).eval()
-    transformer = ZImageTransformer2DModel(
+    denoiser = ZImageTransformer2DModel(
         in_channels=16,
         dim=48,
         n_layers=2,
@@ -71,18 +93,20 @@ def z_image(seed: int = 0) -> ZImagePipeline:
         cap_feat_dim=32,
         axes_dims=[8, 8, 8],
         axes_lens=[1024, 512, 512],
+        **transformer,
     ).eval()
     with torch.no_grad():
         # zeros in the class, not in a trained model: padding must matter in the tests too
-        transformer.x_pad_token.normal_(std=0.02)
-        transformer.cap_pad_token.normal_(std=0.02)
-    return ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(16, scaling_factor=0.3611, shift_factor=0.1159),
-        text_encoder=encoder,
-        tokenizer=tokenizer,
-        transformer=transformer,
-    )
+        for name, parameter in denoiser.named_parameters():
+            if name.endswith("pad_token"):
+                parameter.normal_(std=0.02)
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+        "vae": vae(16, scaling_factor=0.3611, shift_factor=0.1159),
+        "text_encoder": encoder,
+        "tokenizer": tokenizer,
+        "transformer": denoiser,
+    }
 
 
 def stable_diffusion(seed: int = 0, scheduler: Any = None) -> StableDiffusionPipeline:

@@ -36,6 +36,7 @@ log = get_logger(__name__)
 
 LOADING = threading.Lock()
 """from_pretrained patches torch for the whole process while it runs."""
+DIGESTS = WeightDigests()
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow", "peft")
 
 
@@ -76,6 +77,7 @@ def load_pipeline(
     RenderError("model_invalid") naming the folder and the remedy, or RenderError("oom").
     """
     started = time.perf_counter()
+    digests = DIGESTS if digests is None else digests
     where = find_device(device)
     cls = family_class(entry.family)
     precision = pick_dtype(dtype or entry.dtype, where, cls.half)
@@ -86,7 +88,7 @@ def load_pipeline(
             f"model {entry.name}: {files.folder} holds a {files.pipeline_class or 'model without a pipeline class'};"
             f" family {entry.family} loads {' or '.join(cls.pipelines)}",
         )
-    hashes = {name: (digests or DIGESTS).of(weight.path) for name, weight in files.weights.items()}
+    hashes = {name: digests.of(weight.path) for name, weight in files.weights.items()}
     check_pins(entry.name, hashes, entry.pins)
     try:
         with LOADING:
@@ -114,17 +116,14 @@ def load_pipeline(
         device=where,
         dtype=precision,
         digest=combined(hashes),
-        encoder_digest=encoder_digest(files, hashes, digests or DIGESTS),
+        encoder_digest=encoder_digest(files, hashes, digests),
         facts=facts,
         load_s=load_s,
         bytes=sum(part["bytes"] for part in facts["components"].values()),
-        embeddings=embeddings or EmbeddingCache(),
+        embeddings=EmbeddingCache() if embeddings is None else embeddings,
     )
     log.info("model loaded", model=entry.name, device=str(where), dtype=facts["dtype"], s=round(load_s, 2), bytes=loaded.bytes)
     return loaded
-
-
-DIGESTS = WeightDigests()
 
 
 def modules(pipe: Any) -> dict[str, torch.nn.Module]:

@@ -25,7 +25,8 @@ KNOWN_CLASSES: dict[str, frozenset[str]] = {
         {
             "CLIPTextModel", "CLIPTextModelWithProjection", "CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast",
             "Qwen2Tokenizer", "Qwen2TokenizerFast", "Qwen3ForCausalLM", "Qwen3Model", "Siglip2ImageProcessor",
-            "Siglip2ImageProcessorFast", "Siglip2VisionModel", "TokenizersBackend",
+            "Siglip2ImageProcessorFast", "Siglip2ImageProcessorPil",
+            "Siglip2VisionModel", "TokenizersBackend",
         }
     ),
 }  # fmt: skip
@@ -119,7 +120,9 @@ def _from_hub(entry: ModelEntry, source: str, revision: str = "") -> tuple[Path,
     try:
         folder = Path(snapshot_download(source, revision=revision or entry.revision or None, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError):
-        raise _invalid(entry, f"{source} is not on this machine; run `imagefarm models pull {entry.name}`") from None
+        raise _invalid(
+            entry, f"{source} is not on this machine, as a folder or in the hub's cache; run `imagefarm models pull {entry.name}`"
+        ) from None
     return folder, folder.name
 
 
@@ -149,7 +152,9 @@ def _checked_components(entry: ModelEntry, index: dict[str, Any]) -> dict[str, s
 
 
 def _needs_weights(class_name: str) -> bool:
-    return not class_name.endswith(("Scheduler", "Tokenizer", "TokenizerFast", "Backend", "Processor", "ProcessorFast"))
+    return not class_name.endswith(
+        ("Scheduler", "Tokenizer", "TokenizerFast", "Backend", "Processor", "ProcessorFast", "ProcessorPil")
+    )
 
 
 def _weight_files(folder: Path, variant: str | None) -> list[Path]:

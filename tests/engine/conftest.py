@@ -32,6 +32,15 @@ features = ["negative_prompt", "init_image"]
 defaults = { width = 64, height = 64, steps = 4, guidance = 0.0, sampler = "flow-euler" }
 limits = { min_side = 32, max_side = 512, multiple = 16, max_steps = 50, max_count = 16 }
 
+[models.tiny-omni]
+title = "Tiny Z-Image Omni"
+source = "omni"
+family = "z-image-omni"
+license = "none"
+features = ["negative_prompt", "init_image"]
+defaults = { width = 64, height = 64, steps = 4, guidance = 3.0, sampler = "flow-euler" }
+limits = { min_side = 32, max_side = 512, multiple = 16, max_steps = 50, max_count = 16 }
+
 [models.tiny-sd15]
 title = "Tiny Stable Diffusion"
 source = "sd15"
@@ -75,6 +84,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> SmallModels:
     """Every tiny model in a folder with its models.toml. Tests that change a file work on a copy of the folder."""
     folder = tmp_path_factory.mktemp("models")
     tiny_pipelines.save(tiny_pipelines.z_image(), folder / "z-image")
+    tiny_pipelines.save(tiny_pipelines.z_image_omni(), folder / "omni")
     sd15 = tiny_pipelines.stable_diffusion()
     tiny_pipelines.save(sd15, folder / "sd15")
     tiny_pipelines.save_lora(sd15, folder / "lcm-lora")

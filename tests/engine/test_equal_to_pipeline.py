@@ -14,6 +14,7 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     ZImageImg2ImgPipeline,
+    ZImageOmniPipeline,
     ZImagePipeline,
 )
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from PIL import Image
 from imagefarm.settings import PROJECT_ROOT
 from scheduler.claim import ClaimedJob
 from tests.engine.jobs import SmallModels, pictures
+from worker.engine.engine import StepEngine
 from worker.families.samplers import SAMPLERS
 
 Pipes = dict[str, Any]
@@ -134,6 +136,25 @@ def test_image_to_image(pipes: Pipes, models: SmallModels, model: str, pipe_clas
     # the Stable Diffusion ones take the size from the image
     sizes = {} if model == "tiny-z-image" else {"width": ..., "height": ...}
     assert np.array_equal(made, run(pipe, job, image=Image.fromarray(PHOTO), strength=strength, **sizes))
+
+
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+@pytest.mark.parametrize("has_image", [False, True], ids=["from-text", "edit"])
+def test_omni(models: SmallModels, guidance: float, has_image: bool) -> None:
+    pipeline = models.fresh("tiny-omni")
+    pipe = ZImageOmniPipeline.from_pretrained(models.folder / "omni", **OFFLINE)
+    pipe.set_progress_bar_config(disable=True)
+    more: dict[str, Any] = {}
+    if has_image:
+        # the pipeline reads images in bfloat16 only
+        pipe.to(torch.bfloat16)
+        pipeline.family.pipe.to(torch.bfloat16)
+        pipeline.family.dtype = torch.bfloat16
+        more = {"init_image": "asset_" + "0" * 26}
+    job = models.job("tiny-omni", guidance=guidance, negative_prompt="blurry", width=64, height=64, **more)
+    (made,) = pictures(StepEngine(pipeline, max_images=1), job, init_image=PHOTO if has_image else None)
+    expected = run(pipe, job, image=[Image.fromarray(PHOTO)] if has_image else None)
+    assert np.array_equal(made, expected)
 
 
 def test_count_gives_seeds_in_a_row(pipes: Pipes, models: SmallModels) -> None:

@@ -30,9 +30,6 @@ class LearntCaps:
     def learn(self, size: int, cap: int) -> None:
         self._caps[size] = min(cap, self._caps.get(size, cap))
 
-    def __bool__(self) -> bool:
-        return bool(self._caps)
-
 
 def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alone: Work | None = None) -> None:
     """Run `work(slots)`; it must change nothing if it raises.

@@ -86,17 +86,16 @@ class Slot:
 
     def facts(self) -> dict[str, Any]:
         """What the audit keeps about how this image was made."""
-        sample, recipe = self.sample, self.job.job.recipe
+        sample = self.sample
         sigmas = getattr(sample.scheduler, "sigmas", None)
-        used = {text: embedding.digest for text, embedding in self.job.embeddings.items()}
         return {
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(sample.latents.device),
             "timesteps": [round(value, 6) for value in sample.timesteps.tolist()],
             "sigmas": None if sigmas is None else [round(value, 6) for value in sigmas.tolist()],
             "scheduler": type(sample.scheduler).__name__,
-            "embedding_sha256": used.get(recipe.prompt, ""),
-            "negative_embedding_sha256": used.get(recipe.negative_prompt, "") if sample.negative is not None else "",
+            "embedding_sha256": sample.prompt.digest,
+            "negative_embedding_sha256": "" if sample.negative is None else sample.negative.digest,
             "batch_plan": self.plan,
             "decode": self.decode,
             "remarks": self.remarks,

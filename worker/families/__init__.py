@@ -18,6 +18,10 @@ def family_class(name: str) -> type[Family]:
             from worker.families.z_image import ZImage
 
             return ZImage
+        case "z-image-omni":
+            from worker.families.z_image_omni import ZImageOmni
+
+            return ZImageOmni
         case "sd15":
             from worker.families.stable_diffusion import StableDiffusion
 

@@ -30,6 +30,7 @@ class ZImage:
     """`ZImagePipeline` step by step: bit-equal to it for an image alone."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("ZImagePipeline",)
+    pipeline_type: ClassVar[Any] = ZImagePipeline
     half: ClassVar[torch.dtype] = torch.bfloat16
 
     def __init__(self, pipe: Any, device: torch.device, entry: ModelEntry) -> None:
@@ -51,18 +52,22 @@ class ZImage:
             common["transformer"] = ZImageTransformer2DModel.from_single_file(
                 str(files.lone_file), config=str(files.folder), subfolder="transformer", local_files_only=True, dtype=dtype
             )
-        return ZImagePipeline.from_pretrained(str(files.folder), variant=files.variant, **common)
+        return cls.pipeline_type.from_pretrained(str(files.folder), variant=files.variant, **common)
 
     def texts(self, recipe: Recipe) -> list[str]:
         return [recipe.prompt, recipe.negative_prompt] if recipe.guidance > 0 else [recipe.prompt]
 
-    @torch.inference_mode()
     def encode(self, text: str) -> Embedding:
-        tokenizer = self.pipe.tokenizer
-        chat = tokenizer.apply_chat_template(
+        chat = self.pipe.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
         )
-        tokens = tokenizer([chat], padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt")
+        return self._encode_raw(chat)
+
+    @torch.inference_mode()
+    def _encode_raw(self, text: str) -> Embedding:
+        tokens = self.pipe.tokenizer(
+            [text], padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt"
+        )
         mask = tokens.attention_mask.bool()
         with _without_last_layer(self._encoder):
             hidden = self._encoder(input_ids=tokens.input_ids.to(self.device), attention_mask=mask.to(self.device))
@@ -107,31 +112,35 @@ class ZImage:
 
     def lengths(self, sample: Sample) -> tuple[int, ...]:
         longest = max(len(sample.prompt.tokens), 0 if sample.negative is None else len(sample.negative.tokens))
-        return _padded(sample.latents.shape[2] * sample.latents.shape[3] // 4), _padded(longest)
+        return image_tokens(sample.latents), padded(longest)
 
     def pass_key(self, sample: Sample) -> Hashable:
         return None
 
     @torch.inference_mode()
     def predict(self, samples: Sequence[Sample]) -> list[torch.Tensor]:
-        dtype = self.denoiser.dtype
-        guided = [sample for sample in samples if sample.negative is not None]
-        entries = [*samples, *guided]
-        captions = [sample.prompt.tokens for sample in samples] + [sample.negative.tokens for sample in guided if sample.negative]
-        outputs = self.denoiser(
-            [entry.latents[0].unsqueeze(1).to(dtype) for entry in entries],
-            torch.stack([entry.times[entry.step] for entry in entries]),
-            [caption.to(dtype) for caption in captions],
-            return_dict=False,
-        )[0]
-        negatives = {id(sample): output for sample, output in zip(guided, outputs[len(samples) :], strict=True)}
+        negatives = [(sample, sample.negative) for sample in samples if sample.negative is not None]
+        outputs = self._run([*((sample, sample.prompt) for sample in samples), *negatives])
+        against = {id(sample): output for (sample, _), output in zip(negatives, outputs[len(samples) :], strict=True)}
         predictions = []
         for sample, output in zip(samples, outputs[: len(samples)], strict=True):
             prediction = output.float()
             if sample.negative is not None:
-                prediction = prediction + sample.guidance * (prediction - negatives[id(sample)].float())
+                # from the positive, not from the negative as in Stable Diffusion: weight 1 here is weight 2 there
+                prediction = prediction + sample.guidance * (prediction - against[id(sample)].float())
             predictions.append(-prediction.squeeze(1)[None])
         return predictions
+
+    def _run(self, entries: Sequence[tuple[Sample, Embedding]]) -> list[torch.Tensor]:
+        """One pass of the transformer over pairs of an image and the prompt that it is seen with."""
+        dtype = self.denoiser.dtype
+        outputs: list[torch.Tensor] = self.denoiser(
+            [sample.latents[0].unsqueeze(1).to(dtype) for sample, _ in entries],
+            torch.stack([sample.times[sample.step] for sample, _ in entries]),
+            [prompt.tokens.to(dtype) for _, prompt in entries],
+            return_dict=False,
+        )[0]
+        return outputs
 
     @torch.inference_mode()
     def advance(self, sample: Sample, prediction: torch.Tensor) -> None:
@@ -175,7 +184,12 @@ def _first_step(recipe: Recipe) -> int:
     return min(recipe.steps - 1, int(max(recipe.steps - min(recipe.steps * strength, recipe.steps), 0)))
 
 
-def _padded(length: int) -> int:
+def image_tokens(latents: torch.Tensor) -> int:
+    """Tokens of an image from its latents, 2 x 2 each, as they are padded."""
+    return padded(latents.shape[-2] * latents.shape[-1] // 4)
+
+
+def padded(length: int) -> int:
     return -(-length // PADDED_TO) * PADDED_TO
 
 

@@ -1,0 +1,106 @@
+"""Models stay loaded under a budget, the least recently used leave first, and a broken one fails fast for a while."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.errors import RenderError, UnknownModel
+from imagefarm.settings import Settings
+from tests.engine.jobs import SmallModels, pictures
+from worker import residency as residency_module
+from worker.engine.engine import StepEngine
+from worker.residency import Residency, weight_bytes
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def resident(models: SmallModels, settings: Settings) -> Callable[..., Residency]:
+    """A residency with a budget in bytes."""
+
+    def make(budget: int, catalogue: Catalogue | None = None) -> Residency:
+        return Residency(
+            catalogue or models.catalogue, settings.model_copy(update={"memory_budget_gib": budget / 2**30, "device": "cpu"})
+        )
+
+    return make
+
+
+def size(models: SmallModels, *names: str) -> int:
+    return sum(weight_bytes(models.catalogue.get(name), models.catalogue, CPU) for name in names)
+
+
+def test_expected_bytes_are_the_loaded_ones(models: SmallModels) -> None:
+    for name in ("tiny-z-image", "tiny-sd15", "tiny-sdxl"):
+        # buffers come on top of the weights: a few position numbers
+        assert models.pipeline(name).bytes == pytest.approx(size(models, name), rel=0.01)
+
+
+def test_the_least_recently_used_leaves(models: SmallModels, resident: Callable[..., Residency]) -> None:
+    residency = resident(int(size(models, "tiny-z-image", "tiny-sd15") * 1.02))
+    first = residency.get("tiny-sd15")
+    residency.get("tiny-z-image")
+    assert residency.get("tiny-sd15") is first
+    assert residency.names == ("tiny-z-image", "tiny-sd15")
+    residency.get("tiny-sdxl")
+    assert residency.names == ("tiny-sd15", "tiny-sdxl")
+    assert residency.bytes <= residency.budget
+    assert residency.evictions == 1
+    assert residency.get("tiny-sd15") is first
+    assert set(residency.load_s) == {"tiny-sd15", "tiny-z-image", "tiny-sdxl"}
+
+
+def test_a_large_one_makes_all_leave(models: SmallModels, resident: Callable[..., Residency]) -> None:
+    residency = resident(int(size(models, "demo") * 1.02))
+    residency.get("tiny-sd15")
+    residency.get("tiny-sdxl")
+    residency.get("demo")
+    assert residency.names == ("demo",)
+
+
+def test_a_model_over_the_budget_says_so(models: SmallModels, resident: Callable[..., Residency]) -> None:
+    residency = resident(2**20)
+    with pytest.raises(RenderError, match="memory_budget_gib allows; raise it") as caught:
+        residency.get("demo")
+    assert caught.value.code == "oom"
+
+
+def test_embeddings_leave_with_their_encoder(models: SmallModels, resident: Callable[..., Residency]) -> None:
+    residency = resident(2**30)
+    pictures(StepEngine(residency.get("tiny-z-image"), max_images=1), models.job("tiny-z-image", steps=1))
+    assert len(residency.embeddings) == 1
+    assert residency.unload("tiny-z-image")
+    assert not residency.unload("tiny-z-image")
+    assert (len(residency.embeddings), residency.embeddings.nbytes) == (0, 0)
+
+
+def test_unknown_models_are_named(resident: Callable[..., Residency]) -> None:
+    with pytest.raises(UnknownModel):
+        resident(2**30).get("nobody")
+
+
+def test_a_broken_model_fails_fast_then_is_tried_again(
+    models: SmallModels, resident: Callable[..., Residency], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(models.folder / "sd15", tmp_path / "sd15")
+    shutil.copy(models.folder / "models.toml", tmp_path)
+    weights = tmp_path / "sd15" / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    residency = resident(2**30, Catalogue.read(tmp_path / "models.toml"))
+    with pytest.raises(RenderError) as first:
+        residency.get("tiny-sd15")
+    weights.write_bytes(whole)
+    with pytest.raises(RenderError) as second:
+        residency.get("tiny-sd15")
+    assert (second.value.code, second.value.detail) == (first.value.code, first.value.detail)
+    assert residency.names == ()
+    monkeypatch.setattr(residency_module, "FAILED_FOR_S", 0.0)
+    residency.get("tiny-sd15")
+    assert residency.names == ("tiny-sd15",)

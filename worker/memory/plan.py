@@ -1,0 +1,144 @@
+"""`python -m worker.memory.plan MODEL --vram 12`: how a model would be held on a device of that many GiB."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.errors import FarmError, RenderError, SetupError
+from imagefarm.settings import load_settings
+from worker.memory.planner import ACTIVATIONS, GIB, ModelSize, Plan, best, plan
+from worker.memory.published import KEPT_WIDE, PARAMETERS
+from worker.model_files import find_files
+
+USUAL_SIZES = ((512, 512), (768, 768), (1024, 1024), (1536, 1536), (2048, 2048))
+DENOISERS = frozenset({"transformer", "unet"})
+ENCODERS = frozenset({"text_encoder", "text_encoder_2", "siglip"})
+
+
+def model_size(entry: ModelEntry, catalogue: Catalogue) -> tuple[ModelSize, str]:
+    """The sizes of a model, and where they come from: its files, or else what was published.
+
+    Raises SetupError if neither is known.
+    """
+    try:
+        files = find_files(entry, catalogue)
+    except RenderError as error:
+        if entry.source not in PARAMETERS:
+            raise SetupError(f"{error.detail}; nor is its size known without its files") from None
+        parameters, origin = PARAMETERS[entry.source], "published parameter counts"
+    else:
+        parameters = {name: sum(file.parameters for file in files.of_component(name)) for name in files.components}
+        if files.lone_file is not None:
+            parameters["transformer"] = files.weights[files.lone_file.name].parameters
+        origin = f"the files in {files.lone_file or files.folder}"
+    activations = ACTIVATIONS[entry.family]
+    is_guided = entry.defaults.guidance > (0 if entry.family.startswith("z-image") else 1)
+    size = ModelSize(
+        denoiser=sum(parameters.get(name, 0) for name in DENOISERS),
+        encoders=sum(parameters.get(name, 0) for name in ENCODERS),
+        vae=parameters.get("vae", 0),
+        encoders_kept_wide=KEPT_WIDE.get(entry.source, 0),
+        blocks=activations.blocks,
+        activation_bytes=activations.guided if is_guided else activations.unguided,
+    )
+    return size, origin
+
+
+def shapes_of(entry: ModelEntry) -> list[tuple[int, int]]:
+    """The model's default size, then the usual ones within its limits."""
+    limits, default = entry.limits, (entry.defaults.width, entry.defaults.height)
+    usual = [
+        size
+        for size in USUAL_SIZES
+        if limits.min_side <= size[0] <= limits.max_side
+        and size[0] * size[1] <= limits.max_pixels
+        and (not limits.sizes or size in limits.sizes)
+    ]
+    return [default, *(size for size in usual if size != default)]
+
+
+def as_data(entry: ModelEntry, vram_gib: float, origin: str, plans: list[Plan]) -> dict[str, Any]:
+    """The answer as plain data; `tier` is None if the model does not fit in any way."""
+    chosen = best(plans)
+    return {
+        "model": entry.name,
+        "vram_gib": vram_gib,
+        "sizes_from": origin,
+        "tier": chosen.tier if chosen else None,
+        "tiers": [
+            {
+                "tier": candidate.tier,
+                "works": candidate.works,
+                "weights_gib": round(candidate.weight_bytes / GIB, 2),
+                "host_gib": round(candidate.host_bytes / GIB, 2),
+                "running_images": [dataclasses.asdict(fit) for fit in candidate.fits],
+                "fidelity": candidate.fidelity,
+                "speed": candidate.speed,
+            }
+            for candidate in plans
+        ],
+        "note": "Weights are exact. Running images are estimates from the layers' widths; the engine lowers them when memory"
+        " runs out. This worker loads tier `resident`; the other tiers say what would be needed.",
+    }
+
+
+def as_text(data: dict[str, Any]) -> str:
+    """The answer for people."""
+    head = f"{data['model']} on {data['vram_gib']:g} GiB (sizes from {data['sizes_from']})"
+    chosen = next((tier for tier in data["tiers"] if tier["tier"] == data["tier"]), None)
+    if chosen is None:
+        least = min(tier["weights_gib"] for tier in data["tiers"])
+        lines = [head, f"  does not fit in any way: the least that its weights take is {least:.1f} GiB", ""]
+    else:
+        lines = [
+            head,
+            f"  take      {chosen['tier']}: {chosen['weights_gib']:.1f} GiB of weights on the device",
+            f"  fidelity  {chosen['fidelity']}",
+            f"  speed     {chosen['speed']}",
+            "",
+        ]
+    sizes = [f"{fit['width']}x{fit['height']}" for fit in data["tiers"][0]["running_images"]]
+    lines.append(f"  {'tier':<22}{'weights':>9}{'host':>8}  " + "".join(f"{size:>11}" for size in sizes))
+    for tier in data["tiers"]:
+        cells = [f"{fit['images']}{'*' if fit['tiled'] else ''}" if fit["images"] else "-" for fit in tier["running_images"]]
+        mark = ">" if tier["tier"] == data["tier"] else " "
+        lines.append(
+            f"{mark} {tier['tier']:<22}{tier['weights_gib']:>7.1f} G{tier['host_gib']:>6.1f} G  "
+            + "".join(f"{cell:>11}" for cell in cells)
+        )
+    lines += ["", "  images that run at once, by size; * the decoder works in tiles, which changes the picture a little"]
+    return "\n".join([*lines, f"  {data['note']}"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the plan; return 0 if the model fits, 1 if it does not, or the exit code of a setup error."""
+    parser = argparse.ArgumentParser(prog="imagefarm plan", description=__doc__)
+    parser.add_argument("model", help="name or alias in the catalogue")
+    parser.add_argument("--vram", type=float, required=True, metavar="GIB", help="free memory of the device in GiB")
+    parser.add_argument("--models-file", type=Path, help="the catalogue; default: the one the settings name")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    asked = parser.parse_args(arguments)
+    if not asked.vram > 0:
+        parser.error("--vram must be more than 0")
+    try:
+        settings = load_settings(models_file=asked.models_file)
+        catalogue = Catalogue.read(settings.catalogue_file)
+        entry = catalogue.get(asked.model)
+        size, origin = model_size(entry, catalogue)
+    except FarmError as error:
+        print(error.detail, file=sys.stderr)
+        return error.exit_code if isinstance(error, SetupError) else 2
+    plans = plan(size, int(asked.vram * GIB), shapes_of(entry), most_images=settings.max_running_images)
+    data = as_data(entry, asked.vram, origin, plans)
+    print(json.dumps(data, indent=2) if asked.json else as_text(data))
+    return 0 if data["tier"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
