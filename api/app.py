@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from api import (
+    assets,
     batches,
     context,
     delivery,
@@ -28,6 +29,7 @@ AREAS = (
     jobs.routes,
     events.routes,
     images.routes,
+    assets.routes,
     batches.routes,
     delivery.routes,
     models.routes,

@@ -23,6 +23,7 @@ from imagefarm.ids import is_id
 from imagefarm.states import BatchState
 from imagefarm.store.models import Batch, Job
 from scheduler.admission import learnt_costs
+from scheduler.assets import find_asset
 from scheduler.batches import lifecycle
 from scheduler.batches.create import create_batch
 from scheduler.batches.plan import Plan, Submitter, plan_table
@@ -98,9 +99,15 @@ def _plan(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = Tr
             tenant_id=caller.tenant_id,
             limits=tenant_limits(session, caller.tenant_id),
             costs=learnt_costs(session),
+            find_asset=partial(_find_asset, farm, caller),
         )
     most = farm.settings.max_queued_per_tenant
     return plan_table(submission.table, submission.options, submitter, max_jobs=most, keep=keep)
+
+
+def _find_asset(farm: Farm, caller: Caller, name: str) -> str | None:
+    with farm.store.read() as session:
+        return find_asset(session, caller.tenant_id, name)
 
 
 def _quote(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from imagefarm.errors import SetupError
 
@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     api_threads: int = Field(256, ge=4, le=1024, description="Threads per API process; each live page holds one")
     max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024, description="Largest body of a request that is not a bulk table")
     max_table_bytes: int = Field(256 * 1024 * 1024, ge=1024, description="Largest body of a bulk table")
+    max_asset_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest file of a picture that is sent in")
+    max_asset_pixels: int = Field(40_000_000, ge=4096, description="Largest picture that is sent in")
     max_wait_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait`")
     max_streams: int = Field(200, ge=0, description="Live event streams per API process")
     auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")
@@ -145,6 +147,8 @@ def load_settings(**flags: Any) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise SetupError(f"setting {name}: {first['msg']} (imagefarm.toml, {ENV_PREFIX}{name.upper()} or a flag)") from None
+    except SettingsError as error:  # a variable that is a list must be JSON
+        raise SetupError(f"{error}: write lists as JSON, such as [\"demo\"]") from None
     except tomllib.TOMLDecodeError as error:
         raise SetupError(f"{TOML_FILE}: {error}") from None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import FieldError
+from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.recipe import JobRequest
 from scheduler.admission import Placement, prepare
 from scheduler.batches.options import BatchOptions
@@ -52,9 +53,18 @@ class Submitter:
     tenant_id: str
     limits: dict[str, Any]
     costs: dict[str, float]
+    find_asset: Callable[[str], str | None]
+    """The tenant's asset of this id or name."""
 
-    def job_row(self, request: JobRequest) -> dict[str, Any]:
-        """The held job of a request. Raises InvalidRequest."""
+    def job_row(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The held job of a request's fields. Raises InvalidRequest, ValidationError."""
+        if (image := fields.get("init_image")) is not None:
+            found = self.find_asset(str(image))
+            if found is None:
+                detail = f"you have no asset of the id or name {str(image)[:100]!r}"
+                raise InvalidRequest([FieldError(field="init_image", detail=detail, remedy="send the picture in first")])
+            fields = fields | {"init_image": found}
+        request = JobRequest.model_validate(fields)
         row = prepare(self.catalogue, request, self.tenant_id, costs=self.costs, placement=Placement(held=True))
         check_size([row], self.limits)
         return row

@@ -52,7 +52,7 @@ class RowPlanner:
     """Makes the jobs of one table's rows. `columns` None: they are not known ahead."""
 
     def __init__(
-        self, options: BatchOptions, columns: tuple[str, ...] | None, make_job_row: Callable[[JobRequest], JobRow]
+        self, options: BatchOptions, columns: tuple[str, ...] | None, make_job_row: Callable[[dict[str, Any]], JobRow]
     ) -> None:
         """Raises InvalidRequest for what is wrong for every row alike, so that it is said once."""
         self.options = options
@@ -72,7 +72,9 @@ class RowPlanner:
 
     def _check_defaults(self) -> int | None:
         try:
-            return JobRequest.model_validate({"prompt": "x", **self.options.defaults}).seed
+            # a picture's name becomes an id later
+            fields = {name: value for name, value in self.options.defaults.items() if name != "init_image"}
+            return JobRequest.model_validate({**fields, "prompt": "x"}).seed
         except ValidationError as error:
             raise InvalidRequest([replace(e, field=f"defaults.{e.field}") for e in field_errors(error)]) from None
 
@@ -194,7 +196,7 @@ class RowPlanner:
         whole = {**options.defaults, **fields, "priority": options.priority, "expires_in": options.expires_in}
         try:
             # prompt and seed stand in: no check of the catalogue looks at them
-            return self.make_job_row(JobRequest.model_validate({**whole, "prompt": "x", "seed": 0}))
+            return self.make_job_row({**whole, "prompt": "x", "seed": 0})
         except ValidationError as error:
             return InvalidRequest(field_errors(error))
         except InvalidRequest as error:

@@ -64,6 +64,8 @@ def refuse(column: str, detail: str, remedy: str, row: int | None = None) -> NoR
 def column_name(name: str) -> str:
     """The name under which a template finds a column: known ones in small letters, others with `_` for odd characters."""
     name = name.strip()
+    if name.casefold() == "image":
+        return "init_image"
     if name.casefold() in KNOWN_COLUMNS:
         return name.casefold()
     return re.sub(r"^(?=\d)|\W", "_", name)

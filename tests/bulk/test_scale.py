@@ -39,7 +39,9 @@ class Endless:
 
 def test_memory_is_bounded_by_a_chunk(quick_farm: BulkFarm) -> None:
     options = BatchOptions(template="a {{ color }} {{ name }} on white", labels=["color"])
-    submitter = Submitter(catalogue=quick_farm.catalogue, tenant_id=DEFAULT_TENANT, limits={}, costs={})
+    submitter = Submitter(
+        catalogue=quick_farm.catalogue, tenant_id=DEFAULT_TENANT, limits={}, costs={}, find_asset=lambda _: None
+    )
 
     def run(rows: int) -> int:
         plan = plan_table(read_csv(cast("BinaryIO", Endless(rows)), max_rows=rows), options, submitter, max_jobs=rows)
