@@ -163,8 +163,12 @@ class Farm:
             submit(session, rows, self.settings)
         if nudge:
             for model in {row["model"] for row in rows}:
-                issue(self.app, model)
+                self.issue(model)
         return [row["id"] for row in rows]
+
+    def issue(self, model: str) -> None:
+        """Put a ticket on a lane."""
+        issue(self.app, model)
 
     def job(self, job_id: str) -> Job:
         with self.store.read() as session:
@@ -211,7 +215,7 @@ class Farm:
 
         def states() -> dict[str, str]:
             with self.store.read() as session:
-                found = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_(job_ids))).tuples().all())
+                found = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_(job_ids))).all())
             return found if all(state in FINAL for state in found.values()) else {}
 
         return self.wait_until(states, timeout, "all jobs have ended")

@@ -53,6 +53,11 @@ class Intake:
         self._fair_at = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
 
+    @property
+    def asking(self) -> bool:
+        """Whether a question is open. Its answer must be fetched: it may be jobs."""
+        return self._asking is not None
+
     def ask(self, room: Room) -> None:
         """Begin to claim for this room, unless a question is open or the last one was answered with nothing just now."""
         now = time.monotonic()

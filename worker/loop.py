@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 LINGER_S = 0.6
-"""An idle slice looks for work this long before it ends: longer than the pause between two tickets of a lane (see
-scheduler.tickets), so that a job whose ticket was spared is seen at once."""
+"""A slice that had work looks this long for more before it ends: longer than the pause between two tickets of a lane (see
+scheduler.tickets), so that a job whose ticket was spared is seen at once. One that found nothing ends at once: its ticket
+was a double, and there may be many."""
 ENDING_STEPS = 2
 """Images with so few steps left count as free places for the next claim, which comes back about when they leave."""
 BROKEN_FOR_S = 30.0
@@ -52,7 +53,7 @@ class RenderLoop:
         self._broken: dict[str, tuple[float, Failure]] = {}
 
     def run_slice(self, lane: str) -> None:
-        """Work on what this worker serves until there is nothing left for LINGER_S, or the slice is over and the running set
+        """Work on what this worker serves until there is nothing left, or the slice is over and the running set
         empty. Issues a ticket for `lane` if work remains.
         """
         context = self.context
@@ -68,18 +69,23 @@ class RenderLoop:
             if not closing and not self.waiting and not self._runs_alone():
                 self.intake.ask(self._room())
             idle = not self._running() and not self.waiting
-            self.waiting.extend(self.intake.answer(wait_s=0.05 if idle else 0.0))
-            if self.waiting and not woke:
-                woke = self._wake_another(lane)
+            newcomers = self.intake.answer(wait_s=0.05 if idle else 0.0)
+            self.waiting.extend(newcomers)
+            if newcomers:
+                worked = True
+                woke = woke or self._wake_another(lane)
             if closing:
                 self._hand_back()
             self._admit()
+            if newcomers or self._running():
+                worked_at = now
             if self._running():
                 self._step()
-                worked_at, worked = time.monotonic(), True
             elif not self.waiting:
                 context.pulse.idle()
-                if closing or now > over_at or now - worked_at > LINGER_S:
+                if self.intake.asking:
+                    continue  # its answer may be jobs, which nobody else has then
+                if closing or now > over_at or not worked or now - worked_at > LINGER_S:
                     break
                 time.sleep(min(self.intake.pause_s(), LINGER_S))
         context.pulse.idle()

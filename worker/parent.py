@@ -39,6 +39,8 @@ log = get_logger(__name__)
 
 LOOK_EVERY_S = 3.0
 """How often an idle worker looks for work without a ticket."""
+REAP_EVERY_S = 0.5
+"""How often the pool looks for a child that died: one waitpid."""
 TROUBLES = (SQLAlchemyError, RedisError, OperationalError, OSError)
 
 
@@ -155,9 +157,15 @@ class ChildWatch(bootsteps.StartStopStep):
         self.overseer.node = worker.hostname
         self.overseer.start()
 
-    def register_with_event_loop(self, worker: Any, _hub: Any) -> None:
-        """The pool makes its callbacks anew at every connection to the broker; hang on to them each time."""
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """The pool makes its callbacks anew at every connection to the broker, and after this: hang on to them then."""
         pool = worker.pool._pool
+        hub.call_soon(self._watch, pool)
+        # The pool looks for the dead when a child's pipe closes, but a process that is killed closes its pipes a moment
+        # before it can be waited for; then the pool would look again after 5 s. Ends with the connection, as its own timers.
+        hub.call_repeatedly(REAP_EVERY_S, pool.maintain_pool)
+
+    def _watch(self, pool: Any) -> None:
         celerys_own = pool.on_process_down
 
         def on_process_down(process: Any) -> None:

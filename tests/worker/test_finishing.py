@@ -1,0 +1,192 @@
+"""Finishing: pictures, rows and files agree; an attempt that lost its job leaves nothing; a slow store makes rendering wait."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.outputs import LocalOutputs
+from imagefarm.picture.metadata import read_metadata
+from imagefarm.recipe import JobRequest
+from imagefarm.settings import Settings
+from imagefarm.store import Store
+from imagefarm.store.migrate import DEFAULT_TENANT
+from imagefarm.store.models import Attempt, Image, Job
+from scheduler.admission import prepare, submit
+from scheduler.cancel import cancel_job
+from scheduler.claim import ClaimedJob, ClaimLimits, claim
+from scheduler.retry import Failure, FailureClass
+from worker.engine.images import RenderedImage, RenderedJob
+from worker.finishing import JOBS_PER_THREAD, Finishing
+from worker.holdings import Holdings
+from worker.identity import make_identity
+
+MakeFinishing = Callable[[LocalOutputs], Finishing]
+
+
+@pytest.fixture
+def outputs(settings: Settings) -> LocalOutputs:
+    return LocalOutputs(settings.outputs)
+
+
+@pytest.fixture
+def holdings() -> Holdings:
+    return Holdings()
+
+
+@pytest.fixture
+def make(store: Store, settings: Settings, catalogue: Catalogue, holdings: Holdings) -> Iterator[MakeFinishing]:
+    made: list[Finishing] = []
+
+    def build(outputs: LocalOutputs) -> Finishing:
+        identity = make_identity(settings, catalogue, device="cpu", node="w@test")
+        made.append(Finishing(store, outputs, settings, identity, holdings))
+        return made[-1]
+
+    yield build
+    for finishing in made:
+        finishing.close()
+
+
+@pytest.fixture
+def jobs(store: Store, catalogue: Catalogue, settings: Settings, holdings: Holdings) -> Callable[..., list[ClaimedJob]]:
+    def take(number: int = 1, count: int = 1) -> list[ClaimedJob]:
+        requests = [JobRequest(prompt=f"a red mug {n}", seed=7, count=count) for n in range(number)]
+        with store.write() as session:
+            submit(session, [prepare(catalogue, request, DEFAULT_TENANT, costs={}) for request in requests], settings)
+        claimed = claim(store, "wrk_a", serves=["demo"], limits=ClaimLimits(images=number * count, quantum_s=1000))
+        assert len(claimed) == number
+        holdings.add(claimed)
+        return claimed
+
+    return take
+
+
+def pipeline(catalogue: Catalogue) -> Any:
+    return SimpleNamespace(name="demo", entry=catalogue.get("demo"), digest="ab" * 32, facts={"revision": "main"})
+
+
+def rendered(job: ClaimedJob, *, flat: bool = False) -> RenderedJob:
+    images = []
+    for index in range(job.count):
+        seed = job.recipe.seed_of(index)
+        pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        images.append(RenderedImage(index, seed, pixels, {"device": "cpu"}, ["flat"] if flat else []))
+    return RenderedJob(job, images, gpu_s=0.3)
+
+
+def job_row(store: Store, job: ClaimedJob) -> Job:
+    with store.read() as session:
+        return session.get_one(Job, job.id)
+
+
+def files(outputs: LocalOutputs) -> set[str]:
+    return {path.relative_to(outputs.root).as_posix() for path in outputs.root.rglob("*") if path.is_file()}
+
+
+def test_rows_and_files_agree(store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any) -> None:
+    finishing = make(outputs)
+    (job,) = jobs(count=3)
+    finishing.submit(rendered(job, flat=True), pipeline(catalogue))
+    finishing.close()
+    assert len(finishing.holdings) == 0
+    assert job_row(store, job).state == "succeeded"
+    assert job_row(store, job).warnings == ["image 0: flat", "image 1: flat", "image 2: flat"]
+    with store.read() as session:
+        rows = session.scalars(select(Image).order_by(Image.index)).all()
+    assert {row.storage_key for row in rows} == files(outputs)
+    for row in rows:
+        data = outputs.read(row.storage_key)
+        assert (row.sha256, row.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+        assert row.seed == str(7 + row.index)
+        assert row.audit["model"] == {"name": "demo", "source": "models/demo", "revision": "main", "digest": "ab" * 32}
+        assert row.audit["recipe_hash"] == job.recipe.recipe_hash
+        assert {"versions", "worker", "attempt", "timings_ms", "peak_rss_bytes", "device"} <= set(row.audit)
+        assert row.ms > 0
+        claims = read_metadata(data)["imagefarm"]
+        assert (claims["job"], claims["index"], claims["recipe_hash"]) == (job.id, row.index, job.recipe.recipe_hash)
+    assert len({row.pixel_sha256 for row in rows}) == 3
+    assert finishing.images == finishing.images_per_minute() == 3
+
+
+def test_an_attempt_that_was_cancelled_leaves_no_file(
+    store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any
+) -> None:
+    finishing = make(outputs)
+    (job,) = jobs(count=2)
+    cancel_job(store, job.id, DEFAULT_TENANT)
+    finishing.submit(rendered(job), pipeline(catalogue))
+    finishing.close()
+    assert job_row(store, job).state == "cancelled"
+    assert files(outputs) == set()
+    assert len(finishing.holdings) == 0
+
+
+def test_a_store_that_takes_nothing_sends_the_job_back(
+    store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any
+) -> None:
+    outputs.root.mkdir(parents=True)
+    (outputs.root / "jobs").write_bytes(b"in the way of the folder")
+    finishing = make(outputs)
+    (job,) = jobs()
+    finishing.submit(rendered(job), pipeline(catalogue))
+    finishing.close()
+    row = job_row(store, job)
+    assert row.state == "queued"
+    assert row.not_before > 0
+    with store.read() as session:
+        attempt = session.get_one(Attempt, (job.id, 1))
+    assert attempt.outcome == "retry"
+    assert attempt.reason is not None
+    assert attempt.reason.startswith("storage: the picture could not be stored")
+    assert files(outputs) == {"jobs"}
+
+
+def test_a_failed_job_ends_with_its_reason(store: Store, outputs: LocalOutputs, make: MakeFinishing, jobs: Any) -> None:
+    finishing = make(outputs)
+    (job,) = jobs()
+    finishing.fail(job, Failure(FailureClass.MODEL, "model_invalid", "the weights are not there"))
+    finishing.close()
+    row = job_row(store, job)
+    assert (row.state, row.error_code, row.error_detail) == ("failed", "model_invalid", "the weights are not there")
+
+
+class SlowOutputs(LocalOutputs):
+    """A store that takes nothing until it is let."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.let = threading.Event()
+
+    def write(self, key: str, data: bytes) -> None:
+        self.let.wait()
+        super().write(key, data)
+
+
+def test_a_slow_store_makes_submit_wait(
+    store: Store, catalogue: Catalogue, settings: Settings, make: MakeFinishing, jobs: Any
+) -> None:
+    slow = SlowOutputs(settings.outputs)
+    finishing = make(slow)
+    places = JOBS_PER_THREAD * settings.finishing_threads
+    claimed = jobs(number=places + 1)
+    for job in claimed[:-1]:
+        finishing.submit(rendered(job), pipeline(catalogue))
+    last = threading.Thread(target=finishing.submit, args=(rendered(claimed[-1]), pipeline(catalogue)))
+    last.start()
+    last.join(0.2)
+    assert last.is_alive(), "submit must block while the pool is full"
+    slow.let.set()
+    last.join(10)
+    assert not last.is_alive()
+    finishing.close()
+    assert {job_row(store, job).state for job in claimed} == {"succeeded"}

@@ -1,0 +1,150 @@
+"""Leases are renewed while steps advance, and only then; who lost a job is told; who hangs is ended."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from imagefarm.catalogue import Catalogue
+from imagefarm.recipe import JobRequest
+from imagefarm.settings import Settings
+from imagefarm.store import Store
+from imagefarm.store.migrate import DEFAULT_TENANT
+from imagefarm.store.models import Job
+from scheduler.admission import prepare, submit
+from scheduler.cancel import cancel_job
+from scheduler.claim import ClaimedJob, ClaimLimits, claim
+from worker import pulse as pulse_module
+from worker.cancellations import CancelListener
+from worker.holdings import Holdings
+from worker.leases import LeaseKeeper
+from worker.pulse import Pulse
+
+OWNER = "wrk_a"
+
+
+@pytest.fixture
+def jobs(store: Store, catalogue: Catalogue, settings: Settings) -> list[ClaimedJob]:
+    rows = [prepare(catalogue, JobRequest(prompt=f"a mug {n}"), DEFAULT_TENANT, costs={}) for n in range(3)]
+    with store.write() as session:
+        submit(session, rows, settings)
+    return claim(store, OWNER, serves=["demo"], limits=ClaimLimits(images=3, quantum_s=100, lease_s=1.0))
+
+
+@pytest.fixture
+def held(jobs: list[ClaimedJob]) -> Holdings:
+    holdings = Holdings()
+    holdings.add(jobs)
+    return holdings
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[LeaseKeeper], LeaseKeeper]]:
+    started: list[LeaseKeeper] = []
+
+    def run(keeper: LeaseKeeper) -> LeaseKeeper:
+        started.append(keeper)
+        keeper.start()
+        return keeper
+
+    yield run
+    for keeper in started:
+        keeper.stop()
+
+
+def lease_of(store: Store, job: ClaimedJob) -> float:
+    with store.read() as session:
+        return session.get_one(Job, job.id).lease_until or 0.0
+
+
+def wait_for(predicate: Callable[[], Any], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_leases_are_renewed_before_they_run_out(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
+    first = lease_of(store, jobs[0])
+    start(LeaseKeeper(store, OWNER, 1.0, holdings=held, pulse=Pulse(1.0), on_hang=lambda: None))
+    wait_for(lambda: all(lease_of(store, job) > first + 1.0 for job in jobs))
+
+
+def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
+    keeper = start(LeaseKeeper(store, OWNER, 3600.0, holdings=held, pulse=Pulse(3600.0), on_hang=lambda: None))
+    listener = CancelListener(None, "test", held, keeper)  # type: ignore[arg-type]
+    cancel_job(store, jobs[1].id, DEFAULT_TENANT)
+    listener.heard(json.dumps({"kind": "job.progress", "subject": jobs[1].id}))
+    listener.heard('{"kind": "job.cancelled", "subject": "job_of_another_worker"}')
+    listener.heard('"job.cancelled" but not JSON')
+    assert listener.failures == 1
+    time.sleep(0.1)
+    assert held.take_lost() == [], "nothing that concerns this worker was told"
+    listener.heard(json.dumps({"kind": "job.cancelled", "subject": jobs[1].id}))
+    wait_for(lambda: held._lost)
+    assert [job.id for job in held.take_lost()] == [jobs[1].id]
+    assert held.take_lost() == [], "told once"
+
+
+def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
+    keeper = start(LeaseKeeper(store, OWNER, 3600.0, holdings=held, pulse=Pulse(3600.0), on_hang=lambda: None))
+    cancel_job(store, jobs[0].id, DEFAULT_TENANT)
+    CancelListener(None, "test", held, keeper).heard('{"kind": "many", "subject": "farm"}')  # type: ignore[arg-type]
+    wait_for(lambda: held._lost)
+
+
+def test_a_hung_step_is_not_renewed_and_ends_the_worker(
+    store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse_module, "LONGEST_STEP_S", 0.0)
+    pulse, hung = Pulse(0.4), threading.Event()
+    pulse.step()
+    before = lease_of(store, jobs[0])
+    start(LeaseKeeper(store, OWNER, 0.4, holdings=held, pulse=pulse, on_hang=hung.set))
+    assert hung.wait(5)
+    assert lease_of(store, jobs[0]) == before
+
+
+def test_a_picture_that_is_stuck_on_its_way_to_the_store_is_not_renewed(
+    store: Store, jobs: list[ClaimedJob], held: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.leases.LONGEST_FINISH_S", 0.0)
+    held.note_finishing(jobs[0].id)
+    before = [lease_of(store, job) for job in jobs]
+    LeaseKeeper(store, OWNER, 60.0, holdings=held, pulse=Pulse(60.0)).renew_all()
+    after = [lease_of(store, job) for job in jobs]
+    assert after[0] == before[0]
+    assert after[1] > before[1]
+
+
+def test_steps_may_take_as_long_as_steps_take() -> None:
+    pulse = Pulse(lease_s=0.01)
+    assert pulse.alive
+    pulse.usual_step_s = 0.001
+    pulse.step()
+    time.sleep(0.1)
+    assert not pulse.alive
+    pulse.loading()
+    assert pulse.alive, "a load has its own patience"
+    pulse.usual_step_s = 10.0
+    pulse.step()
+    time.sleep(0.1)
+    assert pulse.alive
+
+
+def test_a_later_attempt_of_a_job_is_not_let_go_by_the_end_of_an_earlier_one(
+    store: Store, jobs: list[ClaimedJob], held: Holdings
+) -> None:
+    from dataclasses import replace
+
+    later = replace(jobs[0], attempt=2)
+    held.add([later])
+    held.remove(jobs[0])
+    assert held.get(later.id) is not None
+    held.remove(later)
+    assert held.get(later.id) is None

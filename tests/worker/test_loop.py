@@ -1,0 +1,359 @@
+"""The render slice: who joins the running set, who waits, who leaves; on a real store, with a stand-in for the device."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import select, update
+
+from imagefarm.errors import RenderError
+from imagefarm.outputs import LocalOutputs
+from imagefarm.store.models import Job, Model
+from scheduler.cancel import cancel_job
+from scheduler.claim import ClaimedJob
+from scheduler.tickets import waiting
+from scheduler.workers import register
+from tests.farm import Farm
+from worker.context import WorkerContext
+from worker.drain import LONGEST_DRAIN_S, Drain
+from worker.engine import engine as engine_module
+from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
+from worker.finishing import Finishing
+from worker.holdings import Holdings
+from worker.identity import make_identity
+from worker.leases import LeaseKeeper
+from worker.loop import RenderLoop
+from worker.progress import ProgressPublisher
+from worker.pulse import Pulse
+
+STEPS = 8
+BLACK = np.zeros((8, 8, 3), np.uint8)
+
+
+class StandIn:
+    """Keeps the step engine's contract without a device: a step takes `step_s`, each job has its recipe's steps."""
+
+    step_s = 0.005
+    steps_taken: list[list[str]]
+    """Who was in the running set at each step."""
+    on_step: Callable[[StandIn], None] | None = None
+
+    def __init__(self, pipeline: Any, *, max_images: int) -> None:
+        self.max_images = max_images
+        self.running: dict[str, list[Any]] = {}
+
+    @property
+    def jobs(self) -> list[str]:
+        return list(self.running)
+
+    @property
+    def compat_key(self) -> str | None:
+        return next((job.compat_key for job, _ in self.running.values()), None)
+
+    @property
+    def room(self) -> int:
+        return max(0, self.max_images - sum(job.count for job, _ in self.running.values()))
+
+    def add(self, job: ClaimedJob, *, init_image: Any = None) -> None:
+        assert self.compat_key in (None, job.compat_key)
+        if "bad prompt" in job.recipe.prompt:
+            raise RenderError("input_invalid", "this prompt cannot be encoded")
+        self.running[job.id] = [job, 0]
+
+    def drop(self, job_id: str) -> bool:
+        return self.running.pop(job_id, None) is not None
+
+    def step(self) -> StepReport:
+        type(self).steps_taken.append(self.jobs)
+        if type(self).on_step is not None:
+            type(self).on_step(self)
+        time.sleep(self.step_s)
+        report = StepReport()
+        for job_id, place in list(self.running.items()):
+            place[1] += 1
+            job = place[0]
+            if "broken" in job.recipe.prompt:
+                from scheduler.retry import Failure, FailureClass
+
+                report.failed.append(FailedJob(job, Failure(FailureClass.MODEL, "nan_output", "not finite, twice")))
+            elif place[1] >= job.recipe.steps:
+                images = [RenderedImage(n, job.recipe.seed_of(n), BLACK, {}, []) for n in range(job.count)]
+                report.rendered.append(RenderedJob(job, images, 0.01))
+            else:
+                report.progress[job_id] = (place[1], job.recipe.steps)
+                continue
+            del self.running[job_id]
+        return report
+
+
+class Shelf:
+    """Keeps residency's contract: every model is there, but `missing`."""
+
+    def __init__(self, farm: Farm) -> None:
+        self.farm = farm
+        self.names: list[str] = []
+        self.missing: set[str] = set()
+        self.loads = 0
+
+    def get(self, name: str) -> Any:
+        self.loads += 1
+        if name in self.missing:
+            raise RenderError("model_invalid", f"model {name}: there is nothing")
+        if name not in self.names:
+            self.names.append(name)
+        entry = self.farm.catalogue.get(name)
+        return SimpleNamespace(name=name, entry=entry, digest="ab" * 32, facts={}, load_s=0.1, bytes=1)
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    with Farm(tmp_path, worker_models=["demo", "sd15"], max_running_images=8, slice_s=5, quantum_s=0.5) as farm:
+        yield farm
+
+
+@pytest.fixture
+def loop(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderLoop]:
+    monkeypatch.setattr(engine_module, "StepEngine", StandIn)
+    StandIn.steps_taken, StandIn.on_step, StandIn.step_s = [], None, 0.005
+    settings, store = farm.settings, farm.store
+    identity = make_identity(settings, farm.catalogue, device="none", node="w@test")
+    register(store, identity)
+    holdings, outputs = Holdings(), LocalOutputs(settings.outputs)
+    context = WorkerContext(
+        settings=settings,
+        catalogue=farm.catalogue,
+        store=store,
+        redis=farm.redis,
+        outputs=outputs,
+        identity=identity,
+        residency=Shelf(farm),  # type: ignore[arg-type]
+        holdings=holdings,
+        pulse=Pulse(settings.lease_s),
+        progress=ProgressPublisher(farm.redis, settings.redis_prefix),
+        finishing=Finishing(store, outputs, settings, identity, holdings),
+        drain=Drain(),
+        issue_ticket=farm.issue,
+    )
+    context.progress.start()
+    loop = RenderLoop(context)
+    yield loop
+    loop.close("the test is over")
+    context.finishing.close()
+    context.progress.stop()
+
+
+def run(loop: RenderLoop) -> None:
+    loop.run_slice("demo")
+    loop.context.finishing.close()
+
+
+def states(farm: Farm) -> dict[str, str]:
+    with farm.store.read() as session:
+        return dict(session.execute(select(Job.id, Job.state)).all())
+
+
+def requests(number: int, **fields: Any) -> list[dict[str, Any]]:
+    return [{"prompt": f"a mug {n}", "priority": "bulk", "seed": n} | fields for n in range(number)]
+
+
+def test_jobs_share_steps_and_newcomers_join_at_step_boundaries(farm: Farm, loop: RenderLoop) -> None:
+    first = farm.submit_many(requests(2), nudge=False)
+    late: list[str] = []
+
+    def arrive(_: StandIn) -> None:
+        if len(StandIn.steps_taken) == 3:
+            late.extend(farm.submit_many(requests(2), nudge=False))
+
+    StandIn.on_step = arrive
+    StandIn.step_s = 0.03
+    run(loop)
+    assert set(states(farm).values()) == {"succeeded"}
+    assert set(StandIn.steps_taken[2]) == set(first)
+    together = [step for step in StandIn.steps_taken if set(first) & set(step) and set(late) & set(step)]
+    assert together, "the newcomers waited until the running set was empty"
+    assert len(farm.images()) == 4
+    assert len(loop.context.holdings) == 0
+
+
+def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm, loop: RenderLoop) -> None:
+    farm.submit_many(requests(30, steps=50), nudge=False)
+    seen: dict[str, int] = {}
+
+    def arrive(engine: StandIn) -> None:
+        step = len(StandIn.steps_taken)
+        if step == 40:
+            assert engine.room == 1, "all but the reserve is full"
+            (seen_id,) = farm.submit_many([{"prompt": "now", "priority": "interactive"}], nudge=False)
+            seen[seen_id] = step
+        if step > 60:
+            loop.context.drain.begin()
+            StandIn.step_s = 0.001
+
+    StandIn.on_step, StandIn.step_s = arrive, 0.03
+    loop.run_slice("demo")
+    ((job_id, asked_at),) = seen.items()
+    joined_at = next(number for number, step in enumerate(StandIn.steps_taken) if job_id in step)
+    # at most one pause between two questions, the claim, and a boundary
+    assert joined_at - asked_at <= 5
+    assert states(farm)[job_id] == "succeeded"
+
+
+def test_a_cancelled_job_leaves_at_the_next_step_and_its_neighbours_stay(farm: Farm, loop: RenderLoop) -> None:
+    doomed, kept = farm.submit_many(requests(2, steps=40), nudge=False)
+    context = loop.context
+    keeper = LeaseKeeper(farm.store, context.identity.id, 30, holdings=context.holdings, pulse=context.pulse)
+
+    def cancel(_: StandIn) -> None:
+        if len(StandIn.steps_taken) == 10:
+            cancel_job(farm.store, doomed, "tenant_default")
+            keeper.renew_all()
+
+    StandIn.on_step = cancel
+    run(loop)
+    assert states(farm) == {doomed: "cancelled", kept: "succeeded"}
+    assert sum(doomed in step for step in StandIn.steps_taken) == 10
+    assert {image.job_id for image in farm.images()} == {kept}
+    assert farm.files() == {image.storage_key for image in farm.images()}
+
+
+def test_another_model_waits_for_a_quantum_and_not_for_the_end_of_the_lane(farm: Farm, loop: RenderLoop) -> None:
+    farm.submit_many(requests(120, model="demo"), nudge=False)
+    other = farm.submit_many(requests(1, model="sd15", priority="interactive", prompt="other", steps=2), nudge=False)[0]
+    run(loop)
+    position = next(number for number, step in enumerate(StandIn.steps_taken) if other in step)
+    assert StandIn.steps_taken[position] == [other], "two models never share a step"
+    assert position < len(StandIn.steps_taken) / 2
+    assert set(states(farm).values()) == {"succeeded"}
+
+
+def test_a_job_that_crashed_a_worker_runs_alone(farm: Farm, loop: RenderLoop) -> None:
+    suspect = farm.submit_many(requests(1), nudge=False)[0]
+    with farm.store.write() as session:
+        session.execute(update(Job).where(Job.id == suspect).values(crashes=1))
+    others = farm.submit_many(requests(5), nudge=False)
+    run(loop)
+    for step in StandIn.steps_taken:
+        assert step == [suspect] or suspect not in step
+    assert set(states(farm).values()) == {"succeeded"}
+    assert any(len(set(step) & set(others)) > 1 for step in StandIn.steps_taken)
+
+
+def test_a_job_that_cannot_be_rendered_fails_alone(farm: Farm, loop: RenderLoop) -> None:
+    good, bad, broken = farm.submit_many(
+        [*requests(1), *requests(1, prompt="bad prompt"), *requests(1, prompt="broken")], nudge=False
+    )
+    run(loop)
+    assert states(farm) == {good: "succeeded", bad: "failed", broken: "failed"}
+    assert farm.job(bad).error_code == "input_invalid"
+    assert farm.job(broken).error_code == "nan_output"
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_once_for_all_its_jobs(farm: Farm, loop: RenderLoop) -> None:
+    shelf: Any = loop.context.residency
+    shelf.missing.add("sd15")
+    broken = farm.submit_many(requests(20, model="sd15"), nudge=False)
+    good = farm.submit_many(requests(3), nudge=False)
+    run(loop)
+    assert {farm.job(job).error_code for job in broken} == {"model_invalid"}
+    assert {farm.job(job).state for job in good} == {"succeeded"}
+    assert shelf.loads == 2
+    with farm.store.read() as session:
+        assert session.get_one(Model, "sd15").state == "missing"
+        assert session.get_one(Model, "demo").state == "ready"
+
+
+def test_an_engine_that_raises_fails_its_jobs_and_the_worker_goes_on(farm: Farm, loop: RenderLoop) -> None:
+    ids = farm.submit_many(requests(3), nudge=False)
+
+    def explode(_: StandIn) -> None:
+        StandIn.on_step = None
+        raise RuntimeError("a bug")
+
+    StandIn.on_step = explode
+    loop.run_slice("demo")
+
+    def tried_again() -> bool:
+        loop.run_slice("demo")
+        return set(states(farm).values()) == {"succeeded"}
+
+    farm.wait_until(tried_again, 15, "an unknown failure is tried again, after a pause")
+    assert {farm.job(job).attempt for job in ids} == {2}
+
+
+def test_draining_finishes_what_is_short_and_gives_back_what_has_not_begun(farm: Farm, loop: RenderLoop) -> None:
+    farm.submit_many(requests(40, steps=20), nudge=False)
+
+    def stop(_: StandIn) -> None:
+        if len(StandIn.steps_taken) == 5:
+            loop.context.drain.begin()
+
+    StandIn.on_step = stop
+    run(loop)
+    found = list(states(farm).values())
+    assert 1 <= found.count("succeeded") <= 8
+    assert found.count("queued") == 40 - found.count("succeeded")
+    with farm.store.read() as session:
+        assert session.scalar(select(Job.crashes).where(Job.crashes > 0)) is None
+
+
+def test_draining_gives_back_what_would_take_too_long(farm: Farm, loop: RenderLoop) -> None:
+    (job,) = farm.submit_many(requests(1, steps=50), nudge=False)
+
+    def stop(_: StandIn) -> None:
+        if len(StandIn.steps_taken) == 5:
+            loop.context.pulse.usual_step_s = 2 * LONGEST_DRAIN_S
+            loop.context.drain.begin()
+
+    StandIn.on_step = stop
+    run(loop)
+    assert states(farm) == {job: "queued"}
+    assert len(StandIn.steps_taken) <= 6
+    assert farm.files() == set()
+
+
+def test_an_operators_drain_ends_the_slice_without_a_ticket(farm: Farm, loop: RenderLoop) -> None:
+    farm.submit_many(requests(30), nudge=False)
+    farm.redis.delete(f"{farm.settings.redis_prefix}:lane.demo")
+
+    def drain(_: StandIn) -> None:
+        loop.context.wanted = "draining"
+
+    StandIn.on_step = drain
+    loop.context.issue_ticket = lambda lane: None
+    run(loop)
+    assert "running" not in states(farm).values()
+    assert "queued" in states(farm).values()
+
+
+def test_a_slice_that_is_over_issues_its_ticket_anew(farm: Farm, loop: RenderLoop) -> None:
+    # one at a time: the running set empties between two jobs, where a slice may end
+    loop.context.settings = farm.settings.model_copy(update={"slice_s": 0.1, "max_running_images": 1})
+    farm.submit_many(requests(60), nudge=False)
+    loop.run_slice("demo")
+    loop.context.finishing.close()
+    assert "running" not in states(farm).values()
+    assert "queued" in states(farm).values()
+    assert waiting(farm.redis, farm.settings.redis_prefix, "demo") >= 1
+
+
+def test_a_slice_that_had_work_sees_a_job_whose_ticket_was_spared(farm: Farm, loop: RenderLoop) -> None:
+    farm.submit_many(requests(1), nudge=False)
+    later = threading.Timer(0.4, lambda: farm.submit_many(requests(1), nudge=False))
+    later.start()
+    run(loop)
+    later.join()
+    assert list(states(farm).values()) == ["succeeded", "succeeded"]
+
+
+def test_a_ticket_for_nothing_costs_nothing(loop: RenderLoop) -> None:
+    began = time.monotonic()
+    for _ in range(10):
+        loop.run_slice("demo")
+    assert time.monotonic() - began < 1.0
