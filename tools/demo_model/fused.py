@@ -22,21 +22,25 @@ from tools.demo_model.processor import has_fast_bfloat16
 
 HEAD = 32  # features per attention head; fixed in fused.c
 SOURCE = Path(__file__).with_name("fused.c")
+BUILD = Path(__file__).with_name("work")
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
     """Compile fused.c for this machine, once per version of the source, and load it."""
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    target = Path(tempfile.gettempdir()) / f"imagefarm-fused-{digest}.so"
+    target = BUILD / f"fused-{digest}.so"
     if not target.exists():
+        BUILD.mkdir(parents=True, exist_ok=True)
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
             raise RuntimeError("training needs a C compiler: neither cc nor gcc was found")
-        options = ["-O3", "-march=native", "-ffast-math", "-fopenmp", "-shared", "-fPIC"]
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            built = Path(folder) / target.name
-            subprocess.run([compiler, *options, "-o", str(built), str(SOURCE), "-lm"], check=True)
+        options = ["-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC"]
+        with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+            compiled, built = Path(folder) / "fused.o", Path(folder) / target.name
+            subprocess.run([compiler, *options, "-c", "-o", str(compiled), str(SOURCE)], check=True)
+            # linked without -ffast-math: with it, loading the library turns subnormal numbers off in the whole process
+            subprocess.run([compiler, "-fopenmp", "-shared", "-o", str(built), str(compiled), "-lm"], check=True)
             built.rename(target)
     return ctypes.CDLL(str(target))
 
