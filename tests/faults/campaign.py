@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from imagefarm.logs import configure_logs
+from imagefarm.settings import load_settings
 from tests.faults import cancels, commits, database, hostile, places, redis, services, table, workers
 from tests.faults.farm import FaultFarm
 from tests.faults.run import Fault, Outcome, perform
@@ -30,22 +33,25 @@ DATABASES = {"sqlite": ("sqlite",), "postgresql": ("postgresql",), "both": ("sql
 
 
 def campaign(
-    faults: list[Fault], seeds: range, jobs: int, databases: tuple[str, ...], folder: Path, settings: dict[str, Any]
+    faults: list[Fault], seeds: range, jobs: int, databases: tuple[str, ...], *, folder: Path, settings: dict[str, Any]
 ) -> Iterator[Outcome]:
     """Run them all; a farm that failed a run is put aside for whoever looks, and the next seed gets a new one."""
     for fault in faults:
         for name in [name for name in databases if name in fault.databases]:
             farm: FaultFarm | None = None
-            for seed in seeds:
-                if farm is None:
-                    farm = open_farm(fault, name, folder, settings)
-                outcome = perform(farm, fault, seed, jobs)
-                yield outcome
-                if not outcome.good:
-                    close_farm(farm, keep=True)
-                    farm = None
-            if farm is not None:
-                close_farm(farm, keep=False)
+            try:
+                for seed in seeds:
+                    if farm is None:
+                        farm = open_farm(fault, name, folder, settings)
+                    outcome = perform(farm, fault, seed, jobs)
+                    yield outcome
+                    if not outcome.good:
+                        farm.stop()
+                        farm = None
+            finally:
+                if farm is not None:
+                    farm.stop()
+                    shutil.rmtree(farm.folder, ignore_errors=True)
 
 
 def open_farm(fault: Fault, database_name: str, folder: Path, settings: dict[str, Any]) -> FaultFarm:
@@ -63,12 +69,6 @@ def open_farm(fault: Fault, database_name: str, folder: Path, settings: dict[str
     return farm
 
 
-def close_farm(farm: FaultFarm, *, keep: bool) -> None:
-    farm.stop()
-    if not keep:
-        shutil.rmtree(farm.folder, ignore_errors=True)
-
-
 def main() -> int:
     """Return 1 if any run had a flaw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,7 +84,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/faults"), help="folder of runs.jsonl and of failed farms")
     parser.add_argument("--table", action="store_true", help="no runs; print the table of what runs.jsonl holds")
     chosen = parser.parse_args()
+    chosen.out = chosen.out.absolute()
     chosen.out.mkdir(parents=True, exist_ok=True)
+    configure_logs(load_settings(log_level="error"), "campaign")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no farm behind
     lines = chosen.out / "runs.jsonl"
     if not chosen.table:
         names = list(FAULTS) if chosen.fault == "all" else chosen.fault.split(",")
@@ -96,7 +99,10 @@ def main() -> int:
         if chosen.real:
             settings |= {"lease_s": 30.0, "sweep_s": 3.0, "slice_s": 10.0}
         failed = 0
-        for outcome in campaign([FAULTS[name] for name in names], seeds, chosen.jobs, DATABASES[chosen.db], chosen.out, settings):
+        runs = campaign(
+            [FAULTS[name] for name in names], seeds, chosen.jobs, DATABASES[chosen.db], folder=chosen.out, settings=settings
+        )
+        for outcome in runs:
             with lines.open("a") as file:
                 file.write(json.dumps(outcome.line() | {"at": time.time()}) + "\n")
             print(table.one_line(outcome), flush=True)

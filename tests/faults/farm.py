@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 
 from imagefarm.redis import connect_redis
+from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store.models import Job, Worker
 from imagefarm.supervisor import services
@@ -90,7 +91,7 @@ class FaultFarm(Farm):
 
     def _start(self, name: str, command: list[str], **settings: Any) -> None:
         added = {
-            "PYTHONPATH": str(HOOKS),
+            "PYTHONPATH": f"{HOOKS}{os.pathsep}{PROJECT_ROOT}",
             "FARM_FAULTS": str(self.failpoints),
             "FARM_FAULTS_CONSTANTS": json.dumps(self.constants),
             "FARM_FAULTS_STANDIN": "1" if self.standin else "",
@@ -219,7 +220,7 @@ class FaultFarm(Farm):
             except httpx.TransportError:
                 return False
 
-        self.wait_until(answers, 60, "the API answers")
+        self.wait_until(answers, READY_S + 60, "the API answers")
 
     def count(self, *states: JobState) -> int:
         with self.store.read() as session:

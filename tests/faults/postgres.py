@@ -51,4 +51,4 @@ class Postgres:
 
     def close(self) -> None:
         """Stop it for good."""
-        self._server._cleanup()
+        self._server.stop()

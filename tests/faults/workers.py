@@ -80,7 +80,7 @@ def _frozen_at(run: Run, point: str) -> None:
 FAULTS = [
     Fault("child-killed", child_killed, promise_s=20.0),
     Fault("worker-killed", tree_killed, promise_s=35.0),
-    Fault("all-workers-killed", all_killed, promise_s=35.0),
+    Fault("all-workers-killed", all_killed),
     Fault("worker-frozen", frozen_past_lease),
     Fault("frozen-before-commit", frozen_before_commit),
     Fault("frozen-in-transaction", frozen_in_transaction),
