@@ -74,6 +74,14 @@ def test_a_wrong_setting_ends_with_one_line(run: Command, monkeypatch: pytest.Mo
         assert outcome.err.count("\n") == 1
 
 
+def test_a_list_that_is_not_json_is_told(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEFARM_WARM_MODELS", "demo")
+    outcome = run("settings")
+    assert outcome.code == 3
+    assert "warm_models" in outcome.err
+    assert "write lists as JSON" in outcome.err
+
+
 def test_migrate_and_a_database_newer_than_the_code(run: Command, tmp_path: Path) -> None:
     assert "is at revision" in run("migrate").out
     with Store(f"sqlite:///{tmp_path / 'data' / 'imagefarm.db'}").writer.begin() as connection:
