@@ -16,6 +16,7 @@ from typing import Any
 
 from billiard.common import human_status
 from celery import Celery, bootsteps
+from celery.platforms import EX_OK
 from celery.worker import state as celery_state
 from kombu.exceptions import OperationalError
 from redis import Redis
@@ -157,6 +158,14 @@ class ChildWatch(bootsteps.StartStopStep):
         self.overseer.node = worker.hostname
         self.overseer.start()
 
+        def drain(_number: int, _frame: Any) -> None:
+            # Celery's own handler waits for a slice to end by itself, or (with REMAP_SIGTERM) its whole soft time-out,
+            # whether anything still runs or not. A drain is told to the child, and ends when the child has drained.
+            celery_state.should_stop = EX_OK
+            self._drain_children(worker)
+
+        signal.signal(signal.SIGTERM, drain)
+
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """The pool makes its callbacks anew at every connection to the broker, and after this: hang on to them then."""
         pool = worker.pool._pool
@@ -178,7 +187,11 @@ class ChildWatch(bootsteps.StartStopStep):
         pool.on_process_down = on_process_down
 
     def close(self, worker: Any) -> None:
-        """The worker ends, and waits for its child: one that renders shall drain and not take its time."""
+        """The worker ends, also by Ctrl-C or a control command, and will wait for its child."""
+        self._drain_children(worker)
+
+    def _drain_children(self, worker: Any) -> None:
+        """A child that renders shall drain and not take its time; one that does not is ended by its pool."""
         if celery_state.active_requests:
             for process in worker.pool._pool._pool:
                 with suppress(ProcessLookupError):

@@ -46,7 +46,9 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     (folder / "models.toml").write_text(text + broken, "utf-8")
     with Farm(folder, worker_models=["demo", "sd-turbo", "broken"], models_file=folder / "models.toml") as farm:
         farm.store.listener = LiveEvents(farm.redis, farm.settings.redis_prefix)
-        farm.start_worker()
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("REMAP_SIGTERM", "SIGQUIT")  # as some start Celery; a drain shall not care
+            farm.start_worker()
         yield farm
 
 
