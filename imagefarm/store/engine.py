@@ -22,7 +22,20 @@ T = TypeVar("T")
 COMMITTED_EVENTS = "committed_events"
 """Key in `session.info` of the audit events that the listener gets after the commit."""
 BUSY_TIMEOUT_S = 30
-TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "08001"})
+POSTGRESQL_LINK: dict[str, Any] = {
+    "connect_timeout": 5,
+    # a host that vanished without a word: noticed here ...
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    # ... and there, where it may hold locks; so may a process that was frozen within a transaction
+    "options": "-c idle_in_transaction_session_timeout=10s"
+    " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
+}
+TRANSIENT_SQLSTATES = frozenset(
+    {"25P03", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "08001"}
+)
 
 
 class db_now(FunctionElement[float]):
@@ -66,7 +79,7 @@ class Store:
                 max_overflow=10,
                 pool_pre_ping=True,
                 pool_timeout=10,
-                connect_args={"connect_timeout": 5},
+                connect_args={key: value for key, value in POSTGRESQL_LINK.items() if key not in self.url.query},
             )
         self._write = sessionmaker(self.writer, expire_on_commit=False)
         self._read = sessionmaker(self.reader, expire_on_commit=False)

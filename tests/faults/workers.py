@@ -5,8 +5,11 @@ from __future__ import annotations
 import signal
 import time
 
-from tests.faults.farm import RESTART_PAUSE_S
+from imagefarm.states import JobState
 from tests.faults.run import Fault, Run
+
+LOCKS_HELD_S = 10.0
+"""PostgreSQL ends a transaction whose client says nothing for so long (imagefarm.store.engine)."""
 
 
 def child_killed(run: Run) -> None:
@@ -44,12 +47,12 @@ def frozen_past_lease(run: Run) -> None:
 
 def frozen_before_commit(run: Run) -> None:
     """frozen past the lease between the last file and its commit: only the fence stands between it and a second row"""
-    _frozen_at(run, "before_commit")
+    _frozen_at(run, "before_commit", run.farm.settings.lease_s)
 
 
 def frozen_in_transaction(run: Run) -> None:
     """frozen past the lease in the middle of a commit, with its locks held"""
-    _frozen_at(run, "in_transaction")
+    _frozen_at(run, "in_transaction", max(run.farm.settings.lease_s, LOCKS_HELD_S) + run.farm.settings.lease_s)
 
 
 def rolling_restart(run: Run) -> None:
@@ -66,14 +69,16 @@ def rolling_restart(run: Run) -> None:
     run.notes["ended_after_s"] = took
 
 
-def _frozen_at(run: Run, point: str) -> None:
+def _frozen_at(run: Run, point: str, seconds: float) -> None:
     run.farm.lay(point, "stop", after=run.random.randint(0, run.jobs // 3))
     run.submit()
     pid = run.farm.wait_until(lambda: run.farm.taken(point), 60, f"a worker passed {point}")
     run.begin()
     name = next(name for name in run.farm.worker_names if pid in {process.pid for process in run.farm.processes_of(name)})
     run.farm.signal(name, signal.SIGSTOP)  # the parent, too
-    time.sleep(run.farm.settings.lease_s + run.random.uniform(1.5, 3.0) + RESTART_PAUSE_S)
+    before = run.farm.count(JobState.SUCCEEDED)
+    time.sleep(seconds + run.random.uniform(1.5, 3.0))
+    run.notes["ended_while_frozen"] = run.farm.count(JobState.SUCCEEDED) - before
     run.farm.signal(name, signal.SIGCONT)
 
 
