@@ -20,6 +20,7 @@ from api import (
     problems,
     queue,
     request_log,
+    webhooks,
     workers,
 )
 from api.routes import register
@@ -32,6 +33,7 @@ AREAS = (
     assets.routes,
     batches.routes,
     delivery.routes,
+    webhooks.routes,
     models.routes,
     queue.routes,
     workers.routes,

@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     max_asset_pixels: int = Field(40_000_000, ge=4096, description="Largest picture that is sent in")
     max_wait_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait`")
     max_streams: int = Field(200, ge=0, description="Live event streams per API process")
+    allow_private_urls: bool = Field(False, description="Let webhooks reach addresses that are not public, as in an intranet")
     auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")
 
     # limits

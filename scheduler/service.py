@@ -24,6 +24,7 @@ from imagefarm.store.models import Worker
 from scheduler.celery_app import SWEEP_TASK, make_celery
 from scheduler.sweep import RECONCILE_EVERY, sweep
 from scheduler.tickets import top_up
+from scheduler.webhooks import Sender
 
 log = get_logger(__name__)
 settings = load_settings()
@@ -36,6 +37,7 @@ class Services:
 
     store: Store | None = None
     redis: Redis | None = None
+    sender: Sender | None = None
     sweeps = 0
 
 
@@ -46,12 +48,14 @@ def _logs(**_: Any) -> None:
 
 @app.task(name=SWEEP_TASK)
 def run_sweep() -> None:
-    """One sweep, then tickets for the lanes that have work."""
+    """One sweep, then webhooks that are due, and tickets for the lanes that have work."""
     redis = Services.redis = Services.redis or connect_redis(settings)
     store = Services.store = Services.store or Store(settings.database, pool_size=2)
     store.listener = store.listener or LiveEvents(redis, settings.redis_prefix)
     report = sweep(store, settings, reconcile=Services.sweeps % RECONCILE_EVERY == 0)
     Services.sweeps += 1
+    sender = Services.sender = Services.sender or Sender(store, settings)
+    sender.wake()
     if not report.lanes:
         return
     try:

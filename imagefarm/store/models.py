@@ -427,5 +427,7 @@ class SweepState(Base):
     last_at: Mapped[float]
     reap_after: Mapped[float]
     """Leases are left alone until then: after a gap every lease looks expired."""
+    fed_seq: Mapped[int] = mapped_column(Integer, default=0)
+    """The last event of the chain that webhooks were told of."""
     drift: Mapped[int] = mapped_column(Integer, default=0)
     """How many backlog counters had to be put right, in all."""

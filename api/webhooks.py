@@ -1,0 +1,193 @@
+"""Webhooks: register, list, remove; their deliveries, and sending one again."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.batches import visible_batch
+from api.cursor import make_cursor, read_cursor
+from api.jobs import next_link, visible_job
+from api.routes import Caller, Farm, Reply, Routes, Scope
+from api.shapes import Answer, Body, Query, Time
+from imagefarm.errors import FieldError, InvalidRequest, NotFound
+from imagefarm.ids import is_id
+from imagefarm.store.audit import append
+from imagefarm.store.engine import db_now
+from imagefarm.store.models import Delivery, Webhook
+from imagefarm.text import Text
+from scheduler import webhooks
+from scheduler.fetch import MAX_URL_CHARS, FetchFailed
+
+routes = Routes(tag="webhooks")
+
+Kind = Literal["job.succeeded", "job.failed", "job.cancelled", "batch.done", "batch.cancelled", "batch.stopped"]
+DeliveryState = Literal["waiting", "delivered", "dead"]
+
+
+class WebhookBody(Body):
+    """Where to send what. `subject` is a job or a batch; without it all of the tenant's are told of."""
+
+    url: Annotated[Text, Field(min_length=8, max_length=MAX_URL_CHARS)]
+    kinds: Annotated[list[Kind], Field(min_length=1, max_length=10)]
+    subject: Annotated[Text, Field(min_length=1, max_length=40)] | None = None
+
+
+class WebhookAnswer(Answer):
+    """A webhook. The secret, by which receivers check signatures, is shown only when it is made."""
+
+    id: str
+    url: str
+    kinds: list[str]
+    subject: str | None
+    secret: str | None
+    created_at: Time
+    disabled_at: Time | None
+
+
+class WebhookList(Answer):
+    """All webhooks, newest first."""
+
+    items: list[WebhookAnswer]
+    next_cursor: str | None
+
+
+class DeliveryAnswer(Answer):
+    """One message to a webhook. `id` is its `webhook-id` header, the same at every try."""
+
+    id: str
+    kind: str
+    state: DeliveryState
+    tries: int
+    status: int | None
+    error: str | None
+    body: str
+    next_at: Time
+    created_at: Time
+    finished_at: Time | None
+
+
+class DeliveryList(Answer):
+    """A page of deliveries, newest first. `next_cursor` is null on the last page."""
+
+    items: list[DeliveryAnswer]
+    next_cursor: str | None
+
+
+class DeliveryQuery(Query):
+    """Filters of the list of deliveries."""
+
+    state: DeliveryState | None = None
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+
+
+@routes.post("/api/v1/webhooks", scope=Scope.SUBMIT, answer=WebhookAnswer, status=201)
+def create_webhook(farm: Farm, caller: Caller, body: WebhookBody) -> WebhookAnswer:
+    """Register a webhook.
+
+    Messages follow Standard Webhooks: headers `webhook-id`, `webhook-timestamp` and `webhook-signature`, made with the secret
+    of the answer, which is shown this once. A message is tried for about a day; answer 2xx to take it, 410 to get no more.
+    """
+    if body.subject is not None:
+        with farm.store.read() as session:
+            if is_id(body.subject, "batch"):
+                visible_batch(session, caller, body.subject)
+            else:
+                visible_job(session, caller, body.subject)
+    try:
+        hook = webhooks.create_webhook(
+            farm.store,
+            farm.settings,
+            url=body.url,
+            kinds=list(dict.fromkeys(body.kinds)),
+            subject=body.subject,
+            tenant_id=caller.tenant_id,
+            by=caller.name,
+        )
+    except FetchFailed as error:
+        raise InvalidRequest([FieldError(field="url", detail=error.detail, remedy="mend the host's name")]) from None
+    return _answer(hook, secret=hook.secret)
+
+
+@routes.get("/api/v1/webhooks", scope=Scope.READ, answer=WebhookList)
+def list_webhooks(farm: Farm, caller: Caller) -> WebhookList:
+    """List webhooks."""
+    statement = select(Webhook).where(Webhook.disabled_at.is_(None)).order_by(Webhook.id.desc()).limit(1000)
+    if caller.tenant_filter is not None:
+        statement = statement.where(Webhook.tenant_id == caller.tenant_filter)
+    with farm.store.read() as session:
+        return WebhookList(items=[_answer(hook) for hook in session.scalars(statement)], next_cursor=None)
+
+
+@routes.delete("/api/v1/webhooks/{webhook_id}", scope=Scope.SUBMIT, status=204)
+def delete_webhook(farm: Farm, caller: Caller, webhook_id: str) -> Reply:
+    """Remove a webhook.
+
+    What waits for it is not sent any more.
+    """
+    with farm.store.write() as session:
+        hook = _visible(session, caller, webhook_id)
+        if hook.disabled_at is None:
+            hook.disabled_at = session.scalar(select(db_now()))
+            append(session, "webhook.removed", hook.id, hook.tenant_id, {"by": caller.name})
+    return Reply(None, 204)
+
+
+@routes.get("/api/v1/webhooks/{webhook_id}/deliveries", scope=Scope.READ, answer=DeliveryList)
+def list_deliveries(farm: Farm, caller: Caller, webhook_id: str, query: DeliveryQuery) -> Reply:
+    """List what was, or will be, sent to a webhook."""
+    wanted = f"deliveries {webhook_id} {query.state}"
+    before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="msg"))
+    statement = select(Delivery).where(Delivery.webhook_id == webhook_id).order_by(Delivery.id.desc()).limit(query.limit + 1)
+    if query.state is not None:
+        statement = statement.where(Delivery.state == query.state)
+    if before is not None:
+        statement = statement.where(Delivery.id < before)
+    with farm.store.read() as session:
+        _visible(session, caller, webhook_id)
+        found = session.scalars(statement).all()
+    cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
+    items = [_delivery(delivery) for delivery in found[: query.limit]]
+    return Reply(DeliveryList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.post(
+    "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay", scope=Scope.SUBMIT, answer=DeliveryAnswer, status=202
+)
+def replay_delivery(farm: Farm, caller: Caller, webhook_id: str, delivery_id: str) -> DeliveryAnswer:
+    """Send a message again."""
+    with farm.store.write() as session:
+        _visible(session, caller, webhook_id)
+        delivery = session.get(Delivery, delivery_id)
+        if delivery is None or delivery.webhook_id != webhook_id:
+            raise NotFound(f"no delivery {delivery_id[:60]!r}")
+        webhooks.replay(session, delivery)
+        return _delivery(delivery)
+
+
+def _visible(session: Session, caller: Caller, webhook_id: str) -> Webhook:
+    hook = session.get(Webhook, webhook_id)
+    if hook is None or not caller.sees(hook.tenant_id):
+        raise NotFound(f"no webhook {webhook_id[:60]!r}")
+    return hook
+
+
+def _answer(hook: Webhook, secret: str | None = None) -> WebhookAnswer:
+    return WebhookAnswer(
+        id=hook.id,
+        url=hook.url,
+        kinds=hook.kinds,
+        subject=hook.subject,
+        secret=secret,
+        created_at=hook.created_at,
+        disabled_at=hook.disabled_at,
+    )
+
+
+def _delivery(delivery: Delivery) -> DeliveryAnswer:
+    return DeliveryAnswer.model_validate({name: getattr(delivery, name) for name in DeliveryAnswer.model_fields})
