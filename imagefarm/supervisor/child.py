@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from imagefarm.supervisor.log_file import LogFile, as_warning
+from imagefarm.supervisor.log_file import LogFile, Repeats, as_warning
 from imagefarm.supervisor.services import Service
 from imagefarm.supervisor.watchdog import Watchdog
 
@@ -44,6 +44,7 @@ class Child:
         self._say = say
         self._cwd = cwd
         self._log = LogFile(log) if log is not None else None
+        self._repeats = Repeats()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -145,7 +146,7 @@ class Child:
                 if line:
                     self.last_words = line.strip()
                 warning = as_warning(line)
-                if warning is not None:
+                if warning is not None and (warning := self._repeats.filter(warning)) is not None:
                     self._say(f"{self.name}: {warning}")
 
     def _where(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from io import BufferedWriter
 from pathlib import Path
 
@@ -10,6 +12,10 @@ MOST_BYTES = 16 * 1024 * 1024
 """At this size the file becomes NAME.1 and a new one begins: two of them at most."""
 LOUD = frozenset({"warning", "error", "critical"})
 LONGEST_LINE = 300
+QUIET_S = 60.0
+"""A warning that comes again is told at most this often."""
+PARTICULARS = re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F-]*|\b[a-z]+_[0-9A-Z]{26}\b|\d+(\.\d+)?")
+"""What differs between two warnings of one kind: ids and numbers."""
 
 
 class LogFile:
@@ -30,6 +36,24 @@ class LogFile:
             self._file.close()
             self._file = None
             self.path.replace(self.path.with_name(self.path.name + ".1"))
+
+
+class Repeats:
+    """Lets the first warning of a kind through, and then one in `QUIET_S` that says how many there were."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def filter(self, warning: str, now: float | None = None) -> str | None:
+        """The warning as it should be told at `now` (seconds, any origin), or None to keep quiet."""
+        now = time.monotonic() if now is None else now
+        kind = PARTICULARS.sub("#", warning)
+        told_at, held_back = self._kinds.get(kind, (-QUIET_S, 0))
+        if now - told_at < QUIET_S:
+            self._kinds[kind] = (told_at, held_back + 1)
+            return None
+        self._kinds[kind] = (now, 0)
+        return f"{warning} (and {held_back} more like it)" if held_back else warning
 
 
 def as_warning(line: str) -> str | None:

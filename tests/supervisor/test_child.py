@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from imagefarm.supervisor.child import Child
-from imagefarm.supervisor.log_file import as_warning
+from imagefarm.supervisor.log_file import QUIET_S, Repeats, as_warning
 from imagefarm.supervisor.services import Service
 from imagefarm.supervisor.watchdog import Watchdog
 from tests.waiting import until
@@ -122,3 +122,14 @@ def test_warnings_reach_the_operator_in_one_line(watchdog: Watchdog, tmp_path: P
     assert as_warning(line) == "model.invalid model=sdxl OSError: no"
     assert as_warning('{"event": "fine", "level": "info"}') is None
     assert as_warning("{not json") is None
+
+
+def test_a_warning_that_comes_again_and_again_is_told_now_and_then() -> None:
+    repeats = Repeats()
+    line = "Task sweep[8cd1e2f3-0b62-4d07-8e9f-000000000{}] failed after {} s for job_01M7YH19JH30VB89ZKDJB0PG{}"
+    told = [repeats.filter(line.format(number, number / 7, 10 + number), now=float(number)) for number in range(int(QUIET_S) + 1)]
+    assert told[0] == line.format(0, 0.0, 10)
+    assert told[1:-1] == [None] * (len(told) - 2)
+    assert told[-1] is not None
+    assert told[-1].endswith(f"(and {len(told) - 2} more like it)")
+    assert repeats.filter("another matter", now=1.0) == "another matter"
