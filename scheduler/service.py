@@ -16,6 +16,7 @@ from sqlalchemy import select
 from imagefarm.catalogue import Catalogue
 from imagefarm.live import LiveEvents
 from imagefarm.logs import configure_logs, get_logger
+from imagefarm.outputs import LocalOutputs
 from imagefarm.redis import connect_redis
 from imagefarm.settings import load_settings
 from imagefarm.states import WorkerState
@@ -24,6 +25,7 @@ from imagefarm.store.models import Worker
 from scheduler.celery_app import SWEEP_TASK, make_celery
 from scheduler.sweep import RECONCILE_EVERY, sweep
 from scheduler.tickets import top_up
+from scheduler.tidy import Tidier
 from scheduler.webhooks import Sender
 
 log = get_logger(__name__)
@@ -38,6 +40,7 @@ class Services:
     store: Store | None = None
     redis: Redis | None = None
     sender: Sender | None = None
+    tidier: Tidier | None = None
     sweeps = 0
 
 
@@ -48,7 +51,7 @@ def _logs(**_: Any) -> None:
 
 @app.task(name=SWEEP_TASK)
 def run_sweep() -> None:
-    """One sweep, then webhooks that are due, and tickets for the lanes that have work."""
+    """One sweep, then webhooks that are due, tidying if it is time, and tickets for the lanes that have work."""
     redis = Services.redis = Services.redis or connect_redis(settings)
     store = Services.store = Services.store or Store(settings.database, pool_size=2)
     store.listener = store.listener or LiveEvents(redis, settings.redis_prefix)
@@ -56,6 +59,8 @@ def run_sweep() -> None:
     Services.sweeps += 1
     sender = Services.sender = Services.sender or Sender(store, settings)
     sender.wake()
+    tidier = Services.tidier = Services.tidier or Tidier(store, LocalOutputs(settings.outputs))
+    tidier.wake()
     if not report.lanes:
         return
     try:

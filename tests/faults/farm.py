@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,6 @@ class FaultFarm(Farm):
             "FARM_FAULTS_CONSTANTS": json.dumps(self.constants),
             "FARM_FAULTS_STANDIN": "1" if self.standin else "",
             "OMP_NUM_THREADS": "1",
-            "REMAP_SIGTERM": "SIGQUIT" if name.startswith("w") else "",
         } | self.worker_environment.get(name, {})
         before = {key: os.environ.get(key) for key in added}
         os.environ.update(added)
@@ -144,6 +143,12 @@ class FaultFarm(Farm):
     def start_scheduler(self) -> None:
         self.start_sweep()
         self.start_beat()
+
+    def kill(self, name: str) -> None:
+        """kill -9 of a service and all it started, also in the moment before: a supervisor kills the process group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.processes[name].pid, signal.SIGKILL)
+        super().kill(name)
 
     def restart(self, name: str) -> None:
         """kill -9 of a service with all its children; it starts again half a second later."""

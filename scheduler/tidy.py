@@ -1,0 +1,53 @@
+"""Tidying: what nobody needs any more and nobody misses at once. Rare, slow, beside the sweep, never in its way."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagefarm.logs import get_logger
+from imagefarm.outputs import Outputs
+from imagefarm.store import Store, idempotency
+from scheduler.orphans import collect_orphans
+
+log = get_logger(__name__)
+
+EVERY_S = 900.0
+ORPHAN_AGE_S = 300.0
+
+
+class Tidier:
+    """Removes orphan files and answers that are too old to be replayed, every quarter of an hour, in a thread of its own:
+    walking a large output folder takes longer than a sweep may. Safe beside others of its kind.
+    """
+
+    def __init__(self, store: Store, outputs: Outputs) -> None:
+        self.store = store
+        self.outputs = outputs
+        self.failures = 0
+        self._next_at = time.monotonic() + EVERY_S
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Tidy now if it is time; returns at once."""
+        if time.monotonic() < self._next_at or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._next_at = time.monotonic() + EVERY_S
+        self._thread = threading.Thread(target=self._run, name="tidier", daemon=True)
+        self._thread.start()
+
+    def tidy(self) -> tuple[int, int]:
+        """Return how many files and how many old answers went."""
+        files = collect_orphans(self.store, self.outputs, ORPHAN_AGE_S)
+        return files, self.store.retrying(idempotency.forget_old)
+
+    def _run(self) -> None:
+        try:
+            files, answers = self.tidy()
+        except (SQLAlchemyError, OSError) as error:
+            self.failures += 1
+            log.warning("tidy.failed", error=str(error)[:200], failures=self.failures)
+        else:
+            log.info("tidy", files=files, answers=answers)
