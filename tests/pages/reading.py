@@ -5,8 +5,22 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 OURS = ("/", "#", "?")
-HTMX = frozenset({"hx-get", "hx-select", "hx-target", "hx-swap", "hx-trigger", "hx-config", "hx-sse:connect"})
-NEVER = frozenset({"iframe", "object", "embed", "base", "style", "template", "svg", "math", "video", "hx-partial"})
+HTMX = frozenset(
+    {
+        "hx-get",
+        "hx-select",
+        "hx-target",
+        "hx-swap",
+        "hx-trigger",
+        "hx-config",
+        "hx-sse:connect",
+        "hx-post",
+        "hx-include",
+        "hx-select-oob",
+        "hx-status:4xx",
+    }
+)
+NEVER = frozenset({"iframe", "object", "embed", "base", "style", "template", "math", "video", "hx-partial"})
 DOCUMENT = frozenset({"link", "meta", "script", "form"})
 
 

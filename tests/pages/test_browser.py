@@ -109,3 +109,31 @@ def test_a_job_page_follows_its_job(site: Site, visit: Any) -> None:
     assert window.page.locator(".picture details[open]").count() == 1
     assert window.overflow() <= 0
     window.check_clean(site.url)
+
+
+def test_a_picture_is_made_in_the_studio_without_reload(site: Site, visit: Any) -> None:
+    window = visit()
+    window.page.goto(f"{site.url}/studio")
+    window.page.locator("#live-mark.on").wait_for()
+    window.page.evaluate("window.kept = true")
+    window.page.fill("#prompt", "made in the studio")
+    window.page.locator("label.pick", has_text="2").first.click()
+    window.page.keyboard.press("Control+Enter")
+    making = window.page.locator(".making", has_text="made in the studio").first
+    making.wait_for()
+    job = making.get_attribute("id")
+    for image in site.render(site.claim(job)):
+        making.locator(f"img[src*={image}]").wait_for()
+    assert window.page.evaluate("window.kept")
+    assert window.page.input_value("#prompt") == "made in the studio"
+    window.check_clean(site.url)
+
+
+def test_the_studio_works_without_javascript(site: Site, visit: Any) -> None:
+    window = visit(javascript=False, width=390)
+    window.page.goto(f"{site.url}/studio")
+    window.page.fill("#prompt", "made by hand")
+    window.page.get_by_role("button", name="Make it").click()
+    window.page.locator(".making", has_text="made by hand").first.wait_for()
+    assert window.overflow() <= 0
+    window.check_clean(site.url)
