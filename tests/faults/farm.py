@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +29,7 @@ from imagefarm.store.models import Job, Worker
 from imagefarm.supervisor import services
 from tests.farm import CELERY, QUIET, READY_S, Farm
 from tests.faults.client import Promises
-from tests.faults.postgres import Postgres
+from tests.faults.postgres import the_server
 
 HOOKS = Path(__file__).parent / "hooks"
 RESTART_PAUSE_S = 0.5
@@ -63,7 +62,7 @@ class FaultFarm(Farm):
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.database = database
-        self.postgres = Postgres(Path(tempfile.mkdtemp(prefix="farm-pg-"))) if database == "postgresql" else None
+        self.postgres = the_server() if database == "postgresql" else None
         self.worker_names = [f"w{number}" for number in range(1, workers + 1)]
         self.worker_environment = worker_environment or {}
         self.failpoints = folder / "failpoints"
@@ -74,7 +73,7 @@ class FaultFarm(Farm):
         """What its clients were promised in all its life."""
         options = SHORT | {"port": free_port()} | settings
         if self.postgres is not None:
-            options["database_url"] = self.postgres.uri
+            options["database_url"] = self.postgres.new_database()
         super().__init__(folder, **options)
         self.url = f"http://127.0.0.1:{self.settings.port}"
 
@@ -238,8 +237,6 @@ class FaultFarm(Farm):
             except psutil.NoSuchProcess:
                 continue
         super().stop()
-        if self.postgres is not None:
-            self.postgres.close()
 
 
 def free_port() -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
+import uuid
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -49,6 +52,15 @@ class Postgres:
                     raise
                 time.sleep(0.1)
 
-    def close(self) -> None:
-        """Stop it for good."""
-        self._server.stop()
+    def new_database(self) -> str:
+        """Make an empty database; return its URI."""
+        name = f"farm_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self._server.get_uri(database=name)
+
+
+@cache
+def the_server() -> Postgres:
+    """The server of this process: a database is made sooner than a server. It ends with the process."""
+    return Postgres(Path(tempfile.mkdtemp(prefix="farm-pg-")))

@@ -8,6 +8,8 @@ from tests.faults.farm import RESTART_PAUSE_S
 from tests.faults.run import Fault, Run
 
 FROZEN_S = 12.0
+LATE = 4
+"""Jobs that are submitted while Redis is away: their tickets are lost."""
 
 
 def restarted_empty(run: Run) -> None:
@@ -15,6 +17,7 @@ def restarted_empty(run: Run) -> None:
     run.submit()
     run.wait_for_moment()
     run.farm.kill("redis")
+    run.submit(LATE)
     time.sleep(RESTART_PAUSE_S + run.random.uniform(0, 2))
     run.farm.start_redis()
 
@@ -41,6 +44,7 @@ def full(run: Run) -> None:
     run.wait_for_moment()
     redis.config_set("maxmemory-policy", "noeviction")
     redis.config_set("maxmemory", "1")
+    run.submit(LATE)
     time.sleep(5)
     redis.config_set("maxmemory", "0")
 
@@ -50,6 +54,7 @@ def frozen(run: Run) -> None:
     run.submit()
     run.wait_for_moment()
     with run.farm.frozen("redis"):
+        run.submit(LATE)
         time.sleep(FROZEN_S)
 
 
