@@ -44,3 +44,8 @@ PAYLOADS = (
     '<img src="x` `<script>window.hit=1</script>"` `>',
     "]]></script><script>window.hit=1</script>",
 )
+
+
+def grouped(size: int) -> list[tuple[str, ...]]:
+    """The payloads, so many at a time: as many as one page shows."""
+    return [PAYLOADS[start : start + size] for start in range(0, len(PAYLOADS), size)]

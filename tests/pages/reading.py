@@ -56,8 +56,9 @@ class Reading(HTMLParser):
     def text(self) -> str:
         return "".join(self.texts)
 
-    def check(self, payload: str) -> None:
-        """The payload is on the page as text, and made nothing on it."""
+    def check(self, *payloads: str) -> None:
+        """Each payload is on the page as text, and made nothing on it."""
         assert self.wrong == [], self.wrong
-        parts = [part for part in payload.split("`") if part]
-        assert all(part in self.text for part in parts), "the text is not on the page"
+        for payload in payloads:
+            for part in payload.strip().split("`"):
+                assert part in self.text, f"{part!r} is not on the page"
