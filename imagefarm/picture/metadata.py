@@ -21,6 +21,8 @@ MAX_PIXELS = 64 * 1024 * 1024
 NEGATIVE = "Negative prompt: "
 PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 """One `Key: value` of the last line, as A1111 reads it."""
+MAX_SETTINGS_CHARS = 4000
+"""A longer last line is prose: on a hostile one the pattern's time grows with the square of its length."""
 
 
 def parameters_text(recipe: Recipe, seed: int, model_digest: str) -> str:
@@ -75,7 +77,7 @@ def text_chunks(job_id: str, index: int, recipe: Recipe, seed: int, model_digest
 def parse_parameters(text: str) -> dict[str, str]:
     """Read A1111's text: `Prompt`, `Negative prompt` and every setting by its name. Unknown settings are kept."""
     *lines, last = text.strip().split("\n")
-    pairs = PAIR.findall(last)
+    pairs = PAIR.findall(last) if len(last) <= MAX_SETTINGS_CHARS else []
     if len(pairs) < 3:  # A1111's own rule: fewer is prose, not settings
         lines, pairs = [*lines, last], []
     body = "\n".join(lines)
