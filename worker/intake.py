@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.logs import get_logger
+from imagefarm.states import PriorityClass
 from imagefarm.store.models import Backlog
 from scheduler.claim import ClaimedJob, ClaimLimits, claim
 from worker.context import WorkerContext
@@ -51,6 +52,8 @@ class Intake:
         self._asking: Future[list[ClaimedJob]] | None = None
         self._not_before = 0.0
         self._fair_at = 0.0
+        self._found = False
+        """Whether the last claim brought jobs."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
 
     @property
@@ -112,7 +115,9 @@ class Intake:
         context = self.context
         began = time.monotonic()
         try:
-            if not has_work(context):
+            # a cheap look before a claim that will probably find nothing
+            if (limits.interactive_only or not self._found) and not has_work(context, limits.interactive_only):
+                self._found = False
                 self._not_before = began + (BUSY_PAUSE_S if busy else IDLE_PAUSE_S)
                 return []
             jobs = claim(
@@ -128,6 +133,7 @@ class Intake:
             log.warning("intake.failed", error=str(error)[:200], failures=self.failures)
             return []
         context.holdings.add(jobs)
+        self._found = bool(jobs)
         if limits.compat_key is None and not limits.interactive_only:
             self._fair_at = began
         if not jobs:
@@ -135,8 +141,10 @@ class Intake:
         return jobs
 
 
-def has_work(context: WorkerContext, models: list[str] | None = None) -> bool:
-    """Whether jobs wait on the lanes this worker serves (or on `models`). One indexed look, no lock."""
-    lanes = context.identity.serves if models is None else models
+def has_work(context: WorkerContext, interactive_only: bool = False) -> bool:
+    """Whether jobs wait on the lanes this worker serves. One indexed look, no lock."""
+    statement = select(Backlog.queued).where(Backlog.queued > 0, Backlog.model.in_(context.identity.serves)).limit(1)
+    if interactive_only:
+        statement = statement.where(Backlog.priority_class == PriorityClass.INTERACTIVE)
     with context.store.read() as session:
-        return session.scalar(select(Backlog.queued).where(Backlog.queued > 0, Backlog.model.in_(lanes)).limit(1)) is not None
+        return session.scalar(statement) is not None
