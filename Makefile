@@ -15,7 +15,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test up lint format constraints clean
+.PHONY: help demo test up lint format constraints docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ format: $(VENV)/.test ## put the code into the project's style
 
 constraints: $(VENV)/.test ## pin the versions that are installed now into constraints.txt
 	@$(PY) tools/constraints.py constraints.txt
+
+docs: $(VENV)/.test ## write docs/settings.md and docs/cli.md from the code
+	@$(PY) -m tools.pages
 
 clean: ## remove .venv, caches and outputs/demo; your farm's data folder stays
 	rm -rf $(VENV) build outputs/demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

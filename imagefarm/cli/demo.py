@@ -28,9 +28,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    table: Annotated[Path, typer.Option(help="Product table with the columns sku, product, background.")] = (
-        PROJECT_ROOT / "examples" / "products.csv"
-    ),
+    table: Annotated[
+        Path | None, typer.Option(help="Table with the columns sku, product, background; the default is examples/products.csv.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the demo farm's data folder.")] = False,
 ) -> None:
@@ -39,6 +39,7 @@ def demo(
     from imagefarm.supervisor.farm import EmbeddedFarm
 
     began = time.monotonic()
+    table = table or PROJECT_ROOT / "examples" / "products.csv"
     data = (out / ".farm").absolute()
     shutil.rmtree(data, ignore_errors=True)
     for old in out.glob("*.png"):
@@ -48,7 +49,7 @@ def demo(
     note("starting a farm (database, Redis, API, scheduler, worker)")
     try:
         farm.start()
-        note(f"the farm is ready at {farm.url} after {time.monotonic() - began:.1f} s; submitting {table}")
+        note(f"the farm is ready at {farm.url} after {time.monotonic() - began:.1f} s; submitting {table.name}")
         with Client(farm.url) as client:
             jobs = render_table(client, table, out)
             print_audit(client, jobs)
