@@ -66,14 +66,14 @@ def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | 
         key = read_key(submission.sha256)
         options = submission.options
         if options.dry_run:
-            return Reply(_quote(farm, caller, submission), 200)
+            return Reply(quote_of(farm, caller, submission), 200)
         with farm.store.write() as session:
             stored = key.take(session, caller.tenant_id)
         if stored is not None:
             return replay(stored)
         answers: list[BatchAnswer] = []
         try:
-            plan = _plan(farm, caller, submission)
+            plan = plan_of(farm, caller, submission)
             try:
 
                 def keep_answer(session: Session, batch: Batch) -> None:
@@ -92,7 +92,8 @@ def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | 
     return Reply(answer, 202, {"Location": answer.urls.self} if answer.urls else {})
 
 
-def _plan(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = True) -> Plan:
+def plan_of(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = True) -> Plan:
+    """Plan a table for this caller. Raises InvalidRequest."""
     with farm.store.read() as session:
         submitter = Submitter(
             catalogue=farm.catalogue,
@@ -110,9 +111,10 @@ def _find_asset(farm: Farm, caller: Caller, name: str) -> str | None:
         return find_asset(session, caller.tenant_id, name)
 
 
-def _quote(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:
+def quote_of(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:
+    """What a table would cost this caller, and what is wrong with it. Stores nothing."""
     options = submission.options
-    plan = _plan(farm, caller, submission, keep=options.reuse)
+    plan = plan_of(farm, caller, submission, keep=options.reuse)
     try:
         with farm.store.read() as session:
             quote = make_quote(session, plan, farm.catalogue, reuse_of=caller.tenant_id if options.reuse else None)
