@@ -27,6 +27,10 @@
     refreshing = true;
     refreshedAt = performance.now();
     htmx.trigger(live(), "refresh");
+    for (const piece of document.querySelectorAll(".sheet")) {
+      const { top, bottom } = piece.getBoundingClientRect();
+      if (bottom > 0 && top < innerHeight && piece.querySelector(".pending")) htmx.trigger(piece, "refresh");
+    }
   }
 
   function refreshed() {

@@ -137,3 +137,21 @@ def test_the_studio_works_without_javascript(site: Site, visit: Any) -> None:
     window.page.locator(".making", has_text="made by hand").first.wait_for()
     assert window.overflow() <= 0
     window.check_clean(site.url)
+
+
+def test_a_batch_fills_its_contact_sheet_while_one_looks(site: Site, visit: Any) -> None:
+    rows = "sku,product\n" + "".join(f"W-{number},a mug\n" for number in range(4))
+    window = visit(width=390)
+    window.page.goto(f"{site.url}/batches")
+    window.page.fill("[name=template]", "{{ product }}, watched")
+    window.page.get_by_text("or paste some rows").click()
+    window.page.fill("[name=table]", rows)
+    window.page.get_by_role("button", name="Quote").click()
+    window.page.get_by_role("button", name="Render 4 pictures").click()
+    window.page.locator(".cell.pending").nth(3).wait_for()
+    window.page.locator("#live-mark.on").wait_for()
+    jobs = site.get(f"/api/v1/jobs?batch={window.page.url.rpartition('/')[2]}")["items"]
+    images = site.render(site.claim(jobs[-1]["id"]))
+    window.page.locator(f".cell img[src*={images[0]}]").wait_for()
+    assert window.overflow() <= 0
+    window.check_clean(site.url)

@@ -1,0 +1,130 @@
+"""Batches: quote and launch by form, one batch with its orders that say how many, its errors, its contact sheet."""
+
+import io
+import re
+from typing import Any
+
+import pytest
+
+from scheduler import finish
+from scheduler.retry import Failure, FailureClass
+from tests.pages.conftest import Site
+from tests.pages.payloads import PAYLOADS
+from tests.pages.reading import Reading
+
+TEMPLATE = "{{ product }} on a {{ background }}"
+TABLE = "sku,product,background\n" + "".join(f"P-{number},a red mug,white background\n" for number in range(5))
+HEADERS = {"Origin": "http://localhost", "Accept": "text/html"}
+
+
+def post(site: Site, **fields: Any) -> Any:
+    return site.http.post("/batches", data={"template": TEMPLATE, "act": "launch"} | fields, headers=HEADERS)
+
+
+def launch(site: Site, **fields: Any) -> str:
+    answer = post(site, **({"table": TABLE} | fields))
+    assert answer.status_code == 303, Reading(answer.text).text
+    return str(answer.headers["Location"].rpartition("/")[2])
+
+
+def order(site: Site, batch_id: str, name: str) -> None:
+    assert site.http.post(f"/batches/{batch_id}/{name}", headers=HEADERS).status_code == 303
+
+
+def test_an_empty_list_says_the_next_step_in_both_languages(site: Site) -> None:
+    assert "No batch yet." in site.page("/batches").text
+    assert "还没有批次" in site.page("/batches", "zh").text
+
+
+def test_a_quote_stores_nothing_and_says_what_it_costs(site: Site) -> None:
+    answer = post(site, table=TABLE, act="quote", count="2")
+    assert answer.status_code == 200
+    text = Reading(answer.text).text
+    assert "10 pictures" in text
+    assert "a red mug on a white background" in text
+    assert "Render 10 pictures" in text
+    assert site.get("/api/v1/batches")["items"] == []
+
+
+def test_a_table_is_launched_from_a_file_and_from_pasted_rows(site: Site) -> None:
+    by_file = launch(site, table="", file=(io.BytesIO(TABLE.encode()), "spring.csv"))
+    assert site.get(f"/api/v1/batches/{by_file}")["name"] == "spring.csv"
+    pasted = launch(site, name="pasted", canary="2")
+    answer = site.get(f"/api/v1/batches/{pasted}")
+    assert (answer["name"], answer["state"], answer["counts"]["queued"]) == ("pasted", "held", 2)
+    assert "spring.csv" in site.page("/batches").text
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"table": ""}, "choose a file"),
+        ({"table": TABLE, "template": "{{ nothing }}"}, "nothing"),
+        ({"table": "sku,product\nA,\nB,mug"}, "background"),
+        ({"table": TABLE, "model": "unknown"}, "no model is called"),
+        ({"table": TABLE, "count": "100"}, "count"),
+        ({"table": TABLE, "seed": "x"}, "seed"),
+    ],
+)
+def test_what_is_wrong_with_a_table_comes_back_with_the_form(site: Site, fields: dict[str, str], words: str) -> None:
+    answer = post(site, **fields)
+    assert answer.status_code == 422
+    reading = Reading(answer.text)
+    assert words in reading.text
+    assert reading.wrong == []
+
+
+def test_orders_say_how_many_and_are_done(site: Site) -> None:
+    batch = launch(site, canary="2")
+    page = f"/batches/{batch}"
+    assert "Approve: render the 3 that are held" in site.page(page).text
+    order(site, batch, "approve")
+    assert "Pause the 5 that wait" in site.page(page).text
+    order(site, batch, "pause")
+    assert "Resume 5 jobs" in site.page(page).text
+    order(site, batch, "resume")
+    assert "Cancel the 5 that are open" in site.page(page).text
+    order(site, batch, "cancel")
+    text = site.page(page, "zh").text
+    assert "已取消 <strong>5</strong>" in text
+    assert "<form" not in text.partition('id="live"')[2]
+    assert site.http.post(f"/batches/{batch}/burn", headers=HEADERS).status_code == 404
+    assert site.http.post(f"/batches/{batch}/cancel", headers={"Origin": "https://example.org"}).status_code == 403
+
+
+def test_failures_are_grouped_and_counted(site: Site) -> None:
+    batch = launch(site)
+    for job in site.get(f"/api/v1/jobs?batch={batch}")["items"][:1:-1]:  # oldest first, as they are claimed
+        failure = Failure(FailureClass.INPUT, "bad_prompt", "names nothing <i>at all</i>")
+        finish.fail(site.farm.store, site.claim(job["id"]), failure, site.farm.settings)
+    text = site.page(f"/batches/{batch}").text
+    assert "bad_prompt" in text
+    assert "names nothing &lt;i&gt;at all&lt;/i&gt;" in text
+    assert "Retry the 3 failed" in text
+    assert "errors.csv" in text
+
+
+def test_the_contact_sheet_comes_in_pieces_in_the_order_of_the_table(site: Site) -> None:
+    rows = "sku,product,background\n" + "".join(f"S-{number:03d},mug,white\n" for number in range(70))
+    batch = launch(site, table=rows)
+    text = site.page(f"/batches/{batch}").text
+    assert re.findall(r'<span class="line small">(S-\d+)', text) == [f"S-{number:03d}" for number in range(60)]
+    more = re.search(r'href="(/batches/\w+/sheet\?after=\w+)"', text)
+    assert more is not None
+    rest = site.page(more[1]).text
+    assert re.findall(r'<span class="line small">(S-\d+)', rest) == [f"S-{number:03d}" for number in range(60, 70)]
+    assert site.page(f"/batches/{batch}/sheet?after=x").status_code == 422
+
+
+def test_hostile_text_stays_text(site: Site) -> None:
+    for payload in PAYLOADS[::2]:
+        quoted = payload.replace('"', '""').replace("{", "(").replace("}", ")")
+        if quoted.replace('""', '"') != payload:
+            continue
+        batch = launch(site, table=f'sku,product\nA,"{quoted}"', template="{{ product }}", name=payload)
+        Reading(site.page(f"/batches/{batch}").text).check(payload)
+    for payload in PAYLOADS[::5]:
+        refused = post(site, table=payload, template=payload, name=payload, model=payload, seed=payload)
+        assert refused.status_code == 422
+        Reading(refused.text).check(payload)
+    assert Reading(site.page("/batches").text).wrong == []
