@@ -61,22 +61,28 @@ def trip(session: Session) -> BreakerReport:
 def _bad_workers(session: Session, since: float) -> list[str]:
     troubles: Counter[str] = Counter()
     succeeded: Counter[str] = Counter()
+    spans: dict[str, tuple[float, float]] = {}
+    columns = (func.count(distinct(Attempt.job_id)), func.count(distinct(Attempt.owner)))
     rows = session.execute(
-        select(Worker.name, Attempt.outcome, func.count(distinct(Attempt.job_id)), func.count(distinct(Attempt.owner)))
+        select(Worker.name, Attempt.outcome, *columns, func.min(Attempt.ended_at), func.max(Attempt.ended_at))
         .join(Worker, Worker.id == Attempt.owner)
         .where(Attempt.ended_at > since, Attempt.outcome.in_(["retry", "crashed", "succeeded"]))
         .group_by(Worker.name, Attempt.outcome)
     )
-    for name, outcome, jobs, incarnations in rows:
+    for name, outcome, jobs, incarnations, *span in rows:
+        first, last = (float(at or since) for at in span)
         if outcome == "succeeded":
             succeeded[name] += jobs
         else:
             troubles[name] += jobs if outcome == "retry" else incarnations
-    sound = set(session.scalars(select(Worker.name).where(Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)))
+            known = spans.get(name, (first, last))
+            spans[name] = min(first, known[0]), max(last, known[1])
     bad: list[str] = []
     for name, number in troubles.items():
-        elsewhere = sum(count for other, count in succeeded.items() if other in sound - {name, *bad})
-        if number >= WORKER_FAILURES and number >= WORKER_RATIO * (number + succeeded[name]) and elsewhere:
+        if number < WORKER_FAILURES or number < WORKER_RATIO * (number + succeeded[name]):
+            continue
+        elsewhere = _successes_elsewhere(session, name, *spans[name])
+        if elsewhere:
             reason = f"{number} jobs failed on it in {WINDOW_S / 60:.0f} minutes, while {elsewhere} succeeded elsewhere"
             changed = session.execute(
                 update(Worker)
@@ -89,6 +95,21 @@ def _bad_workers(session: Session, since: float) -> list[str]:
             if changed:
                 bad.append(name)
     return bad
+
+
+def _successes_elsewhere(session: Session, name: str, first: float, last: float) -> int:
+    """Jobs that succeeded on other sound workers while this one had its troubles: a full disk or a lost store hits them all."""
+    statement = (
+        select(func.count(distinct(Attempt.job_id)))
+        .join(Worker, Worker.id == Attempt.owner)
+        .where(
+            Attempt.outcome == "succeeded",
+            Attempt.ended_at.between(first, last),
+            Worker.name != name,
+            Worker.name.in_(select(Worker.name).where(Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)),
+        )
+    )
+    return session.scalar(statement) or 0
 
 
 def _bad_batches(session: Session, since: float) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from imagefarm.states import JobState
 from imagefarm.store.models import Job
@@ -12,23 +13,22 @@ from tests.faults.run import Fault, Run
 
 def cancel_races(run: Run) -> None:
     """half of the jobs are cancelled, twice at the same time, at random moments of their lives"""
-    ids = [run.client.submit_now(run.request()) for _ in range(run.jobs // 2)]
     run.begin()
-
-    def cancel(job_id: str) -> tuple[str, int]:
-        return job_id, run.client.cancel(job_id)
-
-    waits = {job_id: run.random.uniform(0, 3.0) for job_id in ids}
-    run.submit(run.jobs - len(ids))
+    run.submit(run.jobs // 2)
+    orders = [(run.request(steps=run.random.randint(8, 24)), run.random.uniform(0, 2.0)) for _ in range(run.jobs // 2)]
     answers: dict[str, list[int]] = {}
+
+    def live_and_die(order: tuple[dict[str, Any], float]) -> None:
+        request, wait_s = order
+        job_id = run.client.submit_now(request)
+        time.sleep(wait_s)
+        with ThreadPoolExecutor(2) as twins:
+            answers[job_id] = list(twins.map(run.client.cancel, (job_id, job_id)))
+
     with ThreadPoolExecutor(4) as threads:
-        began = time.monotonic()
-        for job_id in sorted(ids, key=waits.__getitem__):
-            time.sleep(max(0.0, began + waits[job_id] - time.monotonic()))
-            for name, status in threads.map(cancel, (job_id, job_id)):
-                answers.setdefault(name, []).append(status)
+        list(threads.map(live_and_die, orders))
     run.client.wait()
-    run.farm.wait_for_jobs(ids)
+    run.farm.wait_for_jobs(list(answers))
     # a cancel that was answered by yes has won, and one that came too late has not
     for job_id, statuses in answers.items():
         with run.farm.store.read() as session:

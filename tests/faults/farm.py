@@ -209,7 +209,7 @@ class FaultFarm(Farm):
 
         def ready() -> bool:
             with self.store.read() as session:
-                states = session.execute(select(Worker.name, Worker.state, Worker.pid)).tuples().all()
+                states = session.execute(select(Worker.name, Worker.state, Worker.pid)).all()
             up = {
                 name for name, state, pid in states if state in (WorkerState.READY, WorkerState.BUSY) and psutil.pid_exists(pid)
             }

@@ -20,7 +20,7 @@ def poison(run: Run) -> None:
 
 
 def endless_loop(run: Run) -> None:
-    """one job never ends its step: its child is found hung and killed, three times, and it fails as poison"""
+    """one job never ends its step: its child is found hung (here after 12 s) and killed, three times, and it fails as poison"""
     _hostile(run, "loop", "poison")
 
 
@@ -83,7 +83,7 @@ def farm_with_a_broken_model(folder: Path, **settings: Any) -> FaultFarm:
 
 FAULTS = [
     Fault("poison-job", poison),
-    Fault("endless-loop", endless_loop),
+    Fault("endless-loop", endless_loop, farm={"constants": {"worker.pulse": {"LONGEST_STEP_S": 12.0}}}),
     Fault("nan-latents", not_a_number, needs_engine=True),
     Fault("out-of-memory", out_of_memory, needs_engine=True),
     Fault("device-error", device_fails, needs_engine=True),

@@ -51,7 +51,7 @@ def judge(farm: Farm, promises: Promises) -> Verdict:
     with farm.store.read() as session:
         jobs = {row.id: row for row in session.scalars(select(Job))}
         rows = list(session.scalars(select(Image)))
-        batches = dict(session.execute(select(Batch.id, Batch.state)).tuples().all())
+        batches = dict(session.execute(select(Batch.id, Batch.state)).all())
     _check_promises(verdict, promises, jobs, batches)
     _check_rows(verdict, jobs, rows)
     _check_files(verdict, farm, rows)

@@ -33,11 +33,13 @@ def fail_on(farm: SmallFarm, worker: str, number: int, failure: Failure) -> None
 
 def test_a_worker_on_which_all_fails_is_quarantined(farm: SmallFarm) -> None:
     bad, good = farm.worker("wrk_bad"), farm.worker("wrk_good")
-    farm.submit(WORKER_FAILURES + 3)
+    farm.submit(WORKER_FAILURES + 8)
     fail_on(farm, bad, WORKER_FAILURES, DEVICE)
     assert sweep(farm.store, farm.settings).stopped.workers == []  # nothing succeeded anywhere: who knows whose fault
     for job in farm.claim(good):
         farm.finish(job)
+    assert sweep(farm.store, farm.settings).stopped.workers == []  # afterwards: perhaps it was the disk of them all
+    fail_on(farm, bad, 1, DEVICE)
     assert sweep(farm.store, farm.settings).stopped.workers == [bad]
     assert wanted(farm, bad) == WorkerState.QUARANTINED
     assert wanted(farm, good) == WorkerState.READY
@@ -67,9 +69,10 @@ def test_jobs_that_fail_by_their_own_fault_quarantine_nobody(farm: SmallFarm) ->
 def test_the_last_sound_worker_is_left_alone(farm: SmallFarm) -> None:
     bad, last = farm.worker("wrk_bad"), farm.worker("wrk_last")
     farm.submit(4 * WORKER_FAILURES)
+    fail_on(farm, bad, WORKER_FAILURES - 1, DEVICE)
     for job in farm.claim(last, images=1):
         farm.finish(job)
-    fail_on(farm, bad, WORKER_FAILURES, DEVICE)
+    fail_on(farm, bad, 1, DEVICE)
     assert sweep(farm.store, farm.settings).stopped.workers == [bad]
     fail_on(farm, last, WORKER_FAILURES, DEVICE)
     assert sweep(farm.store, farm.settings).stopped.workers == []
