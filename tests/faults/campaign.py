@@ -2,7 +2,7 @@
 
     python -m tests.faults.campaign --fault child-killed --seeds 20 --jobs 24 --db both --out outputs/faults
 
-Runs of one fault on one database share a farm: it lives on from one run to the next, as farms do.
+Runs that need the same kind of farm share one: it lives on from one run to the next, as farms do.
 """
 
 from __future__ import annotations
@@ -35,23 +35,36 @@ DATABASES = {"sqlite": ("sqlite",), "postgresql": ("postgresql",), "both": ("sql
 def campaign(
     faults: list[Fault], seeds: range, jobs: int, databases: tuple[str, ...], *, folder: Path, settings: dict[str, Any]
 ) -> Iterator[Outcome]:
-    """Run them all; a farm that failed a run is put aside for whoever looks, and the next seed gets a new one."""
-    for fault in faults:
-        for name in [name for name in databases if name in fault.databases]:
-            farm: FaultFarm | None = None
-            try:
-                for seed in seeds:
-                    if farm is None:
-                        farm = open_farm(fault, name, folder, settings)
-                    outcome = perform(farm, fault, seed, jobs)
-                    yield outcome
-                    if not outcome.good:
-                        farm.stop()
-                        farm = None
-            finally:
-                if farm is not None:
+    """Run them all; a farm that failed a run is put aside for whoever looks, and the next run gets a new one."""
+    groups: dict[str, list[tuple[Fault, str]]] = {}
+    for name in databases:
+        for fault in faults:
+            if name in fault.databases:
+                likeness = f"{name} {fault.build} {fault.farm} {fault.needs_engine}"
+                groups.setdefault(likeness, []).append((fault, name))
+    for group in groups.values():
+        yield from lives_of(group, seeds, jobs, folder=folder, settings=settings)
+
+
+def lives_of(
+    group: list[tuple[Fault, str]], seeds: range, jobs: int, *, folder: Path, settings: dict[str, Any]
+) -> Iterator[Outcome]:
+    """Runs that can share a farm, seed by seed."""
+    farm: FaultFarm | None = None
+    try:
+        for seed in seeds:
+            for fault, database_name in group:
+                if farm is None:
+                    farm = open_farm(fault, database_name, folder, settings)
+                outcome = perform(farm, fault, seed, jobs)
+                yield outcome
+                if not outcome.good:
                     farm.stop()
-                    shutil.rmtree(farm.folder, ignore_errors=True)
+                    farm = None
+    finally:
+        if farm is not None:
+            farm.stop()
+            shutil.rmtree(farm.folder, ignore_errors=True)
 
 
 def open_farm(fault: Fault, database_name: str, folder: Path, settings: dict[str, Any]) -> FaultFarm:
@@ -82,6 +95,7 @@ def main() -> int:
         "--standin", action="store_true", help="workers sleep instead of rendering: more seeds on a small machine"
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/faults"), help="folder of runs.jsonl and of failed farms")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so long")
     parser.add_argument("--table", action="store_true", help="no runs; print the table of what runs.jsonl holds")
     chosen = parser.parse_args()
     chosen.out = chosen.out.absolute()
@@ -102,11 +116,14 @@ def main() -> int:
         runs = campaign(
             [FAULTS[name] for name in names], seeds, chosen.jobs, DATABASES[chosen.db], folder=chosen.out, settings=settings
         )
+        began = time.monotonic()
         for outcome in runs:
             with lines.open("a") as file:
                 file.write(json.dumps(outcome.line() | {"at": time.time()}) + "\n")
             print(table.one_line(outcome), flush=True)
             failed += not outcome.good
+            if time.monotonic() - began > 60 * chosen.minutes:
+                break
     print(table.markdown([json.loads(line) for line in lines.read_text().splitlines()], FAULTS))
     return 0 if chosen.table or not failed else 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
 import time
 import uuid
@@ -41,13 +42,13 @@ class Postgres:
 
     def start(self) -> None:
         """Start it again and wait until it answers."""
-        self._server.ensure_postgres_running()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
+                self._server.ensure_postgres_running()
                 psycopg.connect(self.uri).close()
                 return
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, subprocess.SubprocessError):  # it is slow to recover
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)

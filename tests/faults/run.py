@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.states import FINAL, JobState
 from imagefarm.store.models import Attempt, Batch, Job
@@ -147,7 +148,7 @@ def perform(farm: FaultFarm, fault: Fault, seed: int, jobs: int) -> Outcome:
         client.wait()
         farm.wait_until(lambda: _at_rest(farm, client), QUIET_S, "every accepted job has ended")
         farm.wait_for_workers()
-    except FarmError as error:
+    except (FarmError, SQLAlchemyError) as error:
         stuck = str(error)[:20_000]
     took_s = time.monotonic() - began
     disturbed, noticed_s, recover_s = recovery(farm, run.began)
