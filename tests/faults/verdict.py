@@ -103,6 +103,11 @@ def _check_rows(verdict: Verdict, jobs: dict[str, Job], rows: list[Image]) -> No
         if number > 1:
             verdict.doubled += 1
             verdict.flaws.append(f"{number} rows for {place}")
+    for row in rows:
+        match, job = JOB_KEY.match(row.storage_key), jobs.get(row.job_id)
+        if match is None or job is None or int(match["attempt"]) != job.attempt:
+            verdict.ghosts += 1
+            verdict.flaws.append(f"{row.storage_key} is not of the attempt that ended its job ({job and job.attempt})")
     by_job = Counter(row.job_id for row in rows)
     for job in jobs.values():
         wanted = job.count if job.state == JobState.SUCCEEDED else 0
