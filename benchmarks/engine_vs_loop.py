@@ -9,13 +9,9 @@ CPU seconds of the thread are compared beside wall seconds: they do not depend o
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
-
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
 
 import torch
 

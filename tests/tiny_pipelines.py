@@ -158,19 +158,21 @@ def save(pipe: Any, folder: Path) -> Path:
     return folder
 
 
-def save_lora(pipe: StableDiffusionPipeline, folder: Path, seed: int = 1) -> Path:
-    """Write a random LoRA for the UNet of `pipe`; the pipeline is left as it was."""
+def save_lora(pipe: Any, folder: Path, seed: int = 1) -> Path:
+    """Write a random LoRA for the denoiser of `pipe`; the pipeline is left as it was."""
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
     torch.manual_seed(seed)
-    pipe.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights="gaussian"))
+    name = "unet" if hasattr(pipe, "unet") else "transformer"
+    denoiser = getattr(pipe, name)
+    denoiser.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v"], init_lora_weights="gaussian"))
     with torch.no_grad():
-        for name, parameter in pipe.unet.named_parameters():
-            if "lora_B" in name:
+        for parameter_name, parameter in denoiser.named_parameters():
+            if "lora_B" in parameter_name:
                 parameter.normal_(std=0.2)
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(pipe.unet))
-    pipe.unet.delete_adapters("default")
+    type(pipe).save_lora_weights(folder, **{f"{name}_lora_layers": get_peft_model_state_dict(denoiser)})
+    denoiser.delete_adapters("default")
     return folder
 
 

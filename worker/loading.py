@@ -28,6 +28,7 @@ from worker.engine.failures import failure_of, is_out_of_memory
 from worker.engine.passes import LearntCaps
 from worker.families import family_class
 from worker.families.base import Family
+from worker.loras import LoraSet
 from worker.model_files import ModelFiles, find_files
 
 diffusers.utils.logging.disable_progress_bar()
@@ -57,6 +58,7 @@ class LoadedPipeline:
     load_s: float
     bytes: int
     """Of all weights on the device."""
+    loras: LoraSet
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
     caps: LearntCaps = field(default_factory=LearntCaps)
     decode_caps: LearntCaps = field(default_factory=LearntCaps)
@@ -79,6 +81,8 @@ def load_pipeline(
     started = time.perf_counter()
     digests = DIGESTS if digests is None else digests
     where = find_device(device)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)  # events and streams are those of the current device
     cls = family_class(entry.family)
     precision = pick_dtype(dtype or entry.dtype, where, cls.half)
     files = find_files(entry, catalogue)
@@ -119,6 +123,7 @@ def load_pipeline(
         encoder_digest=encoder_digest(files, hashes, digests),
         facts=facts,
         load_s=load_s,
+        loras=LoraSet(pipe, entry, catalogue, digests),
         bytes=sum(part["bytes"] for part in facts["components"].values()),
         embeddings=EmbeddingCache() if embeddings is None else embeddings,
     )

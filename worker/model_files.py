@@ -67,10 +67,7 @@ def find_files(entry: ModelEntry, catalogue: Catalogue) -> ModelFiles:
         raise _invalid(entry, f"{path} is not a .safetensors file; pickled weights are never loaded, convert them first")
     if lone is not None and not entry.config:
         raise _invalid(entry, f"{lone} is a lone file: name the folder of its configuration as `config` in the catalogue")
-    if lone is not None:
-        folder, revision = _place(entry, entry.config, catalogue)
-    else:
-        folder, revision = (path, "") if path is not None else _from_hub(entry, entry.source)
+    folder, revision = _place(entry, entry.source if lone is None else entry.config, catalogue)
     index = _read_json(entry, folder / "model_index.json")
     components = _checked_components(entry, index)
     variant = entry.variant if entry.variant and any(folder.glob(f"*/*.{entry.variant}*.safetensors")) else None
@@ -89,16 +86,33 @@ def find_files(entry: ModelEntry, catalogue: Catalogue) -> ModelFiles:
     return ModelFiles(folder, lone, revision, variant, str(index.get("_class_name", "")), components, weights)
 
 
-def adapter_file(entry: ModelEntry, catalogue: Catalogue, source: str, weight_name: str, revision: str = "") -> Path:
-    """The file of a LoRA on this machine; raise RenderError("model_invalid") if it is not there or not safetensors."""
+def adapter_file(entry: ModelEntry, catalogue: Catalogue) -> Path:
+    """The file of the LoRA that belongs to the model itself; raise RenderError("model_invalid") if it cannot be had."""
+    if entry.adapter is None:
+        raise ValueError(f"model {entry.name} has no adapter")
+    adapter = entry.adapter
+    return _one_file(catalogue, f"model {entry.name}: its adapter", adapter.source, adapter.weight_name, adapter.revision)
+
+
+def lora_file(catalogue: Catalogue, name: str) -> Path:
+    """The file of a LoRA of the catalogue; raise RenderError("model_invalid") if it cannot be had."""
+    lora = catalogue.loras.get(name)
+    if lora is None:
+        raise RenderError("model_invalid", f"no LoRA {name!r} in the catalogue; known: {', '.join(catalogue.loras) or 'none'}")
+    return _one_file(catalogue, f"LoRA {name}", lora.source, lora.weight_name, "")
+
+
+def _one_file(catalogue: Catalogue, what: str, source: str, weight_name: str, revision: str) -> Path:
     path = catalogue.local_path(source)
     if path is None:
-        folder, _ = _from_hub(entry, source, revision)
+        folder = _snapshot(source, revision)
+        if folder is None:
+            raise RenderError("model_invalid", f"{what}: {source} is not on this machine; `imagefarm models pull` fetches it")
         path = folder / weight_name
     elif path.is_dir():
         path = path / weight_name
     if path.suffix != ".safetensors":
-        raise _invalid(entry, f"{path} is not a .safetensors file; pickled weights are never loaded")
+        raise RenderError("model_invalid", f"{what}: {path} is not a .safetensors file; pickled weights are never loaded")
     read_header(path)
     return path
 
@@ -108,22 +122,28 @@ def _invalid(entry: ModelEntry, what: str) -> RenderError:
 
 
 def _place(entry: ModelEntry, source: str, catalogue: Catalogue) -> tuple[Path, str]:
+    """The folder of a source and, if it came from the hub, its commit."""
     path = catalogue.local_path(source)
-    return (path, "") if path is not None else _from_hub(entry, source)
+    if path is not None:
+        return path, ""
+    folder = _snapshot(source, entry.revision)
+    if folder is None:
+        raise _invalid(
+            entry,
+            f"{source} is not on this machine, as a folder or in the hub's cache; run `imagefarm models pull {entry.name}`",
+        )
+    return folder, folder.name
 
 
-def _from_hub(entry: ModelEntry, source: str, revision: str = "") -> tuple[Path, str]:
-    """The snapshot of a hub id that lies in this machine's cache, and its commit."""
+def _snapshot(source: str, revision: str) -> Path | None:
+    """Where a hub id lies in this machine's cache, or None."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(source, revision=revision or entry.revision or None, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError):
-        raise _invalid(
-            entry, f"{source} is not on this machine, as a folder or in the hub's cache; run `imagefarm models pull {entry.name}`"
-        ) from None
-    return folder, folder.name
+        return Path(snapshot_download(source, revision=revision or None, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        return None
 
 
 def _read_json(entry: ModelEntry, file: Path) -> dict[str, Any]:

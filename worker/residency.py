@@ -48,7 +48,8 @@ class Residency:
         self._digests = WeightDigests(settings.data_dir / "run" / "weight-digests.json")
         self._load = load or self._load_and_warm
         self._resident: OrderedDict[str, LoadedPipeline] = OrderedDict()
-        self._failed: dict[str, tuple[float, RenderError]] = {}
+        # words only: the error itself would keep alive what was half loaded
+        self._failed: dict[str, tuple[float, str, str]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,15 +72,15 @@ class Residency:
         if name in self._resident:
             self._resident.move_to_end(name)
             return self._resident[name]
-        failed_at, failure = self._failed.get(name, (0.0, None))
-        if failure is not None and time.monotonic() < failed_at + FAILED_FOR_S:
-            raise RenderError(failure.code, failure.detail)
+        failed_at, code, detail = self._failed.get(name, (0.0, "", ""))
+        if code and time.monotonic() < failed_at + FAILED_FOR_S:
+            raise RenderError(code, detail)
         started = time.perf_counter()
         try:
             self._make_room(entry)
             pipeline = self._load(entry)
         except RenderError as error:
-            self._failed[name] = (time.monotonic(), error)
+            self._failed[name] = (time.monotonic(), error.code, error.detail)
             raise
         self._failed.pop(name, None)
         self._resident[name] = pipeline

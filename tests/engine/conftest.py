@@ -28,7 +28,7 @@ title = "Tiny Z-Image"
 source = "z-image"
 family = "z-image"
 license = "none"
-features = ["negative_prompt", "init_image"]
+features = ["negative_prompt", "init_image", "loras"]
 defaults = { width = 64, height = 64, steps = 4, guidance = 0.0, sampler = "flow-euler" }
 limits = { min_side = 32, max_side = 512, multiple = 16, max_steps = 50, max_count = 16 }
 
@@ -46,7 +46,7 @@ title = "Tiny Stable Diffusion"
 source = "sd15"
 family = "sd15"
 license = "none"
-features = ["negative_prompt", "init_image"]
+features = ["negative_prompt", "init_image", "loras"]
 samplers = ["euler", "euler-ancestral", "dpm++-2m", "ddim", "lcm"]
 defaults = { width = 64, height = 64, steps = 4, guidance = 5.0, sampler = "euler" }
 limits = { min_side = 32, max_side = 512, multiple = 8, max_steps = 50, max_count = 16 }
@@ -70,6 +70,26 @@ features = ["negative_prompt", "init_image"]
 samplers = ["euler", "euler-ancestral", "dpm++-2m", "ddim"]
 defaults = { width = 64, height = 64, steps = 4, guidance = 5.0, sampler = "euler" }
 limits = { min_side = 32, max_side = 512, multiple = 8, max_steps = 50, max_count = 16 }
+
+[loras."ink.v1"]
+source = "ink"
+families = ["sd15"]
+
+[loras.clay]
+source = "clay"
+families = ["sd15"]
+
+[loras.brush]
+source = "brush"
+families = ["z-image"]
+
+[loras.lost]
+source = "./lost"
+families = ["z-image"]
+
+[loras.wrong]
+source = "ink"
+families = ["z-image"]
 """
 
 
@@ -83,11 +103,14 @@ def _plain_logs() -> None:
 def models(tmp_path_factory: pytest.TempPathFactory) -> SmallModels:
     """Every tiny model in a folder with its models.toml. Tests that change a file work on a copy of the folder."""
     folder = tmp_path_factory.mktemp("models")
-    tiny_pipelines.save(tiny_pipelines.z_image(), folder / "z-image")
+    z_image = tiny_pipelines.z_image()
+    tiny_pipelines.save(z_image, folder / "z-image")
+    tiny_pipelines.save_lora(z_image, folder / "brush")
     tiny_pipelines.save(tiny_pipelines.z_image_omni(), folder / "omni")
     sd15 = tiny_pipelines.stable_diffusion()
     tiny_pipelines.save(sd15, folder / "sd15")
-    tiny_pipelines.save_lora(sd15, folder / "lcm-lora")
+    for seed, name in enumerate(("lcm-lora", "ink", "clay")):
+        tiny_pipelines.save_lora(sd15, folder / name, seed)
     tiny_pipelines.save(tiny_pipelines.stable_diffusion_xl(), folder / "sdxl")
     (folder / "models.toml").write_text(CATALOGUE.replace("DEMO", str(PROJECT_ROOT / "models" / "demo")))
     return SmallModels(folder)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scheduler.retry import FailureClass
 from tests.engine.jobs import SmallModels, finish, pictures, psnr
 from worker.engine.engine import StepEngine
+from worker.engine.failures import AttemptFailed
 from worker.engine.grouping import group
 from worker.engine.images import FailedJob, RenderedJob
 
@@ -144,6 +147,42 @@ def test_a_prompt_that_cannot_be_encoded_fails_only_its_job(models: SmallModels,
     assert getattr(caught.value, "code", "") == "render_error"
     assert engine.jobs == [good.id]
     assert not any(isinstance(item, FailedJob) for item in finish(engine).values())
+
+
+def test_an_init_image_must_come_with_its_job(models: SmallModels) -> None:
+    engine = models.engine("tiny-z-image")
+    job = models.job("tiny-z-image", init_image="asset_" + "0" * 26)
+    for photo in (None, np.zeros((32, 64, 3), dtype=np.uint8)):
+        with pytest.raises(AttemptFailed) as caught:
+            engine.add(job, init_image=photo)
+        assert caught.value.failure.kind is FailureClass.INPUT
+        assert "needs 64x64 RGB" in caught.value.detail
+    assert engine.jobs == []
+
+
+def test_steps_that_a_sampler_cannot_take_are_the_callers_fault(models: SmallModels) -> None:
+    engine = models.engine("tiny-sd15")
+    job = models.job("tiny-sd15", sampler="lcm")
+    job = replace(job, recipe=job.recipe.model_copy(update={"steps": 60}))  # LCM was distilled from 50
+    with pytest.raises(AttemptFailed) as caught:
+        engine.add(job)
+    assert caught.value.failure.kind is FailureClass.INPUT
+    assert "sampler lcm cannot take" in caught.value.detail
+
+
+def test_a_prompt_longer_than_the_model_reads_is_said(models: SmallModels) -> None:
+    for model, words, cut in (
+        ("tiny-sd15", 10, False),
+        ("tiny-sd15", 60, True),
+        ("tiny-z-image", 60, False),
+        ("tiny-z-image", 400, True),
+    ):
+        engine = models.engine(model)
+        job = models.job(model, prompt="ab " * words, steps=1)
+        engine.add(job)
+        made = finish(engine)[job.id]
+        assert isinstance(made, RenderedJob)
+        assert made.images[0].warnings == (["prompt_cut"] if cut else [])
 
 
 @pytest.mark.parametrize(

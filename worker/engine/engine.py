@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure, FailureClass
@@ -46,6 +47,7 @@ class StepEngine:
         self.max_images = max_images
         self._jobs: dict[str, RunningJob] = {}
         self._queued: deque[Span] = deque(maxlen=STEPS_AHEAD)
+        self._last_pass: Span | None = None
         self._largest = (0, 0)
 
     @property
@@ -91,19 +93,26 @@ class StepEngine:
         if len(self._queued) == STEPS_AHEAD:
             self._queued[0].wait()
         self._denoise([slot for slot in self._slots() if not slot.sample.done])
+        if self._last_pass is not None:
+            self._queued.append(self._last_pass)
         self._finish([slot for slot in self._slots() if slot.running and slot.sample.done])
         return self._report()
 
     def _start(self, job: ClaimedJob, init_image: NDArray[np.uint8] | None) -> RunningJob:
         recipe, family, pipeline = job.recipe, self.family, self.pipeline
-        scope = (pipeline.encoder_digest, *family.encoding)
+        if recipe.init_image is not None and (init_image is None or init_image.shape != (recipe.height, recipe.width, 3)):
+            raise RenderError("input_invalid", f"init_image: needs {recipe.width}x{recipe.height} RGB pixels")
+        if not self._jobs:
+            pipeline.loras.use(recipe.loras)
+        scope = (pipeline.encoder_digest, *family.encoding, pipeline.loras.key)
         with timed(family.device) as encoding:
             embeddings = pipeline.embeddings.get(scope, family.texts(recipe), family.encode)
-        running = RunningJob(job, embeddings, init_image, encoding.seconds)
+        running = RunningJob(job, embeddings, init_image, encoding, pipeline.loras.facts)
+        warnings = ["prompt_cut"] if any(embedding.cut for embedding in embeddings.values()) else []
         for index in range(job.count):
             seed = recipe.seed_of(index)
             sample = family.start(recipe, seed, embeddings, dtype=family.dtype, init_image=init_image)
-            running.slots.append(Slot(running, index, seed, sample, family.dtype))
+            running.slots.append(Slot(running, index, seed, sample, family.dtype, warnings=list(warnings)))
         return running
 
     def _slots(self) -> list[Slot]:
@@ -130,7 +139,7 @@ class StepEngine:
             else:
                 with cast_to(family.denoiser, slots[0].dtype):
                     predictions = family.predict(samples)
-        self._queued.append(span)
+        self._last_pass = span
         entries = sum(sample.entries for sample in samples)
         lengths = [family.lengths(sample) for sample in samples]
         padded = [max(column) for column in zip(*lengths, strict=True)]

@@ -24,7 +24,8 @@ class RenderedImage:
     facts: dict[str, Any]
     """dtype, device, sigmas and timesteps, batch plan, decode batch, remarks of the guards, times in ms, embeddings digest."""
     warnings: list[str]
-    """`flat`: one plain colour, also when looked at twice. `tiled`: decoded in tiles for want of memory."""
+    """`flat`: one plain colour, also when looked at twice. `tiled`: decoded in tiles for want of memory.
+    `prompt_cut`: the prompt is longer than the model reads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ class RunningJob:
     job: ClaimedJob
     embeddings: Mapping[str, Embedding]
     init_image: NDArray[np.uint8] | None
-    encode_s: float
+    encoding: Span
+    loras: list[dict[str, Any]]
     slots: list[Slot] = field(default_factory=list)
     failure: Failure | None = None
 
@@ -41,7 +42,7 @@ class RunningJob:
 
     @property
     def gpu_s(self) -> float:
-        return self.encode_s + sum(slot.seconds(slot.denoising) + slot.seconds(slot.decoding) for slot in self.slots)
+        return self.encoding.seconds + sum(slot.seconds(slot.denoising) + slot.seconds(slot.decoding) for slot in self.slots)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -96,10 +97,12 @@ class Slot:
             "scheduler": type(sample.scheduler).__name__,
             "embedding_sha256": sample.prompt.digest,
             "negative_embedding_sha256": "" if sample.negative is None else sample.negative.digest,
+            "loras": self.job.loras,
             "batch_plan": self.plan,
             "decode": self.decode,
             "remarks": self.remarks,
-            "encode_ms": round(self.job.encode_s * 1000, 3),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(sample.latents.device) if sample.latents.is_cuda else None,
+            "encode_ms": round(self.job.encoding.seconds * 1000, 3),
             "denoise_ms": round(self.seconds(self.denoising) * 1000, 3),
             "decode_ms": round(self.seconds(self.decoding) * 1000, 3),
         }

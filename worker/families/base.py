@@ -27,6 +27,8 @@ class Embedding:
     pooled: torch.Tensor | None = None
     """(features,), for families whose denoiser wants one vector of the whole prompt."""
 
+    cut: int = 0
+    """Tokens at the prompt's end that the encoder had no place for."""
     digest: str = ""
     """SHA-256 of the numbers, for the audit."""
 
@@ -133,6 +135,11 @@ class Family(Protocol):
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) latents -> (B, 3, H, W) in about -1..1, in the decoder's dtype."""
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy from the host without waiting for what the device has still to do, as a plain copy to CUDA would."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def signed(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from diffusers import (
@@ -34,6 +36,7 @@ def make_scheduler(sampler: str, config: Any) -> Any:
     return SAMPLERS[sampler].from_config(config)
 
 
-def takes_generator(scheduler: Any) -> bool:
-    """Whether its step draws noise of its own."""
-    return "generator" in inspect.signature(scheduler.step).parameters
+@functools.cache
+def takes_generator(step: Callable[..., Any]) -> bool:
+    """Whether a scheduler's step may draw noise of its own."""
+    return "generator" in inspect.signature(step).parameters

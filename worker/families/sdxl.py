@@ -9,8 +9,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from imagefarm.recipe import Recipe
-from worker.families.base import Embedding, Sample
-from worker.families.unet import UNetFamily
+from worker.families.base import Embedding, Sample, to_device
+from worker.families.unet import UNetFamily, tokens_cut
 
 
 class StableDiffusionXL(UNetFamily):
@@ -35,11 +35,12 @@ class StableDiffusionXL(UNetFamily):
             words = self.pipe.maybe_convert_prompt(text, tokenizer)
             length = tokenizer.model_max_length
             tokens = tokenizer([words], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-            output = encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
+            output = encoder(to_device(tokens.input_ids, self.device), output_hidden_states=True)
             parts.append(output.hidden_states[-2])
             if pooled is None and output[0].ndim == 2:
                 pooled = output[0][0]
-        return Embedding(torch.cat(parts, dim=-1)[0].to(self.pipe.text_encoder_2.dtype), pooled)
+        both = torch.cat(parts, dim=-1)[0].to(self.pipe.text_encoder_2.dtype)
+        return Embedding(both, pooled, cut=tokens_cut(self.pipe.tokenizer, text))
 
     def _zeros_for_empty(self, recipe: Recipe) -> bool:
         return not recipe.negative_prompt and bool(self.pipe.config.force_zeros_for_empty_prompt)
@@ -54,7 +55,7 @@ class StableDiffusionXL(UNetFamily):
     def _conditions(self, recipe: Recipe, prompt: Embedding, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         # original size, crop, target size: the picture whole and at its own size
         size = [recipe.height, recipe.width]
-        return {"time_ids": torch.tensor([[*size, 0, 0, *size]], dtype=dtype).to(self.device)}
+        return {"time_ids": to_device(torch.tensor([[*size, 0, 0, *size]], dtype=dtype), self.device)}
 
     def _added_conditions(
         self, samples: Sequence[Sample], order: Sequence[int], prompts: Sequence[Embedding], dtype: torch.dtype

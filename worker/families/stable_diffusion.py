@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from diffusers import StableDiffusionPipeline
 
-from worker.families.base import Embedding
-from worker.families.unet import UNetFamily
+from worker.families.base import Embedding, to_device
+from worker.families.unet import UNetFamily, tokens_cut
 
 
 class StableDiffusion(UNetFamily):
@@ -22,9 +22,8 @@ class StableDiffusion(UNetFamily):
     def encode(self, text: str) -> Embedding:
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
         text = self.pipe.maybe_convert_prompt(text, tokenizer)
-        tokens = tokenizer(
-            [text], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        )
-        mask = tokens.attention_mask.to(self.device) if getattr(encoder.config, "use_attention_mask", False) else None
-        hidden = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
-        return Embedding(hidden[0].to(encoder.dtype))
+        length = tokenizer.model_max_length
+        tokens = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        mask = to_device(tokens.attention_mask, self.device) if getattr(encoder.config, "use_attention_mask", False) else None
+        hidden = encoder(to_device(tokens.input_ids, self.device), attention_mask=mask)[0]
+        return Embedding(hidden[0].to(encoder.dtype), cut=tokens_cut(tokenizer, text))

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 
 from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.errors import RenderError
 from imagefarm.recipe import Recipe
-from worker.families.base import Embedding, Sample, signed
+from worker.families.base import Embedding, Sample, signed, to_device
 from worker.families.samplers import make_scheduler, takes_generator
 from worker.model_files import ModelFiles, adapter_file
 
@@ -48,11 +48,10 @@ class UNetFamily:
         else:
             pipe = cls.pipeline_type.from_pretrained(str(files.folder), variant=files.variant, use_safetensors=True, **common)
         if entry.adapter is not None:
-            adapter = entry.adapter
-            file = adapter_file(entry, catalogue, adapter.source, adapter.weight_name, adapter.revision)
+            file = adapter_file(entry, catalogue)
             pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True)
             # part of what the model is: merged once, it costs nothing per step
-            pipe.fuse_lora(lora_scale=adapter.weight)
+            pipe.fuse_lora(lora_scale=entry.adapter.weight)
             pipe.unload_lora_weights()
         return pipe
 
@@ -75,7 +74,10 @@ class UNetFamily:
         prompt = embeddings[recipe.prompt]
         generator = torch.Generator("cpu").manual_seed(seed)
         scheduler = self._scheduler(recipe.sampler)
-        scheduler.set_timesteps(recipe.steps, device="cpu")
+        try:
+            scheduler.set_timesteps(recipe.steps, device="cpu")
+        except ValueError as error:
+            raise RenderError("input_invalid", f"sampler {recipe.sampler} cannot take {recipe.steps} steps: {error}") from None
         first = 0
         if init_image is not None:
             strength = 1.0 if recipe.strength is None else recipe.strength
@@ -87,7 +89,8 @@ class UNetFamily:
         if init_image is None:
             factor = self.pipe.vae_scale_factor
             shape = (1, self.denoiser.config.in_channels, recipe.height // factor, recipe.width // factor)
-            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=dtype) * scheduler.init_noise_sigma
+            noise = to_device(torch.randn(shape, generator=generator, dtype=dtype), self.device)
+            latents = noise * scheduler.init_noise_sigma
         else:
             latents = self._noised(init_image, scheduler, timesteps[:1], generator, dtype)
         negative = self._negative(recipe, embeddings) if self._is_guided(recipe) else None
@@ -98,7 +101,7 @@ class UNetFamily:
             generator=generator,
             scheduler=scheduler,
             timesteps=timesteps,
-            times=timesteps.to(self.device, torch.float32),
+            times=to_device(timesteps.to(torch.float32), self.device),
             prompt=prompt,
             negative=negative,
             guidance=recipe.guidance,
@@ -137,7 +140,7 @@ class UNetFamily:
 
     @torch.inference_mode()
     def advance(self, sample: Sample, prediction: torch.Tensor) -> None:
-        draws = {"generator": sample.generator} if takes_generator(sample.scheduler) else {}
+        draws = {"generator": sample.generator} if takes_generator(sample.scheduler.step.__func__) else {}
         timestep = sample.timesteps[sample.step]
         sample.latents = sample.scheduler.step(prediction, timestep, sample.latents, **draws, return_dict=False)[0]
         sample.step += 1
@@ -173,7 +176,7 @@ class UNetFamily:
             return {}
         scale = torch.tensor(recipe.guidance - 1).repeat(1)
         embedded = self.pipe.get_guidance_scale_embedding(scale, embedding_dim=self._guidance_features)
-        return {"timestep_cond": embedded.to(self.device, dtype)}
+        return {"timestep_cond": to_device(embedded, self.device).to(dtype)}
 
     def _scheduler(self, sampler: str) -> Any:
         if sampler not in self._schedulers:
@@ -186,15 +189,22 @@ class UNetFamily:
     ) -> torch.Tensor:
         """The image as latents, with the noise of `timestep` on it (as the image-to-image pipelines do)."""
         config = self.vae.config
-        encoded = self.vae.encode(signed(image).to(self.device, self.vae.dtype)).latent_dist.sample(generator).to(dtype)
+        encoded = (
+            self.vae.encode(to_device(signed(image), self.device).to(self.vae.dtype)).latent_dist.sample(generator).to(dtype)
+        )
         if config.latents_mean is not None and config.latents_std is not None:
             mean, std = (encoded.new_tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
             encoded = (encoded - mean) * config.scaling_factor / std
         else:
             encoded = config.scaling_factor * encoded
-        noise = randn_tensor(encoded.shape, generator=generator, device=self.device, dtype=dtype)
+        noise = to_device(torch.randn(encoded.shape, generator=generator, dtype=dtype), self.device)
         latents: torch.Tensor = scheduler.add_noise(encoded, noise, timestep)
         return latents
+
+
+def tokens_cut(tokenizer: Any, text: str) -> int:
+    """Tokens at the end of `text` that CLIP has no place for (it takes 75 and two marks)."""
+    return max(0, len(tokenizer(text, verbose=False).input_ids) - int(tokenizer.model_max_length))
 
 
 def _present(embedding: Embedding | None) -> Embedding:

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from diffusers import ZImagePipeline, ZImageTransformer2DModel
 from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift, get_default_z_image_sigmas
-from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
-from worker.families.base import Embedding, Sample, signed
+from worker.families.base import Embedding, Sample, signed, to_device
 from worker.model_files import ModelFiles
 
 LONGEST_PROMPT = 512
@@ -65,13 +64,17 @@ class ZImage:
 
     @torch.inference_mode()
     def _encode_raw(self, text: str) -> Embedding:
-        tokens = self.pipe.tokenizer(
-            [text], padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt"
-        )
+        tokenizer = self.pipe.tokenizer
+        tokens = tokenizer([text], padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt")
         mask = tokens.attention_mask.bool()
         with _without_last_layer(self._encoder):
-            hidden = self._encoder(input_ids=tokens.input_ids.to(self.device), attention_mask=mask.to(self.device))
-        return Embedding(hidden.last_hidden_state[0][mask[0].to(self.device)])
+            hidden = self._encoder(
+                input_ids=to_device(tokens.input_ids, self.device), attention_mask=to_device(mask, self.device)
+            )
+        # the places are found on the host, where the mask is: asking the device would wait for it
+        places = to_device(mask[0].nonzero()[:, 0], self.device)
+        cut = max(0, len(tokenizer(text, verbose=False).input_ids) - LONGEST_PROMPT)
+        return Embedding(hidden.last_hidden_state[0].index_select(0, places), cut=cut)
 
     @torch.inference_mode()
     def start(
@@ -90,7 +93,7 @@ class ZImage:
         first = 0
         if init_image is None:
             scheduler.set_begin_index(0)
-            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=torch.float32)
+            latents = to_device(torch.randn(shape, generator=generator, dtype=torch.float32), self.device)
         else:
             first = _first_step(recipe)
             scheduler.set_begin_index(first)
@@ -103,7 +106,7 @@ class ZImage:
             generator=generator,
             scheduler=scheduler,
             timesteps=timesteps,
-            times=((1000 - timesteps) / 1000).to(self.device),
+            times=to_device((1000 - timesteps) / 1000, self.device),
             prompt=embeddings[recipe.prompt],
             negative=embeddings[recipe.negative_prompt] if recipe.guidance > 0 else None,
             guidance=recipe.guidance,
@@ -171,9 +174,9 @@ class ZImage:
         self, image: NDArray[np.uint8], scheduler: Any, first: int, generator: torch.Generator, dtype: torch.dtype
     ) -> torch.Tensor:
         """The image as latents, with the noise of step `first` on it (as `ZImageImg2ImgPipeline` does)."""
-        encoded = self.vae.encode(signed(image).to(self.device, self.vae.dtype)).latent_dist.sample(generator)
+        encoded = self.vae.encode(to_device(signed(image), self.device).to(self.vae.dtype)).latent_dist.sample(generator)
         encoded = (encoded - self.vae.config.shift_factor) * self.vae.config.scaling_factor
-        noise = randn_tensor(encoded.shape, generator=generator, device=self.device, dtype=dtype)
+        noise = to_device(torch.randn(encoded.shape, generator=generator, dtype=dtype), self.device)
         latents: torch.Tensor = scheduler.scale_noise(encoded.to(dtype), scheduler.timesteps[first : first + 1], noise)
         return latents
 

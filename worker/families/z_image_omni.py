@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imagefarm.recipe import Recipe
-from worker.families.base import Embedding, Sample, signed
+from worker.families.base import Embedding, Sample, signed, to_device
 from worker.families.z_image import ZImage, image_tokens, padded
 
 USER, ASSISTANT, END = "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>"
@@ -103,7 +103,7 @@ class ZImageOmni(ZImage):
     def _shown(self, image: NDArray[np.uint8], dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """The image as latents (C, 1, h, w) and as the vision encoder sees it (rows, columns, features)."""
         config = self.vae.config
-        encoded = self.vae.encode(signed(image).to(self.device, self.vae.dtype)).latent_dist.mode()[0]
+        encoded = self.vae.encode(to_device(signed(image), self.device).to(self.vae.dtype)).latent_dist.mode()[0]
         latents = ((encoded - config.shift_factor) * config.scaling_factor).unsqueeze(1)
         inputs = self.pipe.siglip_processor(images=[Image.fromarray(image)], return_tensors="pt")
         rows, columns = inputs.spatial_shapes[0].tolist()
