@@ -35,6 +35,7 @@ def image_audit(
         "attempt": job.attempt,
         "timings_ms": {name: round(value, 2) for name, value in timings.items()},
         "peak_rss_bytes": peak_rss_bytes(),
+        "peak_device_bytes": peak_device_bytes(),
     }
 
 
@@ -42,3 +43,11 @@ def peak_rss_bytes() -> int:
     """The most memory this process ever held, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_device_bytes() -> int | None:
+    """The most device memory that tensors of this process ever took, in bytes; None where there is no CUDA."""
+    torch = sys.modules.get("torch")  # whoever renders has loaded it
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.max_memory_allocated())

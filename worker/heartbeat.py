@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from imagefarm.logs import get_logger
 from imagefarm.states import WorkerState
 from scheduler.workers import heartbeat
-from worker.audit import peak_rss_bytes
+from worker.audit import peak_device_bytes, peak_rss_bytes
 from worker.context import WorkerContext
 
 log = get_logger(__name__)
@@ -89,6 +89,7 @@ class Heartbeat:
             "images_per_minute": context.finishing.images_per_minute(),
             "step_ms": None if context.pulse.usual_step_s is None else round(1000 * context.pulse.usual_step_s, 1),
             "peak_rss_bytes": peak_rss_bytes(),
+            "peak_device_bytes": peak_device_bytes(),
             "troubles": {
                 "finishing": context.finishing.failures,
                 "progress": context.progress.failures,

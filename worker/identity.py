@@ -58,5 +58,24 @@ def make_identity(settings: Settings, catalogue: Catalogue, *, device: str, node
         device=device,
         version=__version__,
         serves=served_models(settings, catalogue),
-        facts={"versions": library_versions(), "threads": settings.threads, "platform": platform.platform()},
+        facts={
+            "versions": library_versions(),
+            "threads": settings.threads,
+            "platform": platform.platform(),
+            **_device_facts(device),
+        },
     )
+
+
+def _device_facts(device: str) -> dict[str, object]:
+    """What kind of device it is. Only a child may ask: this wakes CUDA up."""
+    if not device.startswith("cuda"):
+        return {"cores": os.cpu_count()}
+    import torch
+
+    properties = torch.cuda.get_device_properties(torch.device(device))
+    return {
+        "device_name": properties.name,
+        "device_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+    }

@@ -7,28 +7,49 @@ a fresh interpreter, holds the device. SIGTERM drains: nothing more is claimed, 
 from __future__ import annotations
 
 import os
-from typing import Any
+import sys
+import time
+from typing import Any, NoReturn
 
 from celery.signals import (
     setup_logging,
     worker_before_create_process,
+    worker_init,
     worker_process_init,
     worker_process_shutdown,
     worker_shutdown,
 )
 from kombu.entity import Queue
+from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.catalogue import Catalogue
+from imagefarm.errors import DatabaseMismatch, SetupError
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
+from imagefarm.store import Store
+from imagefarm.store.migrate import check
 from scheduler.celery_app import LONGEST_MICRO_BATCH_S, RENDER_TASK, lane_queue, make_celery
 from worker.identity import served_models
 from worker.parent import ChildWatch, Overseer
 from worker.pulse import LONGEST_LOAD_S, SLICES_AT_MOST
 
-settings = load_settings()
-catalogue = Catalogue.read(settings.catalogue_file)
-serves = served_models(settings, catalogue)
+RESTART_PAUSE_S = 5.0
+"""A child that cannot start waits this long before it ends and another one tries."""
+
+
+def give_up(error: SetupError) -> NoReturn:
+    """The worker cannot start as the farm is set up: one line, and the error's exit code."""
+    print(f"imagefarm worker: {error.detail}", file=sys.stderr)
+    raise SystemExit(error.exit_code)
+
+
+try:
+    settings = load_settings()
+    catalogue = Catalogue.read(settings.catalogue_file)
+    serves = served_models(settings, catalogue)
+    app = make_celery(settings, catalogue)
+except SetupError as error:
+    give_up(error)
 
 # read by OpenMP, MKL and the hub's client when they are loaded, which is later and in the child
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -36,7 +57,6 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_DISABLE_REMOTE_CODE="1", TOKENIZERS_PARALLELISM="false")
 
 log = get_logger(__name__)
-app = make_celery(settings, catalogue)
 app.conf.update(
     task_queues=[Queue(lane_queue(name)) for name in serves],
     # the child watches itself (see worker.leases); this kills one that cannot
@@ -48,7 +68,7 @@ ChildWatch.overseer = overseer
 app.steps["worker"].add(ChildWatch)
 
 
-class Process:
+class ThisProcess:
     """What this process is, once it is a child."""
 
     child: Any = None
@@ -57,6 +77,19 @@ class Process:
 @setup_logging.connect
 def _logs(**_: Any) -> None:
     configure_logs(settings, "worker")
+
+
+@worker_init.connect
+def _worker_starts(**_: Any) -> None:
+    store = Store(settings.database, pool_size=1)
+    try:
+        check(store)
+    except DatabaseMismatch as error:
+        give_up(error)
+    except SQLAlchemyError as error:
+        log.warning("worker.database_away", error=str(error)[:200])  # the child will wait for it
+    finally:
+        store.close()
 
 
 @worker_before_create_process.connect
@@ -70,18 +103,19 @@ def _child_starts(sender: str, **_: Any) -> None:
 
     configure_logs(settings, "worker")
     try:
-        Process.child = Child(settings, catalogue, app, node=sender)
-        Process.child.start()
+        ThisProcess.child = Child(settings, catalogue, app, node=sender)
+        ThisProcess.child.start()
     except Exception:
         # Celery would log this and go on with a child that can do nothing; the parent starts another one
-        log.exception("worker.not_started")
+        log.exception("worker.not_started", again_in_s=RESTART_PAUSE_S)
+        time.sleep(RESTART_PAUSE_S)
         os._exit(1)
 
 
 @worker_process_shutdown.connect
 def _child_ends(**_: Any) -> None:
-    if Process.child is not None:
-        Process.child.stop("it was told to stop")
+    if ThisProcess.child is not None:
+        ThisProcess.child.stop("it was told to stop")
 
 
 @worker_shutdown.connect
@@ -92,4 +126,4 @@ def _worker_ends(**_: Any) -> None:
 @app.task(name=RENDER_TASK)
 def render(lane: str) -> None:
     """A ticket: this lane has work. Claims by SQL's fair order among all lanes that the worker serves."""
-    Process.child.render(lane)
+    ThisProcess.child.render(lane)

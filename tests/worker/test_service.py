@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from imagefarm.store.models import Attempt, Job, Model
 from scheduler.cancel import cancel_job
 from scheduler.orphans import collect_orphans
 from scheduler.workers import want
-from tests.farm import Farm
+from tests.farm import CELERY, Farm
 
 LONG = {"steps": 50, "count": 16}
 """A job of several seconds."""
@@ -217,3 +218,30 @@ def test_sigterm_drains_and_leaves_nothing_behind(farm: Farm) -> None:
     assert {farm.job(job).state for job in rest} <= {"queued", "succeeded"}
     assert all(farm.job(job).crashes == 0 for job in (running, *rest)), "what was given back is not counted as a crash"
     assert_files_are_rows(farm)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words", "code"),
+    [
+        ({"IMAGEFARM_WORKER_MODELS": '["nope"]'}, "no model 'nope'; known: demo,", 3),
+        ({"IMAGEFARM_REDIS_URL": ""}, "redis_url is not set", 3),
+        ({}, "run `imagefarm migrate`", 7),
+    ],
+)
+def test_what_the_operator_must_mend_is_one_line_and_an_exit_code(
+    tmp_path: Path, variables: dict[str, str], words: str, code: int
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEFARM_")}
+    environment |= {"IMAGEFARM_DATA_DIR": str(tmp_path), "IMAGEFARM_REDIS_URL": f"unix://{tmp_path}/none"} | variables
+    ended = subprocess.run(
+        [*CELERY, "worker.service", "worker", "-c", "1"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == code
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("imagefarm worker:")]
+    assert words in line
+    assert "Traceback" not in ended.stderr
