@@ -8,7 +8,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # Which torch to install: on Linux, pip's default is the CUDA build. docs/getting-started.md says how to choose another.
 PIP_TORCH ?= torch==2.13.0
-PIP := $(PY) -m pip --disable-pip-version-check --quiet
+PIP := $(PY) -m pip --disable-pip-version-check -qq
 ARGS ?=
 
 # one thread: on a busy machine, two threads of a small model are many times slower than one
