@@ -128,7 +128,7 @@ def get_image(farm: Farm, caller: Caller, image_id: str) -> ImageDetail:
     )
 
 
-@routes.get("/api/v1/images/{image_id}/file", scope=Scope.READ, media="image/png", also=(206, 304), errors=(416,))
+@routes.get("/api/v1/images/{image_id}/file", scope=Scope.READ, media="image/*", also=(206, 304), errors=(416,))
 def get_image_file(farm: Farm, caller: Caller, image_id: str, query: FileQuery) -> Response:
     """Get an image's file.
 

@@ -73,10 +73,10 @@ def create_api_key(farm: Farm, caller: Caller, body: KeyRequest) -> NewKeyAnswer
     return NewKeyAnswer(**asdict(made.info), key=made.key)
 
 
-@routes.delete("/api/v1/keys/{key_id}", scope=Scope.ADMIN, answer=KeyAnswer)
-def revoke_api_key(farm: Farm, caller: Caller, key_id: str) -> KeyAnswer:
+@routes.delete("/api/v1/keys/{key}", scope=Scope.ADMIN, answer=KeyAnswer)
+def revoke_api_key(farm: Farm, caller: Caller, key: str) -> KeyAnswer:
     """Revoke a key, by id or prefix. Revoking again changes nothing."""
-    return _answer(revoke_key(farm.store, key_id, by=caller.name))
+    return _answer(revoke_key(farm.store, key, by=caller.name))
 
 
 def _answer(info: KeyInfo) -> KeyAnswer:

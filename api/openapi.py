@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from api.problems import MEDIA, ProblemAnswer
 from api.routes import JSON, Route
 from imagefarm import __version__
+from imagefarm.ids import PATTERN
 
 REF = "#/components/schemas/{model}"
 REASONS = {
@@ -101,7 +102,7 @@ def _upload(media: str) -> Json:
 
 def _parameters(route: Route) -> list[Json]:
     found: list[Json] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in route.path_names
+        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)} for name in route.path_names
     ]
     if route.query is not None:
         schema = route.query.model_json_schema(ref_template=REF)
@@ -116,6 +117,10 @@ def _parameters(route: Route) -> list[Json]:
     for header in route.headers:
         found.append({"name": header.name, "in": "header", "description": header.description, "schema": header.schema})
     return found
+
+
+def _path_schema(name: str) -> Json:
+    return {"type": "string", "pattern": f"^{PATTERN.pattern}$"} if name.endswith("_id") else {"type": "string", "minLength": 1}
 
 
 def _without_null(part: Json) -> Json:

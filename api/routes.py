@@ -9,8 +9,9 @@ def get_job(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
 ```
 
 A handler asks for what it needs by the names of its parameters: `farm`, `caller`, `query` and `body` (validated models; the
-annotation says which), `idempotency` and the names in its path. Its docstring is the route's summary and description. It
-returns a model, a `Reply` (model, status, headers) or a Flask response (files, streams).
+annotation says which), `idempotency` and the names in its path, of which those that end in `_id` have the form of an id. Its
+docstring is the route's summary and description. It returns a model, a `Reply` (model, status, headers) or a Flask response
+(files, streams).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, TypeVar, cast, get_origin, get_type_hints
 from flask import Flask, Response, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.routing import BaseConverter
 
 from api import strict_json
 from api.auth import authenticate, require
@@ -32,6 +34,7 @@ from api.field_errors import field_errors
 from api.idempotency_key import IdempotencyKey, read_key
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
+from imagefarm.ids import PATTERN
 from imagefarm.settings import Settings
 from imagefarm.text import check_text
 
@@ -191,16 +194,28 @@ class Routes:
 def register(app: Flask, areas: Iterable[Routes]) -> None:
     """Put the routes of all areas on the application, and keep their list for the OpenAPI document."""
     kept: list[Route] = app.extensions.setdefault("imagefarm.routes", [])
+    app.url_map.converters["id"] = IdConverter
     for area in areas:
         for route in area.routes:
             kept.append(route)
             app.add_url_rule(
-                re.sub(r"{(\w+)}", r"<\1>", route.path),
+                _rule(route.path),
                 endpoint=route.name,
                 view_func=_view(route),
                 methods=[route.method],
                 provide_automatic_options=False,
             )
+
+
+class IdConverter(BaseConverter):
+    """A part of a path that has the form of an id: whatever is called `..._id` in a route."""
+
+    regex = PATTERN.pattern
+
+
+def _rule(path: str) -> str:
+    """A path as Flask writes it: `/jobs/{job_id}` is `/jobs/<id:job_id>`."""
+    return re.sub(r"{(\w+)}", lambda name: f"<id:{name[1]}>" if name[1].endswith("_id") else f"<{name[1]}>", path)
 
 
 def routes_of(app: Flask) -> list[Route]:

@@ -69,25 +69,25 @@ def list_workers(farm: Farm, caller: Caller, query: WorkerQuery) -> WorkerList:
         return WorkerList(items=[worker_answer(row, caller) for row in session.scalars(statement)])
 
 
-@routes.post("/api/v1/workers/{worker_id}/drain", scope=Scope.ADMIN, answer=WorkerList)
-def drain_worker(farm: Farm, caller: Caller, worker_id: str) -> WorkerList:
+@routes.post("/api/v1/workers/{worker}/drain", scope=Scope.ADMIN, answer=WorkerList)
+def drain_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
     """Drain a worker: it finishes what it holds and claims nothing more.
 
-    `worker_id` is an id or a name. A JSON body `{"reason": "..."}` may say why.
+    `worker` is an id or a name. A JSON body `{"reason": "..."}` may say why.
     """
-    return _order(farm, caller, worker_id, WorkerState.DRAINING)
+    return _order(farm, caller, worker, WorkerState.DRAINING)
 
 
-@routes.post("/api/v1/workers/{worker_id}/resume", scope=Scope.ADMIN, answer=WorkerList)
-def resume_worker(farm: Farm, caller: Caller, worker_id: str) -> WorkerList:
+@routes.post("/api/v1/workers/{worker}/resume", scope=Scope.ADMIN, answer=WorkerList)
+def resume_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
     """Let a drained or quarantined worker claim again."""
-    return _order(farm, caller, worker_id, WorkerState.READY)
+    return _order(farm, caller, worker, WorkerState.READY)
 
 
-@routes.post("/api/v1/workers/{worker_id}/quarantine", scope=Scope.ADMIN, answer=WorkerList)
-def quarantine_worker(farm: Farm, caller: Caller, worker_id: str) -> WorkerList:
+@routes.post("/api/v1/workers/{worker}/quarantine", scope=Scope.ADMIN, answer=WorkerList)
+def quarantine_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
     """Keep a suspect worker from claiming until it is resumed."""
-    return _order(farm, caller, worker_id, WorkerState.QUARANTINED)
+    return _order(farm, caller, worker, WorkerState.QUARANTINED)
 
 
 def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
@@ -111,8 +111,8 @@ def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
     )
 
 
-def _order(farm: Farm, caller: Caller, worker_id: str, wanted: WorkerState) -> WorkerList:
+def _order(farm: Farm, caller: Caller, worker: str, wanted: WorkerState) -> WorkerList:
     reason = read_body(WorkerOrder).reason if request.content_length else ""
-    told = workers.want(farm.store, worker_id, wanted, by=caller.name, reason=reason)
+    told = workers.want(farm.store, worker, wanted, by=caller.name, reason=reason)
     with farm.store.read() as session:
         return WorkerList(items=[worker_answer(session.get_one(Worker, one), caller) for one in told])

@@ -93,11 +93,11 @@ class FarmApi:
             )
         return finish.succeed(self.farm.store, job, images, actual_s=0.1)
 
-    def rendered(self, prompt: str = "a red mug", **fields: Any) -> dict[str, Any]:
+    def rendered(self, prompt: str = "a red mug", *, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
         """A job that has succeeded."""
-        job_id = self.submit(prompt, **fields)["id"]
+        job_id = self.submit(prompt, headers=headers, **fields)["id"]
         self.render(self.claim(job_id))
-        return self.get(f"/api/v1/jobs/{job_id}")
+        return self.get(f"/api/v1/jobs/{job_id}", headers=headers)
 
 
 def problem(response: TestResponse, status: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from api.routes import Route, routes_of
 from imagefarm.auth import Scope, create_key
+from imagefarm.ids import new_id
 from imagefarm.store.models import ApiKey, Event
 from tests.api.farm_api import FarmApi, problem
 
@@ -42,8 +43,8 @@ def owned(keyed: FarmApi) -> dict[str, str]:
 
 def address(route: Route, owned: dict[str, str]) -> str:
     """The route's address, naming what the owner has where it can."""
-    others = {"name": "demo", "worker_id": "worker_1", "key_id": "nokey", "code": "conflict"}
-    return re.sub(r"{(\w+)}", lambda match: (owned | others).get(match[1], "nothing"), route.path)
+    others = {"name": "demo", "worker": "worker_1", "key": "nokey", "code": "conflict"}
+    return re.sub(r"{(\w+)}", lambda match: (owned | others).get(match[1], new_id("batch")), route.path)
 
 
 def ask(api: FarmApi, route: Route, owned: dict[str, str], headers: dict[str, str]) -> Any:

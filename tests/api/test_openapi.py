@@ -30,7 +30,7 @@ def test_every_route_is_in_it_and_says_what_it_does(api: FarmApi, document: dict
     for path, methods in document["paths"].items():
         for operation in methods.values():
             assert operation["summary"], path
-            assert {name for name in re.findall(r"{(\w+)}", path)} == {
+            assert set(re.findall(r"{(\w+)}", path)) == {
                 parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"
             }
     names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
