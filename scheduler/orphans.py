@@ -44,9 +44,7 @@ def _needed(store: Store, keys: list[str]) -> set[str]:
     jobs = {match["job"] for match in parsed.values() if match is not None}
     with store.read() as session:
         # first who may still commit, then what is committed: the other way round a commit in between would be missed
-        running = dict(
-            session.execute(select(Job.id, Job.attempt).where(Job.id.in_(jobs), Job.state == JobState.RUNNING)).all()
-        )
+        running = dict(session.execute(select(Job.id, Job.attempt).where(Job.id.in_(jobs), Job.state == JobState.RUNNING)).all())
     with store.read() as session:
         needed.update(session.scalars(select(Image.storage_key).where(Image.storage_key.in_(keys))))
     needed.update(
