@@ -50,15 +50,20 @@ def read_picture(image: Image.Image) -> Reading:
     values = _values(image)
     wall = np.median(values[:TOP_ROWS].reshape(-1, 3), 0)
     bg = COLORS[int(((_COLOR_VALUES - wall) ** 2).sum(1).argmin())]
-    best: Reading | None = None
-    for color in _likely_colors(values, wall, bg):
-        errors = _distances(values, _drawings(color, bg))
-        nearest = int(errors.argmin())
-        obj, layout = divmod(nearest // VARIANTS, len(LAYOUTS))
-        error = float(errors[nearest] ** 0.5)
-        if best is None or error < best.error:
-            best = Reading(OBJECTS[obj] if error <= LIMIT else None, color, bg, LAYOUTS[layout], error)
-    return best or Reading(None, None, bg, "center", float("inf"))
+    candidates = _likely_colors(values, wall, bg)
+    if not candidates:
+        return Reading(None, None, bg, "center", float("inf"))
+    moved = _moved(values)
+    _, drawn = min(_nearest(moved, _all_drawings(color, bg)) for color in candidates)
+    number, place = divmod(drawn // VARIANTS, len(LAYOUTS))
+    obj, layout = OBJECTS[number], LAYOUTS[place]
+    colors = [color for color in COLORS if color != bg]
+    # With the shape known, the colour is compared in coarse blocks: pixel by pixel, a thin edge that lies a little aside
+    # would be nearest to a grey one.
+    tints = [_nearest(_coarse(moved), _coarse(_drawings_of(obj, layout, color, bg)))[0] for color in colors]
+    color = colors[tints.index(min(tints))]
+    error = min(_nearest(moved, _drawings_of(obj, layout, other, bg))[0] for other in (color, *candidates)) ** 0.5
+    return Reading(obj if error <= LIMIT else None, color, bg, layout, error)
 
 
 def matches(image: Image.Image, obj: str, color: str, bg: str, layout: str = "center") -> dict[str, bool]:
@@ -96,18 +101,21 @@ def _likely_colors(values: Values, wall: Values, bg: str) -> list[str]:
     return [COLORS[k] for k in ranked if votes[k] > 0.05 * votes.sum()]
 
 
-@functools.lru_cache(maxsize=128)
-def _drawings(color: str, bg: str) -> Values:
-    """All drawings in these colours, flat: (objects * layouts * VARIANTS, features), in that order."""
-    rng = random.Random(3)
-    return np.stack(
-        [
-            _features(np.asarray(render(Scene(obj, color, bg, layout), EDGE, EDGE, rng, supersampling=2), np.float32))
-            for obj in OBJECTS
-            for layout in LAYOUTS
-            for _ in range(VARIANTS)
-        ]
-    )
+def _draw(obj: str, layout: str, color: str, bg: str) -> Values:
+    """Some drawings of one object and layout, the same ones in all colours: (VARIANTS, features)."""
+    rng = random.Random(f"{obj} {layout}")
+    scene = Scene(obj, color, bg, layout)
+    pictures = [render(scene, EDGE, EDGE, rng, supersampling=2) for _ in range(VARIANTS)]
+    return np.stack([_features(np.asarray(picture, np.float32)) for picture in pictures])
+
+
+_drawings_of = functools.lru_cache(maxsize=512)(_draw)
+
+
+@functools.lru_cache(maxsize=24)
+def _all_drawings(color: str, bg: str) -> Values:
+    """The drawings of all objects and layouts in these colours, in that order: (objects * layouts * VARIANTS, features)."""
+    return np.concatenate([_draw(obj, layout, color, bg) for obj in OBJECTS for layout in LAYOUTS])
 
 
 def _features(values: Values) -> Values:
@@ -118,10 +126,20 @@ def _features(values: Values) -> Values:
     return flat
 
 
-def _distances(values: Values, drawings: Values) -> NDArray[np.float64]:
-    """Mean squared distance of the picture, moved by the best of SHIFTS both ways, to every drawing."""
-    moved = np.stack([_features(np.roll(values, (down, right), (0, 1))) for down in SHIFTS for right in SHIFTS])
-    products = drawings @ moved.T
-    squares = (drawings**2).sum(1)[:, None] + (moved**2).sum(1) - 2 * products
-    nearest: NDArray[np.float64] = squares.min(1).clip(0).astype(np.float64) / moved.shape[1]
-    return nearest
+def _coarse(features: Values) -> Values:
+    """Features (count, features) averaged over blocks of 5 x 5, 10 x 10 pixels of the picture."""
+    blocks = (EDGE - 4) // 10
+    flat: Values = features.reshape(len(features), blocks, 5, blocks, 5, 3).mean((2, 4)).reshape(len(features), -1)
+    return flat
+
+
+def _moved(values: Values) -> Values:
+    """Features of the picture moved by all of SHIFTS both ways: (moves, features)."""
+    return np.stack([_features(np.roll(values, (down, right), (0, 1))) for down in SHIFTS for right in SHIFTS])
+
+
+def _nearest(moved: Values, drawings: Values) -> tuple[float, int]:
+    """The least mean squared distance of any of `moved` to any of `drawings`, and the number of that drawing."""
+    squares = (drawings**2).sum(1)[:, None] + (moved**2).sum(1) - 2 * (drawings @ moved.T)
+    nearest = squares.min(1)
+    return max(0.0, float(nearest.min())) / moved.shape[1], int(nearest.argmin())
