@@ -5,7 +5,7 @@
 | input | picture cannot be read, prompt the model cannot take | failed at once |
 | model | weights missing or corrupt | failed at once as `model_invalid` |
 | resource | out of memory after all tiers | failed at once, says what would fit |
-| infrastructure | store away, device error, disk full | again with backoff, not counted as the job's fault |
+| infrastructure | store away, device error, disk full | again with backoff, ten times as often as for an unknown error: about 45 minutes |
 | unknown | any other exception | again with backoff, up to `max_attempts` |
 | crash | the worker died with it | again alone, up to `max_crashes`, then `poison` |
 """
@@ -28,6 +28,9 @@ from scheduler.transition import Moved, move
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 60.0
+INFRASTRUCTURE_PATIENCE = 10
+"""How many times `max_attempts` a job survives what is not its own fault; not for ever, since a job may itself be what breaks
+the device."""
 
 
 class FailureClass(StrEnum):
@@ -60,7 +63,8 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
     """End an attempt that failed: the job goes back to the queue or fails for good. None if the attempt was fenced off."""
     job_id, attempt, owner = fence
     where = [Job.id == job_id, Job.attempt == attempt, Job.owner == owner]
-    may_retry = failure.kind not in FINAL_CLASSES and attempt < settings.max_attempts
+    patience = INFRASTRUCTURE_PATIENCE if failure.kind is FailureClass.INFRASTRUCTURE else 1
+    may_retry = failure.kind not in FINAL_CLASSES and attempt < settings.max_attempts * patience
     if may_retry:
         moved = move(
             session,

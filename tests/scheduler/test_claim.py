@@ -172,3 +172,12 @@ def test_a_released_job_does_not_count_the_attempt_against_it(farm: SmallFarm) -
     assert (job.state, job.crashes) == (JobState.QUEUED, 0)
     assert len(farm.claim("wrk_b")) == 1
     farm.check_books()
+
+
+def test_what_is_not_the_jobs_fault_is_tried_for_longer(farm: SmallFarm) -> None:
+    farm.submit(1)
+    storage = Failure(FailureClass.INFRASTRUCTURE, "storage", "No space left on device")
+    for _ in range(farm.settings.max_attempts + 1):
+        (job,) = farm.claim("wrk_a")
+        assert fail(farm.store, job, storage, farm.settings) == JobState.QUEUED
+        farm.set(job.id, not_before=0.0)
