@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from api.pages import assets, batches, errors, i18n, jobs, rendering, status, studio
+from api.pages import admin, assets, batches, errors, i18n, jobs, rendering, status, studio, trace
 
 NAVIGATION = (
     ("/", "Status"),
@@ -14,7 +14,7 @@ NAVIGATION = (
     ("/trace", "Trace"),
     ("/admin", "Admin"),
 )
-AREAS: tuple[Blueprint, ...] = (status.pages, studio.pages, batches.pages, jobs.pages)
+AREAS: tuple[Blueprint, ...] = (status.pages, studio.pages, batches.pages, jobs.pages, trace.pages, admin.pages)
 
 
 def register(app: Flask) -> None:

@@ -165,7 +165,7 @@ def _view(
 
 
 def _choices(session: Session, farm: Farm) -> tuple[ModelChoice, ...]:
-    learnt = dict(session.execute(select(Model.name, Model.state)).tuples().all())
+    learnt = dict(session.execute(select(Model.name, Model.state)).all())
     serves = session.scalars(select(Worker.serves).where(Worker.state != WorkerState.GONE)).all()
     choices = [
         ModelChoice(

@@ -17,6 +17,7 @@ HTMX = frozenset(
         "hx-post",
         "hx-include",
         "hx-select-oob",
+        "hx-morph-skip",
         "hx-status:4xx",
     }
 )

@@ -155,3 +155,26 @@ def test_a_batch_fills_its_contact_sheet_while_one_looks(site: Site, visit: Any)
     window.page.locator(f".cell img[src*={images[0]}]").wait_for()
     assert window.overflow() <= 0
     window.check_clean(site.url)
+
+
+def test_the_desk_is_live_and_narrow(site: Site, visit: Any) -> None:
+    site.rendered("for the chart")
+    window = visit(width=390, scheme="dark")
+    window.page.goto(f"{site.url}/admin")
+    window.page.locator("#live-mark.on").wait_for()
+    window.page.locator(".plot canvas").wait_for()
+    site.submit("seen on the desk")
+    window.page.locator(".events li", has_text="job.submitted").first.wait_for()
+    assert window.page.locator(".plot canvas").count() == 1
+    assert window.overflow() <= 0
+    window.check_clean(site.url)
+
+
+def test_a_chosen_picture_is_traced_at_once(site: Site, visit: Any) -> None:
+    job = site.rendered("traced in the browser")
+    data = site.http.get(job["images"][0]["url"]).data
+    window = visit()
+    window.page.goto(f"{site.url}/trace")
+    window.page.set_input_files("input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": data})
+    window.page.get_by_text("traced in the browser").first.wait_for()
+    window.check_clean(site.url)

@@ -1,0 +1,73 @@
+"""Trace `/trace`: drop any picture, and find the job that made it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from api.auth import authenticate, require
+from api.context import current_farm
+from api.images import MAX_LOOKUP_BYTES
+from api.lookup import find
+from api.pages.job_cards import JobCard, job_cards
+from api.pages.rendering import page
+from api.routes import whole_upload
+from imagefarm.auth import Scope
+from imagefarm.errors import RequestError
+from imagefarm.store.models import Job
+
+pages = Blueprint("pages_trace", __name__)
+
+SHOWN_CHARS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """What was found. `by` says how: by the file, its pixels, or what its metadata claims; None if it was not."""
+
+    asked: bool = False
+    by: str | None = None
+    jobs: tuple[JobCard, ...] = ()
+    sha256: str = ""
+    pixel_sha256: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    refusal: str = ""
+
+
+@pages.get("/trace")
+def trace_page() -> Response:
+    """Show where to drop a picture."""
+    require(authenticate(current_farm()), Scope.READ)
+    return page("trace.html", TraceView())
+
+
+@pages.post("/trace")
+def trace_form() -> Response:
+    """Find the job of the picture that was sent."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.READ)
+    request.max_content_length = max(farm.settings.max_body_bytes, MAX_LOOKUP_BYTES)
+    try:
+        found = find(farm, caller, whole_upload("file"))
+    except RequestError as error:
+        return page("trace.html", TraceView(asked=True, refusal=error.detail), error.status)
+    with farm.store.read() as session:
+        rows = [session.get_one(Job, job_id) for job_id in dict.fromkeys(image.job_id for image in found.images)]
+        view = TraceView(
+            asked=True,
+            by=found.by,
+            jobs=job_cards(session, farm, rows),
+            sha256=found.sha256,
+            pixel_sha256=found.pixel_sha256 or "",
+            metadata=tuple((str(name), _text(value)) for name, value in found.metadata.items()),
+        )
+    return page("trace.html", view)
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …"
