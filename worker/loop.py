@@ -32,6 +32,8 @@ LINGER_S = 0.6
 """A slice that had work looks this long for more before it ends: longer than the pause between two tickets of a lane (see
 scheduler.tickets), so that a job whose ticket was spared is seen at once. One that found nothing ends at once: its ticket
 was a double, and there may be many."""
+SUSPECT_PAUSE_S = 0.01
+"""Between two looks whether all is stored, before a job begins that its worker died with."""
 ENDING_STEPS = 2
 """Images with so few steps left count as free places for the next claim, which comes back about when they leave."""
 BROKEN_FOR_S = 30.0
@@ -88,6 +90,8 @@ class RenderLoop:
                 if closing or now > over_at or not worked or now - worked_at > LINGER_S:
                     break
                 time.sleep(min(self.intake.pause_s(), LINGER_S))
+            else:
+                time.sleep(SUSPECT_PAUSE_S)
         context.pulse.idle()
         self._leave(lane, worked)
 
@@ -114,6 +118,8 @@ class RenderLoop:
         """Let those who wait into the running set, in order, as far as they fit."""
         while self.waiting:
             job = self.waiting[0]
+            if job.crashes and len(self.context.holdings) > len(self.waiting):
+                return  # pictures are still being stored: if this job kills the process again, theirs shall not be suspected
             engine = self.engine
             if engine is not None and engine.jobs:
                 if job.compat_key != engine.compat_key or job.count > engine.room or job.crashes or self._runs_alone():

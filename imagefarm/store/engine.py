@@ -29,8 +29,9 @@ POSTGRESQL_LINK: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
-    # ... and there, where it may hold locks; so may a process that was frozen within a transaction
-    "options": "-c idle_in_transaction_session_timeout=10s"
+    # ... and there, where it may hold locks. So may a process that was frozen within a transaction: it loses them, and its
+    # other threads, which queue for the same locks, have given up before
+    "options": "-c idle_in_transaction_session_timeout=6s -c lock_timeout=5s"
     " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
 }
 TRANSIENT_SQLSTATES = frozenset(

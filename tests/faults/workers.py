@@ -8,7 +8,7 @@ import time
 from imagefarm.states import JobState
 from tests.faults.run import Fault, Run
 
-LOCKS_HELD_S = 10.0
+LOCKS_HELD_S = 6.0
 """PostgreSQL ends a transaction whose client says nothing for so long (imagefarm.store.engine)."""
 
 
@@ -47,7 +47,7 @@ def frozen_past_lease(run: Run) -> None:
 
 def frozen_before_commit(run: Run) -> None:
     """frozen past the lease between the last file and its commit: only the fence stands between it and a second row"""
-    _frozen_at(run, "before_commit", run.farm.settings.lease_s)
+    _frozen_at(run, "before_commit", max(run.farm.settings.lease_s, LOCKS_HELD_S) + run.farm.settings.lease_s)
 
 
 def frozen_in_transaction(run: Run) -> None:
