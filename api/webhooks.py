@@ -86,7 +86,7 @@ class DeliveryQuery(Query):
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
 
 
-@routes.post("/api/v1/webhooks", scope=Scope.SUBMIT, answer=WebhookAnswer, status=201)
+@routes.post("/api/v1/webhooks", scope=Scope.SUBMIT, answer=WebhookAnswer, status=201, errors=(404,))
 def create_webhook(farm: Farm, caller: Caller, body: WebhookBody) -> WebhookAnswer:
     """Register a webhook.
 
