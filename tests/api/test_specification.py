@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ def ask_all(api: FarmApi, *, examples: int, bounds: bool) -> int:
 
     Returns how many requests were made; raises AssertionError naming every one whose answer breaks a check.
     """
+    api.farm.settings.max_wait_s = 0.1
+    logging.getLogger("werkzeug").setLevel("WARNING")
     admin = api.key("specification", Scope.ADMIN)
     api.rendered("for the specification", headers=admin)
     phases: dict[str, Any] = {"stateful": {"enabled": False}, "coverage": {"enabled": bounds}}
