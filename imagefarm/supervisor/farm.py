@@ -89,15 +89,13 @@ class EmbeddedFarm:
             raise
 
     def stop(self) -> None:
-        """Drain and stop: workers first, so that what runs is finished; then the rest; Redis last."""
+        """Drain and stop: first who works, so that what runs is finished; then the API, which shows it; Redis last."""
         with suppress(OSError):
             (self.settings.data_dir / "run" / WHERE_FILE).unlink(missing_ok=True)
-        by_name = {child.name: child for child in self._children}
-        redis = by_name.pop("redis", None)
-        workers = [child for name, child in by_name.items() if name.startswith("worker-")]
-        others = [child for child in by_name.values() if child not in workers]
-        for group in (workers, others, [redis] if redis else []):
-            self._stop_together(group)
+        last = ("api", "redis")
+        self._stop_together([child for child in self._children if child.name not in last])
+        for name in last:
+            self._stop_together([child for child in self._children if child.name == name])
         self._children.clear()
         if self._watchdog is not None:
             self._watchdog.close()

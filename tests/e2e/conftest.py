@@ -13,7 +13,8 @@ from tests.e2e.up import Up
 @pytest.fixture(scope="session")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A farm with one worker and the demo model."""
-    farm = Up(tmp_path_factory.mktemp("farm") / "data")
+    # half the usual lease: a killed worker's jobs come back sooner
+    farm = Up(tmp_path_factory.mktemp("farm") / "data", IMAGEFARM_LEASE_S="15")
     try:
         yield farm.until_ready()
     finally:

@@ -20,7 +20,7 @@ from tests.waiting import until
 
 COMMAND = (sys.executable, "-m", "imagefarm")
 READY = re.compile(r"^imagefarm is ready: (http://127\.0\.0\.1:\d+)  \(data: .*, stop with Ctrl-C\)$")
-START_S = 120.0
+START_S = 180.0
 """A machine that builds something else at the same time may take this long; alone it is about six seconds."""
 
 
