@@ -5,7 +5,7 @@
 | input | picture cannot be read, prompt the model cannot take | failed at once |
 | model | weights missing or corrupt | failed at once as `model_invalid` |
 | resource | out of memory after all tiers | failed at once, says what would fit |
-| infrastructure | store away, device error, disk full | again with backoff, ten times as often as for an unknown error: about 45 minutes |
+| infrastructure | store away, device error, disk full | again with backoff, ten times as often: about 45 minutes |
 | unknown | any other exception | again with backoff, up to `max_attempts` |
 | crash | the worker died with it | again alone, up to `max_crashes`, then `poison` |
 """
