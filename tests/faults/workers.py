@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
+from sqlalchemy import select
+
+from imagefarm.outputs import JOB_KEY
 from imagefarm.states import JobState
+from imagefarm.store.models import Job
 from tests.faults.run import Fault, Run
 
 LOCKS_HELD_S = 6.0
@@ -46,13 +51,22 @@ def frozen_past_lease(run: Run) -> None:
 
 
 def frozen_before_commit(run: Run) -> None:
-    """frozen past the lease between the last file and its commit: only the fence stands between it and a second row"""
-    _frozen_at(run, "before_commit", max(run.farm.settings.lease_s, LOCKS_HELD_S) + run.farm.settings.lease_s)
+    """frozen between a job's last file and its commit, until another worker renders the job again: only the fence is between"""
+
+    def is_rendered_again() -> bool:
+        written = {match["job"] for match in map(JOB_KEY.match, run.farm.files()) if match}
+        with run.farm.store.read() as session:
+            again = session.scalars(select(Job.id).where(Job.state == JobState.RUNNING, Job.attempt > 1)).all()
+        return not written.isdisjoint(again)
+
+    longest_s = 3 * (max(run.farm.settings.lease_s, LOCKS_HELD_S) + run.farm.settings.lease_s)
+    _frozen_at(run, "before_commit", lambda: run.farm.wait_until(is_rendered_again, longest_s, "the job is rendered again"))
 
 
 def frozen_in_transaction(run: Run) -> None:
     """frozen past the lease in the middle of a commit, with its locks held"""
-    _frozen_at(run, "in_transaction", max(run.farm.settings.lease_s, LOCKS_HELD_S) + run.farm.settings.lease_s)
+    seconds = max(run.farm.settings.lease_s, LOCKS_HELD_S) + run.farm.settings.lease_s + run.random.uniform(1.5, 3.0)
+    _frozen_at(run, "in_transaction", lambda: time.sleep(seconds))
 
 
 def rolling_restart(run: Run) -> None:
@@ -69,17 +83,19 @@ def rolling_restart(run: Run) -> None:
     run.notes["ended_after_s"] = took
 
 
-def _frozen_at(run: Run, point: str, seconds: float) -> None:
+def _frozen_at(run: Run, point: str, wait: Callable[[], object]) -> None:
     run.farm.lay(point, "stop", after=run.random.randint(0, run.jobs // 3))
-    run.submit()
+    run.submit(steps=40)
     pid = run.farm.wait_until(lambda: run.farm.taken(point), 60, f"a worker passed {point}")
     run.begin()
     name = next(name for name in run.farm.worker_names if pid in {process.pid for process in run.farm.processes_of(name)})
     run.farm.signal(name, signal.SIGSTOP)  # the parent, too
     before = run.farm.count(JobState.SUCCEEDED)
-    time.sleep(seconds + run.random.uniform(1.5, 3.0))
-    run.notes["ended_while_frozen"] = run.farm.count(JobState.SUCCEEDED) - before
-    run.farm.signal(name, signal.SIGCONT)
+    try:
+        wait()
+        run.notes["ended_while_frozen"] = run.farm.count(JobState.SUCCEEDED) - before
+    finally:
+        run.farm.signal(name, signal.SIGCONT)
 
 
 FAULTS = [
