@@ -42,6 +42,12 @@ class Limits(BaseModel):
     max_count: int = Field(16, ge=1, le=64)
     sizes: tuple[tuple[int, int], ...] = Field((), description="If given, the only sizes the model was trained for")
 
+    def nearest_side(self, side: int) -> int:
+        """The allowed side, in pixels, that is closest to `side`."""
+        if self.sizes:
+            return min({edge for size in self.sizes for edge in size}, key=lambda edge: abs(edge - side))
+        return max(self.min_side, min(self.max_side, round(side / self.multiple) * self.multiple))
+
 
 class Adapter(BaseModel):
     """A LoRA that belongs to the model itself, such as LCM's: loaded with it, part of what it is."""
@@ -190,14 +196,10 @@ class Catalogue:
             width = request.height
         for field, side in (("width", width), ("height", height)):
             if not limits.min_side <= side <= limits.max_side:
-                wrong(
-                    field,
-                    f"{side} is outside {limits.min_side} to {limits.max_side} of model {entry.name}",
-                    f"use {default.width}",
-                )
+                allowed = f"{limits.min_side} to {limits.max_side}"
+                wrong(field, f"{side} is outside {allowed} of model {entry.name}", f"use {limits.nearest_side(side)}")
             elif side % limits.multiple:
-                near = max(limits.min_side, min(limits.max_side, round(side / limits.multiple) * limits.multiple))
-                wrong(field, f"{side} is not a multiple of {limits.multiple}", f"use {near}")
+                wrong(field, f"{side} is not a multiple of {limits.multiple}", f"use {limits.nearest_side(side)}")
         if not errors and limits.sizes and (width, height) not in limits.sizes:
             wrong(
                 "width",

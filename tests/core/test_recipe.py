@@ -99,10 +99,11 @@ def test_bounds_stay_in_the_json_schema() -> None:
     ("fields", "field", "remedy"),
     [
         ({"model": "z-image-turbo", "width": 1000}, "width", "use 992"),
-        ({"model": "z-image-turbo", "width": 4000}, "width", "use 1024"),
+        ({"model": "z-image-turbo", "width": 4000}, "width", "use 2048"),
         ({"model": "z-image-turbo", "width": 2048, "height": 2048, "count": 17}, "count", "batch"),
         ({"width": 80, "height": 80}, "width", "64x64, 128x128"),
         ({"width": 128, "height": 64}, "width", "64x64, 128x128"),
+        ({"width": 100}, "width", "use 128"),
         ({"steps": 60}, "steps", "use 8"),
         ({"sampler": "ddim"}, "sampler", "flow-euler"),
         ({"loras": [{"name": "shiny"}]}, "loras.0.name", "known"),
