@@ -15,7 +15,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test up lint format constraints docs clean
+.PHONY: help demo test faults up lint format constraints docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ up: $(VENV)/.demo ## run the whole farm here and print its URL; Ctrl-C stops it
 
 test: $(VENV)/.test ## run the tests (ARGS="tests/core -k recipe" for some of them)
 	@$(PY) -m pytest $(ARGS)
+
+# FAULT=child-killed,worker-killed SEEDS=20 JOBS=24 DB=sqlite|postgresql|both; ARGS="--standin" for many seeds on a small machine
+faults: $(VENV)/.test ## kill, freeze, fill and cut a real farm, and count what was lost (docs/reliability.md)
+	@$(PY) -W ignore -m tests.faults.campaign --fault $(or $(FAULT),all) --seeds $(or $(SEEDS),3) --jobs $(or $(JOBS),24) --db $(or $(DB),both) $(ARGS)
 
 lint: $(VENV)/.test ## check style, types and import direction
 	@$(VENV)/bin/ruff check .
