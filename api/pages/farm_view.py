@@ -202,7 +202,7 @@ def _workers(
             pid=row.pid,
             device=row.device,
             version=row.version,
-            state=row.state,
+            state=_state_now(row.state, any(job.owner == row.id for job in running), whole=caller.is_admin),
             wanted=row.wanted,
             reason=row.reason,
             serves=tuple(map(str, row.serves)),
@@ -218,6 +218,13 @@ def _workers(
         )
         for row in rows
     )
+
+
+def _state_now(told: str, holds: bool, *, whole: bool) -> str:
+    """A worker's state; what it told of being busy may be a heartbeat old, so whoever sees all jobs gets what those say."""
+    if whole and told in {WorkerState.READY, WorkerState.BUSY}:
+        return WorkerState.BUSY if holds else WorkerState.READY
+    return told
 
 
 def _lanes(session: Session, farm: Farm, caller: Caller, alive: list[Worker]) -> tuple[LaneView, ...]:
