@@ -31,7 +31,9 @@ def survey(context: WorkerContext) -> None:
         except RenderError as error:
             state = _state(context, entry)
             if known.get(name) != (state, error.detail):
-                log.warning("model.unavailable", model=name, state=state, reason=error.detail)
+                # a hub's model that nobody fetched is no fault; a folder that the catalogue names should be there
+                tell = log.info if context.catalogue.local_path(entry.source) is None else log.warning
+                tell("model.unavailable", model=name, state=state, reason=error.detail)
                 report_model(context.store, name, state, reason=error.detail)
         else:
             if known.get(name, ("unknown", ""))[0] in UNLEARNT:
