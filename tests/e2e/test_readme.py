@@ -61,3 +61,16 @@ def test_python(farm: Up, folder: Path) -> None:
     done = subprocess.run([sys.executable, script], cwd=folder, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [Path(line).is_file() or (folder / line).is_file() for line in done.stdout.split()] == [True, True]
+
+
+def test_the_example_program(farm: Up, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, PROJECT_ROOT / "examples" / "catalogue.py"],
+        cwd=folder,
+        env=clean_environment(IMAGEFARM_URL=farm.url),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("12 pictures, about ")
+    assert len(list((folder / "catalogue").glob("*.png"))) == 12
