@@ -84,7 +84,7 @@ BAD: dict[str, Bad] = {
         query=T | {"name_pattern": "{sku}{n}"},
     ),
     "a custom id twice": Bad("taken by row 1", "custom_id,prompt\nx,mug\nx,cup\n", "name_pattern", 2),
-    "a size the model has not": Bad("outside 64 to 64", "prompt,width\nmug,512\n", "width", 1),
+    "a size the model has not": Bad("outside", "prompt,width\nmug,4096\n", "width", 1),
     "a size with a decimal comma": Bad("valid integer", 'prompt,width\nmug,"64,5"\n', "width", 1),
     "a negative seed": Bad("whole number", "prompt,seed\nmug,-1\n", "seed", 1),
     "a seed of 65 bits": Bad("less than or equal", "prompt,seed\nmug,18446744073709551616\n", "seed", 1),
