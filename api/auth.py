@@ -17,6 +17,8 @@ from imagefarm.auth import OPEN_CALLER, Caller, Scope, caller_of, is_loopback, i
 from imagefarm.errors import Forbidden, RequestError, Unauthorized
 
 HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
+SESSION_COOKIE = "imagefarm_key"
+"""The cookie of a browser that signed in: its API key, out of reach of scripts."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -24,6 +26,10 @@ def authenticate(farm: Farm) -> Caller:
     """Who makes the current request. Raises Unauthorized."""
     header = request.headers.get("Authorization")
     if header is None:
+        # what the sign-in page keeps; SameSite=Strict and `check_origin` keep other sites from using it
+        session = caller_of(farm.store, request.cookies.get(SESSION_COOKIE, ""))
+        if session is not None:
+            return session
         if is_open(farm.settings):
             return OPEN_CALLER
         raise Unauthorized("send a key: `Authorization: Bearer if_...` (make one with `imagefarm keys create`)")

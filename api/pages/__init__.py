@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from api.pages import admin, assets, batches, errors, i18n, jobs, rendering, status, studio, trace
+from api.pages import admin, assets, batches, errors, i18n, jobs, rendering, sign_in, status, studio, trace
 
 NAVIGATION = (
     ("/", "Status"),
@@ -14,7 +14,7 @@ NAVIGATION = (
     ("/trace", "Trace"),
     ("/admin", "Admin"),
 )
-AREAS: tuple[Blueprint, ...] = (status.pages, studio.pages, batches.pages, jobs.pages, trace.pages, admin.pages)
+AREAS: tuple[Blueprint, ...] = (status.pages, studio.pages, batches.pages, jobs.pages, trace.pages, admin.pages, sign_in.pages)
 
 
 def register(app: Flask) -> None:
@@ -23,6 +23,7 @@ def register(app: Flask) -> None:
     i18n.init_app(app)
     rendering.init_app(app)
     errors.init_app(app)
+    sign_in.init_app(app)
     for area in AREAS:
         app.register_blueprint(area)
     known = {rule.rule for rule in app.url_map.iter_rules()}

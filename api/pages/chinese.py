@@ -302,6 +302,13 @@ WORDS: dict[str, str] = {
     "Its metadata names a job of this farm; the pixels differ.": "图中的信息指向这里的一个任务，但像素不同。",
     "This picture was not made here, or it has been changed.": "这张图片不是在这里生成的，或者已被修改。",
     "What the file says of itself": "文件自带的信息",
+    # sign in
+    "Sign in": "登录",
+    "Sign out": "退出",
+    "This farm asks for an API key.": "这里需要 API 密钥。",
+    "This key is unknown or revoked.": "密钥未知或已吊销。",
+    "Key": "密钥",
+    "An operator makes one:": "由管理员创建：",
     # errors
     "The farm could not do this": "无法完成",
     "The request is not valid": "请求无效",

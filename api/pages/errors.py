@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from flask import Flask, Response, request
 
 from api.pages.rendering import page
+from api.pages.sign_in import safe_path
 from api.problems import Problem, as_json, shape_errors
 
 NOT_PAGES = ("/api/", "/static/", "/problems/", "/healthz", "/readyz")
@@ -19,4 +22,6 @@ def _shape(problem: Problem) -> Response:
     wants_html = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
     if request.path.startswith(NOT_PAGES) or not wants_html:
         return as_json(problem)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        return page("sign_in.html", ("", safe_path(request.path)), problem.status)
     return page("error.html", problem, problem.status)

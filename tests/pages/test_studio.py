@@ -60,7 +60,7 @@ def test_no_seed_means_another_one_each_time(site: Site) -> None:
         ("steps", "1000", "200"),
         ("steps", "60", "more than 50"),
         ("count", "17", "more than 16"),
-        ("size", "65x64", "outside 64 to 64"),
+        ("size", "65x64", "width 65"),
         ("size", "x", ""),
         ("guidance", "nan", "finite"),
         ("model", "nothing", "no model is called"),
