@@ -298,9 +298,12 @@ def read_body(model: type[M]) -> M:
 def whole_body() -> bytes:
     """The body of the current request, bounded by its limit."""
     try:
-        return request.get_data(cache=True)
+        data = request.get_data(cache=True)
     except RequestEntityTooLarge:
         raise too_large() from None
+    if request.content_length is None and len(data) == request.max_content_length:
+        raise too_large()  # a chunked body is cut at the limit without a word
+    return data
 
 
 def whole_upload(part: str) -> bytes:
