@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, current_app, render_template
@@ -45,14 +46,14 @@ def init_app(app: Flask) -> None:
 @routes.get("/api/v1/openapi.json", scope=None)
 def openapi() -> Response:
     """Get this interface's OpenAPI 3.1 document."""
-    text = json.dumps(document(routes_of(current_app)), ensure_ascii=False)
+    text = _once("openapi", lambda: json.dumps(document(routes_of(current_app)), ensure_ascii=False))
     return Response(text, content_type="application/json", headers={"Cache-Control": "no-cache"})
 
 
 @routes.get("/docs", scope=None, media="text/html")
 def docs() -> Response:
     """Read the documentation of this interface, offline."""
-    page = render_template("docs.html", api=document(routes_of(current_app)), problems=PROBLEMS)
+    page = _once("docs", lambda: render_template("docs.html", api=document(routes_of(current_app)), problems=PROBLEMS))
     return Response(page, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
 
 
@@ -61,6 +62,14 @@ def explain_problem(code: str) -> Response:
     """Go to the explanation of a problem's type."""
     anchor = f"problem-{code}" if code in PROBLEMS else "problems"
     return redirect(f"/docs#{anchor}", Response=Response)  # type: ignore[return-value]
+
+
+def _once(name: str, make: Callable[[], str]) -> str:
+    """A text that stays the same for the life of the process: anybody may ask for it, and making it is slow."""
+    kept: dict[str, str] = current_app.extensions.setdefault("imagefarm.docs", {})
+    if name not in kept:
+        kept[name] = make()
+    return kept[name]
 
 
 def type_words(schema: dict[str, Any]) -> str:
