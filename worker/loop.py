@@ -63,13 +63,14 @@ class RenderLoop:
             return  # this process is about to end
         over_at = time.monotonic() + context.settings.slice_s
         stop_at = time.monotonic() + SLICES_AT_MOST * context.settings.slice_s
-        worked_at, worked, woke = time.monotonic(), False, False
+        worked_at, asked, worked, woke = time.monotonic(), False, False, False
         while not self.device_lost:
             self._let_lost_go()
             now = time.monotonic()
             closing = self._is_closing() or now > stop_at
             if not closing and not self.waiting and not self._runs_alone():
                 self.intake.ask(self._room())
+                asked = asked or self.intake.asking  # not while it pauses after an answer that may be out of date by now
             idle = not self._running() and not self.waiting
             newcomers = self.intake.answer(wait_s=0.05 if idle else 0.0)
             self.waiting.extend(newcomers)
@@ -87,7 +88,7 @@ class RenderLoop:
                 context.pulse.idle()
                 if self.intake.asking:
                     continue  # its answer may be jobs, which nobody else has then
-                if closing or now > over_at or not worked or now - worked_at > LINGER_S:
+                if closing or now > over_at or (asked and not worked) or now - worked_at > LINGER_S:
                     break
                 time.sleep(min(self.intake.pause_s(), LINGER_S))
             else:
