@@ -87,11 +87,12 @@ class Finishing:
         future.add_done_callback(lambda _: self._places.release())
 
     def _succeed(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
-        job, written = rendered.job, list[str]()
+        job, written, committing = rendered.job, list[str](), False
         try:
             images = [self._keep(image, rendered, pipeline, written) for image in rendered.images]
             warnings = sorted({f"image {image.index}: {text}" for image in rendered.images for text in image.warnings})
             work = pipeline.entry.work(job.recipe, job.count)
+            committing = True
             ids = finish.succeed(self.store, job, images, actual_s=rendered.gpu_s, work=work, warnings=warnings)
         except Fenced as error:
             self._discard(written)
@@ -101,12 +102,13 @@ class Finishing:
             self.failures += 1
             log.error("finishing.not_committed", job=job.id, attempt=job.attempt, error=str(error)[:300], failures=self.failures)
         except OSError as error:
-            self._discard(written)
+            self._discard([] if committing else written)
             detail = f"the picture could not be stored: {error.strerror or error}"
             log.warning("finishing.storage", job=job.id, attempt=job.attempt, error=str(error))
             self._fail(job, Failure(FailureClass.INFRASTRUCTURE, "storage", detail))
         except Exception as error:
-            self._discard(written)
+            # once the commit was tried, only a fence proves that it did not happen: the rest is the orphan collection's
+            self._discard([] if committing else written)
             log.exception("finishing.broken", job=job.id, attempt=job.attempt)
             self._fail(job, Failure(FailureClass.UNKNOWN, "finishing_error", f"{type(error).__name__}: {error}"[:500]))
         else:

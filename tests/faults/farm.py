@@ -185,17 +185,17 @@ class FaultFarm(Farm):
 
     def lay(self, point: str, action: str = "kill", *, after: int = 0) -> None:
         """The next process that passes `point`, after letting `after` pass, does `action`."""
+        for old in self.failpoints.glob(f"{point}.*.taken"):
+            old.unlink()
         hidden = self.failpoints / f".{point}"
         hidden.write_text(json.dumps({"action": action, "after": after}))
         hidden.rename(self.failpoints / point)
 
     def taken(self, point: str) -> int | None:
-        """Pid of the process that did it; None if nobody has come by yet. Forgets it."""
+        """Pid of the process that did it; None if nobody has come by yet."""
         for path in self.failpoints.glob(f"{point}.*.taken"):
             if json.loads(path.read_text())["after"] == 0:
-                path.unlink()
                 return int(path.name.split(".")[1])
-            path.unlink()
         return None
 
     def lift(self, point: str) -> None:
