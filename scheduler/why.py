@@ -11,6 +11,9 @@ from imagefarm.store.engine import db_now
 from imagefarm.store.models import Backlog, Batch, Job, Model, Worker
 from scheduler.limits import tenant_limits
 
+MOST_COUNTED = 1000
+"""Jobs ahead are counted so far: every submit asks, and a table of a million rows may wait."""
+
 
 def explain(session: Session, job: Job, settings: Settings) -> str:
     """Say in a sentence what the job waits for, or what became of it."""
@@ -49,18 +52,16 @@ def _why_queued(session: Session, job: Job, settings: Settings) -> str:
     model = session.get(Model, job.model)
     if all(worker.state == WorkerState.STARTING for worker in usable):
         return "The worker is starting."
-    ahead = session.scalar(
-        select(func.count())
-        .select_from(Job)
-        .where(
-            Job.state == JobState.QUEUED,
-            Job.model == job.model,
-            Job.priority_class == job.priority_class,
-            Job.tenant_id == job.tenant_id,
-            (Job.rank < job.rank) | ((Job.rank == job.rank) & (Job.id < job.id)),
-        )
+    before = select(Job.id).where(
+        Job.state == JobState.QUEUED,
+        Job.model == job.model,
+        Job.priority_class == job.priority_class,
+        Job.tenant_id == job.tenant_id,
+        (Job.rank < job.rank) | ((Job.rank == job.rank) & (Job.id < job.id)),
     )
-    place = f"{ahead} of your jobs of this lane are ahead of it." if ahead else "It is the next of its lane."
+    ahead = session.scalar(select(func.count()).select_from(before.limit(MOST_COUNTED).subquery())) or 0
+    number = f"{MOST_COUNTED} or more" if ahead == MOST_COUNTED else str(ahead)
+    place = f"{number} of your jobs of this lane are ahead of it." if ahead else "It is the next of its lane."
     if not any(job.model in worker.resident for worker in usable):
         load = f" (about {model.load_s:.0f} s)" if model is not None and model.load_s else ""
         return f"{place} No worker has model {job.model} loaded yet; one will load it{load}."

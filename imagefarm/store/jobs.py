@@ -17,7 +17,7 @@ from imagefarm.ids import first_id_at
 from imagefarm.states import JobState
 from imagefarm.store.models import Image, Job
 
-SCAN = 10_000
+SCAN = 5_000
 """Jobs looked at for one page when a filter has no index."""
 CLOCK_SLACK_S = 3600.0
 """Ids carry the time of the process that made them, `created_at` that of the database: never further apart than this."""
