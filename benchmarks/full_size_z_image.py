@@ -208,9 +208,8 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     pipeline = loaded(pipe, entry, catalogue, device)
     name = "CPU, tiny model" if asked.tiny else torch.cuda.get_device_name(device)
-    print(
-        f"{name}, torch {torch.__version__}, {STEPS} steps, {asked.images} images a round, {pipeline.bytes / 2**30:.1f} GiB of weights"
-    )
+    print(f"{name}, torch {torch.__version__}, {pipeline.bytes / 2**30:.1f} GiB of weights")
+    print(f"{asked.images} images a round of {STEPS} steps, {asked.rounds} rounds in turns")
     print(f"{'size':>6}  {'':<20}{'images/s':>10}{'x':>7}{'MFU %':>8}{'peak GiB':>10}{'one image s':>13}")
     for side in asked.sizes:
         todo = jobs(entry, catalogue, side, asked.images)
