@@ -177,6 +177,8 @@ def perform(farm: FaultFarm, fault: Fault, seed: int, jobs: int) -> Outcome:
 
 def recovery(farm: FaultFarm, began: float) -> tuple[int, float | None, float | None]:
     """How many jobs lost an attempt, and the seconds from `began` (database time) until they were back, and ran again."""
+    if not began:
+        return 0, None, None
     with farm.store.read() as session:
         lost = session.execute(
             select(Attempt.job_id, Attempt.attempt, Attempt.ended_at).where(

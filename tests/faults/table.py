@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from tests.faults.run import Fault, Outcome
 
 HEAD = (
-    "| fault | database | runs | jobs | disturbed | lost | doubled | ghosts | orphans | chain | back in queue p50 / p99 | "
-    "running again p50 / p99 | requests failing p50 / max |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|---|---|"
+    "| fault | database | runs | jobs | disturbed | lost | doubled | ghosts | orphans | chain | back p50 / p99 | "
+    "again p50 / p99 | failing p50 / max |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|---|---|"
 )
 
 
@@ -28,7 +28,7 @@ def one_line(outcome: Outcome) -> str:
     return "  ".join(words) + "".join(f"\n     {flaw[:3000]}" for flaw in verdict.flaws)
 
 
-def markdown(runs: Iterable[Mapping[str, Any]], faults: Mapping[str, Fault]) -> str:
+def markdown(runs: Collection[Mapping[str, Any]], faults: Mapping[str, Fault]) -> str:
     """The table of all runs, in the order of the faults."""
     groups: dict[tuple[str, str, float], list[Mapping[str, Any]]] = {}
     for run in runs:
@@ -38,13 +38,15 @@ def markdown(runs: Iterable[Mapping[str, Any]], faults: Mapping[str, Fault]) -> 
         for (fault_name, database, lease_s), members in sorted(groups.items()):
             if fault_name == name:
                 rows.append(_row(fault, database, lease_s, members))
-    return "\n".join([HEAD, *rows])
+    shown = {run["fault"] for run in runs}
+    legend = [f"- `{name}`: {fault.what}" for name, fault in faults.items() if name in shown]
+    return "\n".join([HEAD, *rows, "", *legend])
 
 
 def _row(fault: Fault, database: str, lease_s: float, runs: list[Mapping[str, Any]]) -> str:
     verdicts = [run["verdict"] for run in runs]
     cells = [
-        f"{fault.name}: {fault.what}" + (f", lease {lease_s:.0f} s" if lease_s >= 30 else ""),
+        f"`{fault.name}`" + (f", lease {lease_s:.0f} s" if lease_s >= 30 else ""),
         database,
         len(runs),
         sum(verdict["accepted"] for verdict in verdicts),
