@@ -114,15 +114,20 @@ def job_answer(session: Session, farm: Farm, job: Job, base: str, *, step: int |
     """One job as JSON, with the reason why it waits. `step` is its progress where that is known already."""
     if step is None:
         step = farm.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
-    images = jobs.images_of(session, [job.id])[job.id]
-    return _answer(job, images, base, step, why.explain(session, job, farm.settings))
+    images = _images(session, [job])
+    return _answer(job, images.get(job.id, []), base, step, why.explain(session, job, farm.settings))
 
 
 def job_answers(session: Session, farm: Farm, rows: Sequence[Job], base: str) -> list[JobAnswer]:
     """Many jobs as JSON, without asking for each why it waits."""
-    images = jobs.images_of(session, [job.id for job in rows])
+    images = _images(session, rows)
     steps = farm.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
-    return [_answer(job, images[job.id], base, steps.get(job.id, 0), None) for job in rows]
+    return [_answer(job, images.get(job.id, []), base, steps.get(job.id, 0), None) for job in rows]
+
+
+def _images(session: Session, rows: Sequence[Job]) -> dict[str, list[Image]]:
+    """Images by job. Only a job that has succeeded has any: they are committed with its success."""
+    return jobs.images_of(session, [job.id for job in rows if job.state == JobState.SUCCEEDED])
 
 
 def _answer(job: Job, images: list[Image], base: str, step: int, reason: str | None) -> JobAnswer:

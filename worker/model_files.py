@@ -16,9 +16,10 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 KNOWN_CLASSES: dict[str, frozenset[str]] = {
     "diffusers": frozenset(
         {
-            "AutoencoderKL", "AutoencoderTiny", "DDIMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler",
-            "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler", "LCMScheduler", "PNDMScheduler", "UNet2DConditionModel",
-            "ZImageTransformer2DModel",
+            "AutoencoderKL", "AutoencoderTiny", "DDIMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+            "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
+            "FlowMatchEulerDiscreteScheduler", "HeunDiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler", "PNDMScheduler",
+            "UNet2DConditionModel", "UniPCMultistepScheduler", "ZImageTransformer2DModel",
         }
     ),
     "transformers": frozenset(

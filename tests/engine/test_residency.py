@@ -15,6 +15,7 @@ from imagefarm.settings import Settings
 from tests.engine.jobs import SmallModels, pictures
 from worker import residency as residency_module
 from worker.engine.engine import StepEngine
+from worker.engine.warm_up import warm_up
 from worker.residency import Residency, weight_bytes
 
 CPU = torch.device("cpu")
@@ -78,6 +79,13 @@ def test_embeddings_leave_with_their_encoder(models: SmallModels, resident: Call
     assert residency.unload("tiny-z-image")
     assert not residency.unload("tiny-z-image")
     assert (len(residency.embeddings), residency.embeddings.nbytes) == (0, 0)
+
+
+def test_a_model_that_is_slow_here_is_not_warmed_up(models: SmallModels) -> None:
+    assert warm_up(models.pipeline("tiny-sdxl"))
+    slow = models.fresh("tiny-sd15")
+    slow.bytes = 2**31
+    assert not warm_up(slow)
 
 
 def test_unknown_models_are_named(resident: Callable[..., Residency]) -> None:
