@@ -155,7 +155,7 @@ def load_settings(**flags: Any) -> Settings:
         name = ".".join(str(part) for part in first["loc"])
         raise SetupError(f"setting {name}: {first['msg']} (imagefarm.toml, {ENV_PREFIX}{name.upper()} or a flag)") from None
     except SettingsError as error:  # a variable that is a list must be JSON
-        raise SetupError(f"{error}: write lists as JSON, such as [\"demo\"]") from None
+        raise SetupError(f'{error}: write lists as JSON, such as ["demo"]') from None
     except tomllib.TOMLDecodeError as error:
         raise SetupError(f"{TOML_FILE}: {error}") from None
 
