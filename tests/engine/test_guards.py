@@ -29,13 +29,13 @@ def pipeline(models: SmallModels) -> LoadedPipeline:
 
 @pytest.fixture
 def victim(models: SmallModels) -> ClaimedJob:
-    return models.job("tiny-z-image", prompt="the victim", steps=STEPS, seed=1)
+    return models.job("tiny-z-image", prompt="the victim", width=32, height=32, steps=STEPS, seed=1)
 
 
 @pytest.fixture
 def jobs(models: SmallModels, victim: ClaimedJob) -> tuple[ClaimedJob, ClaimedJob]:
     """The victim and its neighbour."""
-    return victim, models.job("tiny-z-image", prompt="the neighbour", steps=STEPS, seed=2)
+    return victim, models.job("tiny-z-image", prompt="the neighbour", width=32, height=32, steps=STEPS, seed=2)
 
 
 def spoil_predictions(

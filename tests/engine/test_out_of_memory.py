@@ -40,7 +40,9 @@ def hold(pipeline: LoadedPipeline, most: int) -> list[int]:
 @pytest.mark.parametrize("running", range(1, 9))
 @pytest.mark.parametrize("most", [1, 3])
 def test_every_image_is_made_whatever_fits(models: SmallModels, pipeline: LoadedPipeline, running: int, most: int) -> None:
-    jobs = [models.job("tiny-z-image", prompt=f"picture {seed}", steps=2, seed=seed) for seed in range(running)]
+    jobs = [
+        models.job("tiny-z-image", prompt=f"picture {seed}", width=32, height=32, steps=2, seed=seed) for seed in range(running)
+    ]
     expected = [pictures(models.engine("tiny-z-image", 1), job)[0] for job in jobs]
     tried = hold(pipeline, most)
     engine = StepEngine(pipeline, max_images=8)
