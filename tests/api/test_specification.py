@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import schemathesis
 from werkzeug.serving import make_server
 
 from imagefarm.auth import Scope
 from tests.api.farm_api import FarmApi
-
-schemathesis = pytest.importorskip("schemathesis")
 
 LEFT_OUT = ["live_events", "job_events"]
 """Streams, which do not end by themselves; test_events follows them."""
