@@ -15,7 +15,7 @@ ARGS ?=
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test faults up lint format constraints docs clean
+.PHONY: help demo test specification faults up lint format constraints docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ up: $(VENV)/.demo ## run the whole farm here and print its URL; Ctrl-C stops it
 	@$(VENV)/bin/imagefarm up $(ARGS)
 
 test: $(VENV)/.test ## run the tests (ARGS="tests/core -k recipe" for some of them)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+specification: $(VENV)/.test ## ask the whole API what its OpenAPI document allows and forbids, for some minutes
+	@$(PY) -m pytest -m slow tests/api/test_specification.py $(ARGS)
 
 # FAULT=child-killed,worker-killed SEEDS=20 JOBS=24 DB=sqlite|postgresql|both; ARGS="--standin" for many seeds on a small machine
 faults: $(VENV)/.test ## kill, freeze, fill and cut a real farm, and count what was lost (docs/reliability.md)
