@@ -61,7 +61,12 @@ def test_it_serves_survives_its_redis_and_stops_in_a_hurry(small: Settings) -> N
 def test_given_up_while_starting_it_leaves_nothing(small: Settings) -> None:
     farm = EmbeddedFarm(small)
     before = {child.pid for child in children()}
-    threading.Timer(1.0, farm.interrupted.set).start()
+
+    def interrupt_at_the_first_process() -> None:
+        until(lambda: {child.pid for child in children()} - before, "a first process")
+        farm.interrupted.set()
+
+    threading.Thread(target=interrupt_at_the_first_process).start()
     with pytest.raises(SetupError, match="before it was ready"):
         farm.start()
     assert {child.pid for child in children()} <= before

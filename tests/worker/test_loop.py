@@ -334,7 +334,7 @@ def test_an_operators_drain_ends_the_slice_without_a_ticket(farm: Farm, loop: Re
 
 def test_a_slice_that_is_over_issues_its_ticket_anew(farm: Farm, loop: RenderLoop) -> None:
     # one at a time: the running set empties between two jobs, where a slice may end
-    loop.context.settings = farm.settings.model_copy(update={"slice_s": 0.1, "max_running_images": 1})
+    loop.context.settings = farm.settings.model_copy(update={"slice_s": 0.01, "max_running_images": 1})
     farm.submit_many(requests(60), nudge=False)
     loop.run_slice("demo")
     loop.context.finishing.close()
