@@ -42,8 +42,8 @@ def demo(
     table = table or PROJECT_ROOT / "examples" / "products.csv"
     data = (out / ".farm").absolute()
     shutil.rmtree(data, ignore_errors=True)
-    for old in out.glob("*.png"):
-        old.unlink()
+    for old in [*out.glob("*.png"), out / "manifest.csv"]:
+        old.unlink(missing_ok=True)
     farm = EmbeddedFarm(demo_settings(data))
     signal.signal(signal.SIGTERM, _interrupt)
     note("starting a farm (database, Redis, API, scheduler, worker)")

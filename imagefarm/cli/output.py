@@ -8,11 +8,16 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 from imagefarm.errors import FarmError, InvalidRequest
 
+GAP = "  "
+"""Between two columns."""
+NARROWEST = 20
+"""A column that is wrapped keeps this many characters."""
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -22,12 +27,22 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows under their columns; what comes from outside is shown as text, never read as markup."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    # a pipe has no width: there nothing is cut off
-    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 10_000, soft_wrap=True).print(table)
+    """Write rows under their columns. What comes from outside is shown as text, never read as markup.
+
+    Nothing is cut off: the widest column is wrapped if that makes the table fit, else lines are as long as they must be, as in
+    a pipe.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    widest = widths.index(max(widths))
+    room = Console().width - sum(widths) + widths[widest] - len(GAP) * len(columns)
+    fits = sys.stdout.isatty() and room >= NARROWEST
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
+    for place, column in enumerate(columns):
+        table.add_column(column, no_wrap=not (fits and place == widest))
+    for row in cells:
+        table.add_row(*row)
+    Console(markup=False, emoji=False, highlight=False, width=None if fits else 10_000, soft_wrap=not fits).print(table)
 
 
 def note(line: str) -> None:
