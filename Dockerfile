@@ -14,7 +14,7 @@ COPY api api
 COPY scheduler scheduler
 COPY worker worker
 COPY migrations migrations
-RUN pip install -c constraints.txt '.[postgres]'
+RUN pip install -c constraints.txt '.[postgres,bucket]'
 
 FROM build AS build-worker
 # the CUDA build by default; for CPUs: --build-arg PIP_TORCH="torch==2.13.0 --index-url ..."
@@ -25,7 +25,7 @@ COPY api api
 COPY scheduler scheduler
 COPY worker worker
 COPY migrations migrations
-RUN pip install -c constraints.txt '.[worker,postgres]'
+RUN pip install -c constraints.txt '.[worker,postgres,bucket]' && pip install --no-deps spandrel==0.4.2
 
 FROM python:3.12-slim AS runtime
 # /data is scratch of one container, /outputs the pictures that all share, /models the hub's cache

@@ -9,6 +9,8 @@ PY := $(VENV)/bin/python
 # Which torch to install: on Linux, pip's default is the CUDA build. docs/getting-started.md says how to choose another.
 PIP_TORCH ?= torch==2.13.0
 PIP := $(PY) -m pip --disable-pip-version-check -qq
+# without its dependencies: it declares torchvision, whose builds fit one torch each, for two architectures that nobody asked for here
+SPANDREL := $(PIP) install --no-deps spandrel==0.4.2
 ARGS ?=
 
 # one thread: on a busy machine, two threads of a small model are many times slower than one
@@ -74,9 +76,10 @@ $(VENV)/.torch: $(VENV)/.python
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml constraints.txt
 	@echo "installing imagefarm and what it needs (once)"
 	@$(PIP) install -c constraints.txt -e '.[worker]'
+	@$(SPANDREL)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo pyproject.toml constraints.txt
 	@echo "installing what the tests need (once)"
-	@$(PIP) install -c constraints.txt -e '.[worker,postgres,test]'
+	@$(PIP) install -c constraints.txt -e '.[worker,postgres,bucket,test]'
 	@touch $@
