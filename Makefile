@@ -12,6 +12,8 @@ PIP := $(PY) -m pip --disable-pip-version-check -qq
 # without its dependencies: it declares torchvision, whose builds fit one torch each, for two architectures that nobody asked for here
 SPANDREL := $(PIP) install --no-deps spandrel==0.4.2
 ARGS ?=
+# many tests wait for real processes: three at a time keep two cores busy
+TEST_PROCESSES ?= 3
 
 # one thread: on a busy machine, two threads of a small model are many times slower than one
 export OMP_NUM_THREADS ?= 1
@@ -29,7 +31,7 @@ up: $(VENV)/.demo ## run the whole farm here and print its URL; Ctrl-C stops it
 	@$(VENV)/bin/imagefarm up $(ARGS)
 
 test: $(VENV)/.test ## run the tests (ARGS="tests/core -k recipe" for some of them)
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+	@$(PY) -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 specification: $(VENV)/.test ## ask the whole API what its OpenAPI document allows and forbids, for some minutes
 	@$(PY) -m pytest -m slow tests/api/test_specification.py $(ARGS)

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from imagefarm.ids import new_id
 from imagefarm.recipe import JobRequest
 from imagefarm.redis import connect_redis, publish_progress
 from imagefarm.store import jobs
@@ -245,7 +244,17 @@ class TestLists:
 
 
 @pytest.mark.parametrize(
-    "job_id", [new_id("job"), new_id("img"), "job_x", "💥", "%00", "a%ED%A0%80", "..%2f..%2fetc", "x" * 3000]
+    "job_id",
+    [
+        "job_01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "img_01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "job_x",
+        "💥",
+        "%00",
+        "a%ED%A0%80",
+        "..%2f..%2fetc",
+        "x" * 3000,
+    ],
 )
 def test_an_unknown_job_is_not_found(api: FarmApi, job_id: str) -> None:
     for method, tail in (("GET", ""), ("POST", "/cancel"), ("POST", "/retry"), ("GET", "/events")):
