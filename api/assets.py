@@ -21,6 +21,7 @@ from api.shapes import Answer, Query, Time
 from api.thumbs import decoding
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
 from imagefarm.ids import is_id
+from imagefarm.picture.formats import MEDIA
 from imagefarm.store.models import Asset
 from imagefarm.text import Text
 from scheduler.assets import asset_name, check_picture, keep_asset, zip_files
@@ -30,7 +31,6 @@ routes = Routes(tag="assets")
 ZIP = "application/zip"
 TAKES = ("multipart/form-data", ZIP, "image/png", "image/jpeg", "image/webp")
 PIECE = 256 * 1024
-MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 MAX_ERRORS = 100
 
 

@@ -22,12 +22,12 @@ from api.thumbs import SIZES, thumbnail
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import NotFound
 from imagefarm.ids import is_id
+from imagefarm.picture.formats import MEDIA, extension
 from imagefarm.recipe import Recipe
 from imagefarm.store.models import Image, Job
 
 routes = Routes(tag="images")
 
-MEDIA = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg", "jpg": "image/jpeg"}
 FOREVER = "private, max-age=31536000, immutable"
 """An image's id names one file for ever; only its own tenant may keep it."""
 MAX_LOOKUP_BYTES = 64 * 1024 * 1024
@@ -145,7 +145,7 @@ def get_image_file(farm: Farm, caller: Caller, image_id: str, query: FileQuery) 
     response = Response(wrap_file(request.environ, file), direct_passthrough=True)
     response.content_type = MEDIA.get(image.format, "application/octet-stream")
     response.content_length = image.bytes
-    response.headers["Content-Disposition"] = f'inline; filename="{image.id}.{image.format}"'
+    response.headers["Content-Disposition"] = f'inline; filename="{image.id}.{extension(image.format)}"'
     return _conditional(response, image.sha256, image.bytes)
 
 

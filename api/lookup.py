@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, select
 from api.context import Farm
 from api.thumbs import decoding
 from imagefarm.auth import Caller
-from imagefarm.picture.metadata import FARM, read_metadata
+from imagefarm.picture.labels import FARM
+from imagefarm.picture.metadata import read_metadata
 from imagefarm.picture.png import pixel_sha256
 from imagefarm.store.models import Image
 

@@ -14,6 +14,12 @@ from imagefarm.errors import FieldError, InvalidRequest, SetupError, UnknownMode
 from imagefarm.recipe import Family, JobRequest, Recipe
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+LOSSY_QUALITY = 90
+"""What JPEG and WebP get that do not say otherwise."""
+WEBP_SIDE = 16_383
+"""Pixels that the WebP format has room for."""
+MAX_PICTURE_PIXELS = 8192 * 8192
+"""Of one finished picture, enlarged or not: a worker holds several."""
 GROUPED_BY_SIZE: frozenset[Family] = frozenset({"sd15", "sdxl"})
 """Families whose UNet needs one size for the whole forward pass."""
 
@@ -248,6 +254,18 @@ class Catalogue:
             wrong("strength", "needs an init_image", "leave it out")
         if request.upscale and request.upscale.model != "lanczos":
             wrong("upscale.model", f"no upscaler {request.upscale.model!r}", "use lanczos")
+        scale = request.upscale.scale if request.upscale else 1
+        if width * height * scale**2 > MAX_PICTURE_PIXELS:
+            wrong(
+                "upscale.scale",
+                f"{width * scale}x{height * scale} is more than {MAX_PICTURE_PIXELS} pixels",
+                "enlarge less, or make a smaller picture",
+            )
+        picture_format = request.format or "png"
+        if picture_format == "webp" and max(width, height) * scale > WEBP_SIDE:
+            wrong("format", f"webp holds at most {WEBP_SIDE} pixels a side", "use png or jpeg")
+        if picture_format == "png" and request.quality is not None:
+            wrong("quality", "png loses nothing and has no quality", "leave it out, or ask for format jpeg or webp")
         if errors:
             raise InvalidRequest(errors)
         negative = default.negative_prompt if request.negative_prompt is None else request.negative_prompt
@@ -268,5 +286,7 @@ class Catalogue:
             init_image=request.init_image,
             strength=(request.strength or 0.6) if request.init_image else None,
             upscale=request.upscale,
+            format=picture_format,
+            quality=None if picture_format == "png" else request.quality or LOSSY_QUALITY,
         )
         return recipe, warnings

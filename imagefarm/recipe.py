@@ -54,6 +54,11 @@ Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NotBool]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NotBool]
 ModelName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)]
 AssetId = Annotated[str, Field(pattern=r"^asset_[0-9A-HJKMNP-TV-Z]{26}$")]
+Format = Literal["png", "jpeg", "webp"]
+Quality = Annotated[int, Field(ge=1, le=100, description="Of JPEG and WebP; WebP at 100 loses nothing"), NotBool]
+LATER_FIELDS: dict[str, Any] = {"format": "png", "quality": None}
+"""Fields that recipes did not always have, with the value that says what was done before: left out of the canonical JSON
+then, so that an old recipe keeps its hash."""
 
 
 class Lora(BaseModel):
@@ -90,12 +95,12 @@ class Recipe(BaseModel):
     init_image: AssetId | None = None
     strength: Strength | None = None
     upscale: Upscale | None = None
+    format: Format = "png"
+    quality: Quality | None = None
 
     def canonical_json(self) -> str:
         """One text for one recipe: sorted keys, no white space, UTF-8, numbers in their shortest form."""
-        return json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
+        return canonical_json(self.model_dump(mode="json"))
 
     @property
     def recipe_hash(self) -> str:
@@ -105,6 +110,12 @@ class Recipe(BaseModel):
     def seed_of(self, index: int) -> int:
         """The seed of image `index` of a job: seed, seed + 1, ... (wrapping at 2^64)."""
         return (self.seed + index) % (MAX_SEED + 1)
+
+
+def canonical_json(recipe: dict[str, Any]) -> str:
+    """`Recipe.canonical_json` of a recipe as it is stored."""
+    telling = {name: value for name, value in recipe.items() if name not in LATER_FIELDS or value != LATER_FIELDS[name]}
+    return json.dumps(telling, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 class JobRequest(BaseModel):
@@ -126,6 +137,8 @@ class JobRequest(BaseModel):
     init_image: AssetId | None = None
     strength: Strength | None = None
     upscale: Upscale | None = None
+    format: Format | None = None
+    quality: Quality | None = None
     priority: PriorityClass = PriorityClass.INTERACTIVE
     labels: dict[Label, Annotated[str, Field(max_length=256), AfterValidator(check_text)]] = Field(
         default_factory=dict, max_length=32

@@ -14,8 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from imagefarm.errors import Fenced
 from imagefarm.logs import get_logger
 from imagefarm.outputs import Outputs, picture_key
+from imagefarm.picture.encode import encode_picture
+from imagefarm.picture.formats import extension
 from imagefarm.picture.metadata import text_chunks
-from imagefarm.picture.png import encode_png, pixel_sha256
+from imagefarm.picture.png import pixel_sha256
 from imagefarm.settings import Settings
 from imagefarm.store import Store
 from scheduler import finish
@@ -118,24 +120,25 @@ class Finishing:
             self.holdings.remove(job)
 
     def _keep(self, image: RenderedImage, rendered: RenderedJob, pipeline: LoadedPipeline, written: list[str]) -> FinishedImage:
-        job = rendered.job
+        job, recipe = rendered.job, rendered.job.recipe
         began = time.perf_counter()
         height, width, _ = image.pixels.shape
         pixels = image.pixels if image.pixels.flags.c_contiguous else image.pixels.copy()
-        data = encode_png(pixels, text_chunks(job.id, image.index, job.recipe, image.seed, pipeline.digest))
+        texts = text_chunks(job.id, image.index, job.recipe, image.seed, pipeline.digest)
+        data = encode_picture(pixels, texts, recipe.format, recipe.quality)
         encoded = time.perf_counter()
-        key = picture_key(job.id, image.index, job.attempt)
+        key = picture_key(job.id, image.index, job.attempt, extension(recipe.format))
         written.append(key)
         self.outputs.write(key, data)
         stored = time.perf_counter()
         held = self.holdings.get(job.id)
         claimed_ms = 0.0 if held is None else 1000 * (time.monotonic() - held.claimed_at)
-        timings = {"encode_png": 1000 * (encoded - began), "store": 1000 * (stored - encoded), "claim_to_stored": claimed_ms}
+        timings = {"encode": 1000 * (encoded - began), "store": 1000 * (stored - encoded), "claim_to_stored": claimed_ms}
         return FinishedImage(
             index=image.index,
             seed=image.seed,
             storage_key=key,
-            format="png",
+            format=recipe.format,
             width=width,
             height=height,
             bytes=len(data),

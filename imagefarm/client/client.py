@@ -19,6 +19,7 @@ import httpx
 from imagefarm.client.answers import Batch, Finding, Image, Job, JobList, Model, Queue, Worker
 from imagefarm.client.errors import JobFailed, WaitedTooLong
 from imagefarm.client.transport import Transport
+from imagefarm.picture.formats import extension
 from imagefarm.states import JobState
 
 T = TypeVar("T")
@@ -126,7 +127,8 @@ class Client:
     def download(self, job: Job | str, folder: Path | str, *, name: str | None = None) -> Sequence[Path]:
         """Write the pictures of a succeeded job into `folder` and return their paths.
 
-        They are called `NAME.png`, or `NAME-1.png`, `NAME-2.png` if there are several; `name` defaults to the job's id.
+        They are called `NAME.png`, or `NAME-1.png`, `NAME-2.png` if there are several (or `.jpg`, `.webp`, as the recipe asked);
+        `name` defaults to the job's id.
         """
         seen = job if isinstance(job, Job) and job.is_final else self.get(job)
         stem = name or seen.id
@@ -135,7 +137,7 @@ class Client:
         paths = []
         for image in seen.images:
             number = f"-{image.index + 1}" if seen.count > 1 else ""
-            paths.append(self.save(image, target / f"{stem}{number}.{image.format}"))
+            paths.append(self.save(image, target / f"{stem}{number}.{extension(image.format)}"))
         return paths
 
     def image(self, image: Image | str) -> Image:

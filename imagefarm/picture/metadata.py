@@ -11,11 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from imagefarm import __version__
 from imagefarm.errors import RequestError
+from imagefarm.picture.labels import FARM, PARAMETERS, texts_of
 from imagefarm.recipe import Recipe
 
-PARAMETERS = "parameters"
-FARM = "imagefarm"
-"""Keyword of the text chunk with the farm's own record, JSON."""
 MAX_PIXELS = 64 * 1024 * 1024
 """A small file may claim a huge picture; larger ones are not opened."""
 NEGATIVE = "Negative prompt: "
@@ -66,7 +64,7 @@ def farm_record(job_id: str, index: int, recipe: Recipe, seed: int, model_digest
 
 
 def text_chunks(job_id: str, index: int, recipe: Recipe, seed: int, model_digest: str) -> dict[str, str]:
-    """The text chunks of a picture's file."""
+    """The texts of a picture's file by keyword: in PNG they are its text chunks."""
     record = farm_record(job_id, index, recipe, seed, model_digest)
     return {
         PARAMETERS: parameters_text(recipe, seed, model_digest),
@@ -100,13 +98,13 @@ def read_metadata(data: bytes) -> dict[str, Any]:
             if image.width * image.height > MAX_PIXELS:
                 raise RequestError(f"the picture has {image.width}x{image.height} pixels; more than {MAX_PIXELS} are not opened")
             image.load()  # text chunks may follow the picture's data
-            texts = dict(image.info)
+            texts = texts_of(image.info, image.getexif())
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(f"this is not a picture that can be read: {error}") from None
-    if isinstance(texts.get(PARAMETERS), str):
+    if PARAMETERS in texts:
         found[PARAMETERS] = texts[PARAMETERS]
         found["settings"] = parse_parameters(texts[PARAMETERS])
-    if isinstance(texts.get(FARM), str):
+    if FARM in texts:
         record = _json_object(texts[FARM])
         if record is not None:
             found[FARM] = record

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from imagefarm.picture.formats import extension
 from imagefarm.states import JobState
 from imagefarm.store import Store
 from imagefarm.store.jobs import images_of
@@ -28,7 +29,6 @@ RISKY = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so is a formula to a spreadsheet."""
 ERROR_COLUMNS = ("error_row", "error")
 """Added to the columns of a table of bad rows; taken away again when it comes back."""
-EXTENSIONS = {"jpeg": "jpg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _entries(job: Job, images: Sequence[Image]) -> Iterator[Entry]:
         yield Entry(
             **shared,
             name=name,
-            file=f"{name}.{EXTENSIONS.get(image.format, image.format)}",
+            file=f"{name}.{extension(image.format)}",
             seed=image.seed,
             sha256=image.sha256,
             storage_key=image.storage_key,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 from pydantic import BaseModel, Field, ValidationError
 
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.recipe import JobRequest, Prompt, Seed
+from imagefarm.recipe import JobRequest, Prompt, Seed, canonical_json
 from imagefarm.text import Label, Text
 from scheduler.batches.names import MAX_STEM_BYTES, NamePattern, NameRegister, default_pattern, safe
 from scheduler.batches.options import BatchOptions
@@ -222,5 +221,4 @@ def _wrong(row: Row, column: str, detail: str, remedy: str) -> NoReturn:
 def _hash(recipe: dict[str, Any], prompt: str, seed: int) -> str:
     """`Recipe.recipe_hash` of a recipe with this prompt and seed."""
     whole = recipe | {"prompt": prompt, "seed": str(seed)}
-    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(whole).encode()).hexdigest()

@@ -15,8 +15,10 @@ from werkzeug.test import TestResponse
 from api.context import Farm, farm_of
 from imagefarm.auth import Scope, create_key
 from imagefarm.outputs import picture_key
+from imagefarm.picture.encode import encode_picture
+from imagefarm.picture.formats import extension
 from imagefarm.picture.metadata import text_chunks
-from imagefarm.picture.png import encode_png, pixel_sha256
+from imagefarm.picture.png import pixel_sha256
 from scheduler import finish
 from scheduler.claim import ClaimedJob
 from tests.small_farm import SmallFarm
@@ -73,15 +75,16 @@ class FarmApi:
         for index in range(job.count):
             seed = job.recipe.seed_of(index)
             pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
-            data = encode_png(pixels, text_chunks(job.id, index, job.recipe, seed, "d" * 64))
-            key = picture_key(job.id, index, job.attempt)
+            recipe, texts = job.recipe, text_chunks(job.id, index, job.recipe, seed, "d" * 64)
+            data = encode_picture(pixels, texts, recipe.format, recipe.quality)
+            key = picture_key(job.id, index, job.attempt, extension(recipe.format))
             self.farm.outputs.write(key, data)
             images.append(
                 finish.FinishedImage(
                     index=index,
                     seed=seed,
                     storage_key=key,
-                    format="png",
+                    format=recipe.format,
                     width=64,
                     height=64,
                     bytes=len(data),

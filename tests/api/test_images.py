@@ -131,6 +131,18 @@ class TestLookup:
             assert found["metadata"]["imagefarm"]["job"] == job["id"]
             assert found["metadata"]["settings"]["Seed"] == "11"
 
+    @pytest.mark.parametrize(("form", "end"), [("jpeg", "jpg"), ("webp", "webp")])
+    def test_in_every_format(self, api: FarmApi, form: str, end: str) -> None:
+        image = api.rendered("a mug", format=form)["images"][0]
+        response = api.http.get(image["url"])
+        assert (response.content_type, image["format"]) == (f"image/{form}", form)
+        assert response.headers["Content-Disposition"].endswith(f'.{end}"')
+        assert api.http.get(image["thumb_url"]).content_type == "image/webp"
+        assert self.look_up(api, response.data, f"image/{form}")["found_by"] == "file"
+        # another program changed bytes that are not the picture's: what the file says still leads back
+        found = self.look_up(api, response.data + b"\0")
+        assert (found["found_by"], found["items"][0]["id"]) == ("metadata", image["id"])
+
     def test_by_its_pixels(self, api: FarmApi, job: dict[str, Any], file: bytes) -> None:
         for form in ("PNG", "BMP", "TIFF"):  # saved anew by another program: no metadata, other bytes
             with Picture.open(io.BytesIO(file)) as picture:

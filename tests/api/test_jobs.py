@@ -37,6 +37,8 @@ def test_a_submitted_job_answers_as_agreed(api: FarmApi) -> None:
         "init_image": None,
         "strength": None,
         "upscale": None,
+        "format": "png",
+        "quality": None,
         "priority": "interactive",
         "labels": {"sku": "A-17"},
         "custom_id": "A-17-front",

@@ -59,8 +59,8 @@ def make(store: Store, settings: Settings, catalogue: Catalogue, holdings: Holdi
 
 @pytest.fixture
 def jobs(store: Store, catalogue: Catalogue, settings: Settings, holdings: Holdings) -> Callable[..., list[ClaimedJob]]:
-    def take(number: int = 1, count: int = 1) -> list[ClaimedJob]:
-        requests = [JobRequest(prompt=f"a red mug {n}", seed=7, count=count) for n in range(number)]
+    def take(number: int = 1, count: int = 1, **fields: Any) -> list[ClaimedJob]:
+        requests = [JobRequest(prompt=f"a red mug {n}", seed=7, count=count, **fields) for n in range(number)]
         with store.write() as session:
             submit(session, [prepare(catalogue, request, DEFAULT_TENANT, costs={}) for request in requests], settings)
         claimed = claim(store, "wrk_a", serves=["demo"], limits=ClaimLimits(images=number * count, quantum_s=1000))
@@ -93,9 +93,12 @@ def files(outputs: LocalOutputs) -> set[str]:
     return {path.relative_to(outputs.root).as_posix() for path in outputs.root.rglob("*") if path.is_file()}
 
 
-def test_rows_and_files_agree(store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any) -> None:
+@pytest.mark.parametrize(("form", "end"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".webp")])
+def test_rows_and_files_agree(
+    *, store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any, form: str, end: str
+) -> None:
     finishing = make(outputs)
-    (job,) = jobs(count=3)
+    (job,) = jobs(count=3, format=form)
     finishing.submit(rendered(job, flat=True), pipeline(catalogue))
     finishing.close()
     assert len(finishing.holdings) == 0
@@ -112,6 +115,7 @@ def test_rows_and_files_agree(store: Store, catalogue: Catalogue, outputs: Local
         assert row.audit["recipe_hash"] == job.recipe.recipe_hash
         assert {"versions", "worker", "attempt", "timings_ms", "peak_rss_bytes", "device"} <= set(row.audit)
         assert row.ms > 0
+        assert (row.format, Path(row.storage_key).suffix) == (form, end)
         claims = read_metadata(data)["imagefarm"]
         assert (claims["job"], claims["index"], claims["recipe_hash"]) == (job.id, row.index, job.recipe.recipe_hash)
     assert len({row.pixel_sha256 for row in rows}) == 3

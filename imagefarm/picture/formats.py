@@ -1,0 +1,15 @@
+"""The formats of pictures' files: what they are called on disk and on the wire."""
+
+from __future__ import annotations
+
+MEDIA = {"png": "image/png", "jpeg": "image/jpeg", "jpg": "image/jpeg", "webp": "image/webp"}
+EXTENSIONS = {"jpeg": "jpg"}
+
+
+def extension(picture_format: str) -> str:
+    """The usual end of a file's name, without the dot.
+
+    >>> extension("jpeg"), extension("png")
+    ('jpg', 'png')
+    """
+    return EXTENSIONS.get(picture_format, picture_format)
