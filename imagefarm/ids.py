@@ -8,6 +8,7 @@ import threading
 import time
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 PATTERN = re.compile(r"[a-z]{3,8}_[0-9A-HJKMNP-TV-Z]{26}")
 
 _lock = threading.Lock()
@@ -36,4 +37,4 @@ def first_id_at(prefix: str, seconds: float) -> str:
 
 
 def _encode(number: int) -> str:
-    return "".join(ALPHABET[(number >> (5 * place)) & 31] for place in range(25, -1, -1))
+    return "".join([PAIRS[(number >> place) & 1023] for place in range(120, -1, -10)])

@@ -16,6 +16,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append, append_many
+from imagefarm.store.many import insert_many
 from imagefarm.store.models import Job, Model
 from scheduler.limits import check_limits, record_usage
 from scheduler.transition import add_to_backlog
@@ -85,14 +86,10 @@ def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings)
     tenant_id = rows[0]["tenant_id"]
     now = session.scalar(select(db_now())) or 0.0
     check_limits(session, rows, settings, now)
-    full = []
-    for row in rows:
-        expires_in = row["expires_in"]
-        full.append(
-            {key: value for key, value in row.items() if key != "expires_in"}
-            | {"created_at": now, "expires_at": None if expires_in is None else now + expires_in}
-        )
-    session.execute(insert(Job), full)
+    if len(rows) == 1:
+        session.execute(insert(Job).values(**_stored(rows[0], now), created_at=now))
+    else:
+        insert_many(session, Job, [_stored(row, now) for row in rows], created_at=now)
     queued: dict[tuple[str, str, str], int] = {}
     for row in rows:
         if row["state"] == JobState.QUEUED:
@@ -110,3 +107,11 @@ def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings)
             ("job.submitted", row["id"], tenant_id, {"recipe_hash": row["recipe_hash"], "model": row["model"]}) for row in rows
         ]
         append_many(session, events)
+
+
+def _stored(row: dict[str, Any], now: float) -> dict[str, Any]:
+    """A prepared row as the table has it."""
+    stored = row.copy()
+    expires_in = stored.pop("expires_in")
+    stored["expires_at"] = None if expires_in is None else now + expires_in
+    return stored

@@ -55,7 +55,7 @@ def move(
     before: JobState,
     after: JobState,
     *,
-    event: str,
+    event: str | None,
     data: dict[str, Any] | None = None,
     outcome: str | None = None,
     reason: str | None = None,
@@ -64,7 +64,7 @@ def move(
     """Move every job that matches `where` and is in state `before` to `after`; return those that moved.
 
     `values` are further columns to set. When `before` is running, the attempt is closed with `outcome` and `reason`.
-    The event `event` is written for each job with `data` and its attempt.
+    The event `event` is written for each job with `data` and its attempt; None: the caller tells of all in one.
     """
     if after not in MAY_FOLLOW[before] and after != before:
         raise ValueError(f"{after} may not follow {before}")
@@ -79,6 +79,8 @@ def move(
     count(session, moved, before, after)
     if before is JobState.RUNNING:
         close_attempts(session, moved, outcome or str(after), reason)
+    if event is None:
+        return moved
     shared = data or {}
     append_many(session, [(event, job.id, job.tenant_id, {"attempt": job.attempt, **shared}) for job in moved])
     return moved
@@ -86,15 +88,15 @@ def move(
 
 def count(session: Session, jobs: Iterable[Moved], before: JobState | None, after: JobState | None) -> None:
     """Keep the backlog's counters in step with jobs that went from `before` to `after`."""
-    change: dict[tuple[str, str, str], Counter[str]] = {}
-    for job in jobs:
-        counter = change.setdefault(job.lane_flow, Counter())
-        if before in COUNTED:
-            counter[COUNTED[before]] -= 1
-        if after in COUNTED:
-            counter[COUNTED[after]] += 1
-    for key in sorted(change):  # one order for all, so that two transactions never wait for each other
-        add_to_backlog(session, key, queued=change[key]["queued"], running=change[key]["running"])
+    left, entered = COUNTED.get(before), COUNTED.get(after)
+    numbers = Counter(job.lane_flow for job in jobs)
+    for key in sorted(numbers):  # one order for all, so that two transactions never wait for each other
+        change = {"queued": 0, "running": 0}
+        if left:
+            change[left] -= numbers[key]
+        if entered:
+            change[entered] += numbers[key]
+        add_to_backlog(session, key, **change)
 
 
 COUNTED: dict[JobState | None, str] = {JobState.QUEUED: "queued", JobState.RUNNING: "running"}

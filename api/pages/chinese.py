@@ -154,7 +154,9 @@ WORDS: dict[str, str] = {
     "job.requeued": "退回队列",
     "job.released": "被归还",
     "job.held": "已暂缓",
+    "batch.held": "已暂缓",
     "job.unheld": "已放行",
+    "batch.released": "已放行",
     "job.dropped": "已丢弃",
     # studio
     "What shall the picture show?": "想画什么？",

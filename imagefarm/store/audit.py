@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.store.engine import COMMITTED_EVENTS, db_now
+from imagefarm.store.many import insert_many
 from imagefarm.store.models import Event
 
 GENESIS = "0" * 64
@@ -47,9 +48,8 @@ def append(session: Session, kind: str, subject: str, tenant_id: str | None, dat
 def append_many(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]]) -> None:
     """Add many events (kind, subject, tenant_id, data) with one statement's time."""
     if events:
-        now = session.scalar(select(db_now()))
-        rows = [{"at": now, "kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
-        session.execute(insert(Event), rows)
+        rows = [{"kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
+        insert_many(session, Event, rows, at=session.scalar(select(db_now())))
         tell_after_commit(session, events)
 
 
@@ -59,7 +59,7 @@ def tell_after_commit(session: Session, events: list[tuple[str, str, str | None,
     kept += [{"kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
 
 
-def link(before: str, seq: int, event: Event) -> str:
+def link(before: str, seq: int, event: Event | Row[Any]) -> str:
     """The hash of one event that follows the hash `before` at position `seq`."""
     row = [seq, event.at, event.kind, event.subject, event.tenant_id, event.data]
     text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -72,14 +72,21 @@ def seal(session: Session, limit: int = 5000) -> int:
         select(Event.seq, Event.hash).where(Event.seq.is_not(None)).order_by(Event.seq.desc()).limit(1)
     ).first()
     seq, before = (head.seq or 0, head.hash or GENESIS) if head else (0, GENESIS)
-    rows = session.scalars(select(Event).where(Event.seq.is_(None)).order_by(Event.id).limit(limit)).all()
+    # plain columns and the table itself: entities would keep the only writer of SQLite twice as long
+    columns = (Event.id, Event.at, Event.kind, Event.subject, Event.tenant_id, Event.data)
+    rows = session.execute(select(*columns).where(Event.seq.is_(None)).order_by(Event.id).limit(limit)).all()
     changes = []
     for event in rows:
         seq += 1
         before = link(before, seq, event)
-        changes.append({"id": event.id, "seq": seq, "hash": before})
+        changes.append({"the_id": event.id, "the_seq": seq, "the_hash": before})
     if changes:
-        session.execute(update(Event), changes)
+        session.connection().execute(
+            update(Event.__table__)  # type: ignore[arg-type]
+            .where(Event.id == bindparam("the_id"))
+            .values(seq=bindparam("the_seq"), hash=bindparam("the_hash")),
+            changes,
+        )
     return len(changes)
 
 

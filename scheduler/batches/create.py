@@ -111,7 +111,7 @@ def _commit(session: Session, batch_id: str, plan: Plan, also: Callable[[Session
     if batch.state == BatchState.CANCELLED:
         raise Unavailable("the batch was cancelled while it was being stored; send it again")
     if plan.canary_row:
-        lifecycle.release_canary(session, batch_id, plan.canary_row)
+        lifecycle.release_canary(session, batch, plan.canary_row)
     batch.state = BatchState.HELD if plan.canary_row else BatchState.QUEUED
     if also is not None:
         also(session, batch)

@@ -29,11 +29,11 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import Batch, Job
 from scheduler.cancel import retry_where
-from scheduler.transition import Moved, move
+from scheduler.transition import move
 
 log = get_logger(__name__)
 
-CHUNK = 250
+CHUNK = 500
 """Jobs that one transaction moves."""
 TURN_S = 0.002
 """Pause between two chunks: without it the thread that gives the writer's place back takes it again before those who wait."""
@@ -43,13 +43,13 @@ STALE_S = 300.0
 """A batch that is still being stored and has got no job for so long has lost its maker."""
 
 Way = tuple[JobState, JobState, str]
-"""From which state jobs go to which, and the event that tells of it."""
-UNHOLD: Way = (JobState.HELD, JobState.QUEUED, "job.unheld")
+"""From which state jobs go to which, and the event that tells of it: one of each job, or one of the batch for many jobs."""
+UNHOLD: Way = (JobState.HELD, JobState.QUEUED, "batch.released")
 S = BatchState
 WANTED: dict[BatchState, list[Way]] = {
     S.QUEUED: [UNHOLD],
     S.RUNNING: [UNHOLD],
-    S.PAUSED: [(JobState.QUEUED, JobState.HELD, "job.held")],
+    S.PAUSED: [(JobState.QUEUED, JobState.HELD, "batch.held")],
     S.CANCELLED: [(before, JobState.CANCELLED, "job.cancelled") for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING)],
 }
 """By a batch's state: which jobs of it are not where they should be, and the way there."""
@@ -67,20 +67,26 @@ def settle(session: Session, batch_id: str) -> int:
     """Move one chunk of a batch's jobs to where its state wants them; return how many moved (0: all are there)."""
     batch = locked(session, batch_id)
     for way in WANTED.get(S(batch.state), []):
-        if moved := _move_some(session, batch_id, way, reason=f"batch {batch.state}"):
-            return len(moved)
+        if moved := _move_some(session, batch, way, reason=f"batch {batch.state}"):
+            return moved
     if batch.state == S.CANCELLED and batch.finished_at is None:
         batch.finished_at = session.scalar(select(db_now()))
     return 0
 
 
-def _move_some(session: Session, batch_id: str, way: Way, *, reason: str, upto_row: int | None = None) -> list[Moved]:
+def _move_some(session: Session, batch: Batch, way: Way, *, reason: str, upto_row: int | None = None) -> int:
     before, after, event = way
-    where = [Job.batch_id == batch_id, Job.state == before]
+    where = [Job.batch_id == batch.id, Job.state == before]
     if upto_row is not None:
         where.append(Job.row <= upto_row)
     some = select(Job.id).where(*where).order_by(Job.id).limit(CHUNK)
-    return move(session, [Job.id.in_(some.scalar_subquery())], before, after, event=event, data={"by": reason}, reason=reason)
+    in_some = [Job.id.in_(some.scalar_subquery())]
+    if not event.startswith("batch."):
+        return len(move(session, in_some, before, after, event=event, data={"by": reason}, reason=reason))
+    moved = len(move(session, in_some, before, after, event=None, reason=reason))
+    if moved:
+        append(session, event, batch.id, batch.tenant_id, {"by": reason, "jobs": moved})
+    return moved
 
 
 def settle_all(store: Store, batch_id: str) -> int:
@@ -92,9 +98,9 @@ def settle_all(store: Store, batch_id: str) -> int:
     return total
 
 
-def release_canary(session: Session, batch_id: str, upto_row: int) -> None:
+def release_canary(session: Session, batch: Batch, upto_row: int) -> None:
     """Queue the jobs of the rows up to `upto_row`, in the caller's transaction."""
-    while _move_some(session, batch_id, UNHOLD, reason="canary", upto_row=upto_row):
+    while _move_some(session, batch, UNHOLD, reason="canary", upto_row=upto_row):
         pass
 
 
@@ -122,7 +128,7 @@ def resume(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") 
             _enter(session, batch, S.QUEUED, "batch.resumed", by)
         else:
             _enter(session, batch, S.HELD, "batch.resumed", by)
-            release_canary(session, batch_id, int(batch.options["canary_row"]))
+            release_canary(session, batch, int(batch.options["canary_row"]))
 
     _change(store, batch_id, tenant_id, change)
 

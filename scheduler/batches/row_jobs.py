@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +27,8 @@ MAX_BASES = 1000
 """Distinct settings of a table that are remembered; more are worked out again."""
 TEMPLATE_SECONDS = 30.0
 """Time that one table may spend in its template."""
+
+JSON = json.JSONEncoder(ensure_ascii=False)
 
 JobRow = dict[str, Any]
 """A row of the table `job`, as `scheduler.admission.prepare` makes it."""
@@ -63,7 +67,7 @@ class RowPlanner:
         self.names = NameRegister()
         self.base_seed = self._check_defaults()
         self._template_s = 0.0
-        self._bases: dict[Any, JobRow | InvalidRequest] = {}
+        self._bases: dict[Any, tuple[JobRow, _Canonical] | InvalidRequest] = {}
         if columns is not None:
             self._check_columns(columns)
         if options.seeds is SeedPolicy.FIXED and self.base_seed is None and "seed" not in (columns or ("seed",)):
@@ -110,7 +114,7 @@ class RowPlanner:
             values = {**row.cells, **variant}
         fields = {name: values[name] for name in values.keys() & RECIPE_COLUMNS}
         seed = fields.pop("seed", None)
-        base = self._base(row, fields)
+        base, canonical = self._base(row, fields)
         try:
             varying = _Varying.model_validate(
                 {
@@ -123,7 +127,7 @@ class RowPlanner:
         except ValidationError as error:
             raise RowWrong([replace(e, row=row.number) for e in field_errors(error)]) from None
         name = self._name(row, values, base, varying.seed)
-        recipe_hash = _hash(base["recipe"], varying.prompt, varying.seed)
+        recipe_hash = canonical.recipe_hash(varying.prompt, varying.seed)
         job = PlannedJob(row.number, -1, varying.prompt, varying.seed, recipe_hash, varying.labels, varying.custom_id, name)
         return job, base
 
@@ -178,7 +182,7 @@ class RowPlanner:
             _wrong(row, "name_pattern", f"its file name {stem!r} is taken by {where}", remedy)
         return name
 
-    def _base(self, row: Row, fields: dict[str, Any]) -> JobRow:
+    def _base(self, row: Row, fields: dict[str, Any]) -> tuple[JobRow, _Canonical]:
         """The job row for these recipe fields: worked out once, since most rows of a table share theirs."""
         key = tuple(sorted((name, type(value).__name__, repr(value)) for name, value in fields.items()))
         found = self._bases.get(key)
@@ -190,16 +194,17 @@ class RowPlanner:
             raise RowWrong([replace(error, row=row.number) for error in found.errors])
         return found
 
-    def _make_base(self, fields: dict[str, Any]) -> JobRow | InvalidRequest:
+    def _make_base(self, fields: dict[str, Any]) -> tuple[JobRow, _Canonical] | InvalidRequest:
         options = self.options
         whole = {**options.defaults, **fields, "priority": options.priority, "expires_in": options.expires_in}
         try:
             # prompt and seed stand in: no check of the catalogue looks at them
-            return self.make_job_row({**whole, "prompt": "x", "seed": 0})
+            row = self.make_job_row({**whole, "prompt": "x", "seed": 0})
         except ValidationError as error:
             return InvalidRequest(field_errors(error))
         except InvalidRequest as error:
             return error
+        return row, _Canonical(row["recipe"])
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:
@@ -218,7 +223,16 @@ def _wrong(row: Row, column: str, detail: str, remedy: str) -> NoReturn:
     raise RowWrong([FieldError(field=column, detail=detail, remedy=remedy, row=row.number)])
 
 
-def _hash(recipe: dict[str, Any], prompt: str, seed: int) -> str:
-    """`Recipe.recipe_hash` of a recipe with this prompt and seed."""
-    whole = recipe | {"prompt": prompt, "seed": str(seed)}
-    return hashlib.sha256(canonical_json(whole).encode()).hexdigest()
+class _Canonical:
+    """The canonical JSON of recipes that differ in prompt and seed alone, with a gap for each of the two."""
+
+    def __init__(self, recipe: dict[str, Any]) -> None:
+        prompt, seed = secrets.token_hex(16), secrets.token_hex(16)  # nothing in a recipe is called so
+        text = canonical_json(recipe | {"prompt": prompt, "seed": seed})
+        self.before, _, rest = text.partition(f'"{prompt}"')
+        self.between, _, self.after = rest.partition(f'"{seed}"')
+
+    def recipe_hash(self, prompt: str, seed: int) -> str:
+        """`Recipe.recipe_hash` of the recipe with this prompt and seed."""
+        text = f'{self.before}{JSON.encode(prompt)}{self.between}"{seed}"{self.after}'
+        return hashlib.sha256(text.encode()).hexdigest()

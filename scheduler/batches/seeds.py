@@ -11,6 +11,8 @@ from typing import Any
 
 from imagefarm.recipe import MAX_SEED
 
+JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 class SeedPolicy(StrEnum):
     FIXED = "fixed"
@@ -25,8 +27,7 @@ class SeedPolicy(StrEnum):
 
 def seed_of_sku(sku: str, variant: Mapping[str, Any], base: int = 0) -> int:
     """The seed of a product's variant: 32 bits, which other tools show and people retype. Another `base`, other pictures."""
-    text = json.dumps([sku, dict(variant), base], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(JSON.encode([sku, dict(variant), base]).encode()).digest()[:4], "big")
 
 
 def choose_seed(policy: SeedPolicy, *, base: int | None, row: int, sku: str | None, variant: Mapping[str, Any]) -> int:

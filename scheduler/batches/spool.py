@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-CHUNK_JOBS = 250
+CHUNK_JOBS = 500
 """Jobs that one transaction writes: few, so that single submits get their turn between two."""
-CHUNK_ROWS = 250
+CHUNK_ROWS = 500
 CHUNK_CHARS = 2_000_000
 
 
