@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from flask import Response
 
 from api.batches import visible_batch
+from api.jobs import visible_job
 from api.routes import Caller, Farm, Routes, Scope
 from scheduler.batches.archive import stream_zip
-from scheduler.batches.manifest import entries, errors_csv, manifest_csv, manifest_jsonl
+from scheduler.batches.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl
 
 routes = Routes(tag="batches")
+job_routes = Routes(tag="jobs")
 
 CSV = "text/csv"
 JSON_LINES = "application/x-ndjson"
@@ -55,6 +57,14 @@ def batch_archive(farm: Farm, caller: Caller, batch_id: str) -> Response:
     """
     name = _name(farm, caller, batch_id)
     return _stream(stream_zip(entries(farm.store, batch_id), farm.outputs), ZIP, f"{name}.zip")
+
+
+@job_routes.get("/api/v1/jobs/{job_id}/archive.zip", scope=Scope.READ, media=ZIP)
+def job_archive(farm: Farm, caller: Caller, job_id: str) -> Response:
+    """Get a job's pictures as a ZIP file, with a manifest."""
+    with farm.store.read() as session:
+        visible_job(session, caller, job_id)
+    return _stream(stream_zip(entries_of_job(farm.store, job_id), farm.outputs), ZIP, f"{job_id}.zip")
 
 
 def _name(farm: Farm, caller: Caller, batch_id: str) -> str:

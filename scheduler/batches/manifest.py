@@ -68,6 +68,12 @@ def entries(store: Store, batch_id: str) -> Iterator[Entry]:
             yield from _entries(job, images[job.id])
 
 
+def entries_of_job(store: Store, job_id: str) -> list[Entry]:
+    """The pictures of one job, named by its id or, in a batch, by the batch's pattern."""
+    with store.read() as session:
+        return list(_entries(session.get_one(Job, job_id), images_of(session, [job_id])[job_id]))
+
+
 def _entries(job: Job, images: Sequence[Image]) -> Iterator[Entry]:
     stem = job.name or job.id
     reason = (job.error_detail or job.error_code or "") if job.state == JobState.FAILED else "; ".join(map(str, job.warnings))

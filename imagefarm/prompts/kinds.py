@@ -1,0 +1,76 @@
+"""Kinds of pictures: what people make most, and the steps, guidance and words that suit each, for any model."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from imagefarm.catalogue import ModelEntry
+
+FILE = Path(__file__).with_name("kinds.toml")
+Slot = Literal["setting", "light", "camera", "finish"]
+SLOTS: tuple[Slot, ...] = ("setting", "light", "camera", "finish")
+"""What a photographer decides beside the thing itself, in the order in which a prompt tells it."""
+Language = Literal["en", "zh"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of picture. `steps` and `guidance` multiply a model's defaults; `phrases` are by language and slot."""
+
+    name: str
+    title: str
+    title_zh: str
+    words: tuple[str, ...]
+    steps: float
+    guidance: float
+    negative: str
+    negative_zh: str
+    phrases: dict[str, dict[str, tuple[str, ...]]]
+
+    def steps_for(self, entry: ModelEntry) -> int:
+        """Steps that suit this kind on that model, within its limit."""
+        return max(1, min(entry.limits.max_steps, round(entry.defaults.steps * self.steps)))
+
+    def guidance_for(self, entry: ModelEntry) -> float:
+        """Guidance that suits this kind on that model; a model without guidance keeps none."""
+        return round(entry.defaults.guidance * self.guidance, 1)
+
+    def negative_in(self, language: Language) -> str:
+        """What such a picture shall not show."""
+        return self.negative_zh if language == "zh" else self.negative
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """All kinds, by name, in the order of the file."""
+    return {name: _kind(name, fields) for name, fields in _data()["kinds"].items()}
+
+
+@cache
+def said_words(language: Language) -> dict[str, tuple[str, ...]]:
+    """The words by which a prompt shows that it speaks of a slot already."""
+    return {slot: tuple(words) for slot, words in _data()["said"][language].items()}
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return tomllib.loads(FILE.read_text("utf-8"))
+
+
+def _kind(name: str, fields: dict[str, Any]) -> Kind:
+    phrases = {lang: {slot: tuple(texts) for slot, texts in fields.get(lang, {}).items()} for lang in ("en", "zh")}
+    return Kind(
+        name=name,
+        title=fields["title"],
+        title_zh=fields["title_zh"],
+        words=tuple(fields["words"]),
+        steps=float(fields["steps"]),
+        guidance=float(fields["guidance"]),
+        negative=fields["negative"],
+        negative_zh=fields["negative_zh"],
+        phrases=phrases,
+    )
