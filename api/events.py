@@ -82,8 +82,9 @@ def job_events(farm: Farm, caller: Caller, job_id: str) -> Response:
     """Follow a job as server-sent events.
 
     `job` carries the whole job, at the beginning and after every change; `job.claimed`, `job.succeeded` and so on carry the
-    change itself, with an id; `progress` carries a step. The stream ends when the job has. `Last-Event-ID` goes on after that
-    event; if nothing can follow any more the answer is 204, at which browsers stop asking.
+    change itself, with an id; `progress` carries a step and, if the job asked with `preview`, new small pictures: `previews`, a
+    list of objects with `index`, `step`, `width`, `height`, `media` and `data` (base64). The stream ends when the job has.
+    `Last-Event-ID` goes on after that event; if nothing can follow any more the answer is 204, at which browsers stop asking.
     """
     last = last_event_id()
     with farm.store.read() as session:
@@ -177,7 +178,8 @@ def _follow_job(farm: Farm, job_id: str, base: str, last: int, subscription: Sub
             if event is not None and event["kind"] != "job.progress":
                 break
             if event is not None:
-                yield event_text("progress", {"step": event.get("step", 0), "steps": event.get("steps", 0)})
+                progress = {"step": event.get("step", 0), "steps": event.get("steps", 0)}
+                yield event_text("progress", progress | ({"previews": event["previews"]} if "previews" in event else {}))
         else:
             yield HEARTBEAT
 
@@ -212,4 +214,8 @@ def _follow_all(subscription: Subscription) -> Iterator[str]:
 
 def _live_text(event: LiveEvent) -> str:
     kind = "".join(character for character in event["kind"] if character.isprintable())
-    return event_text(kind, {key: value for key, value in event.items() if key not in {"kind", "tenant_id"}})
+    news = {key: value for key, value in event.items() if key not in {"kind", "tenant_id"}}
+    if "previews" in news:
+        # whoever watches everything is told that there is one, and gets it where it is
+        news["previews"] = [{key: value for key, value in preview.items() if key != "data"} for preview in news["previews"]]
+    return event_text(kind, news)

@@ -24,7 +24,7 @@ from api.shapes import Query, QueryTime
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound, Unavailable
 from imagefarm.ids import is_id
-from imagefarm.recipe import JobRequest
+from imagefarm.recipe import MAX_COUNT, JobRequest
 from imagefarm.states import JobState
 from imagefarm.store import jobs
 from imagefarm.store.models import Asset, Job
@@ -123,6 +123,27 @@ def get_job(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
     """Get a job."""
     with farm.store.read() as session:
         return job_answer(session, farm, visible_job(session, caller, job_id), base_url())
+
+
+class PreviewQuery(Query):
+    """Which of the job's images; a job of many shows the first four."""
+
+    index: int = Field(0, ge=0, lt=MAX_COUNT)
+    step: int | None = Field(None, ge=0, description="Has no effect: an address of its own for each step")
+
+
+@routes.get("/api/v1/jobs/{job_id}/preview", scope=Scope.READ, media="image/webp")
+def get_preview(farm: Farm, caller: Caller, job_id: str, query: PreviewQuery) -> Response:
+    """Get a small picture of an image in the making.
+
+    There is one while a job runs that was submitted with `preview`; 404 otherwise. Nothing of it is kept.
+    """
+    with farm.store.read() as session:
+        running = visible_job(session, caller, job_id).state == JobState.RUNNING
+    data = farm.progress.preview(job_id, query.index) if running else None
+    if data is None:
+        raise NotFound(f"no preview of image {query.index} of {job_id}: it does not run, or was not asked for", code="no_preview")
+    return Response(data, content_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
 @routes.post("/api/v1/jobs/{job_id}/cancel", scope=Scope.SUBMIT, answer=JobAnswer, errors=(409,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from imagefarm.logs import get_logger
-from imagefarm.redis import progress_key
+from imagefarm.redis import preview_key, progress_key
 
 log = get_logger(__name__)
 
@@ -39,6 +40,19 @@ class ProgressReader:
             log.warning("progress.away", error=str(error), failures=self.failures)
             return {}
         return {job_id: step_of(value) for job_id, value in zip(job_ids, values, strict=True) if value is not None}
+
+    def preview(self, job_id: str, index: int) -> bytes | None:
+        """The newest small picture of one of a running job's images, a WebP; None if there is none, or Redis is away."""
+        if time.monotonic() < self._rest_until:
+            return None
+        try:
+            value = self.redis.hget(preview_key(self.prefix, job_id), str(index))
+        except (RedisError, OSError) as error:
+            self.failures += 1
+            self._rest_until = time.monotonic() + REST_S
+            log.warning("progress.away", error=str(error), failures=self.failures)
+            return None
+        return None if value is None else base64.b64decode(json.loads(value)["data"])
 
 
 def step_of(value: str | bytes) -> int:

@@ -139,6 +139,7 @@ class JobRequest(BaseModel):
     upscale: Upscale | None = None
     format: Format | None = None
     quality: Quality | None = None
+    preview: bool = Field(False, description="Show small pictures of the images while they are made")
     priority: PriorityClass = PriorityClass.INTERACTIVE
     labels: dict[Label, Annotated[str, Field(max_length=256), AfterValidator(check_text)]] = Field(
         default_factory=dict, max_length=32

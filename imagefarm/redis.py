@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
@@ -44,10 +45,32 @@ def publish(redis: Redis, prefix: str, event: dict[str, Any]) -> None:
     redis.publish(events_channel(prefix), json.dumps(event, ensure_ascii=False))
 
 
-def publish_progress(redis: Redis, prefix: str, job_id: str, tenant_id: str, progress: dict[str, Any]) -> None:
-    """Keep a job's progress and tell the listeners. Raises RedisError; callers count and go on."""
+def preview_key(prefix: str, job_id: str) -> str:
+    """The short-lived hash with a running job's newest previews: index of the image -> JSON, as in the event."""
+    return f"{prefix}:preview:{job_id}"
+
+
+def publish_progress(
+    redis: Redis,
+    prefix: str,
+    job_id: str,
+    tenant_id: str,
+    progress: dict[str, Any],
+    *,
+    previews: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Keep a job's progress and tell the listeners. Raises RedisError; callers count and go on.
+
+    `previews` are new small pictures: `{"index": 0, "step": 3, "width": 64, "height": 64, "media": "image/webp", "data":
+    base64}`.
+    """
     pipe = redis.pipeline(transaction=False)
     pipe.set(progress_key(prefix, job_id), json.dumps(progress), ex=PROGRESS_TTL_S)
     event = {"kind": "job.progress", "subject": job_id, "tenant_id": tenant_id, **progress}
+    if previews:
+        key = preview_key(prefix, job_id)
+        pipe.hset(key, mapping={str(preview["index"]): json.dumps(preview) for preview in previews})
+        pipe.expire(key, PROGRESS_TTL_S)
+        event["previews"] = list(previews)
     pipe.publish(events_channel(prefix), json.dumps(event))
     pipe.execute()

@@ -71,6 +71,7 @@ def prepare(
         "cost_s": entry.predicted_cost_s(recipe, request.count, costs.get(recipe.model)),
         "attempt": 0,
         "crashes": 0,
+        "preview": request.preview,
         "not_before": 0.0,
         "expires_in": request.expires_in,
     }

@@ -42,6 +42,7 @@ class ClaimedJob:
     cost_s: float
     crashes: int
     expires_at: float | None
+    preview: bool = False
 
     @property
     def fence(self) -> tuple[str, int, str]:
@@ -258,6 +259,7 @@ def _take(session: Session, ids: list[str], owner: str, limits: ClaimLimits) -> 
             cost_s=row.cost_s,
             crashes=row.crashes,
             expires_at=row.expires_at,
+            preview=row.preview,
         )
         for row in rows
     ]

@@ -218,7 +218,7 @@ class RenderLoop:
             held = context.holdings.get(job_id)
             if held is not None:
                 context.holdings.note_step(job_id, step, steps)
-                context.progress.say(held.job, step, steps)
+                context.progress.say(held.job, step, steps, report.previews.get(job_id, ()))
         context.pulse.finishing()
         for rendered in report.rendered:
             context.progress.say(rendered.job, rendered.job.recipe.steps, rendered.job.recipe.steps)

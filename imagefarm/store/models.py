@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -163,6 +164,8 @@ class Job(Base):
     actual_s: Mapped[float | None]
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)
+    preview: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Somebody watches: small pictures of the images in the making are published with the progress."""
     owner: Mapped[str | None] = mapped_column(ID)
     """The worker incarnation that holds the lease."""
     lease_until: Mapped[float | None]

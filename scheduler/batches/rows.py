@@ -26,7 +26,7 @@ MAX_COLUMN_NAME = 64
 CHARSETS = ("utf-8", "utf-16", "gb18030", "gbk", "big5", "shift_jis", "euc-kr", "windows-1252", "iso-8859-1")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
-RECIPE_COLUMNS = frozenset(JobRequest.model_fields) - {"prompt", "labels", "custom_id", "priority", "expires_in"}
+RECIPE_COLUMNS = frozenset(JobRequest.model_fields) - {"prompt", "labels", "custom_id", "priority", "expires_in", "preview"}
 """Columns of these names override the defaults for their row."""
 KNOWN_COLUMNS = RECIPE_COLUMNS | {"prompt", "sku", "custom_id"}
 """Column names that mean something of their own, in whatever case a spreadsheet spells them."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image as Picture
 from werkzeug.test import TestResponse
 
 from api import events
@@ -17,6 +20,8 @@ from imagefarm.auth import Scope
 from imagefarm.errors import Unavailable
 from imagefarm.redis import connect_redis, publish, publish_progress
 from tests.api.farm_api import FarmApi, problem
+from worker.engine.previews import Preview
+from worker.progress import preview_json
 
 Sent = tuple[str, int | None, dict[str, Any]]
 """An event as a reader gets it: kind, id, data."""
@@ -83,6 +88,35 @@ def test_a_job_is_followed_to_its_end(api: FarmApi) -> None:
     assert len(rest[1][2]["images"]) == 1
     response.close()
     assert api.farm.events.streams == 0
+
+
+def test_previews_come_with_the_progress_of_their_job(api: FarmApi) -> None:
+    job_id = api.submit("previewed", preview=True)["id"]
+    path = f"/api/v1/jobs/{job_id}/preview"
+    problem(api.http.get(path), 404)
+    claimed = api.claim(job_id)
+    assert claimed.preview
+    small = Preview(0, 3, np.zeros((16, 8, 3), np.uint8))
+    shown = preview_json(small)
+    responses = [open_stream(api, address) for address in (f"/api/v1/jobs/{job_id}/events", "/api/v1/events/stream")]
+    own, everything = [read(response) for response in responses]
+    until(own, "job")
+    next(iter(responses[1].response))
+    eventually(lambda: api.farm.redis.pubsub_numsub(api.farm.events.channel)[0][1] > 0, "nobody listens")
+    progress = {"step": 3, "steps": 8}
+    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, job_id, "tenant_default", progress, previews=[shown])
+    assert until(own, "progress")[-1][2] == {**progress, "previews": [shown]}
+    [told] = until(everything, "job.progress")[-1][2]["previews"]
+    assert told == {"index": 0, "step": 3, "width": 8, "height": 16, "media": "image/webp"}
+    response = api.http.get(path + "?index=0&step=3")
+    with Picture.open(io.BytesIO(response.data)) as picture:
+        assert (picture.format, picture.size, response.content_type) == ("WEBP", (8, 16), "image/webp")
+    assert response.headers["Cache-Control"] == "no-store"
+    problem(api.http.get(path + "?index=1"), 404)
+    api.render(claimed)
+    problem(api.http.get(path), 404)  # the picture itself is there
+    for response in responses:
+        response.close()
 
 
 def test_a_reader_resumes_where_it_was(api: FarmApi) -> None:

@@ -19,6 +19,7 @@ from worker.engine.grouping import group
 from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
 from worker.engine.passes import free_cached, run_pass
 from worker.engine.pixels import is_flat, to_uint8, upscaled
+from worker.engine.previews import Previews
 from worker.engine.running import RunningJob, Slot
 from worker.families.base import cast_to
 
@@ -49,6 +50,7 @@ class StepEngine:
         self._queued: deque[Span] = deque(maxlen=STEPS_AHEAD)
         self._last_pass: Span | None = None
         self._largest = (0, 0)
+        self._previews = Previews(self.family)
 
     @property
     def compat_key(self) -> str | None:
@@ -149,6 +151,7 @@ class StepEngine:
             self._advance(slot, prediction)
 
     def _advance(self, slot: Slot, prediction: torch.Tensor) -> None:
+        self._previews.look(slot, prediction)
         try:
             self.family.advance(slot.sample, prediction)
         except Exception as error:
@@ -266,7 +269,7 @@ class StepEngine:
             slot.job.failure = failure_of(error)
 
     def _report(self) -> StepReport:
-        report = StepReport()
+        report = StepReport(previews=self._previews.take())
         for job_id, running in list(self._jobs.items()):
             if running.failure is not None:
                 report.failed.append(FailedJob(running.job, running.failure))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure
+from worker.engine.previews import Preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +52,7 @@ class StepReport:
 
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Job id -> (steps done, steps in all), for every job still in the running set."""
+    previews: dict[str, list[Preview]] = field(default_factory=dict)
+    """Job id -> small pictures of its images in the making, where it asked for them."""
     rendered: list[RenderedJob] = field(default_factory=list)
     failed: list[FailedJob] = field(default_factory=list)

@@ -133,6 +133,17 @@ class Family(Protocol):
     def advance(self, sample: Sample, prediction: torch.Tensor) -> None:
         """Take the step that `predict` predicted."""
 
+    def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
+        """The latents that the image would end with if `prediction`, for its current step, were the whole truth."""
+
+    def encode_image(
+        self, image: torch.Tensor, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """(B, 3, H, W) in -1..1 -> latents (B, C, h, w) as the denoiser knows them, in `dtype`.
+
+        `generator` draws from the encoder's distribution; None takes its mean.
+        """
+
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) latents -> (B, 3, H, W) in about -1..1, in the decoder's dtype."""
 

@@ -146,6 +146,33 @@ class UNetFamily:
         sample.step += 1
 
     @torch.inference_mode()
+    def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
+        # what the UNet is shown has the same form for every sampler, whatever form the sampler keeps its latents in
+        timestep = sample.timesteps[sample.step]
+        shown = sample.scheduler.scale_model_input(sample.latents, timestep)
+        kept = float(sample.scheduler.alphas_cumprod[round(float(timestep))])
+        picture: torch.Tensor
+        if sample.scheduler.config.prediction_type == "v_prediction":
+            picture = kept**0.5 * shown - (1 - kept) ** 0.5 * prediction
+        else:
+            picture = (shown - (1 - kept) ** 0.5 * prediction) / kept**0.5
+        return picture
+
+    @torch.inference_mode()
+    def encode_image(
+        self, image: torch.Tensor, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        config = self.vae.config
+        distribution = self.vae.encode(image.to(self.vae.dtype)).latent_dist
+        encoded: torch.Tensor = (distribution.mode() if generator is None else distribution.sample(generator)).to(dtype)
+        if config.latents_mean is not None and config.latents_std is not None:
+            mean, std = (encoded.new_tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
+            encoded = (encoded - mean) * config.scaling_factor / std
+        else:
+            encoded = config.scaling_factor * encoded
+        return encoded
+
+    @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         config = self.vae.config
         latents = latents.to(self.vae.dtype)
@@ -188,15 +215,7 @@ class UNetFamily:
         self, image: NDArray[np.uint8], scheduler: Any, timestep: torch.Tensor, generator: torch.Generator, dtype: torch.dtype
     ) -> torch.Tensor:
         """The image as latents, with the noise of `timestep` on it (as the image-to-image pipelines do)."""
-        config = self.vae.config
-        encoded = (
-            self.vae.encode(to_device(signed(image), self.device).to(self.vae.dtype)).latent_dist.sample(generator).to(dtype)
-        )
-        if config.latents_mean is not None and config.latents_std is not None:
-            mean, std = (encoded.new_tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
-            encoded = (encoded - mean) * config.scaling_factor / std
-        else:
-            encoded = config.scaling_factor * encoded
+        encoded = self.encode_image(to_device(signed(image), self.device), generator, dtype)
         noise = to_device(torch.randn(encoded.shape, generator=generator, dtype=dtype), self.device)
         latents: torch.Tensor = scheduler.add_noise(encoded, noise, timestep)
         return latents

@@ -151,6 +151,20 @@ class ZImage:
         sample.latents = sample.scheduler.step(prediction, timestep, sample.latents, return_dict=False)[0]
         sample.step += 1
 
+    def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
+        # a flow's prediction is the way from the picture to the noise, and sigma how far along it the latents are
+        sigma = float(sample.scheduler.sigmas[len(sample.scheduler.sigmas) - 1 - sample.steps + sample.step])
+        return sample.latents - sigma * prediction
+
+    @torch.inference_mode()
+    def encode_image(
+        self, image: torch.Tensor, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        distribution = self.vae.encode(image.to(self.vae.dtype)).latent_dist
+        encoded: torch.Tensor = distribution.mode() if generator is None else distribution.sample(generator)
+        latents: torch.Tensor = (encoded - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        return latents.to(dtype)
+
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + self.vae.config.shift_factor
@@ -174,10 +188,9 @@ class ZImage:
         self, image: NDArray[np.uint8], scheduler: Any, first: int, generator: torch.Generator, dtype: torch.dtype
     ) -> torch.Tensor:
         """The image as latents, with the noise of step `first` on it (as `ZImageImg2ImgPipeline` does)."""
-        encoded = self.vae.encode(to_device(signed(image), self.device).to(self.vae.dtype)).latent_dist.sample(generator)
-        encoded = (encoded - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        encoded = self.encode_image(to_device(signed(image), self.device), generator, dtype)
         noise = to_device(torch.randn(encoded.shape, generator=generator, dtype=dtype), self.device)
-        latents: torch.Tensor = scheduler.scale_noise(encoded.to(dtype), scheduler.timesteps[first : first + 1], noise)
+        latents: torch.Tensor = scheduler.scale_noise(encoded, scheduler.timesteps[first : first + 1], noise)
         return latents
 
 

@@ -102,13 +102,11 @@ class ZImageOmni(ZImage):
 
     def _shown(self, image: NDArray[np.uint8], dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """The image as latents (C, 1, h, w) and as the vision encoder sees it (rows, columns, features)."""
-        config = self.vae.config
-        encoded = self.vae.encode(to_device(signed(image), self.device).to(self.vae.dtype)).latent_dist.mode()[0]
-        latents = ((encoded - config.shift_factor) * config.scaling_factor).unsqueeze(1)
+        latents = self.encode_image(to_device(signed(image), self.device), dtype=dtype)[0].unsqueeze(1)
         inputs = self.pipe.siglip_processor(images=[Image.fromarray(image)], return_tensors="pt")
         rows, columns = inputs.spatial_shapes[0].tolist()
         hidden = self.pipe.siglip(**inputs.to(self.device)).last_hidden_state[:, : rows * columns]
-        return {"latents": latents.to(dtype), "vision": hidden.view(rows, columns, -1).to(dtype)}
+        return {"latents": latents, "vision": hidden.view(rows, columns, -1).to(dtype)}
 
 
 def _words(prompt: str, *, has_image: bool) -> str:
