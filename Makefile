@@ -19,7 +19,7 @@ TEST_PROCESSES ?= 3
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test specification faults up lint format constraints docs clean
+.PHONY: help demo test specification faults screenshots up lint format constraints docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ constraints: $(VENV)/.test ## pin the versions that are installed now into const
 
 docs: $(VENV)/.test ## write docs/settings.md and docs/cli.md from the code
 	@$(PY) -m tools.pages
+
+screenshots: $(VENV)/.test ## photograph every page, wide and narrow, light and dark, into docs/screenshots
+	@$(PY) -m tools.screenshots docs/screenshots $(ARGS)
 
 clean: ## remove .venv, caches and outputs/demo; your farm's data folder stays
 	rm -rf $(VENV) build outputs/demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

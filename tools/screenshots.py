@@ -1,0 +1,139 @@
+"""Photograph every page: a farm of its own renders a table, Chromium opens each page wide and narrow, light and dark.
+
+    make screenshots        # python -m tools.screenshots docs/screenshots
+
+Writes `<page>-<wide|narrow>-<light|dark>.webp`; the list of pages is fixed, so a page that went away is noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from imagefarm import Client
+from imagefarm.cli.demo import demo_settings
+from imagefarm.supervisor.farm import EmbeddedFarm
+
+WIDTHS = {"wide": (1280, 800), "narrow": (390, 780)}
+SCHEMES = ("light", "dark")
+TALLEST = {"wide": 1800, "narrow": 1700}
+QUALITY = 72
+TEMPLATE = "{{ product }}, {{ background }}"
+TABLE = Path(__file__).resolve().parent.parent / "examples" / "products.csv"
+COLOURS = ("red", "blue", "green", "yellow", "purple", "orange", "black", "white", "pink", "brown")
+THINGS = ("mug", "bottle", "chair", "t-shirt", "vase", "bag", "lamp", "shoe")
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What the farm was given to show."""
+
+    batch: str
+    job: str
+
+
+def pages(seed: Seed) -> dict[str, str]:
+    """By name, the address of every page."""
+    return {
+        "status": "/",
+        "studio": "/studio",
+        "batches": "/batches",
+        "batch": f"/batches/{seed.batch}",
+        "jobs": "/jobs",
+        "job": f"/jobs/{seed.job}",
+        "trace": "/trace",
+        "admin": "/admin",
+        "docs": "/docs",
+        "sign-in": "/sign-in",
+    }
+
+
+@contextmanager
+def small_farm() -> Iterator[EmbeddedFarm]:
+    """A farm that shares nothing with another one; nothing is left of it."""
+    folder = Path(tempfile.mkdtemp(prefix="farm-"))
+    farm = EmbeddedFarm(demo_settings(folder / "data").model_copy(update={"max_body_bytes": 8 * 1024 * 1024}))
+    try:
+        farm.start()
+        yield farm
+    finally:
+        farm.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def seed(client: Client, folder: Path) -> Seed:
+    """A finished batch, a larger one, single jobs, and one that waits for weights that are not here."""
+    rows = [
+        f"{thing}-{colour}".upper() + f",a {colour} {thing},{'yellow' if colour == 'white' else 'white'} background"
+        for thing in THINGS
+        for colour in COLOURS
+    ]
+    table = folder / "spring.csv"
+    table.write_text("sku,product,background\n" + "\n".join(rows) + "\n", "utf-8")
+    client.batch(TABLE, template=TEMPLATE, name="products.csv", seed=7)
+    batch = client.batch(table, template=TEMPLATE, name="Spring catalogue", seed=7)
+    for prompt in ("白色背景上的红色马克杯", "a blue bottle, yellow background", "a green vase on a white background"):
+        client.wait(client.submit(prompt, seed=42, count=4), check=True)
+    job = client.wait(client.submit("a purple chair on a white background", seed=5, count=2), check=True)
+    client.wait_batch(batch)
+    return Seed(batch.id, job.id)
+
+
+def photograph(browser: Any, url: str, *, width: str, scheme: str, lang: str) -> Image.Image:
+    """The whole page, at most so tall."""
+    context = browser.new_context(
+        viewport={"width": WIDTHS[width][0], "height": WIDTHS[width][1]}, color_scheme=scheme, locale=lang
+    )
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_load_state("load")
+    page.wait_for_timeout(900)  # live mark, lazy pictures, charts
+    height = min(TALLEST[width], page.evaluate("document.documentElement.scrollHeight"))
+    page.set_viewport_size({"width": WIDTHS[width][0], "height": max(height, WIDTHS[width][1])})
+    page.wait_for_timeout(500)
+    data = page.screenshot(animations="disabled")
+    context.close()
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="*", default=[], help="names of pages")
+    parser.add_argument("--lang", default="en-US")
+    arguments = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with small_farm() as farm, Client(farm.url) as client, sync_playwright() as playwright:
+        seeded = seed(client, farm.settings.data_dir)
+        print(f"seeded after {time.monotonic() - began:.0f} s", file=sys.stderr)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        total = 0
+        for name, path in pages(seeded).items():
+            if arguments.only and name not in arguments.only:
+                continue
+            for width in WIDTHS:
+                for scheme in SCHEMES:
+                    file = arguments.out / f"{name}-{width}-{scheme}.webp"
+                    shot = photograph(browser, farm.url + path, width=width, scheme=scheme, lang=arguments.lang)
+                    shot.save(file, "WEBP", quality=QUALITY, method=6)
+                    total += file.stat().st_size
+        browser.close()
+    print(f"{total / 1e6:.2f} MB in {arguments.out}, {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
