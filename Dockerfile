@@ -25,7 +25,7 @@ COPY api api
 COPY scheduler scheduler
 COPY worker worker
 COPY migrations migrations
-RUN pip install -c constraints.txt '.[worker,postgres,bucket]' && pip install --no-deps spandrel==0.4.2
+RUN pip install -c constraints.txt '.[worker,int8,postgres,bucket]' && pip install --no-deps spandrel==0.4.2
 
 FROM python:3.12-slim AS runtime
 # /data is scratch of one container, /outputs the pictures that all share, /models the hub's cache

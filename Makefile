@@ -86,5 +86,5 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.demo pyproject.toml constraints.txt
 	@echo "installing what the tests need (once)"
-	@$(PIP) install -c constraints.txt -e '.[worker,postgres,bucket,test]'
+	@$(PIP) install -c constraints.txt -e '.[worker,int8,postgres,bucket,test]'
 	@touch $@

@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("postgres", "bucket", "worker", "test")
+EXTRAS = ("postgres", "bucket", "worker", "int8", "test")
 HEADER = "# Written by `make constraints`: every version that the tests ran with.\n"
 
 

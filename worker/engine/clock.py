@@ -17,15 +17,19 @@ class Span:
             (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) if device.type == "cuda" else None
         )
         self._seconds: float | None = None
-        self._started = 0.0
+        self._started = self._cpu_started = 0.0
+        self.host_s = 0.0
+        """CPU seconds of this thread: the whole work where the CPU is the device, elsewhere only what it takes to queue it."""
 
     def start(self) -> None:
+        self._cpu_started = time.thread_time()
         if self._events:
             self._events[0].record()
         else:
             self._started = time.perf_counter()
 
     def stop(self) -> None:
+        self.host_s = time.thread_time() - self._cpu_started
         if self._events:
             self._events[1].record()
         else:

@@ -77,6 +77,11 @@ class Slot:
         """This image's share of the passes in `spans`."""
         return sum(span.seconds * share for span, share in spans)
 
+    def host_seconds(self) -> float:
+        """This image's share of the render thread's CPU time inside the model, its prompt included."""
+        encoding = self.job.encoding.host_s / len(self.job.slots)
+        return encoding + sum(span.host_s * share for span, share in (*self.denoising, *self.decoding))
+
     def note_pass(self, line: dict[str, Any]) -> None:
         """Keep the shape of a pass; equal ones in a row are kept as one line with the steps it lasted."""
         step = self.sample.step
@@ -102,6 +107,7 @@ class Slot:
             "decode": self.decode,
             "remarks": self.remarks,
             "peak_memory_bytes": torch.cuda.max_memory_allocated(sample.latents.device) if sample.latents.is_cuda else None,
+            "host_ms": round(self.host_seconds() * 1000, 3),
             "encode_ms": round(self.job.encoding.seconds * 1000, 3),
             "denoise_ms": round(self.seconds(self.denoising) * 1000, 3),
             "decode_ms": round(self.seconds(self.decoding) * 1000, 3),
