@@ -112,7 +112,9 @@ def farm_round(up: Up, store: Store, asked: Asked) -> FarmRound:
     return FarmRound(wall, submit, spent, sum(audit["host_ms"] for audit in audits) / 1000)
 
 
-def compare(name: str, goal: float, loop: BareLoop, asked: argparse.Namespace, folder: Path, distinct: int, **env: str) -> bool:
+def compare(
+    name: str, loop: BareLoop, asked: argparse.Namespace, *, goal: float, folder: Path, distinct: int, **env: str
+) -> bool:
     """Run the rounds of one case and print them; return whether the goals were met."""
     up = Up(folder / "farm", **env).until_ready()
     try:
@@ -160,7 +162,7 @@ def main() -> int:
                 shares = case == "shared"
                 more = {} if shares else {"IMAGEFARM_MAX_RUNNING_IMAGES": json.dumps(1)}
                 goal, distinct = (1.8, asked.prompts) if shares else (0.97, asked.images)
-                met.append(compare(case, goal, loop, asked, folder / case, distinct, **more))
+                met.append(compare(case, loop, asked, goal=goal, folder=folder / case, distinct=distinct, **more))
     return 0 if all(met) else 1
 
 
