@@ -13,7 +13,7 @@ from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
 from imagefarm.store.models import Backlog, Batch, Job, SweepState
-from scheduler import webhooks
+from scheduler import rollup, webhooks
 from scheduler.batches import lifecycle
 from scheduler.breaker import BreakerReport, trip
 from scheduler.retry import crashed
@@ -93,6 +93,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
         state.drift += report.drift
     report.sealed = seal(session)
     webhooks.feed(session)
+    rollup.roll(session, now)
     report.lanes = dict(
         session.execute(
             select(Backlog.model, func.sum(Backlog.queued)).group_by(Backlog.model).having(func.sum(Backlog.queued) > 0)

@@ -15,6 +15,7 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import Job, Model, Worker
 from scheduler.retry import crashed
+from scheduler.rollup import count_load
 
 KEEP_GONE_S = 3600.0
 """How long a worker that is gone stays on the page."""
@@ -161,6 +162,8 @@ def report_model(
         row.cost_s = row.cost_s if row.cost_s is not None else cost_s
         session.flush()
         session.execute(update(Model).where(Model.name == name).values(updated_at=db_now()))
+        if load_s is not None:
+            count_load(session)
         if before != state:
             append(session, f"model.{state}", name, None, {"reason": reason, "digest": digest})
 

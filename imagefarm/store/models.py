@@ -434,3 +434,24 @@ class SweepState(Base):
     """The last event of the chain that webhooks were told of."""
     drift: Mapped[int] = mapped_column(Integer, default=0)
     """How many backlog counters had to be put right, in all."""
+
+
+class Rollup(Base):
+    """What the farm did in one minute or one hour: a few numbers for the charts. Written by `scheduler.rollup`."""
+
+    __tablename__ = "rollup"
+    step: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """60 or 3600 seconds."""
+    at: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """Its beginning, in seconds since 1970; a multiple of its length."""
+    images: Mapped[int] = mapped_column(Integer, default=0)
+    troubles: Mapped[int] = mapped_column(Integer, default=0)
+    """Attempts that failed, crashed or had to be made again."""
+    loads: Mapped[int] = mapped_column(Integer, default=0)
+    """Models that workers loaded."""
+    gpu_s: Mapped[float] = mapped_column(default=0.0)
+    wait: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Jobs by how long they waited: counts by step of the histogram."""
+    render: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    counted: Mapped[bool] = mapped_column(default=False)
+    """Whether the sweep has counted it; a load alone makes a row too."""

@@ -1,0 +1,164 @@
+"""What the farm did, by the minute and by the hour: a few numbers for each, so that a chart of a week reads no jobs.
+
+The sweep writes every minute that is over, and the one before it once more, from the pictures and attempts of that minute:
+doing so again gives the same rows. Latencies are kept as histograms whose steps are a tenth apart, because percentiles
+cannot be added and histograms can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from imagefarm.ids import first_id_at
+from imagefarm.store import db_now
+from imagefarm.store.models import Attempt, Image, Job, Rollup
+
+MINUTE, HOUR = 60, 3600
+KEEP_S = {MINUTE: 2 * 86400, HOUR: 400 * 86400}
+LATE_S = 5
+"""A minute is over when its last transactions have committed."""
+MOST_MINUTES = 120
+"""Minutes that one sweep catches up at most."""
+CLOCKS_S = 300
+"""How far a worker's clock, which makes ids, may be off the database's."""
+TROUBLE = ("failed", "retry", "crashed")
+FINEST_S, RATIO = 0.01, 1.1
+
+
+@dataclass(slots=True)
+class Span:
+    """What happened in some time. Latencies as counts by step of the histogram."""
+
+    images: int = 0
+    troubles: int = 0
+    loads: int = 0
+    gpu_s: float = 0.0
+    wait: Counter[int] = field(default_factory=Counter)
+    render: Counter[int] = field(default_factory=Counter)
+
+    def add(self, other: Span) -> None:
+        """Take in what happened in another time."""
+        self.images += other.images
+        self.troubles += other.troubles
+        self.loads += other.loads
+        self.gpu_s += other.gpu_s
+        self.wait.update(other.wait)
+        self.render.update(other.render)
+
+
+def step_of(seconds: float) -> int:
+    """The step of a latency: each is a tenth wider than the one before."""
+    return max(0, math.ceil(math.log(max(seconds, FINEST_S) / FINEST_S) / math.log(RATIO)))
+
+
+def quantile(histogram: Counter[int], part: float) -> float | None:
+    """The latency that `part` of all do not exceed, to a twentieth; None without any."""
+    left = part * histogram.total()
+    for step in sorted(histogram):
+        left -= histogram[step]
+        if left <= 0:
+            return float(FINEST_S * RATIO ** (step - 0.5))
+    return None
+
+
+def measure(session: Session, since: float, until: float) -> dict[int, Span]:
+    """What happened in each minute from `since` to before `until`, counted from the jobs themselves."""
+    spans: dict[int, Span] = {}
+
+    def span(at: float) -> Span:
+        return spans.setdefault(int(at // MINUTE) * MINUTE, Span())
+
+    made = (
+        select(Image.created_at, Image.index, Job.created_at, Job.started_at, Job.finished_at, Job.actual_s)
+        .join(Job, Job.id == Image.job_id)
+        .where(
+            Image.id >= first_id_at("img", since - CLOCKS_S),
+            Image.id < first_id_at("img", until + CLOCKS_S),
+            Image.created_at >= since,
+            Image.created_at < until,
+        )
+    )
+    for at, index, submitted_at, started_at, finished_at, actual_s in session.execute(made):
+        one = span(at)
+        one.images += 1
+        if index == 0 and started_at is not None and finished_at is not None:
+            one.gpu_s += actual_s or 0.0
+            one.wait[step_of(started_at - submitted_at)] += 1
+            one.render[step_of(finished_at - started_at)] += 1
+    wrong = select(Attempt.ended_at).where(Attempt.ended_at >= since, Attempt.ended_at < until, Attempt.outcome.in_(TROUBLE))
+    for ended_at in session.scalars(wrong):
+        span(ended_at or since).troubles += 1
+    return spans
+
+
+def roll(session: Session, now: float) -> int:
+    """Write down the minutes that are over, in the caller's transaction; return how many."""
+    over = int((now - LATE_S) // MINUTE) * MINUTE
+    last = session.scalar(select(func.max(Rollup.at)).where(Rollup.step == MINUTE, Rollup.counted))
+    if last is not None and last + MINUTE >= over:
+        return 0
+    first = last if last is not None else _beginning(session, over)
+    until = min(over, first + MOST_MINUTES * MINUTE)
+    spans = measure(session, first, until)
+    for at in range(first, until, MINUTE):
+        _write(session, MINUTE, at, spans.get(at, Span()))
+    session.flush()
+    for hour in range(first - first % HOUR, until, HOUR):
+        rows = session.scalars(select(Rollup).where(Rollup.step == MINUTE, Rollup.at >= hour, Rollup.at < hour + HOUR))
+        whole = total(span_of(row) for row in rows)
+        _write(session, HOUR, hour, whole)
+        session.get_one(Rollup, (HOUR, hour)).loads = whole.loads
+    for step, keep in KEEP_S.items():
+        session.execute(delete(Rollup).where(Rollup.step == step, Rollup.at < now - keep))
+    return (until - first) // MINUTE
+
+
+def count_load(session: Session) -> None:
+    """A worker has loaded a model now."""
+    bind = session.get_bind()
+    statement = (sqlite if bind.dialect.name == "sqlite" else postgresql).insert(Rollup)
+    at = int((session.scalar(select(db_now())) or 0.0) // MINUTE) * MINUTE
+    empty = {"images": 0, "troubles": 0, "gpu_s": 0.0, "wait": {}, "render": {}, "counted": False}
+    session.execute(
+        statement.values(step=MINUTE, at=at, loads=1, **empty).on_conflict_do_update(
+            index_elements=[Rollup.step, Rollup.at], set_={"loads": Rollup.loads + 1}
+        )
+    )
+
+
+def total(spans: Iterable[Span]) -> Span:
+    """All of them together."""
+    whole = Span()
+    for span in spans:
+        whole.add(span)
+    return whole
+
+
+def span_of(row: Rollup) -> Span:
+    """A row as it is reckoned with."""
+    histograms = [Counter({int(step): number for step, number in kept.items()}) for kept in (row.wait, row.render)]
+    return Span(row.images, row.troubles, row.loads, row.gpu_s, *histograms)
+
+
+def _write(session: Session, step: int, at: int, span: Span) -> None:
+    row = session.get(Rollup, (step, at))
+    if row is None:
+        row = Rollup(step=step, at=at, loads=0)
+        session.add(row)
+    row.images, row.troubles, row.gpu_s, row.counted = span.images, span.troubles, span.gpu_s, True
+    row.wait = {str(key): number for key, number in sorted(span.wait.items())}
+    row.render = {str(key): number for key, number in sorted(span.render.items())}
+
+
+def _beginning(session: Session, over: int) -> int:
+    """The minute of the oldest picture, at most as far back as minutes are kept."""
+    oldest = session.scalar(select(Image.created_at).order_by(Image.id).limit(1))
+    kept = over - KEEP_S[MINUTE]
+    return over - MINUTE if oldest is None else int(max(oldest, kept) // MINUTE) * MINUTE
