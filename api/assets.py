@@ -24,7 +24,8 @@ from imagefarm.ids import is_id
 from imagefarm.picture.formats import MEDIA
 from imagefarm.store.models import Asset
 from imagefarm.text import Text
-from scheduler.assets import asset_name, check_picture, keep_asset, zip_files
+from scheduler.assets import asset_name, check_picture, keep_asset
+from scheduler.picture_zip import PictureZip
 
 routes = Routes(tag="assets")
 
@@ -132,7 +133,7 @@ def _store_zip(farm: Farm, caller: Caller, file: BinaryIO) -> AssetsAnswer:
     items: list[AssetAnswer] = []
     errors: list[FieldError] = []
     stored = 0
-    for name, data in zip_files(file, farm.settings):
+    for name, data in PictureZip(file, farm.settings, field="file"):
         try:
             if isinstance(data, FieldError):
                 raise InvalidRequest([data])

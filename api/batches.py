@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,14 +20,15 @@ from api.jobs import next_link
 from api.routes import IDEMPOTENCY_KEY, Caller, Farm, Reply, Routes, Scope
 from api.shapes import Query
 from api.tables import TAKES, BatchParameters, Submission, read_submission
+from api.thumbs import decoding
 from imagefarm.errors import NotFound
 from imagefarm.ids import is_id
 from imagefarm.states import BatchState
 from imagefarm.store.models import Batch, Job
 from scheduler.admission import learnt_costs
-from scheduler.assets import find_asset
 from scheduler.batches import lifecycle
 from scheduler.batches.create import create_batch
+from scheduler.batches.pictures import Pictures
 from scheduler.batches.plan import Plan, Submitter, plan_table
 from scheduler.batches.quote import make_quote
 from scheduler.limits import tenant_limits
@@ -55,11 +58,13 @@ class BatchQuery(Query):
 def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | Response:
     """Submit a table.
 
-    A CSV table with a header, or one JSON object a line; or a form with the table as `file`; or, for few rows, one JSON
-    object `{"name", "template", "defaults", "variants", "rows"}`. The template makes a row's prompt: `{{ column }}`, filters
-    such as `|lower` and `|default('')`, `{% if column %}`. Columns called like fields of a recipe (`model`, `width`, `seed`
-    ...) win over the defaults. The answer is 202 once every job is stored for good; a bad row refuses the whole table, unless
-    `on_error=skip`. `dry_run=true` stores nothing and answers 200 with the report, the cost and the first prompts.
+    A CSV table with a header, or one JSON object a line; or a form with the table as `file`, and as `archive` a ZIP of the
+    pictures that it names; or, for few rows, one JSON object `{"name", "template", "defaults", "variants", "rows"}`. The
+    template makes a row's prompt: `{{ column }}`, filters such as `|lower` and `|default('')`, `{% if column %}`. Columns
+    called like fields of a recipe (`model`, `width`, `seed` ...) win over the defaults; `image`, `mask` and `subject` name
+    pictures: a path in the ZIP, an asset's id or name, or a URL. The answer is 202 once every job is stored for good; a bad
+    row refuses the whole table, unless `on_error=skip`. `dry_run=true` stores nothing and answers 200 with the report, the
+    cost and the first prompts.
     """
     base = base_url()
     with read_submission(query, farm.settings) as submission:
@@ -72,54 +77,60 @@ def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | 
         if stored is not None:
             return replay(stored)
         answers: list[BatchAnswer] = []
+
+        def keep_answer(session: Session, batch: Batch) -> None:
+            answers.append(new_batch_answer(session, batch, base))
+            key.keep(session, caller.tenant_id, 202, answers[-1].model_dump_json())
+
         try:
-            plan = plan_of(farm, caller, submission)
-            try:
-
-                def keep_answer(session: Session, batch: Batch) -> None:
-                    answers.append(new_batch_answer(session, batch, base))
-                    key.keep(session, caller.tenant_id, 202, answers[-1].model_dump_json())
-
-                create_batch(farm.store, plan, options, farm.settings, tenant_id=caller.tenant_id, also=keep_answer)
-            finally:
-                plan.close()
+            launch(farm, caller, submission, also=keep_answer)
         except BaseException:
             _free(farm, caller, key)
             raise
-    for model in sorted(plan.models):
-        farm.nudger.nudge(model)
     answer = answers[-1]
     return Reply(answer, 202, {"Location": answer.urls.self} if answer.urls else {})
 
 
-def plan_of(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = True) -> Plan:
-    """Plan a table for this caller. Raises InvalidRequest."""
-    with farm.store.read() as session:
-        submitter = Submitter(
-            catalogue=farm.catalogue,
+def launch(farm: Farm, caller: Caller, submission: Submission, also: Callable[[Session, Batch], None] | None = None) -> str:
+    """Store a table with its pictures and its jobs, let them go, and return the batch's id. Raises what `create_batch` does."""
+    with plan_of(farm, caller, submission) as (plan, pictures):
+        batch_id = create_batch(
+            farm.store,
+            plan,
+            submission.options,
+            farm.settings,
             tenant_id=caller.tenant_id,
-            limits=tenant_limits(session, caller.tenant_id),
-            costs=learnt_costs(session),
-            find_asset=partial(_find_asset, farm, caller),
+            keep_pictures=partial(pictures.keep, farm.outputs),
+            also=also,
         )
-    most = farm.settings.max_queued_per_tenant
-    return plan_table(submission.table, submission.options, submitter, max_jobs=most, keep=keep)
+    for model in sorted(plan.models):
+        farm.nudger.nudge(model)
+    return batch_id
 
 
-def _find_asset(farm: Farm, caller: Caller, name: str) -> str | None:
-    with farm.store.read() as session:
-        return find_asset(session, caller.tenant_id, name)
+@contextmanager
+def plan_of(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = True) -> Iterator[tuple[Plan, Pictures]]:
+    """A table's plan for this caller, and the pictures that it names. Raises InvalidRequest."""
+    pictures = Pictures(farm.store, farm.settings, tenant_id=caller.tenant_id, archive=submission.archive, decoding=decoding)
+    with closing(pictures):
+        with farm.store.read() as session:
+            submitter = Submitter(
+                catalogue=farm.catalogue,
+                tenant_id=caller.tenant_id,
+                limits=tenant_limits(session, caller.tenant_id),
+                costs=learnt_costs(session),
+                pictures=pictures,
+            )
+        most = farm.settings.max_queued_per_tenant
+        with closing(plan_table(submission.table, submission.options, submitter, max_jobs=most, keep=keep)) as plan:
+            yield plan, pictures
 
 
 def quote_of(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:
     """What a table would cost this caller, and what is wrong with it. Stores nothing."""
     options = submission.options
-    plan = plan_of(farm, caller, submission, keep=options.reuse)
-    try:
-        with farm.store.read() as session:
-            quote = make_quote(session, plan, farm.catalogue, reuse_of=caller.tenant_id if options.reuse else None)
-    finally:
-        plan.close()
+    with plan_of(farm, caller, submission, keep=options.reuse) as (plan, _), farm.store.read() as session:
+        quote = make_quote(session, plan, farm.catalogue, reuse_of=caller.tenant_id if options.reuse else None)
     return dry_run_answer(plan, quote, name=options.name, priority=options.priority, canary=options.canary)
 
 

@@ -34,6 +34,7 @@ JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonli
 MULTIPART = "multipart/form-data"
 TAKES = (CSV, *JSON_LINES, MULTIPART, JSON)
 M = TypeVar("M", bound=BaseModel)
+FORM_FILES = {"file": "send the table as `file`", "archive": "send one ZIP of pictures as `archive`"}
 PIECE = 256 * 1024
 DEFAULTS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "sampler", "seed", "count")
 
@@ -87,6 +88,8 @@ class Submission:
     table: Table
     options: BatchOptions
     sha256: str
+    archive: BinaryIO | None = None
+    """The ZIP of the pictures that the rows name."""
 
 
 @contextmanager
@@ -95,13 +98,14 @@ def read_submission(parameters: BatchParameters, settings: Settings) -> Iterator
     kind = request.mimetype
     rows = settings.max_batch_rows
     if kind == MULTIPART:
-        with _form_file() as (file, name, form):
+        with _form_files() as (file, name, archive, form):
             merged = _merge_form(parameters, form)
             sha256 = _digest(file, json.dumps(sorted(form.items())))
-            if name.lower().endswith((".jsonl", ".ndjson")):
-                yield Submission(read_json_lines(file, max_rows=rows), make_options(merged), sha256)
-            else:
-                yield Submission(_csv(file, merged, rows), make_options(merged), sha256)
+            if archive is not None:
+                sha256 = _digest(archive, sha256)
+            lines = name.lower().endswith((".jsonl", ".ndjson"))
+            table = read_json_lines(file, max_rows=rows) if lines else _csv(file, merged, rows)
+            yield Submission(table, make_options(merged), sha256, archive)
         return
     with tempfile.TemporaryFile() as file:
         sha256 = _spool(file, settings.max_body_bytes if kind not in {CSV, *JSON_LINES} else None)
@@ -160,18 +164,26 @@ def _spool(file: BinaryIO, most: int | None) -> str:
 
 
 @contextmanager
-def _form_file() -> Iterator[tuple[BinaryIO, str, dict[str, str]]]:
+def _form_files() -> Iterator[tuple[BinaryIO, str, BinaryIO | None, dict[str, str]]]:
+    """The table of the current request's form with its file name, the ZIP if there is one, and the other fields."""
     try:
         files, form = request.files, request.form
     except RequestEntityTooLarge:
         raise too_large() from None
-    if list(files) != ["file"] or len(files.getlist("file")) != 1:
-        raise InvalidRequest([FieldError(field="file", detail="is not exactly one file", remedy="send the table as `file`")])
+    for name in {"file", *files}:
+        if name not in {"file", "archive"}:
+            detail = "is not a file that is known here"
+            raise InvalidRequest(
+                [FieldError(field=name[:100], detail=detail, remedy="send the table as `file`, a ZIP as `archive`")]
+            )
+        if len(files.getlist(name)) != 1:
+            raise InvalidRequest([FieldError(field=name, detail="is not exactly one file", remedy=FORM_FILES[name])])
     for name, values in form.lists():
         if len(values) > 1:
             raise InvalidRequest([FieldError(field=name[:100], detail="is given more than once", remedy="give it once")])
-    upload = files["file"]
-    yield cast("BinaryIO", upload.stream), upload.filename or "", form.to_dict()
+    upload, archive = files["file"], files.get("archive")
+    stream = None if archive is None else cast("BinaryIO", archive.stream)
+    yield cast("BinaryIO", upload.stream), upload.filename or "", stream, form.to_dict()
 
 
 def _merge_form(parameters: BatchParameters, form: dict[str, str]) -> BatchParameters:

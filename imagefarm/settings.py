@@ -51,7 +51,13 @@ class Settings(BaseSettings):
     max_asset_pixels: int = Field(40_000_000, ge=4096, description="Largest picture that is sent in")
     max_wait_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait`")
     max_streams: int = Field(200, ge=0, description="Live event streams per API process")
-    allow_private_urls: bool = Field(False, description="Let webhooks reach addresses that are not public, as in an intranet")
+    allow_private_urls: bool = Field(
+        False, description="Let webhooks and pictures' URLs reach addresses that are not public, as in an intranet"
+    )
+    fetch_s: float = Field(20.0, gt=0, le=300, description="Longest that fetching one picture by its URL may take")
+    keep_assets_s: float = Field(
+        30 * 86400.0, ge=600, description="A picture that was sent in and that no job uses is removed after this long"
+    )
     auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")
 
     # limits

@@ -18,6 +18,7 @@ from imagefarm.store import db_now
 from imagefarm.store.audit import append, append_many
 from imagefarm.store.many import insert_many
 from imagefarm.store.models import Job, Model
+from scheduler.assets import record_use
 from scheduler.limits import check_limits, record_usage
 from scheduler.transition import add_to_backlog
 
@@ -91,6 +92,7 @@ def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings)
         session.execute(insert(Job).values(**_stored(rows[0], now), created_at=now))
     else:
         insert_many(session, Job, [_stored(row, now) for row in rows], created_at=now)
+    record_use(session, rows)
     queued: dict[tuple[str, str, str], int] = {}
     for row in rows:
         if row["state"] == JobState.QUEUED:

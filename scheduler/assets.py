@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import stat
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image as Picture
 from PIL import ImageOps, UnidentifiedImageError
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest
@@ -21,15 +19,12 @@ from imagefarm.outputs import Outputs
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
-from imagefarm.store.models import Asset
+from imagefarm.store.many import insert_many
+from imagefarm.store.models import Asset, AssetUse
 from imagefarm.text import check_text
 
 FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
-MAX_FILES = 20_000
-"""Files of one ZIP."""
 ORIENTATION = 0x0112
-SKIPPED = ("__MACOSX/", ".DS_Store", "Thumbs.db")
-"""What systems put into a ZIP unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +71,56 @@ def check_picture(data: bytes, settings: Settings, *, name: str = "file") -> Che
 def keep_asset(store: Store, outputs: Outputs, picture: CheckedPicture, *, name: str, tenant_id: str) -> tuple[Asset, bool]:
     """Store a picture for a tenant; return its asset, and whether it is new. The file is there before the row is."""
     sha256 = picture.sha256
-
-    def known(session: Session) -> Asset | None:
-        return session.scalars(select(Asset).where(Asset.tenant_id == tenant_id, Asset.sha256 == sha256)).first()
-
-    with store.read() as session:
-        if (found := known(session)) is not None:
-            return found, False
-    key = f"assets/{sha256[:2]}/{tenant_id}/{sha256}.{picture.format}"
+    if (found := store.retrying(lambda session: seen_again(session, tenant_id, sha256))) is not None:
+        mend_file(outputs, found, picture.data)
+        return found, False
+    key = asset_key(tenant_id, picture)
     outputs.write(key, picture.data)
 
     def add(session: Session) -> tuple[Asset, bool]:
-        if (found := known(session)) is not None:  # another request was quicker; the file is the same
+        if (found := seen_again(session, tenant_id, sha256)) is not None:  # another request was quicker; the file is the same
             return found, False
-        asset_id = new_id("asset")
-        session.execute(
-            insert(Asset).values(
-                id=asset_id,
-                tenant_id=tenant_id,
-                sha256=sha256,
-                storage_key=key,
-                name=name,
-                format=picture.format,
-                width=picture.width,
-                height=picture.height,
-                bytes=len(picture.data),
-                created_at=db_now(),
-            )
-        )
-        append(session, "asset.stored", asset_id, tenant_id, {"sha256": sha256})
-        return session.get_one(Asset, asset_id), True
+        row = asset_row(new_id("asset"), key, picture, name=name, tenant_id=tenant_id)
+        session.execute(insert(Asset).values(**row, created_at=db_now()))
+        append(session, "asset.stored", row["id"], tenant_id, {"sha256": sha256})
+        return session.get_one(Asset, row["id"]), True
 
     return store.retrying(add)
+
+
+def asset_key(tenant_id: str, picture: CheckedPicture) -> str:
+    """Where a tenant's picture lies."""
+    sha256 = picture.sha256
+    return f"assets/{sha256[:2]}/{tenant_id}/{sha256}.{picture.format}"
+
+
+def asset_row(asset_id: str, key: str, picture: CheckedPicture, *, name: str, tenant_id: str) -> dict[str, Any]:
+    """The row of an asset, without its time."""
+    return {
+        "id": asset_id,
+        "tenant_id": tenant_id,
+        "sha256": picture.sha256,
+        "storage_key": key,
+        "name": name,
+        "format": picture.format,
+        "width": picture.width,
+        "height": picture.height,
+        "bytes": len(picture.data),
+    }
+
+
+def seen_again(session: Session, tenant_id: str, sha256: str) -> Asset | None:
+    """The tenant's asset with these bytes, marked as wanted now, so that it is not collected at this moment."""
+    statement = update(Asset).where(Asset.tenant_id == tenant_id, Asset.sha256 == sha256).values(used_at=db_now())
+    return session.scalars(statement.returning(Asset)).first()
+
+
+def mend_file(outputs: Outputs, asset: Asset, data: bytes) -> None:
+    """Write an asset's file again if it has been lost."""
+    try:
+        outputs.open(asset.storage_key).close()
+    except FileNotFoundError:
+        outputs.write(asset.storage_key, data)
 
 
 def find_asset(session: Session, tenant_id: str, name: str) -> str | None:
@@ -119,29 +132,17 @@ def find_asset(session: Session, tenant_id: str, name: str) -> str | None:
     )
 
 
-def zip_files(file: BinaryIO, settings: Settings) -> Iterator[tuple[str, bytes | FieldError]]:
-    """The files of a ZIP with their paths in it, one in memory at a time; a file too large is an error of its own.
+def assets_of(recipe: Mapping[str, Any]) -> set[str]:
+    """The ids of all pictures that a stored recipe begins from."""
+    subject = recipe.get("subject") or {}
+    named = (recipe.get("init_image"), recipe.get("mask"), subject.get("image"), subject.get("mask"))
+    return {name for name in named if name is not None and is_id(name, "asset")}
 
-    Nothing is ever written under these names. Raises InvalidRequest for what is no ZIP, or one too large as a whole.
-    """
-    left = settings.max_table_bytes
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir() and not _is_skipped(info.filename)]
-            if len(members) > MAX_FILES:
-                _refuse("file", f"has {len(members)} files", f"send at most {MAX_FILES} at once")
-            for info in members:
-                if info.flag_bits & 1 or stat.S_ISLNK(info.external_attr >> 16):
-                    yield info.filename, _error(info.filename, "is encrypted or a link", "send plain files")
-                    continue
-                with archive.open(info) as member:
-                    data = member.read(settings.max_asset_bytes + 1)  # what it says of its size is not believed
-                left -= len(data)
-                if left < 0:
-                    _refuse("file", f"unpacks to more than {settings.max_table_bytes} bytes", "send it in parts")
-                yield info.filename, data
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError) as error:
-        _refuse("file", f"cannot be read as a ZIP: {str(error)[:200]}", "pack it anew")
+
+def record_use(session: Session, jobs: Iterable[Mapping[str, Any]]) -> None:
+    """Note which pictures these new jobs begin from, in the transaction that writes them."""
+    uses = [{"asset_id": asset, "job_id": job["id"]} for job in jobs for asset in assets_of(job["recipe"])]
+    insert_many(session, AssetUse, uses)
 
 
 def asset_name(name: str) -> str:
@@ -153,10 +154,6 @@ def asset_name(name: str) -> str:
     if not name or len(name) > 255:
         _refuse("name", "has not 1 to 255 characters", "rename the file")
     return name
-
-
-def _is_skipped(name: str) -> bool:
-    return name.startswith(SKIPPED) or name.rsplit("/", 1)[-1] in SKIPPED
 
 
 def _error(name: str, detail: str, remedy: str) -> FieldError:

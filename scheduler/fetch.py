@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import time
+import ssl
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from imagefarm.errors import FarmError, FieldError, InvalidRequest
+from imagefarm.settings import Settings
 
 MAX_URL_CHARS = 2048
 TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
@@ -60,8 +65,11 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def check_url(url: str, *, allow_private: bool, field: str = "url") -> Target:
-    """Resolve the URL's host and check where it leads. Raises InvalidRequest naming `field`, FetchFailed if it has no address."""
+def check_url(url: str, *, allow_private: bool, field: str = "url", like: str = "https://example.com/hook") -> Target:
+    """Resolve the URL's host and check where it leads; `like` is an example for remedies.
+
+    Raises InvalidRequest naming `field`, FetchFailed if the host has no address.
+    """
 
     def refuse(detail: str, remedy: str) -> InvalidRequest:
         return InvalidRequest([FieldError(field=field, detail=detail, remedy=remedy)])
@@ -70,7 +78,7 @@ def check_url(url: str, *, allow_private: bool, field: str = "url") -> Target:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
-        raise refuse(f"is not a URL: {error}", "write it like https://example.com/hook") from None
+        raise refuse(f"is not a URL: {error}", f"write it like {like}") from None
     if (
         parts.scheme not in {"http", "https"}
         or not host
@@ -78,9 +86,9 @@ def check_url(url: str, *, allow_private: bool, field: str = "url") -> Target:
         or not url.isascii()
         or not url.isprintable()
     ):
-        raise refuse("is not an http or https URL", "write it like https://example.com/hook")
+        raise refuse("is not an http or https URL", f"write it like {like}")
     if parts.username is not None or parts.password is not None:
-        raise refuse("carries a user name or password", "leave it out; messages are signed")
+        raise refuse("carries a user name or password", "leave it out")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -100,31 +108,87 @@ def fetch(
     timeout_s: float = 10.0,
     max_bytes: int = 64 * 1024,
 ) -> Fetched:
-    """Ask the checked address; a redirect is an answer like any other. Raises FetchFailed."""
+    """Ask the checked address; a redirect is an answer like any other. Raises FetchFailed.
+
+    All of it takes `timeout_s` at most, however slowly the other side sends its answer or the head of it.
+    """
     parts = urlsplit(target.url)
     literal = f"[{target.address}]" if ":" in target.address else target.address
     pinned = parts._replace(netloc=f"{literal}:{target.port}", fragment="").geturl()
     host = f"[{target.host}]" if ":" in target.host else target.host
     named = host if target.port in {80, 443} else f"{host}:{target.port}"
-    deadline = time.monotonic() + timeout_s
     body = bytearray()
+    certificates = _certificates() if parts.scheme == "https" else False
+    line = _Line()
+    timer = threading.Timer(timeout_s, line.cut)
+    timer.daemon = True
+    timer.start()
     try:
         with (
-            httpx.Client(trust_env=False, follow_redirects=False, timeout=timeout_s) as client,
+            httpx.Client(trust_env=False, follow_redirects=False, timeout=timeout_s, verify=certificates) as client,
             client.stream(
                 method,
                 pinned,
                 content=content or None,
                 headers={"Host": named, "User-Agent": "imagefarm", "Accept-Encoding": "identity", **(headers or {})},
-                extensions={"sni_hostname": target.host},
+                extensions={"sni_hostname": target.host, "trace": line.trace},
             ) as response,
         ):
             for piece in response.iter_raw(16 * 1024):
                 body += piece
                 if len(body) > max_bytes:
                     raise FetchFailed(f"the answer is larger than {max_bytes} bytes")
-                if time.monotonic() > deadline:
-                    raise FetchFailed(f"no whole answer within {timeout_s:.0f} s")
+            if line.is_cut:
+                raise FetchFailed(f"no whole answer within {timeout_s:g} s")
             return Fetched(response.status_code, bytes(body))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        if line.is_cut:
+            raise FetchFailed(f"no whole answer within {timeout_s:g} s") from None
         raise FetchFailed(f"{type(error).__name__}: {str(error)[:200]}") from None
+    finally:
+        timer.cancel()
+
+
+class _Line:
+    """The connection of one request, which another thread may cut: a read's own timeout begins anew with every byte."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Told by httpcore of what it does."""
+        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+            with self._lock:
+                self._socket = info["return_value"].get_extra_info("socket")
+            if self.is_cut:
+                self.cut()
+
+    def cut(self) -> None:
+        with self._lock:
+            self.is_cut = True
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@lru_cache(maxsize=1)
+def _certificates() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def fetch_picture(url: str, settings: Settings, *, field: str) -> bytes:
+    """The file at a URL that a caller gave for a picture, unchecked as yet. Raises InvalidRequest naming `field`."""
+    remedy = "check the URL, or send the picture in as an asset"
+    try:
+        target = check_url(url, allow_private=settings.allow_private_urls, field=field, like="https://example.com/mug.jpg")
+        got = fetch(target, timeout_s=settings.fetch_s, max_bytes=settings.max_asset_bytes, headers={"Accept": "image/*"})
+    except FetchFailed as error:
+        raise InvalidRequest([FieldError(field=field, detail=f"cannot be fetched: {error.detail}", remedy=remedy)]) from None
+    if 300 <= got.status < 400:
+        remedy = "give the URL that it leads to"
+        raise InvalidRequest([FieldError(field=field, detail=f"leads elsewhere (it answered {got.status})", remedy=remedy)])
+    if got.status != 200:
+        raise InvalidRequest([FieldError(field=field, detail=f"cannot be fetched: it answered {got.status}", remedy=remedy)])
+    return got.body

@@ -30,7 +30,7 @@ def collect_orphans(store: Store, outputs: Outputs, older_than_s: float) -> int:
     removed = outputs.collect_temporary(older_than_s)
     newest = time.time() - older_than_s
     old = (stored.key for stored in outputs.walk("jobs") if stored.modified_at < newest)
-    for keys in _in_groups(old):
+    for keys in in_groups(old):
         for key in sorted(set(keys) - _needed(store, keys)):
             removed += outputs.delete(key)
             log.info("orphan.removed", key=key)
@@ -53,7 +53,8 @@ def _needed(store: Store, keys: list[str]) -> set[str]:
     return needed
 
 
-def _in_groups(keys: Iterable[str]) -> Iterator[list[str]]:
+def in_groups(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Keys as many as one statement asks for."""
     remaining = iter(keys)
     while group := list(islice(remaining, AT_ONCE)):
         yield group

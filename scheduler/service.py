@@ -59,7 +59,9 @@ def run_sweep() -> None:
     Services.sweeps += 1
     sender = Services.sender = Services.sender or Sender(store, settings)
     sender.wake()
-    tidier = Services.tidier = Services.tidier or Tidier(store, LocalOutputs(settings.outputs))
+    tidier = Services.tidier = Services.tidier or Tidier(
+        store, LocalOutputs(settings.outputs), keep_assets_s=settings.keep_assets_s
+    )
     tidier.wake()
     if not report.lanes:
         return

@@ -11,21 +11,24 @@ from imagefarm.logs import get_logger
 from imagefarm.outputs import Outputs
 from imagefarm.store import Store, idempotency
 from scheduler.orphans import collect_orphans
+from scheduler.unused_assets import collect_assets
 
 log = get_logger(__name__)
 
 EVERY_S = 900.0
 ORPHAN_AGE_S = 300.0
+KEEP_ASSETS_S = 30 * 86400.0
 
 
 class Tidier:
-    """Removes orphan files and answers that are too old to be replayed, every quarter of an hour, in a thread of its own:
-    walking a large output folder takes longer than a sweep may. Safe beside others of its kind.
+    """Removes orphan files, assets that nobody uses and answers that are too old to be replayed, every quarter of an hour, in a
+    thread of its own: walking a large output folder takes longer than a sweep may. Safe beside others of its kind.
     """
 
-    def __init__(self, store: Store, outputs: Outputs) -> None:
+    def __init__(self, store: Store, outputs: Outputs, *, keep_assets_s: float = KEEP_ASSETS_S) -> None:
         self.store = store
         self.outputs = outputs
+        self.keep_assets_s = keep_assets_s
         self.failures = 0
         self._next_at = time.monotonic() + EVERY_S
         self._thread: threading.Thread | None = None
@@ -41,6 +44,7 @@ class Tidier:
     def tidy(self) -> tuple[int, int]:
         """Return how many files and how many old answers went."""
         files = collect_orphans(self.store, self.outputs, ORPHAN_AGE_S)
+        files += collect_assets(self.store, self.outputs, self.keep_assets_s, ORPHAN_AGE_S)
         return files, self.store.retrying(idempotency.forget_old)
 
     def _run(self) -> None:

@@ -23,7 +23,6 @@ from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
 from imagefarm.ids import is_id
 from imagefarm.store.models import Batch
-from scheduler.batches.create import create_batch
 from scheduler.batches.rows import read_csv, read_json_lines
 
 pages = Blueprint("pages_batches", __name__)
@@ -162,18 +161,13 @@ def _submission(farm: Farm, fields: dict[str, str], *, dry_run: bool) -> Submiss
     table = read(stream, max_rows=farm.settings.max_batch_rows)
     if not parameters.name and name:
         parameters = parameters.model_copy(update={"name": name[:255]})
-    return Submission(table, make_options(parameters), "")
+    pictures = request.files.get("archive")
+    archive = cast("BinaryIO", pictures.stream) if pictures and pictures.filename else None
+    return Submission(table, make_options(parameters), "", archive)
 
 
 def _launch(farm: Farm, caller: Caller, submission: Submission) -> str:
-    plan = api_batches.plan_of(farm, caller, submission)
-    try:
-        batch_id = create_batch(farm.store, plan, submission.options, farm.settings, tenant_id=caller.tenant_id)
-    finally:
-        plan.close()
-    for model in sorted(plan.models):
-        farm.nudger.nudge(model)
-    return batch_id
+    return api_batches.launch(farm, caller, submission)
 
 
 def _batches_view(

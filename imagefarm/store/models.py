@@ -362,8 +362,17 @@ class Asset(Base):
     bytes: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float]
     used_at: Mapped[float | None]
+    """When the same bytes were last sent in again."""
 
-    __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
+    __table_args__ = (UniqueConstraint("tenant_id", "sha256"), Index("ix_asset_tenant_id_name", "tenant_id", "name"))
+
+
+class AssetUse(Base):
+    """Which job begins from which asset: one that no job names is removed after a while."""
+
+    __tablename__ = "asset_use"
+    asset_id: Mapped[str] = mapped_column(ID, ForeignKey("asset.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True, index=True)
 
 
 class Webhook(Base):

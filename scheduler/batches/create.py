@@ -48,16 +48,22 @@ def create_batch(
     settings: Settings,
     *,
     tenant_id: str,
+    keep_pictures: Callable[[], None] | None = None,
     also: Callable[[Session, Batch], None] | None = None,
 ) -> str:
     """Store a planned table with all its jobs and let them go; return the batch's id. What it returns is durable.
 
-    `also` is done in the transaction that makes the batch real.
+    `keep_pictures` stores what the rows begin from, once nothing speaks against the table; `also` is done in the transaction
+    that makes the batch real.
 
     Raises InvalidRequest (rows are wrong and on_error is abort), LimitExceeded (the queue has no room), Unavailable (it was
     cancelled meanwhile). Then nothing of it will run.
     """
     check_errors(plan, options)
+    if keep_pictures is not None:
+        with store.read() as session:
+            limits.check_queue(session, tenant_id, plan.accepted, settings)
+        keep_pictures()
     batch_id = new_id("batch")
     store.retrying(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id))
     try:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import FieldError, InvalidRequest
+from imagefarm.errors import FieldError
 from imagefarm.recipe import JobRequest
 from scheduler.admission import Placement, prepare
 from scheduler.batches.options import BatchOptions
+from scheduler.batches.pictures import Pictures
 from scheduler.batches.row_jobs import RowPlanner, RowWrong
 from scheduler.batches.rows import MAX_COLUMNS, Row, Table, refuse
 from scheduler.batches.spool import Chunk, Spool
@@ -53,17 +53,11 @@ class Submitter:
     tenant_id: str
     limits: dict[str, Any]
     costs: dict[str, float]
-    find_asset: Callable[[str], str | None]
-    """The tenant's asset of this id or name."""
+    pictures: Pictures
 
     def job_row(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The held job of a request's fields. Raises InvalidRequest, ValidationError."""
-        if (image := fields.get("init_image")) is not None:
-            found = self.find_asset(str(image))
-            if found is None:
-                detail = f"you have no asset of the id or name {str(image)[:100]!r}"
-                raise InvalidRequest([FieldError(field="init_image", detail=detail, remedy="send the picture in first")])
-            fields = fields | {"init_image": found}
+        fields = self.pictures.resolve(fields)
         request = JobRequest.model_validate(fields)
         row = prepare(self.catalogue, request, self.tenant_id, costs=self.costs, placement=Placement(held=True))
         check_size([row], self.limits)
@@ -82,7 +76,7 @@ def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max
     try:
         chunk = Chunk()
         canary_rows = 0
-        for row in table.rows:
+        for row in submitter.pictures.ahead(table.rows):
             if _add(plan, chunk, planner, row) and canary_rows < options.canary:
                 canary_rows, plan.canary_jobs, plan.canary_row = canary_rows + 1, plan.accepted, row.number
             if plan.accepted > max_jobs:

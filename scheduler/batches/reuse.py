@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append_many
+from imagefarm.store.many import insert_many
 from imagefarm.store.models import Job
+from scheduler.assets import record_use
 
 
 def find_rendered(session: Session, tenant_id: str, hashes: Collection[str]) -> dict[str, tuple[str, int]]:
@@ -48,8 +50,10 @@ def submit_reused(session: Session, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     now = session.scalar(select(db_now())) or 0.0
-    done = {"state": JobState.SUCCEEDED, "created_at": now, "finished_at": now, "actual_s": 0.0}
-    session.execute(insert(Job), [{name: value for name, value in row.items() if name != "expires_in"} | done for row in rows])
+    done = {"created_at": now, "finished_at": now, "actual_s": 0.0}
+    finished = [{n: v for n, v in row.items() if n not in {"expires_in", "state"}} for row in rows]
+    insert_many(session, Job, finished, state=JobState.SUCCEEDED, **done)
+    record_use(session, rows)
     append_many(
         session,
         [("job.reused", row["id"], row["tenant_id"], {"recipe_hash": row["recipe_hash"], "of": row["reuses"]}) for row in rows],

@@ -17,6 +17,7 @@ from imagefarm.recipe import JobRequest, Prompt, Seed, canonical_json
 from imagefarm.text import Label, Text
 from scheduler.batches.names import MAX_STEM_BYTES, NamePattern, NameRegister, default_pattern, safe
 from scheduler.batches.options import BatchOptions
+from scheduler.batches.pictures import PICTURE_FIELDS
 from scheduler.batches.rows import RECIPE_COLUMNS, Row, refuse
 from scheduler.batches.seeds import SeedPolicy, choose_seed
 from scheduler.batches.spool import PlannedJob
@@ -76,7 +77,7 @@ class RowPlanner:
     def _check_defaults(self) -> int | None:
         try:
             # a picture's name becomes an id later
-            fields = {name: value for name, value in self.options.defaults.items() if name != "init_image"}
+            fields = {name: value for name, value in self.options.defaults.items() if name not in PICTURE_FIELDS}
             return JobRequest.model_validate({**fields, "prompt": "x"}).seed
         except ValidationError as error:
             raise InvalidRequest([replace(e, field=f"defaults.{e.field}") for e in field_errors(error)]) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from functools import cache
 
 import pytest
 from PIL import Image
@@ -69,6 +70,7 @@ def test_a_zip_of_many(quick_farm: BulkFarm) -> None:
     assert all(error["detail"] and error["remedy"] for error in body["errors"])
 
 
+@cache
 def bomb() -> bytes:
     """Some kB of PNG that would be 400 megapixels."""
     buffer = io.BytesIO()
