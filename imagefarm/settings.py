@@ -83,6 +83,12 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; one is best on a shared machine")
     memory_budget_gib: float = Field(0.0, ge=0, description="Memory for resident models; 0: what the device has, less a reserve")
     max_running_images: int = Field(16, ge=1, le=256, description="Images that share a worker's forward pass at most")
+    encode_together: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="New prompts that share a pass of the text encoder; 0: 8 on a GPU, 1 on a CPU",
+    )
     finishing_threads: int = Field(2, ge=1, le=64)
 
     # logs

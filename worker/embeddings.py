@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +15,7 @@ from worker.families.base import Embedding
 MAX_BYTES = 256 * 2**20
 
 Encode = Callable[[str], Embedding]
+EncodeMany = Callable[[Sequence[str]], list[Embedding]]
 Key = tuple[str, ...]
 
 
@@ -43,9 +44,8 @@ class EmbeddingCache:
         """Return the embedding of each text; those unknown are encoded.
 
         `scope` is all that decides an embedding besides the text: encoder digest, dtype, template, longest length. Each text
-        has an encoder pass of its own, as in the pipelines: its bits then never depend on the company it came in, and the
-        encoders pad to full length, so that a shared pass was measured to save nothing. Raises RenderError("nan_output") if
-        the encoder gives a number that is not finite.
+        has an encoder pass of its own, as in the pipelines; `fill` is for those that may share one. Raises
+        RenderError("nan_output") if the encoder gives a number that is not finite.
         """
         found = {}
         for text in dict.fromkeys(texts):
@@ -62,6 +62,24 @@ class EmbeddingCache:
             found[text] = replace(embedding, digest=_sha256(embedding))
             self._keep(key, found[text])
         return found
+
+    def missing(self, scope: Key, texts: Iterable[str]) -> list[str]:
+        """Which of the texts are not in the cache, each once."""
+        return [text for text in dict.fromkeys(texts) if (*scope, text) not in self._kept]
+
+    def fill(self, scope: Key, texts: Iterable[str], encode_many: EncodeMany, *, together: int) -> int:
+        """Encode the texts that are not in the cache, `together` of them in a pass; return how many were.
+
+        One that is not finite is left out: `get` encodes it by itself and says so to the job that asks for it.
+        """
+        unknown = self.missing(scope, texts)
+        for start in range(0, len(unknown), together):
+            part = unknown[start : start + together]
+            for text, embedding in zip(part, encode_many(part), strict=True):
+                self.counts.encoded += 1
+                if embedding.finite():
+                    self._keep((*scope, text), replace(embedding, digest=_sha256(embedding), together=len(part)))
+        return len(unknown)
 
     def forget(self, scope: Key) -> None:
         """Drop all embeddings of a scope, as when its model leaves the device."""

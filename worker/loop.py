@@ -117,6 +117,7 @@ class RenderLoop:
 
     def _admit(self) -> None:
         """Let those who wait into the running set, in order, as far as they fit."""
+        encoded = False
         while self.waiting:
             job = self.waiting[0]
             if job.crashes and len(self.context.holdings) > len(self.waiting):
@@ -130,6 +131,10 @@ class RenderLoop:
                 if engine is None:
                     self.waiting.popleft()
                     continue
+            if not encoded and not job.crashes:
+                encoded = True
+                self.context.pulse.step()  # encoding is a pass of its own
+                engine.encode_ahead([other for other in self.waiting if other.compat_key == job.compat_key and not other.crashes])
             self.waiting.popleft()
             self._add(engine, job)
 
@@ -160,7 +165,9 @@ class RenderLoop:
             self._fail(job, loaded)
             return None
         self.pipeline = loaded
-        self.engine = StepEngine(loaded, max_images=context.settings.max_running_images)
+        self.engine = StepEngine(
+            loaded, max_images=context.settings.max_running_images, encode_together=context.settings.encode_together
+        )
         context.pulse.usual_step_s = None
         return self.engine
 

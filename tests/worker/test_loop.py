@@ -45,7 +45,7 @@ class StandIn:
     """Who was in the running set at each step."""
     on_step: Callable[[StandIn], None] | None = None
 
-    def __init__(self, pipeline: Any, *, max_images: int) -> None:
+    def __init__(self, pipeline: Any, *, max_images: int, encode_together: int = 0) -> None:
         self.max_images = max_images
         self.running: dict[str, list[Any]] = {}
 
@@ -66,6 +66,9 @@ class StandIn:
         if "bad prompt" in job.recipe.prompt:
             raise RenderError("input_invalid", "this prompt cannot be encoded")
         self.running[job.id] = [job, 0]
+
+    def encode_ahead(self, jobs: list[ClaimedJob]) -> None:
+        assert {job.compat_key for job in jobs} == {jobs[0].compat_key}
 
     def drop(self, job_id: str) -> bool:
         return self.running.pop(job_id, None) is not None
@@ -185,9 +188,12 @@ def test_jobs_share_steps_and_newcomers_join_at_step_boundaries(farm: Farm, loop
 def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm, loop: RenderLoop) -> None:
     farm.submit_many(requests(30, steps=50), nudge=False)
     seen: dict[str, int] = {}
+    claimed_at: list[int] = []
 
     def arrive(engine: StandIn) -> None:
         step = len(StandIn.steps_taken)
+        if not claimed_at and any(loop.context.holdings.get(job_id) for job_id in seen):
+            claimed_at.append(step)
         if step == 40:
             assert engine.room == 1, "all but the reserve is full"
             (seen_id,) = farm.submit_many([{"prompt": "now", "priority": "interactive"}], nudge=False)
@@ -200,6 +206,8 @@ def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm
     loop.run_slice("demo")
     ((job_id, asked_at),) = seen.items()
     joined_at = next(number for number, step in enumerate(StandIn.steps_taken) if job_id in step)
+    # claimed during a step, seen by this test at the end of it, and in the next one or the one after
+    assert joined_at - claimed_at[0] <= 2
     # at most one pause between two questions, the claim, and a boundary
     assert joined_at - asked_at <= 5
     assert states(farm)[job_id] == "succeeded"

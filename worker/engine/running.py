@@ -101,6 +101,7 @@ class Slot:
             "sigmas": None if sigmas is None else [round(value, 6) for value in sigmas.tolist()],
             "scheduler": type(sample.scheduler).__name__,
             "embedding_sha256": sample.prompt.digest,
+            "encoded_together": sample.prompt.together,
             "negative_embedding_sha256": "" if sample.negative is None else sample.negative.digest,
             "loras": self.job.loras,
             "batch_plan": self.plan,

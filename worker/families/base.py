@@ -31,6 +31,8 @@ class Embedding:
     """Tokens at the prompt's end that the encoder had no place for."""
     digest: str = ""
     """SHA-256 of the numbers, for the audit."""
+    together: int = 1
+    """Prompts that shared its pass of the encoder: on a GPU the last bits may depend on it."""
 
     @property
     def nbytes(self) -> int:
@@ -109,6 +111,9 @@ class Family(Protocol):
 
     def encode(self, text: str) -> Embedding:
         """Encode one text."""
+
+    def encode_many(self, texts: Sequence[str]) -> list[Embedding]:
+        """Encode these texts, in one pass where the encoder gains by it."""
 
     def start(
         self,

@@ -61,6 +61,10 @@ class UNetFamily:
     def encode(self, text: str) -> Embedding:
         raise NotImplementedError
 
+    def encode_many(self, texts: Sequence[str]) -> list[Embedding]:
+        # CLIP reads 77 tokens in milliseconds: sharing its passes would save nothing
+        return [self.encode(text) for text in texts]
+
     @torch.inference_mode()
     def start(
         self,

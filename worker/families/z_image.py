@@ -57,24 +57,31 @@ class ZImage:
         return [recipe.prompt, recipe.negative_prompt] if recipe.guidance > 0 else [recipe.prompt]
 
     def encode(self, text: str) -> Embedding:
-        chat = self.pipe.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
-        )
-        return self._encode_raw(chat)
+        return self.encode_many([text])[0]
 
     @torch.inference_mode()
-    def _encode_raw(self, text: str) -> Embedding:
-        tokenizer = self.pipe.tokenizer
-        tokens = tokenizer([text], padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt")
-        mask = tokens.attention_mask.bool()
+    def encode_many(self, texts: Sequence[str]) -> list[Embedding]:
+        tokenizer, written = self.pipe.tokenizer, [self._written(text) for text in texts]
+        tokens = tokenizer(written, padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt")
+        masks = tokens.attention_mask.bool()
         with _without_last_layer(self._encoder):
             hidden = self._encoder(
-                input_ids=to_device(tokens.input_ids, self.device), attention_mask=to_device(mask, self.device)
+                input_ids=to_device(tokens.input_ids, self.device), attention_mask=to_device(masks, self.device)
             )
-        # the places are found on the host, where the mask is: asking the device would wait for it
-        places = to_device(mask[0].nonzero()[:, 0], self.device)
-        cut = max(0, len(tokenizer(text, verbose=False).input_ids) - LONGEST_PROMPT)
-        return Embedding(hidden.last_hidden_state[0].index_select(0, places), cut=cut)
+        made = []
+        for text, mask, states in zip(written, masks, hidden.last_hidden_state, strict=True):
+            # the places are found on the host, where the mask is: asking the device would wait for it
+            places = to_device(mask.nonzero()[:, 0], self.device)
+            cut = max(0, len(tokenizer(text, verbose=False).input_ids) - LONGEST_PROMPT)
+            made.append(Embedding(states.index_select(0, places), cut=cut))
+        return made
+
+    def _written(self, text: str) -> str:
+        """The prompt as the encoder reads it."""
+        written: str = self.pipe.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+        )
+        return written
 
     @torch.inference_mode()
     def start(

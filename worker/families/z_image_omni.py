@@ -33,8 +33,8 @@ class ZImageOmni(ZImage):
         words = [_words(prompt, has_image=recipe.init_image is not None) for prompt in prompts]
         return words if recipe.init_image is None else [*words, BEFORE_IMAGE, AFTER_IMAGE]
 
-    def encode(self, text: str) -> Embedding:
-        return self._encode_raw(text)
+    def _written(self, text: str) -> str:
+        return text
 
     @torch.inference_mode()
     def start(
