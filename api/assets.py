@@ -99,7 +99,7 @@ def upload_assets(farm: Farm, caller: Caller, query: UploadQuery) -> AssetsAnswe
         file.seek(0)
         if is_zip:
             return _store_zip(farm, caller, file)
-        item, new = _store(farm, caller, name, file.read(farm.settings.max_asset_bytes + 1))
+        item, new = store_picture(farm, caller, name, file.read(farm.settings.max_asset_bytes + 1))
         return AssetsAnswer(items=[item], stored=int(new), errors=[])
 
 
@@ -121,7 +121,8 @@ def _uploaded(spool: BinaryIO) -> tuple[BinaryIO, str]:
     return spool, name
 
 
-def _store(farm: Farm, caller: Caller, name: str, data: bytes) -> tuple[AssetAnswer, bool]:
+def store_picture(farm: Farm, caller: Caller, name: str, data: bytes) -> tuple[AssetAnswer, bool]:
+    """Check and keep one picture; return its asset and whether it is new. Raises InvalidRequest for what is none."""
     name = asset_name(name)
     with decoding:
         picture = check_picture(data, farm.settings, name=name)
@@ -137,7 +138,7 @@ def _store_zip(farm: Farm, caller: Caller, file: BinaryIO) -> AssetsAnswer:
         try:
             if isinstance(data, FieldError):
                 raise InvalidRequest([data])
-            item, new = _store(farm, caller, name, data)
+            item, new = store_picture(farm, caller, name, data)
         except InvalidRequest as error:
             errors += error.errors[: max(0, MAX_ERRORS - len(errors))]
         else:

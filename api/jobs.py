@@ -80,7 +80,7 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
         stored = idempotency.take(session, caller.tenant_id)
         if stored is None:
             row = admission.prepare(farm.catalogue, body, caller.tenant_id, costs=admission.learnt_costs(session))
-            _check_init_image(session, caller, body.init_image)
+            check_assets(session, caller, body)
             admission.submit(session, [row], farm.settings)
             if idempotency.key is not None:
                 answer = job_answer(session, farm, session.get_one(Job, row["id"]), base)
@@ -195,10 +195,11 @@ def next_link(cursor: str | None) -> dict[str, str]:
     return {"Link": f'<{request.base_url}?{urlencode([*parameters, ("cursor", cursor)])}>; rel="next"'}
 
 
-def _check_init_image(session: Session, caller: Caller, asset_id: str | None) -> None:
-    if asset_id is None:
+def check_assets(session: Session, caller: Caller, asked: JobRequest) -> None:
+    """Refuse a request that names an asset which the caller may not see. Raises InvalidRequest."""
+    if asked.init_image is None:
         return
-    owner = session.scalar(select(Asset.tenant_id).where(Asset.id == asset_id))
+    owner = session.scalar(select(Asset.tenant_id).where(Asset.id == asked.init_image))
     if owner is None or not caller.sees(owner):
         raise InvalidRequest([FieldError(field="init_image", detail="there is no such asset", remedy="upload it first")])
 

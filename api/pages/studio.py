@@ -10,30 +10,44 @@ from flask import Blueprint, Response, redirect, request
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api import jobs as api_jobs
+from api.assets import store_picture
 from api.auth import authenticate, require
 from api.context import Farm, current_farm
 from api.field_errors import field_errors
-from api.pages.job_cards import JobCard, job_cards
+from api.pages.i18n import language
 from api.pages.rendering import page
-from api.pages.snippets import Snippets, snippets
-from api.pages.studio_form import Size, counts_of, from_recipe, request_of, sizes_of, typed
+from api.pages.studio_form import (
+    KindChoice,
+    Size,
+    counts_of,
+    from_recipe,
+    kinds_of,
+    larger_size,
+    loras_of,
+    request_of,
+    sizes_of,
+    typed,
+)
+from api.pages.studio_gallery import Making, makings
+from api.routes import too_large
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import ModelEntry
-from imagefarm.errors import FieldError, InvalidRequest, RequestError, UnknownModel
+from imagefarm.errors import Conflict, FieldError, InvalidRequest, RequestError, UnknownModel
+from imagefarm.prompts.enhance import Suggestion, enhance, joined
 from imagefarm.recipe import MAX_PROMPT_CHARS, JobRequest
 from imagefarm.states import WorkerState
-from imagefarm.store import jobs
 from imagefarm.store.models import Model, Worker
+from imagefarm.text import check_text
 from scheduler import admission
 
 pages = Blueprint("pages_studio", __name__)
 
-SHOWN = 24
-LOOKED_AT = 120
-"""Newest jobs among which those are found that did not come from a batch."""
 VARIATIONS = 4
+UPSCALED = "lanczos:2"
+"""How a picture is enlarged by one press."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +66,6 @@ class ModelChoice:
         return "" if self.served else "no worker"
 
 
-@dataclass(frozen=True, slots=True)
-class Making:
-    """A job of the gallery and how to ask for it elsewhere."""
-
-    job: JobCard
-    code: Snippets
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudioView:
     """The form and the gallery. `fields` are what the form holds, `errors` what was wrong with it."""
@@ -68,7 +74,11 @@ class StudioView:
     entry: ModelEntry
     sizes: tuple[Size, ...]
     counts: tuple[int, ...]
+    kinds: tuple[KindChoice, ...]
+    loras: tuple[str, ...]
     fields: tuple[tuple[str, str], ...]
+    suggestion: Suggestion | None
+    variant: int
     errors: tuple[FieldError, ...]
     refusal: str
     makings: tuple[Making, ...]
@@ -97,28 +107,111 @@ def studio_page() -> Response:
 
 @pages.post("/studio")
 def studio_form() -> Any:
-    """Submit what the form says, or `variations` of a job; errors come back beside the fields."""
+    """Submit what the form says, or a job again, changed `as` said; errors come back beside the fields."""
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.SUBMIT)
-    fields = typed(request.form)
+    request.max_content_length = farm.settings.max_asset_bytes + farm.settings.max_body_bytes
+    fields = typed({})
     try:
-        if origin := request.form.get("variations"):
-            with farm.store.read() as session:
-                fields = from_recipe(api_jobs.visible_job(session, caller, origin).recipe, VARIATIONS) | {"seed": ""}
+        fields = _asked_again(farm, caller) if request.form.get("again") else _with_start(farm, caller, typed(request.form))
         entry = farm.catalogue.get(fields["model"] or farm.catalogue.default)
         job_id = _submit(farm, caller, request_of(fields, entry))
+    except RequestEntityTooLarge:
+        return _refused(farm, caller, fields, too_large())
     except ValidationError as error:
         return _refused(farm, caller, fields, InvalidRequest(field_errors(error, JobRequest, whole="form")))
     except RequestError as error:
-        return _refused(farm, caller, fields, error)
+        return _refused(farm, caller, fields | typed(request.form), error)
     kept = f"&seed={fields['seed']}&keep=on" if fields["keep"] else ""
-    return redirect(f"/studio?from={job_id}&job={job_id}{kept}", 303)
+    kind = f"&kind={fields['kind']}" if any(one.name == fields["kind"] for one in kinds_of(entry, "en")) else ""
+    return redirect(f"/studio?from={job_id}&job={job_id}{kind}{kept}", 303)
+
+
+@pages.post("/studio/suggest")
+def suggestion_form() -> Response:
+    """Suggest what the prompt leaves unsaid: the piece alone for the page's script, else the page; `add` takes it up."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.SUBMIT)
+    fields = _with_start(farm, caller, typed(request.form))
+    variant = int(request.form.get("variant", "0").strip()[:4]) if request.form.get("variant", "").isdecimal() else 0
+    suggestion = _suggestion(fields, variant)
+    if request.headers.get("HX-Request"):
+        return page("suggestion.html", suggestion, variant=variant)
+    if suggestion is not None and (slot := request.form.get("add")):
+        taken = [one.text for one in suggestion.additions if slot in {one.slot, "all"}]
+        fields["prompt"] = joined(fields["prompt"], *taken)
+        suggestion = _suggestion(fields, variant)
+    with farm.store.read() as session:
+        return page("studio.html", _view(session, farm, caller, fields, suggestion=suggestion, variant=variant))
+
+
+@pages.post("/studio/start")
+def start_form() -> Response:
+    """Take a picture in to begin from, and show it in the form; the page's script asks for this piece as it is dropped."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.SUBMIT)
+    request.max_content_length = farm.settings.max_asset_bytes + farm.settings.max_body_bytes
+    fields = typed({})
+    refusal = ""
+    try:
+        fields = _with_start(farm, caller, typed(request.form))
+    except RequestEntityTooLarge:
+        refusal = too_large().detail
+    except InvalidRequest as error:
+        refusal = "; ".join(f"{one.detail} – {one.remedy}" for one in error.errors)
+    except RequestError as error:
+        refusal = error.detail
+    return page("start.html", (fields["init_image"], fields["strength"]), refusal=refusal)
+
+
+def _with_start(farm: Farm, caller: Caller, fields: dict[str, str]) -> dict[str, str]:
+    """The fields with the picture that came as a file, if one did, stored as an asset; or without any, if so asked."""
+    if request.form.get("no_start"):
+        return fields | {"init_image": "", "strength": ""}
+    file = request.files.get("start")
+    if file is None or not file.filename:
+        return fields
+    data = file.read(farm.settings.max_asset_bytes + 1)
+    return fields | {"init_image": store_picture(farm, caller, file.filename, data)[0].id}
+
+
+def _asked_again(farm: Farm, caller: Caller) -> dict[str, str]:
+    """The fields of the job that is asked for again, changed as the button says."""
+    with farm.store.read() as session:
+        job = api_jobs.visible_job(session, caller, request.form["again"])
+    change, seed = request.form.get("as", ""), request.form.get("seed", "").strip()
+    same_seed = {"count": "1", "seed": seed or str(job.recipe["seed"])}
+    fields = from_recipe(job.recipe, job.count)
+    if change == "variations":
+        return fields | {"count": str(VARIATIONS), "seed": ""}
+    if change == "upscale":
+        return fields | same_seed | {"upscale": UPSCALED}
+    if change == "larger":
+        larger = larger_size(farm.catalogue.get(job.model), int(job.recipe["width"]), int(job.recipe["height"]))
+        if larger is None:
+            raise Conflict(f"model {job.model} makes no larger picture of this shape; upscale it instead")
+        return fields | same_seed | {"size": larger.value}
+    raise InvalidRequest([FieldError(field="as", detail="is none of the changes", remedy="use variations, larger or upscale")])
+
+
+def _suggestion(fields: Mapping[str, str], variant: int) -> Suggestion | None:
+    prompt = fields["prompt"]
+    try:
+        check_text(prompt)
+    except ValueError:
+        return None  # said when the form is sent
+    if not prompt or len(prompt) > MAX_PROMPT_CHARS:
+        return None
+    return enhance(prompt, kind=fields["kind"], variant=variant)
 
 
 def _submit(farm: Farm, caller: Caller, asked: JobRequest) -> str:
     with farm.store.write() as session:
         row = admission.prepare(farm.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
+        api_jobs.check_assets(session, caller, asked)
         admission.submit(session, [row], farm.settings)
     farm.nudger.nudge(row["model"])
     return str(row["id"])
@@ -140,26 +233,26 @@ def _view(
     errors: tuple[FieldError, ...] = (),
     refusal: str = "",
     submitted: str = "",
+    suggestion: Suggestion | None = None,
+    variant: int = 0,
 ) -> StudioView:
     try:
         entry = farm.catalogue.get(fields["model"] or farm.catalogue.default)
     except UnknownModel:
         entry = farm.catalogue.get(farm.catalogue.default)
-    newest = jobs.list_jobs(session, jobs.JobFilter(tenant_id=caller.tenant_id), before=None, limit=LOOKED_AT).jobs
-    own = [job for job in newest if job.batch_id is None][:SHOWN]
-    url = request.host_url.rstrip("/")
     return StudioView(
         models=_choices(session, farm),
         entry=entry,
         sizes=sizes_of(entry),
         counts=counts_of(entry),
+        kinds=kinds_of(entry, language()),
+        loras=loras_of(farm.catalogue, entry),
         fields=tuple(fields.items()),
+        suggestion=suggestion or _suggestion(fields, variant),
+        variant=variant,
         errors=errors,
         refusal=refusal,
-        makings=tuple(
-            Making(card, snippets(url, job.recipe, job.count))
-            for card, job in zip(job_cards(session, farm, own), own, strict=True)
-        ),
+        makings=makings(session, farm, caller, request.host_url.rstrip("/")),
         submitted=submitted,
     )
 

@@ -6,13 +6,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imagefarm.catalogue import ModelEntry
+from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.prompts.kinds import Kind, Language, kinds
 from imagefarm.recipe import JobRequest
 
 SQUARES = (512, 768, 1024)
 SHAPES: tuple[tuple[str, float], ...] = (("portrait", 3 / 4), ("landscape", 4 / 3), ("tall", 9 / 16), ("wide", 16 / 9))
 COUNTS = (1, 2, 4, 8, 16)
-FIELDS = ("prompt", "negative_prompt", "model", "size", "width", "height", "steps", "guidance", "count", "seed", "keep")
+FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "kind",
+    "model",
+    "size",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "sampler",
+    "count",
+    "seed",
+    "keep",
+    "init_image",
+    "strength",
+    "upscale",
+    "format",
+    "quality",
+)
+LORA = "lora:"
+"""Before the name of a LoRA: the field of its weight, empty where it does not act."""
+ENLARGED = 2
+"""How much larger, at most, a picture is made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +50,17 @@ class Size:
     @property
     def value(self) -> str:
         return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindChoice:
+    """A kind of picture to choose, with what suits it on the chosen model."""
+
+    name: str
+    title: str
+    steps: int
+    guidance: float
+    negative: str
 
 
 def sizes_of(entry: ModelEntry) -> tuple[Size, ...]:
@@ -43,46 +78,105 @@ def sizes_of(entry: ModelEntry) -> tuple[Size, ...]:
     return tuple(found) if any(size.value == default.value for size in found) else (default, *found)
 
 
+def larger_size(entry: ModelEntry, width: int, height: int) -> Size | None:
+    """The next larger size of the same shape that the model makes; None if this is its largest."""
+    limits = entry.limits
+    if limits.sizes:
+        found = [(w, h) for w, h in limits.sizes if w > width and abs(w * height - h * width) <= 0.02 * w * height]
+        return Size(*min(found), _shape(*min(found))) if found else None
+    scale = min(ENLARGED, limits.max_side / max(width, height), (limits.max_pixels / (width * height)) ** 0.5)
+    larger = tuple(int(side * scale) // limits.multiple * limits.multiple for side in (width, height))
+    if larger[0] < width * 1.2 or min(larger) < limits.min_side:
+        return None
+    return Size(larger[0], larger[1], _shape(*larger))
+
+
 def counts_of(entry: ModelEntry) -> tuple[int, ...]:
     """How many pictures to offer at once."""
     return tuple(count for count in COUNTS if count <= entry.limits.max_count)
 
 
+def kinds_of(entry: ModelEntry, language: str) -> tuple[KindChoice, ...]:
+    """The kinds of pictures, in the reader's language, as they suit the model."""
+    chinese: Language = "zh" if language == "zh" else "en"
+    return tuple(
+        KindChoice(
+            name=kind.name,
+            title=kind.title_zh if language == "zh" else kind.title,
+            steps=kind.steps_for(entry),
+            guidance=kind.guidance_for(entry),
+            negative=kind.negative_in(chinese),
+        )
+        for kind in kinds().values()
+    )
+
+
+def loras_of(catalogue: Catalogue, entry: ModelEntry) -> tuple[str, ...]:
+    """The LoRAs that the model takes."""
+    if "loras" not in entry.features:
+        return ()
+    return tuple(name for name, lora in catalogue.loras.items() if entry.family in lora.families)
+
+
 def typed(given: Mapping[str, str]) -> dict[str, str]:
     """What was typed, by field; absent fields are empty."""
-    return {name: given.get(name, "").strip() for name in FIELDS}
+    fields = {name: given.get(name, "").strip() for name in FIELDS}
+    return fields | {name: value.strip() for name, value in given.items() if name.startswith(LORA) and value.strip()}
 
 
 def from_recipe(recipe: dict[str, Any], count: int) -> dict[str, str]:
     """The fields that would make this recipe again."""
-    return {
-        "prompt": str(recipe["prompt"]),
-        "negative_prompt": str(recipe.get("negative_prompt") or ""),
-        "model": str(recipe["model"]),
-        "size": f"{recipe['width']}x{recipe['height']}",
-        "width": "",
-        "height": "",
-        "steps": str(recipe["steps"]),
-        "guidance": f"{float(recipe['guidance']):g}",
-        "count": str(count),
-        "seed": str(recipe["seed"]),
-        "keep": "",
-    }
+
+    def text(name: str) -> str:
+        return str(recipe.get(name) or "")
+
+    strength, upscale = recipe.get("strength"), recipe.get("upscale")
+    fields = dict.fromkeys(FIELDS, "") | {name: text(name) for name in ("prompt", "negative_prompt", "model", "sampler")}
+    return (
+        fields
+        | {
+            "size": f"{recipe['width']}x{recipe['height']}",
+            "steps": str(recipe["steps"]),
+            "guidance": f"{float(recipe['guidance']):g}",
+            "count": str(count),
+            "seed": str(recipe["seed"]),
+            "init_image": text("init_image"),
+            "strength": "" if strength is None else f"{float(strength):g}",
+            "upscale": f"{upscale['model']}:{upscale['scale']}" if upscale else "",
+            "format": text("format"),
+            "quality": text("quality"),
+        }
+        | {LORA + lora["name"]: f"{float(lora.get('weight', 1)):g}" for lora in recipe.get("loras") or ()}
+    )
 
 
 def request_of(fields: Mapping[str, str], entry: ModelEntry) -> JobRequest:
-    """The request that the form makes. Raises ValidationError where a field is off; the catalogue checks the rest."""
+    """The request that the form makes. Raises ValidationError where a field is off; the catalogue checks the rest.
+
+    A kind of picture speaks where steps and guidance were left empty.
+    """
     width, _, height = fields["size"].partition("x")
+    kind: Kind | None = kinds().get(fields["kind"])
+    upscaler, _, scale = fields["upscale"].rpartition(":")
     asked: dict[str, Any] = {
         "prompt": fields["prompt"],
         "model": entry.name,
         "width": fields["width"] or width or None,
         "height": fields["height"] or height or None,
-        "steps": fields["steps"] or None,
-        "guidance": fields["guidance"] or None,
+        "steps": fields["steps"] or (kind.steps_for(entry) if kind else None),
+        "guidance": fields["guidance"] or (kind.guidance_for(entry) if kind else None),
+        "sampler": fields["sampler"] or None,
         "count": fields["count"] or 1,
         "seed": fields["seed"] or None,
+        "loras": [
+            {"name": name.removeprefix(LORA), "weight": weight} for name, weight in fields.items() if name.startswith(LORA)
+        ],
+        "upscale": {"model": upscaler, "scale": scale} if scale else None,
+        "format": fields["format"] or None,
+        "quality": (fields["quality"] or None) if fields["format"] in {"jpeg", "webp"} else None,
     }
+    if fields["init_image"]:
+        asked |= {"init_image": fields["init_image"], "strength": fields["strength"] or None}
     if "negative_prompt" in entry.features:
         asked["negative_prompt"] = fields["negative_prompt"]
     return JobRequest.model_validate({name: value for name, value in asked.items() if value is not None})

@@ -50,7 +50,7 @@ def enhance(prompt: str, *, kind: str | None = None, variant: int = 0) -> Sugges
     text = prompt.casefold()
     additions: list[Addition] = []
     for slot in SLOTS:
-        if any(_says(text, word) for word in said_words(language).get(slot, ())):
+        if any(_says(text, word) for word in said_words(language)[slot]):
             continue
         phrases = chosen.phrases[language].get(slot, ())
         if not phrases:

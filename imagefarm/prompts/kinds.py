@@ -52,8 +52,12 @@ def kinds() -> dict[str, Kind]:
 
 @cache
 def said_words(language: Language) -> dict[str, tuple[str, ...]]:
-    """The words by which a prompt shows that it speaks of a slot already."""
-    return {slot: tuple(words) for slot, words in _data()["said"][language].items()}
+    """The words by which a prompt shows that it speaks of a slot already; what the enhancer adds is among them."""
+    known: dict[str, list[str]] = _data()["said"][language]
+    return {
+        slot: (*known[slot], *(text.casefold() for kind in kinds().values() for text in kind.phrases[language].get(slot, ())))
+        for slot in SLOTS
+    }
 
 
 @cache

@@ -35,6 +35,13 @@ def test_what_is_said_is_not_said_again() -> None:
     assert {addition.slot for addition in enhance("白色背景上的红色马克杯，柔光").additions} == {"camera", "finish"}
 
 
+@pytest.mark.parametrize("kind", [name for name in kinds() if name != "draft"])
+@pytest.mark.parametrize("prompt", ["Thing", "东西"])
+def test_what_was_added_is_said(prompt: str, kind: str) -> None:
+    for variant in range(3):
+        assert enhance(enhance(prompt, kind=kind, variant=variant).enhanced).additions == ()
+
+
 def test_a_full_prompt_is_left_alone() -> None:
     prompt = "a mug, white background, softbox light, 85 mm lens, sharp"
     assert enhance(prompt).additions == ()

@@ -1,14 +1,17 @@
 """The studio: its form for every model, what it submits, what it refuses, and snippets that are one quoted text."""
 
 import ast
+import io
 import json
+import re
 import shlex
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from api.pages.snippets import snippets
-from api.pages.studio_form import counts_of, sizes_of
+from api.pages.studio_form import counts_of, larger_size, sizes_of
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
 from tests.pages.conftest import Site
@@ -20,6 +23,18 @@ FORM = {"prompt": "a red mug", "model": "demo", "size": "64x64", "count": "2", "
 
 def submit(site: Site, **fields: str) -> Any:
     return site.http.post("/studio", data=FORM | fields, headers={"Origin": "http://localhost", "Accept": "text/html"})
+
+
+def again(site: Site, job: dict[str, Any], change: str, **fields: str) -> Any:
+    data = {"again": job["id"], "as": change} | fields
+    return site.http.post("/studio", data=data, headers={"Origin": "http://localhost", "Accept": "text/html"})
+
+
+def suggest(site: Site, htmx: bool = False, **fields: str) -> str:
+    headers = {"Origin": "http://localhost", "Accept": "text/html"} | ({"HX-Request": "true"} if htmx else {})
+    response = site.http.post("/studio/suggest", data=fields, headers=headers)
+    assert response.status_code == 200
+    return str(response.text)
 
 
 def job_of(site: Site, location: str) -> dict[str, Any]:
@@ -78,11 +93,119 @@ def test_what_is_wrong_is_said_beside_the_form(site: Site, field: str, value: st
 
 def test_variations_take_the_recipe_with_new_seeds(site: Site) -> None:
     first = job_of(site, submit(site).headers["Location"])
-    answer = site.http.post("/studio", data={"variations": first["id"]}, headers={"Origin": "http://localhost"})
+    answer = again(site, first, "variations")
     varied = job_of(site, answer.headers["Location"])
     assert varied["count"] == 4
     assert varied["recipe"]["seed"] != first["recipe"]["seed"]
     assert varied["recipe"] | {"seed": 0} == first["recipe"] | {"seed": 0}
+
+
+def test_one_picture_is_made_larger_and_upscaled_with_its_seed(site: Site) -> None:
+    first = job_of(site, submit(site).headers["Location"])
+    larger = job_of(site, again(site, first, "larger", seed="8").headers["Location"])
+    assert (larger["recipe"]["width"], larger["recipe"]["seed"], larger["count"]) == (128, "8", 1)
+    upscaled = job_of(site, again(site, first, "upscale").headers["Location"])
+    assert (upscaled["recipe"]["upscale"], upscaled["recipe"]["seed"]) == ({"model": "lanczos", "scale": 2}, "7")
+    refused = again(site, larger, "larger")
+    assert refused.status_code == 409
+    assert "makes no larger picture" in refused.text
+    assert again(site, first, "smaller").status_code == 422
+
+
+def test_a_kind_speaks_where_steps_and_guidance_are_left_empty(site: Site) -> None:
+    draft = job_of(site, submit(site, kind="draft").headers["Location"])
+    assert draft["recipe"]["steps"] == 4
+    typed = job_of(site, submit(site, kind="jewellery", steps="9").headers["Location"])
+    assert typed["recipe"]["steps"] == 9
+    photo = job_of(site, submit(site, model="sd15", size="512x512", kind="illustration").headers["Location"])
+    assert (photo["recipe"]["steps"], photo["recipe"]["guidance"]) == (21, 8.4)
+
+
+def test_format_quality_sampler_and_upscale_are_taken(site: Site) -> None:
+    answer = submit(site, model="sd15", size="512x512", format="webp", quality="80", sampler="ddim", upscale="lanczos:3")
+    recipe = job_of(site, answer.headers["Location"])["recipe"]
+    assert (recipe["format"], recipe["quality"], recipe["sampler"], recipe["upscale"]["scale"]) == ("webp", 80, "ddim", 3)
+    filled = site.page(answer.headers["Location"]).text
+    for value in ('<option value="webp" selected>', '<option value="lanczos:3" selected>', "<option selected>ddim</option>"):
+        assert value in filled
+
+
+def test_a_suggestion_stands_beside_the_prompt_and_changes_it_only_when_pressed(site: Site) -> None:
+    piece = suggest(site, htmx=True, prompt="a gold ring")
+    assert "<textarea" not in piece
+    added = re.findall(r'data-add="([^"]+)"', piece)
+    assert len(added) == 4
+    assert re.findall(r'data-add="([^"]+)"', suggest(site, htmx=True, prompt="a gold ring", variant="1")) != added
+    whole = suggest(site, prompt="a gold ring", add="light")
+    assert f">a gold ring, {added[1]}</textarea>" in whole
+    assert f">a gold ring, {', '.join(added)}</textarea>" in suggest(site, prompt="a gold ring", add="all")
+    assert ">a gold ring</textarea>" in suggest(site, prompt="a gold ring")
+    assert "绒" in suggest(site, htmx=True, prompt="金戒指", kind="jewellery", variant="2") + suggest(
+        site, htmx=True, prompt="金戒指", variant="1"
+    ) + suggest(site, htmx=True, prompt="金戒指")
+    assert "data-add" not in suggest(site, htmx=True, prompt="")
+
+
+def start(site: Site, data: bytes, name: str = "cup.png", **fields: str) -> Any:
+    headers = {"Origin": "http://localhost", "Accept": "text/html"}
+    return site.http.post("/studio/start", data=fields | {"start": (io.BytesIO(data), name)}, headers=headers)
+
+
+def png(side: int = 64) -> bytes:
+    saved = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(saved, "PNG")
+    return saved.getvalue()
+
+
+def test_a_picture_to_begin_from_is_shown_sent_along_and_taken_away(site: Site) -> None:
+    piece = start(site, png()).text
+    [asset] = set(re.findall(r"asset_[0-9A-Z]{26}", piece))
+    form = {"model": "sd15", "size": "512x512", "init_image": asset, "strength": "0.4"}
+    recipe = job_of(site, submit(site, **form).headers["Location"])["recipe"]
+    assert (recipe["init_image"], recipe["strength"]) == (asset, 0.4)
+    away = site.http.post("/studio/start", data=form | {"no_start": "on"}, headers={"Origin": "http://localhost"}).text
+    assert asset not in away
+    assert 'type="file"' in away
+
+
+def test_a_picture_comes_with_the_form_where_there_is_no_script(site: Site) -> None:
+    data = FORM | {"model": "sd15", "size": "512x512", "start": (io.BytesIO(png(32)), "x.png")}
+    answer = site.http.post("/studio", data=data, headers={"Origin": "http://localhost", "Accept": "text/html"})
+    assert job_of(site, answer.headers["Location"])["recipe"]["init_image"].startswith("asset_")
+
+
+@pytest.mark.parametrize("data", [b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_what_is_no_picture_is_said_where_it_was_dropped(site: Site, data: bytes) -> None:
+    answer = start(site, data)
+    assert answer.status_code == 200
+    assert 'class="error"' in answer.text
+    assert "asset_" not in answer.text
+
+
+def test_another_s_picture_is_not_begun_from(site: Site) -> None:
+    answer = submit(site, model="sd15", size="512x512", init_image="asset_" + "0" * 26)
+    assert answer.status_code == 422
+    assert "there is no such asset" in answer.text
+
+
+def test_each_picture_tells_how_it_was_made(site: Site) -> None:
+    job = site.rendered("told in full", count=2, seed=50)
+    text = site.page("/studio").text
+    assert f"/api/v1/jobs/{job['id']}/archive.zip" in text
+    for image in job["images"]:
+        assert image["sha256"] in text
+    shot = text[text.index(job["images"][1]["id"]) :]
+    for told in ("51", "8 · flow-euler", "1 ms", "worker_1"):
+        assert told in shot
+
+
+def test_larger_sizes_are_within_the_model_s_limits(catalogue: Catalogue) -> None:
+    for entry in catalogue.entries.values():
+        for size in sizes_of(entry):
+            larger = larger_size(entry, size.width, size.height)
+            if larger is not None:
+                assert larger.width > size.width
+                catalogue.resolve(JobRequest(prompt="x", model=entry.name, width=larger.width, height=larger.height))
 
 
 def test_settings_are_reused_from_a_job(site: Site) -> None:
@@ -114,6 +237,34 @@ def test_hostile_text_stays_text(site: Site) -> None:
         )
         assert refused.status_code == 422
         Reading(refused.text).check(payload)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_hostile_text_in_every_other_field_stays_text(site: Site, payload: str) -> None:
+    others = (
+        "kind",
+        "sampler",
+        "init_image",
+        "strength",
+        "upscale",
+        "format",
+        "quality",
+        f"lora:{payload}",
+        "keep",
+        "variant",
+        "add",
+    )
+    refused = submit(site, model="sd15", size="512x512", **dict.fromkeys(others, payload))
+    assert refused.status_code == 422
+    assert Reading(refused.text).wrong == []
+    for htmx in (True, False):
+        assert Reading(suggest(site, htmx, prompt=payload, **dict.fromkeys(others, payload))).wrong == []
+    assert Reading(start(site, png(16), payload, strength=payload).text).wrong == []
+    assert Reading(again(site, {"id": payload}, payload, seed=payload).text).wrong == []
+    query = dict.fromkeys((*others, "prompt", "from", "job")[:-2], payload)
+    found = Reading(site.http.get("/studio", query_string=query, headers={"Accept": "text/html"}).text)
+    assert found.wrong == []
+    assert payload.strip() in found.text
 
 
 @pytest.mark.parametrize("prompt", [*PAYLOADS, 'it\'s $(reboot) `reboot` "quoted" \\ $HOME', "line\nbreak", "--out=/etc"])

@@ -1,0 +1,98 @@
+"""The studio's gallery: what was made lately, what each picture was made with, and what can be made from it next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.context import Farm
+from api.pages.job_cards import JobCard, Picture, job_cards
+from api.pages.snippets import Snippets, snippets
+from api.pages.studio_form import Size, larger_size
+from imagefarm.auth import Caller
+from imagefarm.picture.formats import extension
+from imagefarm.store import jobs
+from imagefarm.store.models import Attempt, Image, Job, Worker
+
+SHOWN = 24
+LOOKED_AT = 120
+"""Newest jobs among which those are found that did not come from a batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """One picture and how it came to be."""
+
+    picture: Picture
+    file_name: str
+    sha256: str
+    pixel_sha256: str
+    ms: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """A job of the gallery: its pictures, its settings, how to ask for it elsewhere, and what may come next."""
+
+    job: JobCard
+    shots: tuple[Shot, ...]
+    guidance: str
+    sampler: str
+    worker: str
+    begins_from: str
+    code: Snippets
+    larger: Size | None
+    may_upscale: bool
+
+
+def makings(session: Session, farm: Farm, caller: Caller, url: str) -> tuple[Making, ...]:
+    """The caller's newest jobs that did not come from a batch."""
+    newest = jobs.list_jobs(session, jobs.JobFilter(tenant_id=caller.tenant_id), before=None, limit=LOOKED_AT).jobs
+    own = [job for job in newest if job.batch_id is None][:SHOWN]
+    images = jobs.images_of(session, [job.id for job in own])
+    made_by = _workers(session, [job.id for job in own])
+    return tuple(
+        _making(farm, card, job, images[job.id], worker=made_by.get(job.id, ""), url=url)
+        for card, job in zip(job_cards(session, farm, own), own, strict=True)
+    )
+
+
+def _workers(session: Session, job_ids: list[str]) -> dict[str, str]:
+    """The name of the worker of each job's last attempt."""
+    rows = session.execute(
+        select(Attempt.job_id, Worker.name)
+        .join(Worker, Worker.id == Attempt.owner)
+        .where(Attempt.job_id.in_(job_ids))
+        .order_by(Attempt.job_id, Attempt.attempt)
+    )
+    return dict(rows.all())
+
+
+def _making(farm: Farm, card: JobCard, job: Job, images: list[Image], *, worker: str, url: str) -> Making:
+    recipe = job.recipe
+    entry = farm.catalogue.by_alias.get(job.model)
+    return Making(
+        job=card,
+        shots=tuple(_shot(picture, image, job.id) for picture, image in zip(card.pictures, images, strict=True)),
+        guidance=f"{float(recipe['guidance']):g}",
+        sampler=str(recipe["sampler"]),
+        worker=worker,
+        begins_from=str(recipe.get("init_image") or ""),
+        code=snippets(url, recipe, job.count),
+        larger=larger_size(entry, card.width, card.height) if entry else None,
+        may_upscale=not recipe.get("upscale"),
+    )
+
+
+def _shot(picture: Picture, image: Image, job_id: str) -> Shot:
+    return Shot(
+        picture=picture,
+        file_name=f"{job_id}-{image.index}.{extension(image.format)}",
+        sha256=image.sha256,
+        pixel_sha256=image.pixel_sha256,
+        ms=image.ms,
+        bytes=image.bytes,
+    )
