@@ -10,7 +10,7 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.store import idempotency
+from imagefarm.store import Store, idempotency
 from imagefarm.store.idempotency import Stored
 
 KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
@@ -26,6 +26,13 @@ class IdempotencyKey:
     def take(self, session: Session, tenant_id: str) -> Stored | None:
         """Take the key in this transaction; the stored answer, if there is one, is to be replayed. See `idempotency.take`."""
         return None if self.key is None else idempotency.take(session, tenant_id, self.key, self.body_sha256)
+
+    def is_answered(self, store: Store, tenant_id: str) -> bool:
+        """True if this key has an answer already: what must be done before the key can be taken need not be done again."""
+        if self.key is None:
+            return False
+        with store.read() as session:
+            return idempotency.is_answered(session, tenant_id, self.key)
 
     def keep(self, session: Session, tenant_id: str, status: int, answer: str) -> None:
         """Keep the answer in this transaction."""

@@ -19,6 +19,7 @@ from api.cursor import make_cursor, read_cursor
 from api.idempotency_key import IdempotencyKey, replay
 from api.job_answers import JobAnswer, JobList, base_url, job_answer, job_answers
 from api.listeners import CLOSE
+from api.picture_urls import fetch_pictures, names_urls
 from api.routes import PREFER, Reply, Routes
 from api.shapes import Query, QueryTime
 from imagefarm.auth import Caller, Scope
@@ -73,9 +74,11 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
     """Submit a job.
 
     Everything but the prompt has a default. The answer is 202 once the job is stored for good; with `Prefer: wait=N` it
-    is 200 if the job ended within N seconds.
+    is 200 if the job ended within N seconds. `init_image` is an asset, or a URL whose picture becomes one.
     """
     base = base_url()
+    if names_urls(body) and not idempotency.is_answered(farm.store, caller.tenant_id):
+        body = fetch_pictures(farm, caller, body)
     with farm.store.write() as session:
         stored = idempotency.take(session, caller.tenant_id)
         if stored is None:

@@ -250,6 +250,8 @@ class Catalogue:
             wrong("loras", "names a LoRA twice", "name each once")
         if request.init_image and "init_image" not in entry.features:
             wrong("init_image", f"model {entry.name} makes pictures from text only", "leave it out, or use another model")
+        if request.init_image and "://" in request.init_image:
+            wrong("init_image", "a URL is not taken here", "send the picture in as an asset, and give its id")
         if request.strength is not None and request.init_image is None:
             wrong("strength", "needs an init_image", "leave it out")
         if request.upscale and request.upscale.model != "lanczos":

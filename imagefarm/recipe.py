@@ -54,6 +54,9 @@ Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), NotBool]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NotBool]
 ModelName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)]
 AssetId = Annotated[str, Field(pattern=r"^asset_[0-9A-HJKMNP-TV-Z]{26}$")]
+PictureUrl = Annotated[
+    str, Field(pattern=r"^https?://[!-~]{1,2040}$", description="Fetched once, when the job is submitted, and kept as an asset")
+]
 Format = Literal["png", "jpeg", "webp"]
 Quality = Annotated[int, Field(ge=1, le=100, description="Of JPEG and WebP; WebP at 100 loses nothing"), NotBool]
 LATER_FIELDS: dict[str, Any] = {"format": "png", "quality": None}
@@ -134,7 +137,7 @@ class JobRequest(BaseModel):
     seed: Seed | None = None
     count: Count = 1
     loras: tuple[Lora, ...] = Field((), max_length=8)
-    init_image: AssetId | None = None
+    init_image: AssetId | PictureUrl | None = None
     strength: Strength | None = None
     upscale: Upscale | None = None
     format: Format | None = None

@@ -76,6 +76,12 @@ def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored
     return Stored(row.status, row.answer or "")
 
 
+def is_answered(session: Session, tenant_id: str, key: str) -> bool:
+    """True if the key's request has its answer."""
+    where = (Idempotency.tenant_id == tenant_id, Idempotency.key == key, Idempotency.status.is_not(None))
+    return session.scalar(select(Idempotency.key).where(*where)) is not None
+
+
 def keep(session: Session, tenant_id: str, key: str, status: int, answer: str) -> None:
     """Keep the answer to replay, in the caller's transaction."""
     session.execute(

@@ -132,7 +132,7 @@ class Pictures:
         """The same rows, with the URLs in them fetched some rows ahead and beside one another."""
         source = iter(rows)
         while window := list(islice(source, WINDOW)):
-            urls = {url: None for row in window for url in _urls(row.cells) if url not in self._ids}
+            urls = {url: None for row in window for url in urls_in(row.cells) if url not in self._ids}
             if urls:
                 with ThreadPoolExecutor(min(AT_ONCE, len(urls))) as pool:
                     self._ids.update(zip(urls, pool.map(self._found, urls), strict=True))
@@ -259,7 +259,8 @@ def _is_url(name: str) -> bool:
     return "://" in name[:20]
 
 
-def _urls(cells: Mapping[str, Any]) -> Iterator[str]:
+def urls_in(cells: Mapping[str, Any]) -> Iterator[str]:
+    """The URLs of pictures among the fields of a row or a request."""
     for name in PICTURE_FIELDS:
         cell = cells.get(name)
         for part in (cell, cell.get("image"), cell.get("mask")) if isinstance(cell, dict) else (cell,):

@@ -327,6 +327,34 @@ def test_a_name_that_leads_elsewhere_the_next_time(quick_farm: BulkFarm, shop: S
     assert (asked, tried, shop.asked) == (["rebind.example"], ["8.8.8.8"], [])
 
 
+def test_a_single_jobs_picture_by_url(open_farm: BulkFarm, shop: Shop) -> None:
+    body = {"prompt": "mug", "model": MODEL, "init_image": f"{shop.url}/red.png"}
+    first = open_farm.client.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
+    assert first.status_code == 202, first.text
+    asset = (first.json or {})["recipe"]["init_image"]
+    assert open_farm.client.get(f"{ASSETS}/{asset}/file").data == picture("red")
+    again = open_farm.client.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
+    assert again.json == first.json
+    assert len(shop.asked) == 1
+    for changes, says in (
+        ({"init_image": f"{shop.url}/moved"}, "leads elsewhere"),
+        ({"init_image": "ftp://example.com/a.png"}, "init_image"),
+        ({"steps": 150}, "steps"),
+        ({"model": "demo"}, "text only"),
+    ):
+        refusal = open_farm.client.post("/api/v1/jobs", json=body | changes)
+        assert refusal.status_code == 422
+        assert says in refusal.text
+    assert len(shop.asked) == 2  # only the one that leads elsewhere
+    assert numbers(open_farm) == (0, 1, 1, 1)
+
+
+def test_a_single_job_reaches_no_address_inside(quick_farm: BulkFarm, shop: Shop) -> None:
+    body = {"prompt": "mug", "model": MODEL, "init_image": f"{shop.url}/red.png"}
+    refused(quick_farm.client.post("/api/v1/jobs", json=body), "init_image", "not public", None)
+    assert shop.asked == []
+
+
 def test_urls_have_a_limit(open_farm: BulkFarm, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scheduler.batches.pictures.MAX_URLS", 2)
     table = "prompt,image\n" + "".join(f"mug,{shop.url}/red.png?{n}\n" for n in range(4))
