@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import Blueprint, Response, redirect, request
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,7 @@ from api.pages.job_cards import JobCard, Picture, job_cards, picture
 from api.pages.job_filter import PERIODS, PageFilter, read_filter
 from api.pages.rendering import page
 from imagefarm.auth import Scope
+from imagefarm.errors import NotFound
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
 from imagefarm.store.models import Attempt, Event, Image, Job, Worker
@@ -147,6 +149,19 @@ def job_page(job_id: str) -> Response:
     with farm.store.read() as session:
         view = _job_view(session, farm, api_jobs.visible_job(session, caller, job_id))
     return page("job.html", view)
+
+
+@pages.get("/jobs/<job_id>/preview.webp")
+def preview(job_id: str) -> Response:
+    """A look at an image in the making, or nothing: the job may end while a page asks, which is no error to show anybody."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.READ)
+    given = request.args.get("index", "0")
+    try:
+        return api_jobs.get_preview(farm, caller, job_id, api_jobs.PreviewQuery(index=int(given) if given.isdecimal() else 0))
+    except (NotFound, ValidationError):
+        return Response(status=204)
 
 
 @pages.post("/jobs/<job_id>/cancel")

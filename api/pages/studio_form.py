@@ -172,6 +172,7 @@ def request_of(fields: Mapping[str, str], entry: ModelEntry) -> JobRequest:
             {"name": name.removeprefix(LORA), "weight": weight} for name, weight in fields.items() if name.startswith(LORA)
         ],
         "upscale": {"model": upscaler, "scale": scale} if scale else None,
+        "preview": True,
         "format": fields["format"] or None,
         "quality": (fields["quality"] or None) if fields["format"] in {"jpeg", "webp"} else None,
     }

@@ -7,7 +7,7 @@ from scheduler.retry import Failure, FailureClass
 from tests.pages.conftest import Site
 
 TABLE = "sku,product,background\n" + "".join(f"A-{number},a red mug,white background\n" for number in range(5))
-NO_PAGE = (".zip", ".csv", ".json")
+NO_PAGE = (".zip", ".csv", ".json", ".webp")
 """Ends of addresses under pages that answer files."""
 
 

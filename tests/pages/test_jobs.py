@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from imagefarm.redis import publish_progress
 from imagefarm.states import JobState
 from scheduler import finish
 from scheduler.retry import Failure, FailureClass
@@ -117,6 +118,22 @@ def test_a_form_of_another_origin_changes_nothing(site: Site) -> None:
     for headers in ({"Origin": "https://example.org"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
         assert site.http.post(f"/jobs/{job_id}/cancel", headers=headers).status_code == 403
     assert state(site, job_id) == JobState.QUEUED
+
+
+def test_a_look_at_an_image_in_the_making_or_nothing(site: Site) -> None:
+    job_id = site.submit("in the making", preview=True)["id"]
+    assert site.page(f"/jobs/{job_id}/preview.webp").status_code == 204
+    claimed = site.claim(job_id)
+    preview = {"index": 0, "step": 1, "width": 8, "height": 8, "media": "image/webp", "data": "d2VicA=="}
+    prefix = site.farm.settings.redis_prefix
+    publish_progress(site.farm.redis, prefix, job_id, "tenant_default", {"step": 1, "steps": 8, "attempt": 1}, previews=[preview])
+    assert site.page(f"/jobs/{job_id}/preview.webp?index=0&step=1").data == b"webp"
+    for query in ("index=1", "index=x", "index=99999"):
+        assert site.page(f"/jobs/{job_id}/preview.webp?{query}").status_code in {200, 204}
+    assert 'data-index="0"' in site.page(f"/jobs/{job_id}").text
+    site.render(claimed)
+    assert site.page(f"/jobs/{job_id}/preview.webp").status_code == 204
+    assert site.page("/jobs/job_00000000000000000000000000/preview.webp").status_code == 204
 
 
 def test_an_unknown_job_is_a_page_not_found(site: Site) -> None:
