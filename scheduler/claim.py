@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, select, update
+from sqlalchemy import bindparam, func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.recipe import Recipe
@@ -15,12 +15,85 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append_many
 from imagefarm.store.models import Backlog, Flow, FlowClass, Job, Model, Tenant, Worker
 from scheduler.fair import ClassShare, FairQueue, FlowShare, Lane
-from scheduler.transition import count, moved_row, open_attempts
+from scheduler.transition import Moved, count, open_attempts
 
 DEFAULT_SWAP_S = 5.0
 """Cost of loading a model whose load was never timed, in GPU-seconds."""
 LOOK_AHEAD = 64
 """Waiting jobs of a flow that one claim looks at for company of the same compat key."""
+
+
+# Made once: on SQLite, making these statements anew for each claim took longer than running them.
+WANTED = select(Worker.wanted).where(Worker.id == bindparam("owner"))
+ANY_WORK = select(Backlog.queued).where(Backlog.queued > 0, Backlog.model.in_(bindparam("serves", expanding=True))).limit(1)
+CLASSES = (
+    select(FlowClass.name, FlowClass.weight, FlowClass.pass_, FlowClass.vtime, FlowClass.active)
+    .order_by(FlowClass.name)
+    .with_for_update()
+)
+SAVE_CLASS = (
+    update(FlowClass)
+    .where(FlowClass.name == bindparam("of_name"))
+    .values(pass_=bindparam("new_pass"), vtime=bindparam("new_vtime"), active=bindparam("new_active"))
+)
+_flow = select(Flow.priority_class, Flow.tenant_id, Flow.weight, Flow.pass_, Flow.active)
+ACTIVE_FLOWS = _flow.where(Flow.active)
+ONE_FLOW = _flow.where(Flow.priority_class == bindparam("priority_class"), Flow.tenant_id == bindparam("tenant_id"))
+SAVE_FLOW = (
+    update(Flow)
+    .where(Flow.priority_class == bindparam("of_class"), Flow.tenant_id == bindparam("of_tenant"))
+    .values(pass_=bindparam("new_pass"), active=bindparam("new_active"))
+)
+OWN_LIMITS = select(Tenant.limits).where(Tenant.id == bindparam("tenant_id"))
+OWN_WEIGHT = select(Tenant.weight).where(Tenant.id == bindparam("tenant_id"))
+LOAD_TIMES = select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S))
+WORK = select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running).where(
+    (Backlog.queued > 0) | (Backlog.running > 0)
+)
+PICK = (
+    select(Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes)
+    .where(
+        Job.state == literal_column("'queued'"),
+        Job.model == bindparam("model"),
+        Job.priority_class == bindparam("priority_class"),
+        Job.tenant_id == bindparam("tenant_id"),
+        Job.not_before <= db_now(),
+        Job.expires_at.is_(None) | (Job.expires_at > db_now()),
+    )
+    .order_by(Job.rank, Job.id)
+    .limit(LOOK_AHEAD)
+    .with_for_update(skip_locked=True)
+)
+"""A flow's next jobs on a lane, best first; served by the index `ix_job_claim`, to whose condition the state is spelt out."""
+PICK_LIKE = PICK.where(Job.compat_key == bindparam("compat_key"), Job.crashes == 0)
+TAKE = (
+    update(Job)
+    .where(Job.id.in_(bindparam("ids", expanding=True)), Job.state == JobState.QUEUED)
+    .values(
+        state=JobState.RUNNING,
+        attempt=Job.attempt + 1,
+        owner=bindparam("new_owner"),
+        lease_until=db_now() + bindparam("lease_s"),
+        started_at=func.coalesce(Job.started_at, db_now()),
+    )
+    .returning(
+        Job.id,
+        Job.attempt,
+        Job.model,
+        Job.compat_key,
+        Job.recipe,
+        Job.count.label("images"),
+        Job.priority_class,
+        Job.tenant_id,
+        Job.batch_id,
+        Job.custom_id,
+        Job.labels,
+        Job.cost_s,
+        Job.crashes,
+        Job.expires_at,
+        Job.rank,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +146,13 @@ def claim(
     `serves` are the models it can load, `resident` those that need no loading. All jobs returned share one compat key. A
     job that crashed a worker before comes alone, so that the next crash names its cause. A worker that an operator drains,
     or that is quarantined, gets nothing.
+
+    On SQLite the commit does not wait for the disk. A claim is lost to that only when the power fails, which ends this
+    worker too, for they share one host; what a worker commits later is durable and carries the claim with it, the log being
+    one sequence. On PostgreSQL it does wait: a server that crashed could forget a claim whose worker lives, and the next
+    attempt of the same number would write files of the same names.
     """
-    with store.write() as session:
+    with store.write(durable=False) as session:
         return claim_in(session, owner, serves=serves, resident=resident, limits=limits)
 
 
@@ -84,23 +162,21 @@ def claim_in(
     """As `claim`, in the caller's transaction."""
     if limits.images < 1 or not serves:
         return []
-    wanted = session.scalar(select(Worker.wanted).where(Worker.id == owner))
+    sql = session.connection()
+    wanted = sql.scalar(WANTED, {"owner": owner})
     if wanted is not None and wanted != WorkerState.READY:
         return []
     # a look without locks first: an idle farm's workers ask often
-    if session.scalar(select(Backlog.queued).where(Backlog.queued > 0, Backlog.model.in_(serves)).limit(1)) is None:
+    if sql.scalar(ANY_WORK, {"serves": list(serves)}) is None:
         return []
     queue = lock_shares(session)
     lanes, running = _lanes(session, queue, serves, set(resident))
-    tenants = {lane.flow.tenant_id for lane in lanes}
-    own_limits = session.execute(select(Tenant.id, Tenant.limits).where(Tenant.id.in_(tenants))).all()
-    own_caps = {tenant_id: int(own["running"]) for tenant_id, own in own_limits if "running" in own}
     for lane in queue.order(lanes):
         flow = lane.flow
         if limits.interactive_only and flow.priority_class != "interactive":
             continue
-        most = min(limits.max_running_per_tenant, own_caps.get(flow.tenant_id, limits.max_running_per_tenant))
-        if running.get(flow.tenant_id, 0) >= most:
+        own = sql.scalar(OWN_LIMITS, {"tenant_id": flow.tenant_id}) or {}
+        if running.get(flow.tenant_id, 0) >= min(limits.max_running_per_tenant, int(own.get("running", 10**9))):
             continue
         if lane.model in limits.caps and running.get("model:" + lane.model, 0) >= limits.caps[lane.model]:
             continue
@@ -116,26 +192,29 @@ def claim_in(
 
 @dataclass
 class StoredShares(FairQueue):
-    """The shares with their rows: held here, since the session keeps only weak references to what it has loaded."""
+    """The shares, and what of them is stored: only what a claim changed is written back."""
 
-    class_rows: dict[str, FlowClass] = field(default_factory=dict)
-    flow_rows: dict[tuple[str, str], Flow] = field(default_factory=dict)
+    stored_classes: dict[str, tuple[float, float, bool]] = field(default_factory=dict)
+    stored_flows: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
 
-    def keep(self, row: Flow) -> FlowShare:
+    def keep(self, priority_class: str, tenant_id: str, weight: float, pass_: float, active: bool) -> FlowShare:
         """Take in one flow's row."""
-        key = (row.priority_class, row.tenant_id)
-        self.flow_rows[key] = row
-        self.flows[key] = FlowShare(*key, row.weight, row.pass_, row.active)
+        key = (priority_class, tenant_id)
+        self.stored_flows[key] = (pass_, active)
+        self.flows[key] = FlowShare(priority_class, tenant_id, weight, pass_, active)
         return self.flows[key]
 
 
 def lock_shares(session: Session) -> StoredShares:
     """Load the classes and hold the root row: claims take turns, also across hosts (SQLite's writer already does)."""
-    rows = {row.name: row for row in session.scalars(select(FlowClass).with_for_update().order_by(FlowClass.name))}
-    classes = {
-        name: ClassShare(name, row.weight, row.pass_, row.vtime, row.active) for name, row in rows.items() if name != "root"
-    }
-    return StoredShares(classes, rows["root"].vtime, class_rows=rows)
+    queue = StoredShares({})
+    for name, weight, pass_, vtime, active in session.connection().execute(CLASSES):
+        queue.stored_classes[name] = (pass_, vtime, active)
+        if name == "root":
+            queue.vtime = vtime
+        else:
+            queue.classes[name] = ClassShare(name, weight, pass_, vtime, active)
+    return queue
 
 
 def load_flow(session: Session, queue: StoredShares, priority_class: str, tenant_id: str) -> FlowShare:
@@ -143,39 +222,49 @@ def load_flow(session: Session, queue: StoredShares, priority_class: str, tenant
     known = queue.flows.get((priority_class, tenant_id))
     if known is not None:
         return known
-    row = session.get(Flow, (priority_class, tenant_id))
-    if row is None:
-        weight = session.scalar(select(Tenant.weight).where(Tenant.id == tenant_id)) or 1.0
-        row = Flow(priority_class=priority_class, tenant_id=tenant_id, weight=weight, pass_=0.0, active=False)
-        session.add(row)
-    return queue.keep(row)
+    sql, key = session.connection(), {"priority_class": priority_class, "tenant_id": tenant_id}
+    row = sql.execute(ONE_FLOW, key).first()
+    if row is not None:
+        return queue.keep(*row)
+    weight = sql.scalar(OWN_WEIGHT, {"tenant_id": tenant_id}) or 1.0
+    sql.execute(insert(Flow).values(**key, weight=weight, pass_=0.0, active=False))
+    return queue.keep(priority_class, tenant_id, weight, 0.0, False)
 
 
 def save_shares(session: Session, queue: StoredShares) -> None:
-    """Write back the virtual times; the unit of work sends only what changed."""
-    queue.class_rows["root"].vtime = queue.vtime
-    for share in queue.classes.values():
-        row = queue.class_rows[share.name]
-        row.pass_, row.vtime, row.active = share.pass_, share.vtime, share.active
-    for key, flow in queue.flows.items():
-        stored = queue.flow_rows[key]
-        stored.pass_, stored.active = flow.pass_, flow.active
-    session.flush()
+    """Write back the virtual times that changed."""
+    sql = session.connection()
+    root_pass, root_vtime, root_active = queue.stored_classes["root"]
+    classes = [
+        {"of_name": share.name, "new_pass": share.pass_, "new_vtime": share.vtime, "new_active": share.active}
+        for share in queue.classes.values()
+        if queue.stored_classes[share.name] != (share.pass_, share.vtime, share.active)
+    ]
+    if queue.vtime != root_vtime:
+        classes.append({"of_name": "root", "new_pass": root_pass, "new_vtime": queue.vtime, "new_active": root_active})
+    flows = [
+        {"of_class": key[0], "of_tenant": key[1], "new_pass": flow.pass_, "new_active": flow.active}
+        for key, flow in queue.flows.items()
+        if queue.stored_flows[key] != (flow.pass_, flow.active)
+    ]
+    if classes:
+        sql.execute(SAVE_CLASS, classes)
+    if flows:
+        sql.execute(SAVE_FLOW, flows)
 
 
 def _lanes(
     session: Session, queue: StoredShares, serves: Collection[str], resident: set[str]
 ) -> tuple[list[Lane], dict[str, int]]:
     """The lanes with work, and how much runs by tenant and (`model:NAME`) by model."""
-    swap = dict(session.execute(select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S))).all())
+    sql = session.connection()
+    swap = dict(sql.execute(LOAD_TIMES).all())
     lanes: list[Lane] = []
     running: dict[str, int] = {}
-    for row in session.scalars(select(Flow).where(Flow.active)):
-        queue.keep(row)
+    for row in sql.execute(ACTIVE_FLOWS):
+        queue.keep(*row)
     with_work: set[tuple[str, str]] = set()
-    columns = (Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running)
-    rows = session.execute(select(*columns).where((Backlog.queued > 0) | (Backlog.running > 0))).all()
-    for model, priority_class, tenant_id, queued, busy in rows:
+    for model, priority_class, tenant_id, queued, busy in sql.execute(WORK):
         running[tenant_id] = running.get(tenant_id, 0) + busy
         running["model:" + model] = running.get("model:" + model, 0) + busy
         with_work.add((priority_class, tenant_id))
@@ -186,27 +275,15 @@ def _lanes(
     return lanes, running
 
 
-def pick_statement(lane: Lane, limits: ClaimLimits) -> Select[str, str, int, float, int]:
-    """The query for a flow's next jobs on a lane, best first; served by the index `ix_job_claim`."""
-    where = [
-        Job.state == JobState.QUEUED,
-        Job.model == lane.model,
-        Job.priority_class == lane.flow.priority_class,
-        Job.tenant_id == lane.flow.tenant_id,
-        Job.not_before <= db_now(),
-        Job.expires_at.is_(None) | (Job.expires_at > db_now()),
-    ]
-    if limits.compat_key is not None:
-        where += [Job.compat_key == limits.compat_key, Job.crashes == 0]
-    columns = (Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes)
-    return select(*columns).where(*where).order_by(Job.rank, Job.id).limit(LOOK_AHEAD).with_for_update(skip_locked=True)
-
-
 def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
     """Ids of the flow's next jobs that go together, up to the quantum and the free places; at least one if it fits."""
     picked: list[str] = []
     key, places, cost = limits.compat_key, limits.images, 0.0
-    for job_id, compat_key, images, cost_s, crashes in session.execute(pick_statement(lane, limits)):
+    values = {"model": lane.model, "priority_class": lane.flow.priority_class, "tenant_id": lane.flow.tenant_id}
+    statement = PICK
+    if limits.compat_key is not None:
+        statement, values = PICK_LIKE, values | {"compat_key": limits.compat_key}
+    for job_id, compat_key, images, cost_s, crashes in session.connection().execute(statement, values):
         if crashes and not picked:
             return [job_id]
         if crashes or (key is not None and compat_key != key):
@@ -223,22 +300,11 @@ def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
 
 
 def _take(session: Session, ids: list[str], owner: str, limits: ClaimLimits) -> list[ClaimedJob]:
-    statement = (
-        update(Job)
-        .where(Job.id.in_(ids), Job.state == JobState.QUEUED)
-        .values(
-            state=JobState.RUNNING,
-            attempt=Job.attempt + 1,
-            owner=owner,
-            lease_until=db_now() + bindparam("lease_s", limits.lease_s),
-            started_at=func.coalesce(Job.started_at, db_now()),
-        )
-        .returning(Job)
-    )
-    rows = sorted(session.scalars(statement), key=lambda row: (row.rank, row.id))
+    taken = session.connection().execute(TAKE, {"ids": ids, "new_owner": owner, "lease_s": limits.lease_s})
+    rows = sorted(taken.all(), key=lambda row: (row.rank, row.id))
     if not rows:
         return []
-    moved = [moved_row(row) for row in rows]
+    moved = [Moved(row.id, row.model, row.priority_class, row.tenant_id, row.batch_id, row.attempt, row.cost_s) for row in rows]
     count(session, moved, JobState.QUEUED, JobState.RUNNING)
     open_attempts(session, moved, owner)
     append_many(session, [("job.claimed", job.id, job.tenant_id, {"attempt": job.attempt, "owner": owner}) for job in moved])
@@ -250,7 +316,7 @@ def _take(session: Session, ids: list[str], owner: str, limits: ClaimLimits) -> 
             model=row.model,
             compat_key=row.compat_key,
             recipe=Recipe.model_validate(row.recipe),
-            count=row.count,
+            count=row.images,
             priority_class=row.priority_class,
             tenant_id=row.tenant_id,
             batch_id=row.batch_id,

@@ -34,7 +34,7 @@ def renew(store: Store, owner: str, jobs: Collection[str], lease_s: float) -> se
             held.update(session.scalars(statement))
         return held
 
-    return store.retrying(work, patience_s=lease_s) if jobs else held
+    return store.retrying(work, patience_s=lease_s, durable=False) if jobs else held
 
 
 def expire_owner(store: Store, owner: str, settings: Settings, reason: str) -> int:

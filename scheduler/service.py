@@ -57,6 +57,7 @@ def run_sweep() -> None:
     store.listener = store.listener or LiveEvents(redis, settings.redis_prefix)
     report = sweep(store, settings, reconcile=Services.sweeps % RECONCILE_EVERY == 0)
     Services.sweeps += 1
+    store.checkpoint()
     sender = Services.sender = Services.sender or Sender(store, settings)
     sender.wake()
     tidier = Services.tidier = Services.tidier or Tidier(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -22,6 +22,15 @@ from imagefarm.store.models import Attempt, Backlog, Job
 
 CHUNK = 500
 """Ids in one IN list: SQLite's bound variables and PostgreSQL's planner both stay comfortable."""
+
+
+NOW = select(db_now())
+OPEN_ATTEMPTS = insert(Attempt)
+CLOSE_ATTEMPT = (
+    update(Attempt)
+    .where(Attempt.job_id == bindparam("of_job"), Attempt.attempt == bindparam("of_attempt"), Attempt.ended_at.is_(None))
+    .values(ended_at=db_now(), outcome=bindparam("new_outcome"), reason=bindparam("new_reason"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +48,6 @@ class Moved:
     @property
     def lane_flow(self) -> tuple[str, str, str]:
         return self.model, self.priority_class, self.tenant_id
-
-
-def moved_row(job: Job) -> Moved:
-    """The same, from a loaded row."""
-    return Moved(job.id, job.model, job.priority_class, job.tenant_id, job.batch_id, job.attempt, job.cost_s)
 
 
 MOVED_COLUMNS = (Job.id, Job.model, Job.priority_class, Job.tenant_id, Job.batch_id, Job.attempt, Job.cost_s)
@@ -118,20 +122,17 @@ def add_to_backlog(session: Session, key: tuple[str, str, str], *, queued: int =
 
 def open_attempts(session: Session, jobs: Sequence[Moved], owner: str) -> None:
     """Write the attempt rows of freshly claimed jobs."""
-    now = session.scalar(select(db_now()))
-    session.execute(
-        insert(Attempt), [{"job_id": job.id, "attempt": job.attempt, "owner": owner, "claimed_at": now} for job in jobs]
-    )
+    sql = session.connection()
+    now = sql.scalar(NOW)
+    sql.execute(OPEN_ATTEMPTS, [{"job_id": job.id, "attempt": job.attempt, "owner": owner, "claimed_at": now} for job in jobs])
 
 
 def close_attempts(session: Session, jobs: Sequence[Moved], outcome: str, reason: str | None) -> None:
     """Say how the current attempts of these jobs ended."""
-    for job in jobs:
-        session.execute(
-            update(Attempt)
-            .where(Attempt.job_id == job.id, Attempt.attempt == job.attempt, Attempt.ended_at.is_(None))
-            .values(ended_at=db_now(), outcome=outcome, reason=reason)
-        )
+    session.connection().execute(
+        CLOSE_ATTEMPT,
+        [{"of_job": job.id, "of_attempt": job.attempt, "new_outcome": outcome, "new_reason": reason} for job in jobs],
+    )
 
 
 def chunks(ids: Collection[str]) -> Iterable[list[str]]:

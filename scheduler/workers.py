@@ -78,7 +78,7 @@ def heartbeat(store: Store, worker_id: str, state: WorkerState, *, resident: lis
         )
         return session.scalar(statement) or str(WorkerState.READY)
 
-    return store.retrying(work, patience_s=10.0)
+    return store.retrying(work, patience_s=10.0, durable=False)
 
 
 def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool) -> int:

@@ -22,6 +22,7 @@ from imagefarm.store.many import insert_many
 from imagefarm.store.models import Event
 
 GENESIS = "0" * 64
+NOW = select(db_now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def append_many(session: Session, events: list[tuple[str, str, str | None, dict[
     """Add many events (kind, subject, tenant_id, data) with one statement's time."""
     if events:
         rows = [{"kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
-        insert_many(session, Event, rows, at=session.scalar(select(db_now())))
+        insert_many(session, Event, rows, at=session.connection().scalar(NOW))
         tell_after_commit(session, events)
 
 

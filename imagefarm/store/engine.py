@@ -22,6 +22,8 @@ T = TypeVar("T")
 COMMITTED_EVENTS = "committed_events"
 """Key in `session.info` of the audit events that the listener gets after the commit."""
 BUSY_TIMEOUT_S = 30
+CHECKPOINT_PAGES = 16_000
+"""Length of SQLite's log, 64 MB, at which a commit moves it into the file by itself; the sweep does so long before."""
 POSTGRESQL_LINK: dict[str, Any] = {
     "connect_timeout": 5,
     # a host that vanished without a word: noticed here ...
@@ -100,21 +102,32 @@ class Store:
             cursor = connection.cursor()
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute("PRAGMA synchronous=FULL")  # a 2xx is durable
+            cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             cursor.execute("PRAGMA foreign_keys=ON")
             cursor.execute("PRAGMA cache_size=-16000")
             cursor.close()
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Any) -> None:
+            level = "FULL" if connection.get_execution_options().get("durable", True) else "NORMAL"
+            if connection.info.get("synchronous", "FULL") != level:
+                connection.connection.driver_connection.execute(f"PRAGMA synchronous={level}")
+                connection.info["synchronous"] = level
             connection.exec_driver_sql(begin)
 
         return engine
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A transaction that changes things: commits when the block ends, rolls back when it raises."""
+    def write(self, *, durable: bool = True) -> Iterator[Session]:
+        """A transaction that changes things: commits when the block ends, rolls back when it raises.
+
+        Not `durable`: on SQLite the commit does not wait for the disk. It survives the death of any process; only when the
+        power fails may it be undone, and then what was written after it is undone too. PostgreSQL always waits.
+        """
         with self._write() as session:
             with session.begin():
+                if self.is_sqlite and not durable:
+                    session.connection(execution_options={"durable": False})
                 yield session
             events = session.info.pop(COMMITTED_EVENTS, [])
         if events and self.listener is not None:
@@ -126,7 +139,7 @@ class Store:
         with self._read() as session, session.begin():
             yield session
 
-    def retrying(self, work: Callable[[Session], T], *, patience_s: float = 60.0) -> T:
+    def retrying(self, work: Callable[[Session], T], *, patience_s: float = 60.0, durable: bool = True) -> T:
         """Run `work` in a write transaction; on a deadlock, a lock or a lost connection run it again, for `patience_s`.
 
         Only for work that is safe to repeat: a commit whose answer was lost may have happened. Fenced writes are.
@@ -135,7 +148,7 @@ class Store:
         pause = 0.05
         while True:
             try:
-                with self.write() as session:
+                with self.write(durable=durable) as session:
                     return work(session)
             except DBAPIError as error:
                 if not is_transient(error) or time.monotonic() + pause > deadline:
@@ -143,6 +156,14 @@ class Store:
                 log.warning("store.retry", error=str(error.orig)[:200], pause_s=pause)
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)
+
+    def checkpoint(self) -> None:
+        """Move SQLite's log into its file, beside whoever reads and writes: else the one whose commit makes the log too long
+        has to, and waits for the disk. Nothing to do for PostgreSQL.
+        """
+        if self.is_sqlite:
+            with self.reader.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
     def now(self) -> float:
         """The database's clock."""

@@ -94,8 +94,8 @@ def store(module: Any) -> None:
     inner = module.Store.write
 
     @contextmanager
-    def write(self: Any) -> Any:
-        with inner(self) as session:
+    def write(self: Any, **options: Any) -> Any:
+        with inner(self, **options) as session:
             yield session
         if threading.current_thread().name.startswith("finishing") and armed("answer_lost"):
             from sqlalchemy.exc import OperationalError
