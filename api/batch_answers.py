@@ -13,6 +13,7 @@ from imagefarm.states import BatchState, JobState, PriorityClass
 from imagefarm.store.models import Batch
 from scheduler.batches import lifecycle
 from scheduler.batches.create import error_json
+from scheduler.batches.options import BatchOptions
 from scheduler.batches.plan import Plan
 from scheduler.batches.quote import Quote
 
@@ -42,6 +43,16 @@ class RowError(Answer):
     remedy: str
 
 
+class BatchChanges(Answer):
+    """Of a table that was sent again: its jobs by what became of them since."""
+
+    reused: int = Field(description="As they were: their pictures are taken, not rendered")
+    changed: int
+    new: int
+    again: int = Field(description="As they were, but their pictures were never finished")
+    removed: int = Field(description="Jobs of the earlier batch that the table has no more; report.csv names them")
+
+
 class BatchUrls(Answer):
     """Where to go on from a batch."""
 
@@ -54,6 +65,7 @@ class BatchUrls(Answer):
     approve: str
     manifest_csv: str
     manifest_jsonl: str
+    report_csv: str
     errors_csv: str
     archive: str
 
@@ -80,6 +92,8 @@ class BatchAnswer(Answer):
     priority: PriorityClass
     canary: int
     counts: BatchCounts
+    update_of: str | None = Field(description="The batch that this one brings up to date")
+    changes: BatchChanges | None = Field(description="Of an update; null otherwise")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
     quote: QuoteAnswer | None
     created_at: Time | None
@@ -108,14 +122,14 @@ def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
     return _answer(batch, numbers, base)
 
 
-def dry_run_answer(plan: Plan, quote: Quote, *, name: str, priority: PriorityClass, canary: int) -> BatchAnswer:
+def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnswer:
     """What a batch would be."""
     return BatchAnswer(
         id=None,
-        name=name,
+        name=options.name,
         state=None,
-        priority=priority,
-        canary=canary,
+        priority=options.priority,
+        canary=options.canary,
         counts=BatchCounts(
             rows=plan.rows,
             jobs=plan.accepted + plan.rejected,
@@ -124,6 +138,8 @@ def dry_run_answer(plan: Plan, quote: Quote, *, name: str, priority: PriorityCla
             reused=0,
             **{str(state): 0 for state in JobState},
         ),
+        update_of=options.update_of,
+        changes=None if quote.changes is None else BatchChanges(**quote.changes),
         errors=row_errors(plan.errors),
         quote=QuoteAnswer(
             pictures=quote.pictures,
@@ -158,6 +174,8 @@ def _answer(batch: Batch, numbers: dict[str, int], base: str) -> BatchAnswer:
         priority=PriorityClass(batch.options.get("priority", PriorityClass.BULK)),
         canary=batch.options.get("canary", 0),
         counts=BatchCounts(**numbers),
+        update_of=batch.options.get("update_of"),
+        changes=BatchChanges(**changes) if (changes := batch.options.get("changes")) else None,
         errors=[RowError.model_validate(error) for error in batch.errors],
         quote=None,
         created_at=batch.created_at,
@@ -172,6 +190,7 @@ def _answer(batch: Batch, numbers: dict[str, int], base: str) -> BatchAnswer:
             approve=f"{url}/approve",
             manifest_csv=f"{url}/manifest.csv",
             manifest_jsonl=f"{url}/manifest.jsonl",
+            report_csv=f"{url}/report.csv",
             errors_csv=f"{url}/errors.csv",
             archive=f"{url}/archive.zip",
         ),

@@ -31,6 +31,7 @@ from scheduler.batches.create import create_batch
 from scheduler.batches.pictures import Pictures
 from scheduler.batches.plan import Plan, Submitter, plan_table
 from scheduler.batches.quote import make_quote
+from scheduler.batches.update import Before, earlier_batch, inherit
 from scheduler.limits import tenant_limits
 
 routes = Routes(tag="batches")
@@ -63,14 +64,14 @@ def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | 
     template makes a row's prompt: `{{ column }}`, filters such as `|lower` and `|default('')`, `{% if column %}`. Columns
     called like fields of a recipe (`model`, `width`, `seed` ...) win over the defaults; `image`, `mask` and `subject` name
     pictures: a path in the ZIP, an asset's id or name, or a URL. The answer is 202 once every job is stored for good; a bad
-    row refuses the whole table, unless `on_error=skip`. `dry_run=true` stores nothing and answers 200 with the report, the
+    row refuses the whole table, unless `on_error=skip`. `update_of` names an earlier batch of the same table: only what
+    changed since is rendered. `dry_run=true` stores nothing and answers 200 with the report, the
     cost and the first prompts.
     """
     base = base_url()
     with read_submission(query, farm.settings) as submission:
         key = read_key(submission.sha256)
-        options = submission.options
-        if options.dry_run:
+        if submission.options.dry_run:
             return Reply(quote_of(farm, caller, submission), 200)
         with farm.store.write() as session:
             stored = key.take(session, caller.tenant_id)
@@ -110,7 +111,16 @@ def launch(farm: Farm, caller: Caller, submission: Submission, also: Callable[[S
 
 @contextmanager
 def plan_of(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = True) -> Iterator[tuple[Plan, Pictures]]:
-    """A table's plan for this caller, and the pictures that it names. Raises InvalidRequest."""
+    """A table's plan for this caller, and the pictures that it names; of an update, its options are made whole.
+
+    Raises InvalidRequest, NotFound, Conflict.
+    """
+    before = None
+    if (named := submission.options.update_of) is not None:
+        with farm.store.read() as session:
+            earlier = earlier_batch(session, caller.tenant_id, named)
+        submission.options = inherit(submission.options, earlier)
+        before = Before(farm.store, earlier.id)
     pictures = Pictures(farm.store, farm.settings, tenant_id=caller.tenant_id, archive=submission.archive, decoding=decoding)
     with closing(pictures):
         with farm.store.read() as session:
@@ -122,16 +132,19 @@ def plan_of(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = 
                 pictures=pictures,
             )
         most = farm.settings.max_queued_per_tenant
-        with closing(plan_table(submission.table, submission.options, submitter, max_jobs=most, keep=keep)) as plan:
+        with closing(
+            plan_table(submission.table, submission.options, submitter, max_jobs=most, keep=keep, before=before)
+        ) as plan:
             yield plan, pictures
 
 
 def quote_of(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:
     """What a table would cost this caller, and what is wrong with it. Stores nothing."""
-    options = submission.options
-    with plan_of(farm, caller, submission, keep=options.reuse) as (plan, _), farm.store.read() as session:
-        quote = make_quote(session, plan, farm.catalogue, reuse_of=caller.tenant_id if options.reuse else None)
-    return dry_run_answer(plan, quote, name=options.name, priority=options.priority, canary=options.canary)
+    keep = submission.options.reuse or submission.options.update_of is not None
+    with plan_of(farm, caller, submission, keep=keep) as (plan, _), farm.store.read() as session:
+        is_update = submission.options.update_of is not None
+        quote = make_quote(session, plan, farm.catalogue, reuse_of=caller.tenant_id if keep else None, is_update=is_update)
+    return dry_run_answer(plan, quote, submission.options)
 
 
 def _free(farm: Farm, caller: Caller, key: IdempotencyKey) -> None:

@@ -11,7 +11,7 @@ from api.batches import visible_batch
 from api.jobs import visible_job
 from api.routes import Caller, Farm, Routes, Scope
 from scheduler.batches.archive import stream_zip
-from scheduler.batches.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl
+from scheduler.batches.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl, report_csv
 
 routes = Routes(tag="batches")
 job_routes = Routes(tag="jobs")
@@ -37,6 +37,17 @@ def batch_manifest_jsonl(farm: Farm, caller: Caller, batch_id: str) -> Response:
     """Get a batch's manifest as JSON Lines."""
     name = _name(farm, caller, batch_id)
     return _stream(manifest_jsonl(entries(farm.store, batch_id)), JSON_LINES, f"{name}-manifest.jsonl")
+
+
+@routes.get("/api/v1/batches/{batch_id}/report.csv", scope=Scope.READ, media=CSV)
+def batch_report_csv(farm: Farm, caller: Caller, batch_id: str) -> Response:
+    """Get a line for each row of a batch's table.
+
+    row, sku, change (of an update: reused, changed, new, again or removed), jobs, pictures, states, problem. Rows of the
+    earlier table that are gone come last, without a number.
+    """
+    name = _name(farm, caller, batch_id)
+    return _stream(report_csv(farm.store, batch_id), CSV, f"{name}-report.csv")
 
 
 @routes.get("/api/v1/batches/{batch_id}/errors.csv", scope=Scope.READ, media=CSV)

@@ -60,6 +60,9 @@ class BatchParameters(Query):
     canary: Annotated[int, Field(ge=0, le=MAX_CANARY), NotBool] | None = None
     dry_run: bool | None = None
     reuse: bool | None = Field(None, description="Take pictures that exist instead of rendering an identical recipe again")
+    update_of: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(
+        None, description="Id or name of an earlier batch of this table: only what changed since is rendered"
+    )
     priority: PriorityClass | None = None
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)] | None = None
     delimiter: Annotated[str, Field(max_length=10)] | None = Field(None, description="Of a CSV table: a comma, `;` or a tab")
@@ -81,7 +84,7 @@ class BatchBody(BatchOptions):
     rows: list[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submission:
     """A table and what is said about it. `sha256` stands for both."""
 

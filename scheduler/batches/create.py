@@ -7,6 +7,7 @@ letting go whatever the maker could not.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from scheduler.batches.plan import Plan
 from scheduler.batches.reuse import find_rendered, split, submit_reused
 from scheduler.batches.source import keep_rows
 from scheduler.batches.spool import Chunk
+from scheduler.batches.update import Change, counted, row_change
 
 
 def check_errors(plan: Plan, options: BatchOptions) -> None:
@@ -66,12 +68,16 @@ def create_batch(
         keep_pictures()
     batch_id = new_id("batch")
     store.retrying(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id))
+    changes: Counter[Change] = Counter()
     try:
         for chunk in plan.spool:
             rows = list(job_rows(chunk, batch_id))
-            store.retrying(partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings, reuse=options.reuse))
+            changes += store.retrying(
+                partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings, options=options)
+            )
             time.sleep(lifecycle.TURN_S)
-        store.retrying(lambda session: _commit(session, batch_id, plan, also))
+        kept = counted(changes, plan.removed) if options.update_of else None
+        store.retrying(lambda session: _commit(session, batch_id, plan, kept, also))
     except BaseException:
         lifecycle.cancel(store, batch_id, tenant_id, by="its submission failed")
         raise
@@ -103,22 +109,41 @@ def _open(session: Session, batch_id: str, plan: Plan, options: BatchOptions, *,
     append(session, "batch.submitted", batch_id, tenant_id, {"rows": plan.rows, "jobs": plan.accepted})
 
 
-def _write(session: Session, *, batch_id: str, chunk: Chunk, rows: list[dict[str, Any]], settings: Settings, reuse: bool) -> None:
-    keep_rows(session, batch_id, chunk.rows)
-    if reuse:
-        rendered = find_rendered(session, rows[0]["tenant_id"], {row["recipe_hash"] for row in rows}) if rows else {}
-        rows, reused = split(rows, rendered)
-        submit_reused(session, reused)
-    admission.submit(session, rows, settings)
+def _write(
+    session: Session, *, batch_id: str, chunk: Chunk, rows: list[dict[str, Any]], settings: Settings, options: BatchOptions
+) -> Counter[Change]:
+    """Store a chunk's rows and jobs; return, for an update, how many of the jobs are what."""
+    to_render, reused = rows, list[dict[str, Any]]()
+    if options.reuse and rows:
+        rendered = find_rendered(session, rows[0]["tenant_id"], {row["recipe_hash"] for row in rows})
+        to_render, reused = split(rows, rendered)
+    changes: Counter[Change] = Counter()
+    if options.update_of:
+        taken = {row["id"] for row in reused}
+        by_row: dict[int, list[Change]] = {}
+        for job, row in zip(chunk.jobs, rows, strict=True):
+            change = Change.REUSED if row["id"] in taken else Change.AGAIN if job.change == Change.SAME else Change(job.change)
+            changes[change] += 1
+            by_row.setdefault(job.row, []).append(change)
+        keep_rows(session, batch_id, [[*row[:3], row_change(by_row.get(row[0], ()))] for row in chunk.rows])
+    else:
+        keep_rows(session, batch_id, chunk.rows)
+    submit_reused(session, reused)
+    admission.submit(session, to_render, settings)
+    return changes
 
 
-def _commit(session: Session, batch_id: str, plan: Plan, also: Callable[[Session, Batch], None] | None) -> None:
+def _commit(
+    session: Session, batch_id: str, plan: Plan, changes: dict[str, int] | None, also: Callable[[Session, Batch], None] | None
+) -> None:
     batch = lifecycle.locked(session, batch_id)
     if batch.state == BatchState.CANCELLED:
         raise Unavailable("the batch was cancelled while it was being stored; send it again")
     if plan.canary_row:
         lifecycle.release_canary(session, batch, plan.canary_row)
     batch.state = BatchState.HELD if plan.canary_row else BatchState.QUEUED
+    if changes is not None:
+        batch.options = {**batch.options, "changes": changes}
     if also is not None:
         also(session, batch)
 

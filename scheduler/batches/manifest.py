@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from imagefarm.picture.formats import extension
 from imagefarm.states import JobState
@@ -20,13 +20,17 @@ from imagefarm.store import Store
 from imagefarm.store.jobs import images_of
 from imagefarm.store.models import Batch, Image, Job
 from scheduler.batches.names import file_stem
-from scheduler.batches.source import kept_rows
+from scheduler.batches.source import SourceRow, kept_rows
+from scheduler.batches.update import Change, removed_names
 
 PAGE = 500
 """Jobs that are read at a time."""
 COLUMNS = ("row", "sku", "name", "file", "seed", "sha256", "state", "reason", "job", "custom_id")
 RISKY = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so is a formula to a spreadsheet."""
+REPORT_COLUMNS = ("row", "sku", "change", "jobs", "pictures", "states", "problem")
+REPORT_ROWS = 5000
+"""Rows of a table whose jobs are counted at a time."""
 ERROR_COLUMNS = ("error_row", "error")
 """Added to the columns of a table of bad rows; taken away again when it comes back."""
 
@@ -153,6 +157,53 @@ def errors_csv(store: Store, batch_id: str) -> Iterator[str]:
                     yield [*text, row.number, "; ".join(reasons)]
 
     return csv_lines([*columns, *ERROR_COLUMNS], bad_rows())
+
+
+def report_csv(store: Store, batch_id: str) -> Iterator[str]:
+    """A line for each row of the table: what became of it since the earlier table, its jobs, and what is wrong with it."""
+
+    def lines() -> Iterator[list[Any]]:
+        for rows in _in_thousands(kept_rows(store, batch_id)):
+            first, last = rows[0].number, rows[-1].number
+            jobs, failed = _counted(store, batch_id, first, last), _failed(store, batch_id, first, last)
+            for row in rows:
+                states = jobs.get(row.number, {})
+                told = ", ".join(f"{number} {state}" for state, (number, _) in sorted(states.items())) or "rejected"
+                problem = "; ".join([f"{field}: {detail}" for field, detail in row.errors or []] or failed.get(row.number, []))
+                numbers = [sum(number for number, _ in states.values()), sum(pictures for _, pictures in states.values())]
+                yield [row.number, row.cells.get("sku", ""), row.change or "", *numbers, told, problem]
+        with store.read() as session:
+            options = session.scalars(select(Batch.options).where(Batch.id == batch_id)).one()
+        if (before := options.get("update_of")) is not None:
+            for name in removed_names(store, batch_id, before):
+                yield ["", name, Change.REMOVED, 0, 0, "", ""]
+
+    return csv_lines(REPORT_COLUMNS, lines())
+
+
+def _in_thousands(chunks: Iterator[list[SourceRow]]) -> Iterator[list[SourceRow]]:
+    rows: list[SourceRow] = []
+    for chunk in chunks:
+        rows += chunk
+        if len(rows) >= REPORT_ROWS:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def _counted(store: Store, batch_id: str, first: int, last: int) -> dict[int, dict[str, tuple[int, int]]]:
+    """For each row by its number: by state, how many jobs and how many pictures of those."""
+    found: dict[int, dict[str, tuple[int, int]]] = {}
+    with store.read() as session:
+        rows = session.execute(
+            select(Job.row, Job.state, func.count(), func.sum(Job.count))
+            .where(Job.batch_id == batch_id, Job.row >= first, Job.row <= last)
+            .group_by(Job.row, Job.state)
+        )
+        for row, state, jobs, pictures in rows:
+            found.setdefault(row or 0, {})[state] = (jobs, pictures)
+    return found
 
 
 def _failed(store: Store, batch_id: str, first: int, last: int) -> dict[int, list[str]]:

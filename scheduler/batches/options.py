@@ -62,5 +62,10 @@ class BatchOptions(BaseModel):
     )
     dry_run: bool = Field(False, description="Store nothing; answer with the report, the pictures and the cost")
     reuse: bool = Field(False, description="Take pictures that exist instead of rendering an identical recipe again")
+    update_of: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(
+        None,
+        description="The id or name of an earlier batch of this table: only what changed since is rendered, and what is not "
+        "said here is as it was there",
+    )
     priority: PriorityClass = PriorityClass.BULK
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False), NotBool] | None = None

@@ -14,6 +14,7 @@ from scheduler.batches.pictures import Pictures
 from scheduler.batches.row_jobs import RowPlanner, RowWrong
 from scheduler.batches.rows import MAX_COLUMNS, Row, Table, refuse
 from scheduler.batches.spool import Chunk, Spool
+from scheduler.batches.update import Before
 from scheduler.limits import check_size
 
 MAX_ERRORS = 100
@@ -40,6 +41,8 @@ class Plan:
     canary_row: int = 0
     """The row up to which the canary reaches; 0: there is none."""
     canary_jobs: int = 0
+    removed: int = 0
+    """Jobs of the batch that is brought up to date which this table has no more."""
 
     def close(self) -> None:
         self.spool.close()
@@ -64,8 +67,10 @@ class Submitter:
         return row
 
 
-def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max_jobs: int, keep: bool = True) -> Plan:
-    """Read all rows and plan their jobs. `keep` False: only count (a dry run).
+def plan_table(
+    table: Table, options: BatchOptions, submitter: Submitter, *, max_jobs: int, keep: bool = True, before: Before | None = None
+) -> Plan:
+    """Read all rows and plan their jobs. `keep` False: only count (a dry run). `before` is the batch that is brought up to date.
 
     Raises InvalidRequest for what spoils the whole batch; errors of single rows are in the plan.
     """
@@ -77,7 +82,7 @@ def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max
         chunk = Chunk()
         canary_rows = 0
         for row in submitter.pictures.ahead(table.rows):
-            if _add(plan, chunk, planner, row) and canary_rows < options.canary:
+            if _add(plan, chunk, planner, row, before) and canary_rows < options.canary:
                 canary_rows, plan.canary_jobs, plan.canary_row = canary_rows + 1, plan.accepted, row.number
             if plan.accepted > max_jobs:
                 refuse("rows", f"the table makes more than {max_jobs} jobs", "send it in several batches", row.number)
@@ -89,6 +94,8 @@ def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max
             plan.spool.write(chunk)
         if not plan.rows:
             refuse("rows", "the table has no rows", "send at least one row under the header")
+        if before is not None:
+            plan.removed = before.removed
         if plan.accepted == plan.canary_jobs:
             plan.canary_row = 0  # no rest to hold
     except BaseException:
@@ -97,7 +104,7 @@ def plan_table(table: Table, options: BatchOptions, submitter: Submitter, *, max
     return plan
 
 
-def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row) -> bool:
+def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row, before: Before | None) -> bool:
     """Plan one row: all of its variants, or none and the reasons. Returns whether it was accepted."""
     plan.rows += 1
     if len(plan.columns) < MAX_COLUMNS:
@@ -115,6 +122,8 @@ def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row) -> bool:
         return False
     plan.accepted += len(jobs)
     for job, base in jobs:
+        if before is not None:
+            job.change = before.change(job.name, job.recipe_hash, base["count"])
         chunk.add_job(job, base)
         plan.images += base["count"]
         plan.gpu_s += base["cost_s"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -13,6 +14,7 @@ from imagefarm.store.models import Backlog, Worker
 from scheduler.admission import learnt_costs
 from scheduler.batches.plan import Plan
 from scheduler.batches.reuse import find_rendered
+from scheduler.batches.update import Change, counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +30,17 @@ class Quote:
     ahead_s: float
     finish_s: float | None
     workers: int
+    changes: dict[str, int] | None
+    """Of an update: numbers of jobs by what became of them."""
 
 
-def make_quote(session: Session, plan: Plan, catalogue: Catalogue, *, reuse_of: str | None) -> Quote:
+def make_quote(session: Session, plan: Plan, catalogue: Catalogue, *, reuse_of: str | None, is_update: bool) -> Quote:
     """Predict from the learnt (or first guessed) costs, the jobs that wait, and the workers that serve these models.
 
     `reuse_of` is the tenant whose pictures may be taken again; the plan's jobs must then have been kept.
     """
-    reused, saved_s = _reusable(session, plan, reuse_of) if reuse_of is not None else (0, 0.0)
+    changes: Counter[Change] = Counter()
+    reused, saved_s = _reusable(session, plan, reuse_of, changes) if reuse_of is not None else (0, 0.0)
     gpu_s = plan.gpu_s - saved_s
     learnt = learnt_costs(session)
     waiting = session.execute(select(Backlog.model, func.sum(Backlog.queued + Backlog.running)).group_by(Backlog.model)).all()
@@ -48,17 +53,28 @@ def make_quote(session: Session, plan: Plan, catalogue: Catalogue, *, reuse_of: 
     serving = session.scalars(select(Worker.serves).where(Worker.state.in_(alive))).all()
     workers = sum(1 for serves in serving if (plan.models | {"*"}) & set(serves))
     finish_s = (ahead_s + gpu_s) / workers if workers else None
-    return Quote(pictures=plan.images, reused=reused, gpu_s=gpu_s, ahead_s=ahead_s, finish_s=finish_s, workers=workers)
+    return Quote(
+        pictures=plan.images,
+        reused=reused,
+        gpu_s=gpu_s,
+        ahead_s=ahead_s,
+        finish_s=finish_s,
+        workers=workers,
+        changes=counted(changes, plan.removed) if is_update else None,
+    )
 
 
-def _reusable(session: Session, plan: Plan, tenant_id: str) -> tuple[int, float]:
-    """How many of the planned pictures exist, and the GPU-seconds that this saves."""
+def _reusable(session: Session, plan: Plan, tenant_id: str, changes: Counter[Change]) -> tuple[int, float]:
+    """How many of the planned pictures exist, and the GPU-seconds that this saves; counts the jobs of an update."""
     pictures, seconds = 0, 0.0
     for chunk in plan.spool:
         rendered = find_rendered(session, tenant_id, {job.recipe_hash for job in chunk.jobs})
         for job in chunk.jobs:
             base = chunk.bases[job.base]
+            change = Change.AGAIN if job.change == Change.SAME else Change(job.change or Change.NEW)
             if base["count"] <= rendered.get(job.recipe_hash, ("", 0))[1]:
+                change = Change.REUSED
                 pictures += base["count"]
                 seconds += base["cost_s"]
+            changes[change] += 1
     return pictures, seconds

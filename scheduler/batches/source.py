@@ -15,11 +15,12 @@ from imagefarm.store.models import BatchRows
 
 
 class SourceRow(NamedTuple):
-    """A row as it was read; `errors` are (field, detail) if it was refused."""
+    """A row as it was read; `errors` are (field, detail) if it was refused, `change` what became of it in an update."""
 
     number: int
     cells: dict[str, Any]
     errors: list[list[str]] | None
+    change: str | None = None
 
 
 def keep_rows(session: Session, batch_id: str, rows: list[list[Any]]) -> None:

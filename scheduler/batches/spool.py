@@ -26,6 +26,8 @@ class PlannedJob:
     labels: dict[str, str]
     custom_id: str | None
     name: str | None
+    change: str = ""
+    """Against the batch that this one brings up to date."""
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ class Spool:
 
     def write(self, chunk: Chunk) -> None:
         """Add a chunk."""
-        jobs = [[j.row, j.base, j.prompt, j.seed, j.recipe_hash, j.labels, j.custom_id, j.name] for j in chunk.jobs]
+        jobs = [[j.row, j.base, j.prompt, j.seed, j.recipe_hash, j.labels, j.custom_id, j.name, j.change] for j in chunk.jobs]
         self._file.write(json.dumps({"bases": chunk.bases, "rows": chunk.rows, "jobs": jobs}))
         self._file.write("\n")
 
