@@ -6,7 +6,7 @@ import json
 import re
 import time
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from flask import Response, request
@@ -23,14 +23,15 @@ from api.picture_urls import fetch_pictures, names_urls
 from api.routes import PREFER, Reply, Routes
 from api.shapes import Query, QueryTime
 from imagefarm.auth import Caller, Scope
-from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound, Unavailable
+from imagefarm.errors import Conflict, NotFound, Unavailable
 from imagefarm.ids import is_id
-from imagefarm.recipe import MAX_COUNT, JobRequest
+from imagefarm.recipe import MAX_COUNT, JobRequest, Recipe
 from imagefarm.states import JobState
 from imagefarm.store import jobs
-from imagefarm.store.models import Asset, Job
+from imagefarm.store.models import Job
 from imagefarm.text import check_text
 from scheduler import admission
+from scheduler.assets import check_references
 from scheduler.cancel import cancel_job, retry_where
 from scheduler.limits import check_queue
 
@@ -83,7 +84,7 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
         stored = idempotency.take(session, caller.tenant_id)
         if stored is None:
             row = admission.prepare(farm.catalogue, body, caller.tenant_id, costs=admission.learnt_costs(session))
-            check_assets(session, caller, body)
+            check_assets(session, caller, row["recipe"])
             admission.submit(session, [row], farm.settings)
             if idempotency.key is not None:
                 answer = job_answer(session, farm, session.get_one(Job, row["id"]), base)
@@ -198,13 +199,9 @@ def next_link(cursor: str | None) -> dict[str, str]:
     return {"Link": f'<{request.base_url}?{urlencode([*parameters, ("cursor", cursor)])}>; rel="next"'}
 
 
-def check_assets(session: Session, caller: Caller, asked: JobRequest) -> None:
-    """Refuse a request that names an asset which the caller may not see. Raises InvalidRequest."""
-    if asked.init_image is None:
-        return
-    owner = session.scalar(select(Asset.tenant_id).where(Asset.id == asked.init_image))
-    if owner is None or not caller.sees(owner):
-        raise InvalidRequest([FieldError(field="init_image", detail="there is no such asset", remedy="upload it first")])
+def check_assets(session: Session, caller: Caller, recipe: dict[str, Any]) -> None:
+    """Refuse a recipe that names an asset which the caller may not see, or assets that do not go together."""
+    check_references(session, Recipe.model_validate(recipe), caller.sees)
 
 
 def _wait_s(farm: Farm) -> float:

@@ -89,7 +89,7 @@ class ModelEntry(BaseModel):
     license: str
     notes: str = ""
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
-    features: tuple[Literal["negative_prompt", "init_image", "loras"], ...] = ()
+    features: tuple[Literal["negative_prompt", "init_image", "inpaint", "loras"], ...] = ()
     samplers: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     adapter: Adapter | None = None
@@ -250,8 +250,14 @@ class Catalogue:
             wrong("loras", "names a LoRA twice", "name each once")
         if request.init_image and "init_image" not in entry.features:
             wrong("init_image", f"model {entry.name} makes pictures from text only", "leave it out, or use another model")
-        if request.init_image and "://" in request.init_image:
-            wrong("init_image", "a URL is not taken here", "send the picture in as an asset, and give its id")
+        for field, named in (("init_image", request.init_image), ("mask", request.mask)):
+            if named and "://" in named:
+                wrong(field, "a URL is not taken here", "send the picture in as an asset, and give its id")
+        if request.mask and request.init_image is None:
+            wrong("mask", "needs an init_image", "send the picture that it belongs to, or leave it out")
+        elif request.mask and "inpaint" not in entry.features:
+            able = ", ".join(name for name, other in self.entries.items() if "inpaint" in other.features)
+            wrong("mask", f"model {entry.name} cannot paint parts of a picture", f"leave it out, or use one of: {able or 'none'}")
         if request.strength is not None and request.init_image is None:
             wrong("strength", "needs an init_image", "leave it out")
         if request.upscale and request.upscale.model != "lanczos":
@@ -286,7 +292,9 @@ class Catalogue:
             seed=secrets.randbits(32) if request.seed is None else request.seed,
             loras=request.loras,
             init_image=request.init_image,
-            strength=(request.strength or 0.6) if request.init_image else None,
+            mask=request.mask,
+            # what a mask opens is painted anew; a picture without one is to be recognised
+            strength=(request.strength or (1.0 if request.mask else 0.6)) if request.init_image else None,
             upscale=request.upscale,
             format=picture_format,
             quality=None if picture_format == "png" else request.quality or LOSSY_QUALITY,

@@ -59,7 +59,7 @@ PictureUrl = Annotated[
 ]
 Format = Literal["png", "jpeg", "webp"]
 Quality = Annotated[int, Field(ge=1, le=100, description="Of JPEG and WebP; WebP at 100 loses nothing"), NotBool]
-LATER_FIELDS: dict[str, Any] = {"format": "png", "quality": None}
+LATER_FIELDS: dict[str, Any] = {"format": "png", "quality": None, "mask": None}
 """Fields that recipes did not always have, with the value that says what was done before: left out of the canonical JSON
 then, so that an old recipe keeps its hash."""
 
@@ -96,6 +96,7 @@ class Recipe(BaseModel):
     seed: Seed
     loras: tuple[Lora, ...] = Field((), max_length=8)
     init_image: AssetId | None = None
+    mask: AssetId | None = None
     strength: Strength | None = None
     upscale: Upscale | None = None
     format: Format = "png"
@@ -104,6 +105,12 @@ class Recipe(BaseModel):
     def canonical_json(self) -> str:
         """One text for one recipe: sorted keys, no white space, UTF-8, numbers in their shortest form."""
         return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def assets(self) -> dict[str, str]:
+        """The assets that the picture needs, by the field that names them."""
+        named = {"init_image": self.init_image, "mask": self.mask}
+        return {field: asset for field, asset in named.items() if asset is not None}
 
     @property
     def recipe_hash(self) -> str:
@@ -138,6 +145,7 @@ class JobRequest(BaseModel):
     count: Count = 1
     loras: tuple[Lora, ...] = Field((), max_length=8)
     init_image: AssetId | PictureUrl | None = None
+    mask: AssetId | PictureUrl | None = Field(None, description="White is painted anew, black stays; of the size of `init_image`")
     strength: Strength | None = None
     upscale: Upscale | None = None
     format: Format | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.ids import is_id, new_id
 from imagefarm.outputs import Outputs
+from imagefarm.recipe import Recipe
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
@@ -121,6 +122,26 @@ def mend_file(outputs: Outputs, asset: Asset, data: bytes) -> None:
         outputs.open(asset.storage_key).close()
     except FileNotFoundError:
         outputs.write(asset.storage_key, data)
+
+
+def check_references(session: Session, recipe: Recipe, sees: Callable[[str], bool]) -> None:
+    """Raise InvalidRequest, naming the field, unless every asset of a recipe is there, is seen, and goes with the others."""
+    errors: list[FieldError] = []
+    found: dict[str, Asset] = {}
+    for field, asset_id in recipe.assets.items():
+        asset = session.get(Asset, asset_id)
+        if asset is None or not sees(asset.tenant_id):
+            errors.append(FieldError(field=field, detail="there is no such asset", remedy="upload it first"))
+        else:
+            found[field] = asset
+    for field, other in (("mask", "init_image"),):
+        if field in found and other in found:
+            mask, picture = found[field], found[other]
+            if (mask.width, mask.height) != (picture.width, picture.height):
+                detail = f"has {mask.width}x{mask.height} pixels, its {other} {picture.width}x{picture.height}"
+                errors.append(FieldError(field=field, detail=detail, remedy="send a mask of the picture's size"))
+    if errors:
+        raise InvalidRequest(errors)
 
 
 def find_asset(session: Session, tenant_id: str, name: str) -> str | None:

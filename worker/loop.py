@@ -18,7 +18,7 @@ from scheduler import finish
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure, FailureClass
 from worker.context import WorkerContext
-from worker.init_image import load_init_image
+from worker.inputs import load_inputs
 from worker.intake import Intake, Room, has_work
 from worker.pulse import SLICES_AT_MOST
 
@@ -142,7 +142,7 @@ class RenderLoop:
         context = self.context
         try:
             context.pulse.step()  # encoding a prompt is a pass of its own
-            engine.add(job, init_image=load_init_image(context.store, context.outputs, job.recipe, job.tenant_id))
+            engine.add(job, load_inputs(context.store, context.outputs, job.recipe, job.tenant_id))
         except (RenderError, SQLAlchemyError, OSError) as error:
             self._fail(job, _failure_of(error))
         else:

@@ -211,7 +211,7 @@ def _suggestion(fields: Mapping[str, str], variant: int) -> Suggestion | None:
 def _submit(farm: Farm, caller: Caller, asked: JobRequest) -> str:
     with farm.store.write() as session:
         row = admission.prepare(farm.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
-        api_jobs.check_assets(session, caller, asked)
+        api_jobs.check_assets(session, caller, row["recipe"])
         admission.submit(session, [row], farm.settings)
     farm.nudger.nudge(row["model"])
     return str(row["id"])

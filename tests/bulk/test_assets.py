@@ -142,3 +142,25 @@ def test_another_tenants_picture_does_not_exist(farm: BulkFarm, monkeypatch: pyt
         answer = farm.send(f"prompt,image\nmug,{name}\n", headers=headers, model="z-image-turbo")
         assert answer.status_code == 422
         assert "no asset" in answer.text
+    own = farm.client.post(ASSETS, data=picture("blue"), content_type="image/png", headers=headers)
+    mine = (own.json or {})["items"][0]["id"]
+    for field in ("init_image", "mask"):
+        body = {"prompt": "a mug", "init_image": mine, "mask": mine} | {field: asset}
+        answer = farm.client.post("/api/v1/jobs", json=body, headers=headers)
+        assert answer.status_code == 422
+        assert [error["field"] for error in (answer.json or {})["errors"]] == [field]
+        table = farm.send(f"prompt,init_image,mask\nmug,{body['init_image']},{body['mask']}\n", headers=headers, model="demo")
+        assert "no asset" in table.text
+
+
+def test_a_mask_has_the_size_of_its_picture(quick_farm: BulkFarm) -> None:
+    def send(color: str, size: tuple[int, int]) -> str:
+        answer = quick_farm.client.post(ASSETS, data=picture(color, size), content_type="image/png")
+        return str((answer.json or {})["items"][0]["id"])
+
+    photo = send("green", (40, 20))
+    for size, status in (((40, 20), 202), ((20, 40), 422)):
+        body = {"prompt": "a mug", "init_image": photo, "mask": send("white", size)}
+        answer = quick_farm.client.post("/api/v1/jobs", json=body)
+        assert answer.status_code == status, answer.text
+    assert "send a mask of the picture's size" in answer.text

@@ -11,6 +11,8 @@ from imagefarm.catalogue import Catalogue
 from imagefarm.errors import InvalidRequest, UnknownModel
 from imagefarm.recipe import MAX_PROMPT_CHARS, MAX_SEED, JobRequest, Recipe
 
+ASSET = "asset_01JD0000000000000000000000"
+
 
 def resolve(catalogue: Catalogue, **fields: object) -> Recipe:
     return catalogue.resolve(JobRequest.model_validate({"prompt": "a red mug", "seed": 7, **fields}))[0]
@@ -107,7 +109,9 @@ def test_bounds_stay_in_the_json_schema() -> None:
         ({"steps": 60}, "steps", "use 8"),
         ({"sampler": "ddim"}, "sampler", "flow-euler"),
         ({"loras": [{"name": "shiny"}]}, "loras.0.name", "known"),
-        ({"init_image": "asset_01JD0000000000000000000000"}, "init_image", "leave it out"),
+        ({"model": "sd-turbo", "init_image": ASSET}, "init_image", "leave it out"),
+        ({"mask": ASSET}, "mask", "leave it out"),
+        ({"model": "z-image-edit", "init_image": ASSET, "mask": ASSET}, "mask", "z-image-turbo, z-image, sdxl, sd15"),
         ({"strength": 0.5}, "strength", "leave it out"),
         ({"upscale": {"model": "magic"}}, "upscale.model", "lanczos"),
     ],
@@ -134,3 +138,10 @@ def test_a_negative_prompt_the_model_ignores_is_a_warning(catalogue: Catalogue) 
 
 def test_an_alias_finds_its_model(catalogue: Catalogue) -> None:
     assert resolve(catalogue, model="z_image_turbo_bf16.safetensors").model == "z-image-turbo"
+
+
+def test_a_mask_opens_the_picture_wholly_where_nothing_else_is_said(catalogue: Catalogue) -> None:
+    assert resolve(catalogue, init_image=ASSET).strength == 0.6
+    masked = resolve(catalogue, init_image=ASSET, mask=ASSET)
+    assert (masked.strength, masked.assets) == (1.0, {"init_image": ASSET, "mask": ASSET})
+    assert resolve(catalogue, init_image=ASSET, mask=ASSET, strength=0.4).strength == 0.4

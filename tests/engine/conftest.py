@@ -20,6 +20,7 @@ title = "The project's demo"
 source = "DEMO"
 family = "z-image"
 license = "none"
+features = ["init_image", "inpaint"]
 defaults = { width = 64, height = 64, steps = 8, guidance = 0.0, sampler = "flow-euler" }
 limits = { min_side = 64, max_side = 64, multiple = 16, max_steps = 50, max_count = 16 }
 
@@ -28,7 +29,7 @@ title = "Tiny Z-Image"
 source = "z-image"
 family = "z-image"
 license = "none"
-features = ["negative_prompt", "init_image", "loras"]
+features = ["negative_prompt", "init_image", "inpaint", "loras"]
 defaults = { width = 64, height = 64, steps = 4, guidance = 0.0, sampler = "flow-euler" }
 limits = { min_side = 32, max_side = 512, multiple = 16, max_steps = 50, max_count = 16 }
 
@@ -46,7 +47,7 @@ title = "Tiny Stable Diffusion"
 source = "sd15"
 family = "sd15"
 license = "none"
-features = ["negative_prompt", "init_image", "loras"]
+features = ["negative_prompt", "init_image", "inpaint", "loras"]
 samplers = ["euler", "euler-ancestral", "dpm++-2m", "ddim", "lcm"]
 defaults = { width = 64, height = 64, steps = 4, guidance = 5.0, sampler = "euler" }
 limits = { min_side = 32, max_side = 512, multiple = 8, max_steps = 50, max_count = 16 }
@@ -66,7 +67,7 @@ title = "Tiny Stable Diffusion XL"
 source = "sdxl"
 family = "sdxl"
 license = "none"
-features = ["negative_prompt", "init_image"]
+features = ["negative_prompt", "init_image", "inpaint"]
 samplers = ["euler", "euler-ancestral", "dpm++-2m", "ddim"]
 defaults = { width = 64, height = 64, steps = 4, guidance = 5.0, sampler = "euler" }
 limits = { min_side = 32, max_side = 512, multiple = 8, max_steps = 50, max_count = 16 }

@@ -14,6 +14,7 @@ from imagefarm.recipe import JobRequest
 from scheduler.claim import ClaimedJob
 from worker.engine.engine import StepEngine
 from worker.engine.images import FailedJob, RenderedJob
+from worker.inputs import NOTHING, Inputs
 from worker.loading import LoadedPipeline, load_pipeline
 
 NUMBERS = itertools.count(1)
@@ -77,9 +78,9 @@ def finish(engine: StepEngine, most_steps: int = 500) -> dict[str, RenderedJob |
     raise AssertionError(f"still running after {most_steps} steps: {engine.jobs}")
 
 
-def pictures(engine: StepEngine, job: ClaimedJob, init_image: NDArray[np.uint8] | None = None) -> list[NDArray[np.uint8]]:
+def pictures(engine: StepEngine, job: ClaimedJob, inputs: Inputs = NOTHING) -> list[NDArray[np.uint8]]:
     """The pixels of a job rendered alone."""
-    engine.add(job, init_image=init_image)
+    engine.add(job, inputs)
     ended = finish(engine)[job.id]
     assert isinstance(ended, RenderedJob), ended
     return [image.pixels for image in ended.images]

@@ -25,6 +25,7 @@ from scheduler.claim import ClaimedJob
 from tests.engine.jobs import SmallModels, pictures
 from worker.engine.engine import StepEngine
 from worker.families.samplers import SAMPLERS
+from worker.inputs import Inputs
 
 Pipes = dict[str, Any]
 OFFLINE = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
@@ -128,7 +129,7 @@ def test_lcm_lora(models: SmallModels) -> None:
 )
 def test_image_to_image(pipes: Pipes, models: SmallModels, model: str, pipe_class: Any, strength: float) -> None:
     job = models.job(model, steps=6, guidance=5.0, init_image="asset_" + "0" * 26, strength=strength)
-    (made,) = pictures(models.engine(model), job, init_image=PHOTO)
+    (made,) = pictures(models.engine(model), job, Inputs(PHOTO))
     scheduler_class = FlowMatchEulerDiscreteScheduler if model == "tiny-z-image" else SAMPLERS["euler"]
     scheduler = scheduler_class.from_config(models.pipeline(model).family.pipe.scheduler.config)
     pipe = pipe_class(**{**pipes[model].components, "scheduler": scheduler})
@@ -152,7 +153,7 @@ def test_omni(models: SmallModels, guidance: float, has_image: bool) -> None:
         pipeline.family.dtype = torch.bfloat16
         more = {"init_image": "asset_" + "0" * 26}
     job = models.job("tiny-omni", guidance=guidance, negative_prompt="blurry", width=64, height=64, **more)
-    (made,) = pictures(StepEngine(pipeline, max_images=1), job, init_image=PHOTO if has_image else None)
+    (made,) = pictures(StepEngine(pipeline, max_images=1), job, Inputs(PHOTO if has_image else None))
     expected = run(pipe, job, image=[Image.fromarray(PHOTO)] if has_image else None)
     assert np.array_equal(made, expected)
 

@@ -14,6 +14,7 @@ from worker.engine.engine import StepEngine
 from worker.engine.failures import AttemptFailed
 from worker.engine.grouping import group
 from worker.engine.images import FailedJob, RenderedJob
+from worker.inputs import Inputs
 
 NEAR_DB = 80.0
 """Float32 differs in the last bits with the shape of a pass; a picture differs by at most a level here and there."""
@@ -154,9 +155,9 @@ def test_an_init_image_must_come_with_its_job(models: SmallModels) -> None:
     job = models.job("tiny-z-image", init_image="asset_" + "0" * 26)
     for photo in (None, np.zeros((32, 64, 3), dtype=np.uint8)):
         with pytest.raises(AttemptFailed) as caught:
-            engine.add(job, init_image=photo)
+            engine.add(job, Inputs(photo))
         assert caught.value.failure.kind is FailureClass.INPUT
-        assert "needs 64x64 RGB" in caught.value.detail
+        assert "init_image: 64x64 pixels" in caught.value.detail
     assert engine.jobs == []
 
 

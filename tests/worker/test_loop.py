@@ -61,7 +61,7 @@ class StandIn:
     def room(self) -> int:
         return max(0, self.max_images - sum(job.count for job, _ in self.running.values()))
 
-    def add(self, job: ClaimedJob, *, init_image: Any = None) -> None:
+    def add(self, job: ClaimedJob, inputs: Any = None) -> None:
         assert self.compat_key in (None, job.compat_key)
         if "bad prompt" in job.recipe.prompt:
             raise RenderError("input_invalid", "this prompt cannot be encoded")

@@ -23,6 +23,7 @@ from worker.engine.pixels import is_flat, to_uint8, upscaled
 from worker.engine.previews import Previews
 from worker.engine.running import RunningJob, Slot
 from worker.families.base import cast_to
+from worker.inputs import NOTHING, Inputs
 
 if TYPE_CHECKING:
     from worker.loading import LoadedPipeline
@@ -71,8 +72,8 @@ class StepEngine:
         """Ids of the jobs in the running set, oldest first."""
         return list(self._jobs)
 
-    def add(self, job: ClaimedJob, *, init_image: NDArray[np.uint8] | None = None) -> None:
-        """Take a job into the running set: its first step is the next one. `init_image` is (H, W, 3) RGB at the recipe's size.
+    def add(self, job: ClaimedJob, inputs: Inputs = NOTHING) -> None:
+        """Take a job into the running set: its first step is the next one. `inputs` are the pictures that it begins from.
 
         Raises AttemptFailed (a RenderError with its failure) if this job cannot be rendered; its neighbours are untouched.
         ValueError if it cannot share the running set.
@@ -82,7 +83,7 @@ class StepEngine:
         if job.id in self._jobs:
             raise ValueError(f"job {job.id} is already in the running set")
         try:
-            self._jobs[job.id] = self._start(job, init_image)
+            self._jobs[job.id] = self._start(job, inputs)
         except Exception as error:
             failure = failure_of(error)
             if failure.code == "oom":
@@ -121,19 +122,19 @@ class StepEngine:
         self._finish([slot for slot in self._slots() if slot.running and slot.sample.done])
         return self._report()
 
-    def _start(self, job: ClaimedJob, init_image: NDArray[np.uint8] | None) -> RunningJob:
+    def _start(self, job: ClaimedJob, inputs: Inputs) -> RunningJob:
         recipe, family, pipeline = job.recipe, self.family, self.pipeline
-        if recipe.init_image is not None and (init_image is None or init_image.shape != (recipe.height, recipe.width, 3)):
-            raise RenderError("input_invalid", f"init_image: needs {recipe.width}x{recipe.height} RGB pixels")
+        if not inputs.fit(recipe):
+            raise RenderError("input_invalid", f"{', '.join(recipe.assets)}: {recipe.width}x{recipe.height} pixels are needed")
         if not self._jobs:
             pipeline.loras.use(recipe.loras)
         with timed(family.device) as encoding:
             embeddings = pipeline.embeddings.get(self._scope(), family.texts(recipe), family.encode)
-        running = RunningJob(job, embeddings, init_image, encoding, pipeline.loras.facts)
+        running = RunningJob(job, embeddings, inputs, encoding, pipeline.loras.facts)
         warnings = ["prompt_cut"] if any(embedding.cut for embedding in embeddings.values()) else []
         for index in range(job.count):
             seed = recipe.seed_of(index)
-            sample = family.start(recipe, seed, embeddings, dtype=family.dtype, init_image=init_image)
+            sample = family.start(recipe, seed, embeddings, dtype=family.dtype, init_image=inputs.image, mask=inputs.mask)
             running.slots.append(Slot(running, index, seed, sample, family.dtype, warnings=list(warnings)))
         return running
 
@@ -286,8 +287,9 @@ class StepEngine:
         slot.remarks.append(f"made again alone in float32: {why}")
         slot.alone, slot.dtype, slot.plan = True, SAFEST_DTYPE, []
         try:
+            job = slot.job
             slot.sample = self.family.start(
-                slot.job.job.recipe, slot.seed, slot.job.embeddings, dtype=SAFEST_DTYPE, init_image=slot.job.init_image
+                job.job.recipe, slot.seed, job.embeddings, dtype=SAFEST_DTYPE, init_image=job.inputs.image, mask=job.inputs.mask
             )
         except Exception as error:  # noqa: BLE001 - as in add: this job's failure, not the worker's
             slot.job.failure = failure_of(error)

@@ -15,6 +15,7 @@ from scheduler.retry import Failure
 from worker.engine.clock import Span
 from worker.engine.images import RenderedImage
 from worker.families.base import Embedding, Sample
+from worker.inputs import Inputs
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -23,7 +24,7 @@ class RunningJob:
 
     job: ClaimedJob
     embeddings: Mapping[str, Embedding]
-    init_image: NDArray[np.uint8] | None
+    inputs: Inputs
     encoding: Span
     loras: list[dict[str, Any]]
     slots: list[Slot] = field(default_factory=list)

@@ -15,6 +15,7 @@ from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
 
 if TYPE_CHECKING:
+    from worker.families.inpaint import Kept
     from worker.model_files import ModelFiles
 
 
@@ -67,6 +68,8 @@ class Sample:
     """A device scalar that stays finite as long as every latent did."""
     conditions: dict[str, torch.Tensor] = field(default_factory=dict)
     """What else the denoiser of the family takes for this image, each (1, ...)."""
+    kept: Kept | None = None
+    """What inpainting leaves as it is."""
     step: int = 0
 
     @property
@@ -123,8 +126,11 @@ class Family(Protocol):
         *,
         dtype: torch.dtype,
         init_image: NDArray[np.uint8] | None = None,
+        mask: NDArray[np.uint8] | None = None,
     ) -> Sample:
-        """Make the noise and the schedule of one image. `init_image` is (height, width, 3) RGB at the recipe's size."""
+        """Make the noise and the schedule of one image. `init_image` is (height, width, 3) RGB at the recipe's size, `mask`
+        (height, width), white where it is painted anew.
+        """
 
     def lengths(self, sample: Sample) -> tuple[int, ...]:
         """Lengths of the sample's parts in a forward pass (image, caption), in tokens; their sum is what gets padded."""

@@ -14,6 +14,7 @@ from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.errors import RenderError
 from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample, signed, to_device
+from worker.families.inpaint import Kept, latent_mask
 from worker.families.samplers import make_scheduler, takes_generator
 from worker.model_files import ModelFiles, adapter_file
 
@@ -74,6 +75,7 @@ class UNetFamily:
         *,
         dtype: torch.dtype,
         init_image: NDArray[np.uint8] | None = None,
+        mask: NDArray[np.uint8] | None = None,
     ) -> Sample:
         prompt = embeddings[recipe.prompt]
         generator = torch.Generator("cpu").manual_seed(seed)
@@ -90,13 +92,21 @@ class UNetFamily:
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
         timesteps = scheduler.timesteps[first:]
+        kept = None
         if init_image is None:
             factor = self.pipe.vae_scale_factor
             shape = (1, self.denoiser.config.in_channels, recipe.height // factor, recipe.width // factor)
             noise = to_device(torch.randn(shape, generator=generator, dtype=dtype), self.device)
             latents = noise * scheduler.init_noise_sigma
         else:
-            latents = self._noised(init_image, scheduler, timesteps[:1], generator, dtype)
+            encoded, noise = self._encoded(init_image, generator, dtype)
+            if mask is not None:
+                encoded = encoded.contiguous()  # as the inpainting pipelines lay it out: the layout decides the last bits
+            # the inpainting pipelines begin from pure noise where image-to-image has the picture shine through
+            from_noise = mask is not None and recipe.strength == 1.0
+            latents = noise * scheduler.init_noise_sigma if from_noise else scheduler.add_noise(encoded, noise, timesteps[:1])
+            if mask is not None:
+                kept = self._kept(mask, encoded, noise, generator)
         negative = self._negative(recipe, embeddings) if self._is_guided(recipe) else None
         return Sample(
             width=recipe.width,
@@ -111,6 +121,7 @@ class UNetFamily:
             guidance=recipe.guidance,
             health=torch.zeros((), device=self.device),
             conditions=self._conditions(recipe, prompt, dtype) | self._guidance_condition(recipe, dtype),
+            kept=kept,
         )
 
     def lengths(self, sample: Sample) -> tuple[int, ...]:
@@ -148,6 +159,12 @@ class UNetFamily:
         timestep = sample.timesteps[sample.step]
         sample.latents = sample.scheduler.step(prediction, timestep, sample.latents, **draws, return_dict=False)[0]
         sample.step += 1
+        if (kept := sample.kept) is not None:
+            known = kept.latents
+            if not sample.done:
+                at = sample.timesteps[sample.step : sample.step + 1]
+                known = sample.scheduler.add_noise(kept.latents, kept.noise, at)
+            sample.latents = kept.blended(sample.latents, known)
 
     @torch.inference_mode()
     def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
@@ -215,14 +232,21 @@ class UNetFamily:
         # set_timesteps replaces what a step changes, so that a shallow copy is a scheduler of its own
         return copy.copy(self._schedulers[sampler])
 
-    def _noised(
-        self, image: NDArray[np.uint8], scheduler: Any, timestep: torch.Tensor, generator: torch.Generator, dtype: torch.dtype
-    ) -> torch.Tensor:
-        """The image as latents, with the noise of `timestep` on it (as the image-to-image pipelines do)."""
+    def _kept(self, mask: NDArray[np.uint8], encoded: torch.Tensor, noise: torch.Tensor, generator: torch.Generator) -> Kept:
+        """What stays of an encoded image. Raises RenderError for a UNet that takes the mask itself."""
+        if self.denoiser.config.in_channels != self.vae.config.latent_channels:
+            raise RenderError("not_supported", f"mask: a UNet of {self.denoiser.config.in_channels} channels is not stepped here")
+        # the pipelines encode the masked image too, which such a UNet has no use for; only the numbers drawn for it matter
+        torch.randn(encoded.shape, generator=generator, dtype=self.vae.dtype)
+        return Kept(encoded, noise, latent_mask(mask, encoded, self.device))
+
+    def _encoded(
+        self, image: NDArray[np.uint8], generator: torch.Generator, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The image as latents, and the noise to put on it, drawn as the image-to-image pipelines draw them."""
         encoded = self.encode_image(to_device(signed(image), self.device), generator, dtype)
         noise = to_device(torch.randn(encoded.shape, generator=generator, dtype=dtype), self.device)
-        latents: torch.Tensor = scheduler.add_noise(encoded, noise, timestep)
-        return latents
+        return encoded, noise
 
 
 def tokens_cut(tokenizer: Any, text: str) -> int:

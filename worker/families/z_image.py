@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample, signed, to_device
+from worker.families.inpaint import Kept, latent_mask
 from worker.model_files import ModelFiles
 
 LONGEST_PROMPT = 512
@@ -92,19 +93,22 @@ class ZImage:
         *,
         dtype: torch.dtype,
         init_image: NDArray[np.uint8] | None = None,
+        mask: NDArray[np.uint8] | None = None,
     ) -> Sample:
         factor = self.pipe.vae_scale_factor
         generator = torch.Generator("cpu").manual_seed(seed)
         shape = (1, self.denoiser.in_channels, 2 * (recipe.height // (2 * factor)), 2 * (recipe.width // (2 * factor)))
         scheduler = self._schedule(recipe.steps, image_tokens=shape[2] * shape[3] // 4)
-        first = 0
+        first, kept = 0, None
         if init_image is None:
             scheduler.set_begin_index(0)
             latents = to_device(torch.randn(shape, generator=generator, dtype=torch.float32), self.device)
         else:
             first = _first_step(recipe)
             scheduler.set_begin_index(first)
-            latents = self._noised(init_image, scheduler, first, generator, dtype)
+            encoded, noise = self._encoded(init_image, generator, dtype)
+            latents = scheduler.scale_noise(encoded, scheduler.timesteps[first : first + 1], noise)
+            kept = None if mask is None else Kept(encoded, noise, latent_mask(mask, encoded, self.device))
         timesteps = scheduler.timesteps[first:]
         return Sample(
             width=recipe.width,
@@ -118,6 +122,7 @@ class ZImage:
             negative=embeddings[recipe.negative_prompt] if recipe.guidance > 0 else None,
             guidance=recipe.guidance,
             health=torch.zeros((), device=self.device),
+            kept=kept,
         )
 
     def lengths(self, sample: Sample) -> tuple[int, ...]:
@@ -157,6 +162,8 @@ class ZImage:
         timestep = sample.timesteps[sample.step]
         sample.latents = sample.scheduler.step(prediction, timestep, sample.latents, return_dict=False)[0]
         sample.step += 1
+        if sample.kept is not None:
+            sample.latents = sample.kept.blended(sample.latents, self._known(sample, sample.kept))
 
     def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
         # a flow's prediction is the way from the picture to the noise, and sigma how far along it the latents are
@@ -191,14 +198,22 @@ class ZImage:
         scheduler.set_timesteps(sigmas=get_default_z_image_sigmas(steps), mu=shift, device="cpu")
         return scheduler
 
-    def _noised(
-        self, image: NDArray[np.uint8], scheduler: Any, first: int, generator: torch.Generator, dtype: torch.dtype
-    ) -> torch.Tensor:
-        """The image as latents, with the noise of step `first` on it (as `ZImageImg2ImgPipeline` does)."""
+    def _known(self, sample: Sample, kept: Kept) -> torch.Tensor:
+        """What is kept, with as much noise as the image has now: `scale_noise`, without its copy of sigmas to the device."""
+        if sample.done:
+            return kept.latents
+        sigmas = sample.scheduler.sigmas
+        sigma = sigmas[len(sigmas) - 1 - sample.steps + sample.step].to(kept.latents.dtype)
+        known: torch.Tensor = sigma * kept.noise + (1.0 - sigma) * kept.latents
+        return known
+
+    def _encoded(
+        self, image: NDArray[np.uint8], generator: torch.Generator, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The image as latents, and the noise to put on it, drawn as `ZImageImg2ImgPipeline` draws them."""
         encoded = self.encode_image(to_device(signed(image), self.device), generator, dtype)
         noise = to_device(torch.randn(encoded.shape, generator=generator, dtype=dtype), self.device)
-        latents: torch.Tensor = scheduler.scale_noise(encoded, scheduler.timesteps[first : first + 1], noise)
-        return latents
+        return encoded, noise
 
 
 def _first_step(recipe: Recipe) -> int:

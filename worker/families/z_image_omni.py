@@ -11,6 +11,7 @@ from diffusers import ZImageOmniPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
+from imagefarm.errors import RenderError
 from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample, signed, to_device
 from worker.families.z_image import ZImage, image_tokens, padded
@@ -45,7 +46,10 @@ class ZImageOmni(ZImage):
         *,
         dtype: torch.dtype,
         init_image: NDArray[np.uint8] | None = None,
+        mask: NDArray[np.uint8] | None = None,
     ) -> Sample:
+        if mask is not None:
+            raise RenderError("not_supported", "mask: a model of family z-image-omni changes a whole picture, by words")
         has_image = init_image is not None
         named = {
             prompt: embeddings[text]

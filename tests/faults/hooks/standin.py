@@ -71,7 +71,7 @@ class StepEngine:
     def jobs(self) -> list[str]:
         return list(self._running)
 
-    def add(self, job: Any, *, init_image: Any = None) -> None:
+    def add(self, job: Any, inputs: Any = None) -> None:
         self._running[job.id] = [job, 0]
 
     def drop(self, job_id: str) -> bool:
