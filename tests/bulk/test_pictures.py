@@ -340,7 +340,7 @@ def test_a_single_jobs_picture_by_url(open_farm: BulkFarm, shop: Shop) -> None:
         ({"init_image": f"{shop.url}/moved"}, "leads elsewhere"),
         ({"init_image": "ftp://example.com/a.png"}, "init_image"),
         ({"steps": 150}, "steps"),
-        ({"model": "demo"}, "text only"),
+        ({"model": "sd-turbo"}, "text only"),
     ):
         refusal = open_farm.client.post("/api/v1/jobs", json=body | changes)
         assert refusal.status_code == 422
