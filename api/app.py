@@ -21,6 +21,7 @@ from api import (
     prompts,
     queue,
     request_log,
+    statistics,
     webhooks,
     workers,
 )
@@ -39,6 +40,7 @@ AREAS = (
     models.routes,
     prompts.routes,
     queue.routes,
+    statistics.routes,
     workers.routes,
     keys.routes,
     health.routes,

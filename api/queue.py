@@ -13,6 +13,7 @@ from imagefarm.auth import Caller, Scope
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.models import Backlog, Flow, Job, Tenant, Worker
+from scheduler.rates import STILL, lane_rates
 
 routes = Routes(tag="queue")
 
@@ -29,6 +30,8 @@ class LaneAnswer(Answer):
     oldest_s: float | None = Field(description="Seconds that the next job of the longest waiting flow has waited")
     workers: int = Field(description="Workers that serve this lane")
     resident: int = Field(description="Of these, how many have the model in memory")
+    images_per_minute: float = Field(description="Over the last five minutes, everybody's")
+    drain_s: float | None = Field(description="Seconds until the queue is empty at this rate; null when nothing moves")
 
 
 class FlowAnswer(Answer):
@@ -79,6 +82,7 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
             statement = statement.where(Backlog.tenant_id == caller.tenant_filter)
         rows = session.execute(statement).all()
         waited = _waited(session, [row.Backlog for row in rows if row.Backlog.queued > 0])
+        rates = lane_rates(session, session.scalar(select(db_now())) or 0.0)
         alive = session.execute(select(Worker.serves, Worker.resident).where(Worker.state != WorkerState.GONE)).all()
     lanes: dict[str, LaneAnswer] = {}
     for row in rows:
@@ -92,10 +96,14 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
                 oldest_s=waited.get(model),
                 workers=sum(model in serves for serves, _ in alive),
                 resident=sum(model in resident for _, resident in alive),
+                images_per_minute=round(rates.get(model, STILL).images, 2),
+                drain_s=None,
             ),
         )
         lane.queued += row.Backlog.queued
         lane.running += row.Backlog.running
+        drain_s = rates.get(model, STILL).drain_s(lane.queued)
+        lane.drain_s = None if drain_s is None else round(drain_s, 1)
     return QueueAnswer(
         queued=sum(lane.queued for lane in lanes.values()),
         running=sum(lane.running for lane in lanes.values()),

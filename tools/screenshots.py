@@ -54,6 +54,11 @@ def pages(seed: Seed) -> dict[str, str]:
         "job": f"/jobs/{seed.job}",
         "trace": "/trace",
         "admin": "/admin",
+        "admin-workers": "/admin/workers",
+        "admin-keys": "/admin/keys",
+        "admin-webhooks": "/admin/webhooks",
+        "admin-audit": "/admin/audit",
+        "admin-settings": "/admin/settings",
         "docs": "/docs",
         "sign-in": "/sign-in",
     }

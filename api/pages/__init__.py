@@ -14,7 +14,7 @@ NAVIGATION = (
     ("/trace", "Trace"),
     ("/admin", "Admin"),
 )
-AREAS: tuple[Blueprint, ...] = (status.pages, studio.pages, batches.pages, jobs.pages, trace.pages, admin.pages, sign_in.pages)
+AREAS: tuple[Blueprint, ...] = (status.pages, studio.pages, batches.pages, jobs.pages, trace.pages, *admin.AREAS, sign_in.pages)
 
 
 def register(app: Flask) -> None:
@@ -28,4 +28,5 @@ def register(app: Flask) -> None:
         app.register_blueprint(area)
     known = {rule.rule for rule in app.url_map.iter_rules()}
     app.jinja_env.globals["nav"] = lambda: [item for item in NAVIGATION if item[0] in known]
+    app.jinja_env.globals["admin_tabs"] = admin.TABS
     app.jinja_env.globals["has_page"] = known.__contains__

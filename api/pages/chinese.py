@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from api.pages.chinese_desk import DESK
+
 WORDS: dict[str, str] = {
+    **DESK,
     # frame
     "Skip to the content": "跳到正文",
     "Pages": "页面",

@@ -20,4 +20,13 @@ NAMES: dict[str, str] = {
     "last 1h": "last hour",
     "last 24h": "last 24 hours",
     "last 7d": "last 7 days",
+    "scope submit": "submit and cancel jobs and batches",
+    "scope read": "see the jobs and pictures of its tenant",
+    "scope admin": "do everything, for every tenant",
+    "hook job.succeeded": "every job that is done",
+    "hook job.failed": "every job that failed",
+    "hook job.cancelled": "every job that was cancelled",
+    "hook batch.done": "a batch that is done",
+    "hook batch.cancelled": "a batch that was cancelled",
+    "hook batch.stopped": "a batch that stopped because too much failed",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis import Redis
@@ -17,6 +17,7 @@ from imagefarm.auth import Caller
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.models import Backlog, Job, Model, SweepState, Worker
+from scheduler.rates import STILL, lane_rates
 
 SILENT_S = 12.0
 """A worker not heard of for so long is shown with the time of its silence."""
@@ -63,7 +64,9 @@ class WorkerView:
     resident: tuple[str, ...]
     running: tuple[RunningJob, ...]
     silent_since: float | None
+    heartbeat_at: float
     started_at: float
+    facts: tuple[tuple[str, Any], ...]
     load: tuple[tuple[str, Any], ...]
 
     @property
@@ -87,6 +90,9 @@ class LaneView:
     resident: int
     state: str
     reason: str
+    rate: float = 0.0
+    """Pictures a minute; looked up only when the farm is looked at closely."""
+    drain_s: float | None = None
 
     @property
     def is_broken(self) -> bool:
@@ -150,6 +156,13 @@ def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_beats: bool
     rows = session.scalars(select(Worker).order_by(Worker.name, Worker.started_at.desc())).all()
     alive = [row for row in rows if row.state != WorkerState.GONE]
     lanes = _lanes(session, farm, caller, alive)
+    if closely:
+        rates = lane_rates(session, now)
+        lanes = tuple(
+            replace(lane, rate=rate.images, drain_s=rate.drain_s(lane.queued))
+            for lane in lanes
+            for rate in [rates.get(lane.model, STILL)]
+        )
     queued, running = sum(lane.queued for lane in lanes), sum(lane.running for lane in lanes)
     workers = _workers(session, farm, caller, list(rows) if closely else alive, now, closely=closely)
     swept_at = session.scalar(select(SweepState.last_at)) or 0.0
@@ -214,6 +227,9 @@ def _workers(
             ),
             silent_since=row.heartbeat_at if now - row.heartbeat_at > SILENT_S else None,
             started_at=row.started_at,
+            # the page shows the age of a heartbeat; unless looked at closely it must not change with each
+            heartbeat_at=row.heartbeat_at if closely else 0.0,
+            facts=tuple(sorted(row.facts.items())) if closely else (),
             load=tuple(sorted(row.load.items())) if closely else (),
         )
         for row in rows

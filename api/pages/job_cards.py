@@ -28,6 +28,10 @@ class Picture:
         return f"/api/v1/images/{self.id}/file?thumb=256"
 
     @property
+    def small(self) -> str:
+        return f"/api/v1/images/{self.id}/file?thumb=128"
+
+    @property
     def file(self) -> str:
         return f"/api/v1/images/{self.id}/file"
 

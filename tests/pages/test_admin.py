@@ -1,92 +1,215 @@
-"""The desk: everything shown in both languages, orders to workers, the audit chain, secrets masked, text that stays text."""
+"""The desk: everything shown in both languages, orders to workers, charts from the rollup, keys and webhooks made and
+taken back, the audit searched and its chain walked, secrets masked, text that stays text."""
 
+import html
 import json
 import re
 
 import pytest
+from sqlalchemy import insert, update
 
+from api.pages.admin.settings import shown_settings
 from imagefarm.auth import Scope
+from imagefarm.ids import new_id
 from imagefarm.states import WorkerState
-from imagefarm.store.audit import seal
-from imagefarm.store.models import Event
+from imagefarm.store import db_now
+from imagefarm.store.audit import append, seal
+from imagefarm.store.models import Attempt, Delivery, Event, Image, Webhook
 from scheduler import finish, workers
 from scheduler.retry import Failure, FailureClass
+from scheduler.rollup import roll
 from tests.pages.conftest import Site
 from tests.pages.payloads import PAYLOADS
 from tests.pages.reading import Reading
 
 HEADERS = {"Origin": "http://localhost"}
+PAGES = ("/admin", "/admin/workers", "/admin/keys", "/admin/webhooks", "/admin/audit", "/admin/settings")
+
+
+def send(site: Site, path: str, **fields: object) -> object:
+    return site.http.post(path, data=fields, headers=HEADERS)
+
+
+def series(text: str) -> list[list[list[float | None]]]:
+    """The data of the page's charts: pictures, failures and loads, wait, render."""
+    return [json.loads(html.unescape(found)) for found in re.findall(r'data-series="([^"]+)"', text)]
 
 
 def test_an_empty_desk_in_both_languages(site: Site) -> None:
-    english, chinese = Reading(site.page("/admin").text), Reading(site.page("/admin", "zh").text)
-    for words in ("Workers", "Throughput", "Nobody waits.", "Audit chain", "No key has been made."):
-        assert words in english.text
-    for words in ("工作进程", "产量", "没有人在等待。", "审计链", "还没有创建密钥。"):
-        assert words in chinese.text
-    assert english.wrong == chinese.wrong == []
+    for path, words, chinese_words in (
+        ("/admin", ("Throughput", "No picture yet.", "Tenants today"), ("产量", "还没有图片。", "今日租户")),
+        ("/admin/workers", ("Workers", "worker_1", "Drain"), ("工作进程", "每分钟图片")),
+        ("/admin/keys", ("No key has been made.", "see the jobs and pictures"), ("还没有创建密钥。", "查看自己租户")),
+        ("/admin/webhooks", ("No webhook yet.", "a batch that is done"), ("还没有 Webhook。", "批次结束")),
+        ("/admin/audit", ("Audit chain",), ("审计链",)),
+        ("/admin/settings", ("Limits and settings",), ("只读",)),
+    ):
+        english, chinese = Reading(site.page(path).text), Reading(site.page(path, "zh").text)
+        assert english.wrong == chinese.wrong == []
+        for word in words:
+            assert word in english.text, path
+        for word in chinese_words:
+            assert word in chinese.text, path
 
 
 def test_a_worker_is_drained_and_resumed_by_form(site: Site) -> None:
     site.submit("held by the worker")
     assert site.inside.claim("worker_1", images=1)
-    assert "Drain: one job finishes" in site.page("/admin").text
+    assert "Drain: one job finishes" in site.page("/admin/workers").text
     for order, state in (("drain", "draining"), ("quarantine", "quarantined"), ("resume", "ready")):
         answer = site.http.post(f"/admin/workers/worker_1/{order}", headers=HEADERS)
-        assert (answer.status_code, answer.headers["Location"]) == (303, "/admin")
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/admin/workers")
         assert site.get("/api/v1/workers")["items"][0]["wanted"] == state
     assert site.http.post("/admin/workers/worker_1/explode", headers=HEADERS).status_code == 404
     assert site.http.post("/admin/workers/nobody/drain", headers=HEADERS).status_code == 404
     assert site.http.post("/admin/workers/worker_1/drain", headers={"Origin": "https://example.org"}).status_code == 403
 
 
-def test_throughput_counts_pictures_and_failures(site: Site) -> None:
+def test_charts_show_what_was_written_down_and_what_came_since(site: Site) -> None:
     site.rendered("a mug", count=3)
     job = site.submit("a failure")["id"]
     finish.fail(site.farm.store, site.claim(job), Failure(FailureClass.INPUT, "bad", "bad"), site.farm.settings)
-    for period in ("hour", "day", "week"):
-        text = site.page(f"/admin?period={period}").text
-        series = re.search(r'data-series="([^"]+)"', text)
-        assert series is not None
-        times, pictures, failures = json.loads(series[1])
-        assert len(times) == len(pictures) == len(failures)
-        assert sum(pictures) == 3
-        assert sum(failures) == 1
+    for made in (3, 5):
+        for period in ("hour", "day", "week"):
+            pictures, troubles, wait, render = series(site.page(f"/admin?period={period}").text)
+            assert len(pictures[0]) == len(pictures[1]) == len(troubles[2]) == len(wait[2])
+            assert sum(pictures[1]) == made
+            assert sum(troubles[1]) == 1
+            assert [value for value in wait[1] if value is not None]
+            assert [value for value in render[2] if value is not None]
+            told = site.get(f"/api/v1/statistics?period={period}")
+            assert (told["whole"]["images"], told["whole"]["troubles"]) == (made, 1)
+        if made == 3:  # then they are written down, and two more come, which nobody has written down yet
+            with site.farm.store.write() as session:
+                session.execute(update(Image).values(created_at=Image.created_at - 120))
+                session.execute(update(Attempt).values(ended_at=Attempt.ended_at - 120))
+                assert roll(session, site.farm.store.now()) >= 1
+            site.rendered("a bottle", count=2)
     assert site.page("/admin?period=eon").status_code == 422
+    tenant = site.get("/api/v1/tenants")["items"][0]
+    assert (tenant["name"], tenant["images_today"] >= 5, tenant["share"], tenant["fair_share"]) == ("default", True, 1.0, 1.0)
 
 
-def test_the_audit_chain_is_verified_on_demand(site: Site) -> None:
-    site.submit("audited")
+def test_a_key_is_shown_once_and_revoked(site: Site) -> None:
+    answer = send(site, "/admin/keys", name="importer", tenant="shop", scope=["read"])
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (201, "no-store")
+    key = re.search(r"<code>(if_\w+_[\w-]+)</code>", answer.text)
+    assert key is not None
+    assert site.page("/jobs", Authorization=f"Bearer {key[1]}").status_code == 200
+    listed = site.page("/admin/keys").text
+    assert "importer" in listed
+    assert key[1] not in listed
+    key_id = re.search(r"/admin/keys/(key_\w+)/revoke", listed)
+    assert key_id is not None
+    assert send(site, f"/admin/keys/{key_id[1]}/revoke").status_code == 303
+    assert site.page("/jobs", Authorization=f"Bearer {key[1]}").status_code == 401
+    assert "revoked" in site.page("/admin/keys").text
+    for wrong in ({"name": ""}, {"name": "x" * 65, "scope": ["read"]}, {"name": "a", "scope": ["everything"]}, {"name": "a"}):
+        refused = send(site, "/admin/keys", **wrong)
+        assert refused.status_code == 422
+        assert 'role="alert"' in refused.text
+
+
+def test_a_webhook_is_made_shown_and_removed_and_its_messages_sent_again(site: Site) -> None:
+    answer = send(site, "/admin/webhooks", url="https://1.1.1.1/told", kind=["batch.done", "job.failed"])
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (201, "no-store")
+    secret = re.search(r"<code>(whsec_[^<]+)</code>", answer.text)
+    assert secret is not None
+    listed = site.page("/admin/webhooks").text
+    assert "https://1.1.1.1/told" in listed
+    assert secret[1] not in listed
+    hook = re.search(r"/admin/webhooks/(\w+)/remove", listed)
+    assert hook is not None
+    message = new_id("msg")
     with site.farm.store.write() as session:
+        session.execute(
+            insert(Delivery).values(
+                id=message,
+                webhook_id=hook[1],
+                tenant_id="tenant_default",
+                kind="batch.done",
+                body="{}",
+                state="dead",
+                tries=9,
+                next_at=0.0,
+                status=500,
+                error="it answered <b>500</b>",
+                created_at=db_now(),
+            )
+        )
+    text = site.page("/admin/webhooks").text
+    assert "one given up" in text
+    assert "it answered &lt;b&gt;500&lt;/b&gt;" in text
+    assert send(site, f"/admin/webhooks/{hook[1]}/deliveries/{message}/replay").status_code == 303
+    assert site.get(f"/api/v1/webhooks/{hook[1]}/deliveries")["items"][0]["state"] == "waiting"
+    assert message in site.page(f"/admin/webhooks?webhook={hook[1]}").text
+    assert send(site, f"/admin/webhooks/{hook[1]}/remove").status_code == 303
+    assert "No webhook yet." in site.page("/admin/webhooks").text
+    for wrong in ({"url": "nothing", "kind": ["job.failed"]}, {"url": "https://example.com/", "kind": []}):
+        assert send(site, "/admin/webhooks", **wrong).status_code == 422
+
+
+def test_the_audit_is_searched_and_its_chain_verified(site: Site) -> None:
+    job = site.submit("audited")["id"]
+    with site.farm.store.write() as session:
+        for number in range(70):
+            append(session, "thing.happened", f"thing_{number}", "tenant_default", {"number": number})
         number = seal(session)
-    assert f"Whole: all {number} events follow." in site.page("/admin?verify=1").text
+    assert f"Whole: all {number} events follow." in site.page("/admin/audit?verify=1").text
+    assert re.findall(r"<strong>([a-z.]+)</strong>", site.page(f"/admin/audit?subject={job}").text) == ["job.submitted"]
+    kinds = site.page("/admin/audit?kind=thing").text
+    assert set(re.findall(r"<strong>([a-z.]+)</strong>", kinds)) == {"thing.happened"}
+    older = re.search(r'rel="next" href="([^"]+)"', kinds)
+    assert older is not None
+    assert len(re.findall(r"<strong>thing.happened</strong>", site.page(html.unescape(older[1])).text)) == 10
+    assert "Nothing of that kind" in site.page("/admin/audit?tenant=nobody").text
+    assert site.page("/admin/audit?before=x").status_code == 422
     with site.farm.store.write() as session:
         session.get_one(Event, 2).kind = "job.forged"
-    assert "Broken at no. 2" in site.page("/admin?verify=1").text
+    assert "Broken at no. 2" in site.page("/admin/audit?verify=1").text
 
 
 def test_settings_show_their_origin_and_no_password(site: Site) -> None:
     settings = site.farm.settings.model_copy(update={"redis_url": "redis://:hunter2@example:6379/0"})
-    from api.pages.admin import _settings
-
-    shown = {one.name: one for one in _settings(settings)}
+    shown = {one.name: one for one in shown_settings(settings)}
     assert shown["redis_url"].value == "redis://:***@example:6379/0"
     assert shown["lease_s"].origin == "default"
-    assert "hunter2" not in site.page("/admin").text
-    assert "max_queued_per_tenant" in site.page("/admin").text
+    assert "max_queued_per_tenant" in site.page("/admin/settings").text
 
 
 def test_the_desk_is_for_admins(site: Site) -> None:
     for scopes, status in (((Scope.SUBMIT, Scope.READ), 403), ((Scope.ADMIN,), 200)):
-        assert site.page("/admin", **site.key("someone", *scopes)).status_code == status
+        key = site.key("someone", *scopes)
+        for path in PAGES:
+            assert site.page(path, **key).status_code == status
+        for path in ("/api/v1/statistics", "/api/v1/tenants"):
+            assert site.http.get(path, headers=key).status_code == status
+    reader = site.key("someone", Scope.READ, Scope.SUBMIT)
+    for path in ("/admin/keys", "/admin/webhooks", "/admin/workers/worker_1/drain", "/admin/keys/x/revoke"):
+        assert site.app.test_client(use_cookies=False).post(path, headers=reader).status_code == 403
 
 
 def test_hostile_text_stays_text(site: Site) -> None:
     for number, payload in enumerate(PAYLOADS):
         site.inside.worker(f"w{number}")
         workers.want(site.farm.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
-    reading = Reading(site.page("/admin").text)
-    reading.check(*PAYLOADS)
+        with site.farm.store.write() as session:
+            append(session, "made.up", "x", None, {"text": payload[:150]})
+            session.execute(
+                insert(Webhook).values(
+                    id=new_id("hook"), tenant_id="t", url=payload, secret="", kinds=[payload], created_at=db_now()
+                )
+            )
+    Reading(site.page("/admin/workers").text).check(*PAYLOADS)
+    Reading(site.page("/admin/audit?kind=made.up").text).check(*PAYLOADS)
+    Reading(site.page("/admin/webhooks").text).check(*PAYLOADS)
+    Reading(site.page("/admin").text).check()
+    for payload in PAYLOADS[::6]:
+        refused = send(site, "/admin/keys", name=payload, tenant=payload, scope=[payload])
+        assert refused.status_code == 422
+        assert Reading(refused.text).wrong == []
+        assert Reading(send(site, "/admin/webhooks", url=payload, kind=[payload]).text).wrong == []
+        assert Reading(site.page("/admin/audit", "en").text).wrong == []
 
 
 @pytest.mark.parametrize("path", ["/", "/studio", "/batches", "/jobs", "/trace"])

@@ -1,0 +1,24 @@
+"""The desk `/admin`: a page for each thing an operator looks after."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from api.pages.admin import audit, keys, overview, settings, webhooks, workers
+
+AREAS: tuple[Blueprint, ...] = (
+    overview.pages,
+    workers.pages,
+    keys.pages,
+    webhooks.pages,
+    audit.pages,
+    settings.pages,
+)
+TABS = (
+    ("/admin", "Overview"),
+    ("/admin/workers", "Workers"),
+    ("/admin/keys", "Keys"),
+    ("/admin/webhooks", "Webhooks"),
+    ("/admin/audit", "Audit"),
+    ("/admin/settings", "Settings"),
+)

@@ -1,0 +1,92 @@
+"""`/admin/keys`: API keys made (and shown once), listed, revoked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, redirect, request
+from pydantic import ValidationError
+
+from api import keys as api_keys
+from api.auth import authenticate, require
+from api.context import Farm, current_farm
+from api.field_errors import field_errors
+from api.pages.rendering import page
+from imagefarm.auth import Caller, KeyInfo, Scope, is_open, list_keys
+from imagefarm.errors import FieldError, InvalidRequest
+
+pages = Blueprint("pages_admin_keys", __name__)
+
+SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysView:
+    """The keys and the form. `made` is a key just made: shown this once."""
+
+    keys: tuple[KeyInfo, ...]
+    scopes: tuple[str, ...]
+    fields: tuple[tuple[str, str], ...]
+    chosen: tuple[str, ...]
+    errors: tuple[FieldError, ...]
+    made: api_keys.NewKeyAnswer | None
+    is_open: bool
+
+
+@pages.get("/admin/keys")
+def keys_page() -> Response:
+    """List the keys, with the form for a new one."""
+    farm = current_farm()
+    require(authenticate(farm), Scope.ADMIN)
+    return page("admin_keys.html", _view(farm))
+
+
+@pages.post("/admin/keys")
+def keys_form() -> Response:
+    """Make a key and show it, this once."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.ADMIN)
+    fields = {name: request.form.get(name, "").strip() for name in ("name", "tenant")}
+    chosen = tuple(request.form.getlist("scope"))
+    try:
+        given = {name: value for name, value in fields.items() if value} | {"scopes": list(chosen)}
+        made = api_keys.create_api_key(farm, caller, api_keys.KeyRequest.model_validate(given))
+    except ValidationError as error:
+        wrong = field_errors(error, api_keys.KeyRequest, whole="form")
+        return page("admin_keys.html", _view(farm, fields, chosen=chosen, errors=tuple(wrong)), 422)
+    except InvalidRequest as error:
+        return page("admin_keys.html", _view(farm, fields, chosen=chosen, errors=tuple(error.errors)), 422)
+    answer = page("admin_keys.html", _view(farm, made=made), 201)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+@pages.post("/admin/keys/<key_id>/revoke")
+def revoke_form(key_id: str) -> Any:
+    """Revoke a key, and go back to the list."""
+    farm = current_farm()
+    caller: Caller = authenticate(farm)
+    require(caller, Scope.ADMIN)
+    api_keys.revoke_api_key(farm, caller, key_id)
+    return redirect("/admin/keys", 303)
+
+
+def _view(
+    farm: Farm,
+    fields: dict[str, str] | None = None,
+    *,
+    chosen: tuple[str, ...] = (Scope.SUBMIT, Scope.READ),
+    errors: tuple[FieldError, ...] = (),
+    made: api_keys.NewKeyAnswer | None = None,
+) -> KeysView:
+    return KeysView(
+        keys=tuple(list_keys(farm.store)[:SHOWN]),
+        scopes=tuple(map(str, Scope)),
+        fields=tuple((fields or {"name": "", "tenant": ""}).items()),
+        chosen=chosen,
+        errors=errors,
+        made=made,
+        is_open=is_open(farm.settings),
+    )

@@ -1,0 +1,143 @@
+"""`/admin`: the farm's state in a word, charts, lanes, tenants, the last pictures, and events as they happen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flask import Blueprint, Response, request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.auth import authenticate, require
+from api.context import current_farm
+from api.pages.admin.audit import RecentEvent, recent_events
+from api.pages.farm_view import FarmView, farm_view
+from api.pages.job_cards import Picture, picture
+from api.pages.rendering import page
+from api.pages.status import redis_pulse
+from api.statistics import PERIODS, Statistics, TenantAnswer, spread, statistics, tenants
+from imagefarm.auth import Scope
+from imagefarm.errors import FieldError, InvalidRequest
+from imagefarm.store.models import Image
+from scheduler.rollup import Span, total
+
+pages = Blueprint("pages_admin", __name__)
+
+EVENTS_SHOWN = 20
+PICTURES_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One chart. `series` is JSON for the script: times, then each curve; `tones` are how the curves are coloured."""
+
+    title: str
+    kind: str
+    series: str
+    names: tuple[str, ...]
+    tones: str
+    unit: str = ""
+    numbers: tuple[tuple[str, float | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LastPicture:
+    """A picture just made, and its job."""
+
+    picture: Picture
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverviewView:
+    """What the page shows."""
+
+    farm: FarmView
+    period: str
+    periods: tuple[str, ...]
+    charts: tuple[Chart, ...]
+    tenants: tuple[TenantAnswer, ...]
+    pictures: tuple[LastPicture, ...]
+    events: tuple[RecentEvent, ...]
+
+
+@pages.get("/admin")
+def admin_page() -> Response:
+    """Show the farm at a glance."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.ADMIN)
+    period = request.args.get("period", "hour")
+    if period not in PERIODS:
+        raise InvalidRequest([FieldError(field="period", detail="is not a period", remedy="use one of " + ", ".join(PERIODS))])
+    beats = redis_pulse().beats()
+    with farm.store.read() as session:
+        view = OverviewView(
+            farm=farm_view(session, farm, caller, redis_beats=beats, closely=True),
+            period=period,
+            periods=tuple(PERIODS),
+            charts=charts(statistics(session, period)),
+            tenants=tuple(tenants(session, farm)),
+            pictures=_last_pictures(session),
+            events=recent_events(session, EVENTS_SHOWN),
+        )
+    return page("admin.html", view)
+
+
+def charts(found: Statistics) -> tuple[Chart, ...]:
+    """The four charts of a period."""
+    whole = total(span for _, span in found.spans)
+    times = [at for at, _ in found.spans]
+
+    def counts(*names: str) -> str:
+        return json.dumps([times, *[[getattr(span, name) for _, span in found.spans] for name in names]])
+
+    def latencies(spans: Sequence[tuple[int, Span]], name: str) -> str:
+        pairs = [spread(span, name) for _, span in spans]  # type: ignore[arg-type]
+        return json.dumps([times, *[[None if p[n] is None else round(p[n], 3) for p in pairs] for n in (0, 1)]])  # type: ignore[arg-type]
+
+    wait, render = spread(whole, "wait"), spread(whole, "render")
+    half = ("half", "95 %")
+    return (
+        Chart(
+            title="Pictures made",
+            kind="bars",
+            series=counts("images"),
+            names=("pictures",),
+            tones="accent",
+            numbers=(("pictures", whole.images), ("GPU-seconds", whole.gpu_s)),
+        ),
+        Chart(
+            title="Failures and model loads",
+            kind="bars",
+            series=counts("troubles", "loads"),
+            names=("failed attempts", "models loaded"),
+            tones="bad busy",
+            numbers=(("failed attempts", whole.troubles), ("models loaded", whole.loads)),
+        ),
+        Chart(
+            title="Wait",
+            kind="lines",
+            unit="s",
+            series=latencies(found.spans, "wait"),
+            names=half,
+            tones="accent warn",
+            numbers=tuple(zip(half, wait, strict=True)),
+        ),
+        Chart(
+            title="Render",
+            kind="lines",
+            unit="s",
+            series=latencies(found.spans, "render"),
+            names=half,
+            tones="accent warn",
+            numbers=tuple(zip(half, render, strict=True)),
+        ),
+    )
+
+
+def _last_pictures(session: Session) -> tuple[LastPicture, ...]:
+    rows = session.scalars(select(Image).order_by(Image.id.desc()).limit(PICTURES_SHOWN)).all()
+    return tuple(LastPicture(picture(row), row.job_id) for row in rows)

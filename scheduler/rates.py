@@ -1,0 +1,40 @@
+"""How fast each lane goes, and when what waits in it will be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from imagefarm.ids import first_id_at
+from imagefarm.store.models import Image, Job
+
+LOOK_BACK_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Jobs and pictures a minute, over the last five."""
+
+    jobs: float
+    images: float
+
+    def drain_s(self, queued: int) -> float | None:
+        """Seconds until so many jobs are done at this rate; None when nothing moves."""
+        return queued / self.jobs * 60 if self.jobs and queued else None
+
+
+STILL = Rate(0.0, 0.0)
+
+
+def lane_rates(session: Session, now: float) -> dict[str, Rate]:
+    """By model, the rate of its lane; a lane in which nothing was made is not in it."""
+    rows = session.execute(
+        select(Job.model, func.count(Job.id.distinct()), func.count())
+        .join(Image, Image.job_id == Job.id)
+        .where(Image.id >= first_id_at("img", now - LOOK_BACK_S), Image.created_at >= now - LOOK_BACK_S)
+        .group_by(Job.model)
+    )
+    minutes = LOOK_BACK_S / 60
+    return {model: Rate(jobs / minutes, images / minutes) for model, jobs, images in rows}
