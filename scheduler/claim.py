@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, literal_column, select, update
@@ -66,34 +66,6 @@ PICK = (
 )
 """A flow's next jobs on a lane, best first; served by the index `ix_job_claim`, to whose condition the state is spelt out."""
 PICK_LIKE = PICK.where(Job.compat_key == bindparam("compat_key"), Job.crashes == 0)
-TAKE = (
-    update(Job)
-    .where(Job.id.in_(bindparam("ids", expanding=True)), Job.state == JobState.QUEUED)
-    .values(
-        state=JobState.RUNNING,
-        attempt=Job.attempt + 1,
-        owner=bindparam("new_owner"),
-        lease_until=db_now() + bindparam("lease_s"),
-        started_at=func.coalesce(Job.started_at, db_now()),
-    )
-    .returning(
-        Job.id,
-        Job.attempt,
-        Job.model,
-        Job.compat_key,
-        Job.recipe,
-        Job.count.label("images"),
-        Job.priority_class,
-        Job.tenant_id,
-        Job.batch_id,
-        Job.custom_id,
-        Job.labels,
-        Job.cost_s,
-        Job.crashes,
-        Job.expires_at,
-        Job.rank,
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +92,22 @@ class ClaimedJob:
     @property
     def fence(self) -> tuple[str, int, str]:
         return self.id, self.attempt, self.owner
+
+
+TAKEN = [one.name for one in fields(ClaimedJob) if one.name != "owner"]
+"""What a claim reads of a job: its columns of the same names."""
+TAKE = (
+    update(Job)
+    .where(Job.id.in_(bindparam("ids", expanding=True)), Job.state == JobState.QUEUED)
+    .values(
+        state=JobState.RUNNING,
+        attempt=Job.attempt + 1,
+        owner=bindparam("new_owner"),
+        lease_until=db_now() + bindparam("lease_s"),
+        started_at=func.coalesce(Job.started_at, db_now()),
+    )
+    .returning(*(getattr(Job, name) for name in TAKEN), Job.rank)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,31 +289,19 @@ def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
 
 def _take(session: Session, ids: list[str], owner: str, limits: ClaimLimits) -> list[ClaimedJob]:
     taken = session.connection().execute(TAKE, {"ids": ids, "new_owner": owner, "lease_s": limits.lease_s})
-    rows = sorted(taken.all(), key=lambda row: (row.rank, row.id))
+    rows = sorted(taken.mappings(), key=lambda row: (row["rank"], row["id"]))
     if not rows:
         return []
-    moved = [Moved(row.id, row.model, row.priority_class, row.tenant_id, row.batch_id, row.attempt, row.cost_s) for row in rows]
-    count(session, moved, JobState.QUEUED, JobState.RUNNING)
-    open_attempts(session, moved, owner)
-    append_many(session, [("job.claimed", job.id, job.tenant_id, {"attempt": job.attempt, "owner": owner}) for job in moved])
-    return [
+    claimed = [
         ClaimedJob(
-            id=row.id,
-            attempt=row.attempt,
-            owner=owner,
-            model=row.model,
-            compat_key=row.compat_key,
-            recipe=Recipe.model_validate(row.recipe),
-            count=row.images,
-            priority_class=row.priority_class,
-            tenant_id=row.tenant_id,
-            batch_id=row.batch_id,
-            custom_id=row.custom_id,
-            labels=row.labels,
-            cost_s=row.cost_s,
-            crashes=row.crashes,
-            expires_at=row.expires_at,
-            preview=row.preview,
+            **{name: row[name] for name in TAKEN if name != "recipe"}, recipe=Recipe.model_validate(row["recipe"]), owner=owner
         )
         for row in rows
     ]
+    moved = [
+        Moved(job.id, job.model, job.priority_class, job.tenant_id, job.batch_id, job.attempt, job.cost_s) for job in claimed
+    ]
+    count(session, moved, JobState.QUEUED, JobState.RUNNING)
+    open_attempts(session, moved, owner)
+    append_many(session, [("job.claimed", job.id, job.tenant_id, {"attempt": job.attempt, "owner": owner}) for job in moved])
+    return claimed
