@@ -24,6 +24,13 @@ def register(app: typer.Typer) -> None:
 def batch(
     table: Annotated[Path, typer.Argument(help="The table: .csv or .jsonl.", exists=True, dir_okay=False, readable=True)],
     *,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="ZIP of the pictures that the columns image, mask and subject name.", exists=True, dir_okay=False),
+    ] = None,
+    update_of: Annotated[
+        str | None, typer.Option(help="Id or name of an earlier batch of this table: render only what changed since.")
+    ] = None,
     template: Annotated[str | None, typer.Option(help="Prompt with {{ column }}; the default is the column `prompt`.")] = None,
     variants: Annotated[list[str] | None, typer.Option(help="NAME=A|B|C multiplies every row; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.")] = None,
@@ -46,6 +53,8 @@ def batch(
     with connect(url, key) as farm:
         made = farm.batch(
             table,
+            archive=pictures,
+            update_of=update_of,
             template=template,
             variants=_variants(variants),
             model=model,
@@ -53,7 +62,7 @@ def batch(
             height=height,
             steps=steps,
             seed=seed,
-            name=name or table.stem,
+            name=name or (None if update_of else table.stem),
             name_pattern=name_pattern,
             canary=canary,
             on_error="skip" if skip_bad_rows else None,
@@ -73,7 +82,9 @@ def batch(
         print_json(made.model_dump(mode="json") | ({"files": [str(file) for file in files]} if files else {}))
     elif made.quote is not None:
         _print_quote(made.quote)
+        _print_changes(made)
     else:
+        _print_changes(made)
         _print(made, out if files else None)
     if made.counts.failed or made.counts.cancelled or made.counts.rejected:
         raise typer.Exit(ExitCode.JOB_FAILED)
@@ -102,6 +113,12 @@ def _print_quote(quote: Quote) -> None:
     print(f"{quote.pictures} pictures, {quote.gpu_seconds:.1f} GPU-seconds, {finish}; the first prompts:")
     for prompt in quote.prompts:
         print(f"  {prompt}")
+
+
+def _print_changes(batch: Batch) -> None:
+    if batch.changes is not None:
+        told = ", ".join(f"{number} {name}" for name, number in batch.changes.items() if number)
+        print(f"since {batch.update_of}: {told or 'nothing'}")
 
 
 def _print(batch: Batch, folder: Path | None) -> None:

@@ -134,6 +134,10 @@ class Batch(Answer):
     counts: Counts = Field(default_factory=Counts)
     errors: list[RowError] = Field(default_factory=list)
     quote: Quote | None = None
+    update_of: str | None = None
+    """The batch that this one brings up to date."""
+    changes: dict[str, int] | None = None
+    """Of an update: how many jobs are reused, changed, new, again, removed."""
     urls: dict[str, str] | None = None
 
     @property

@@ -9,6 +9,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 API = "/api/v1"
+BATCH_TIMEOUT_S = 600.0
+"""A large table with its pictures takes the farm some time."""
 FIRST_POLL_S = 0.1
 LONGEST_POLL_S = 1.0
 MEDIA = {".csv": "text/csv", ".jsonl": "application/x-ndjson", ".ndjson": "application/x-ndjson", ".json": "application/json"}
@@ -156,18 +159,25 @@ class Client:
 
     # batches
 
-    def batch(self, table: Path | str, *, idempotency_key: str | None = None, **options: Any) -> Batch:
+    def batch(
+        self, table: Path | str, *, archive: Path | str | None = None, idempotency_key: str | None = None, **options: Any
+    ) -> Batch:
         """Submit a table as a batch: .csv with a header, .jsonl with an object a line, or .json as the API's one body.
 
-        Options are the API's: template, name, model, width, height, steps, seed, seeds, variants (a mapping of lists), labels (a
-        list), name_pattern, canary, on_error, dry_run and others; None means the default.
+        `archive` is a ZIP of the pictures that the table's columns image, mask and subject name. Options are the API's: template,
+        name, model, width, height, steps, seed, seeds, variants (a mapping of lists), labels (a list), name_pattern, canary,
+        on_error, dry_run, update_of and others; None means the default.
         """
         path = Path(table)
         media = MEDIA.get(path.suffix.lower(), "text/csv")
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), "Content-Type": media}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         query = {name: _parameter(value) for name, value in options.items() if value is not None}
-        answer = self._transport.json("POST", f"{API}/batches", params=query, content=path.read_bytes(), headers=headers)
-        return Batch.model_validate(answer)
+        send = partial(self._transport.json, "POST", f"{API}/batches", params=query, timeout=BATCH_TIMEOUT_S)
+        if archive is None:
+            return Batch.model_validate(send(content=path.read_bytes(), headers=headers | {"Content-Type": media}))
+        with Path(archive).open("rb") as pictures, path.open("rb") as rows:
+            files = {"file": (path.name, rows, media), "archive": (Path(archive).name, pictures, "application/zip")}
+            return Batch.model_validate(send(files=files, headers=headers))
 
     def get_batch(self, batch: Batch | str) -> Batch:
         """A batch as it is now."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from imagefarm import Client
 from imagefarm.client import Job, JobFailed, NotThere, RequestRefused, WaitedTooLong
@@ -92,6 +94,20 @@ def test_a_table_from_dry_run_to_archive(api: FarmApi, client: Client, tmp_path:
         "B-right.png",
     ]
     assert (tmp_path / "out" / "A-left.png").is_file()
+
+
+def test_a_table_with_its_pictures_and_its_update(api: FarmApi, client: Client, tmp_path: Path) -> None:
+    table, photos = tmp_path / "table.csv", tmp_path / "photos.zip"
+    table.write_text("sku,product,image\nA,mug,a.png\nB,box,\n")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    with zipfile.ZipFile(photos, "w") as archive:
+        archive.write(tmp_path / "a.png", "a.png")
+    batch = client.batch(table, archive=photos, template="a {{ product }}", model="sd15", name="photos")
+    jobs = list(client.list(batch=batch.id))
+    assert sorted(job.recipe["init_image"] is None for job in jobs) == [False, True]
+    client.cancel_batch(batch)
+    again = client.batch(table, archive=photos, update_of=batch.id)
+    assert (again.update_of, again.changes) == (batch.id, {"reused": 0, "changed": 0, "new": 0, "again": 2, "removed": 0})
 
 
 def test_a_batch_that_waits_for_approval_is_not_waited_for(api: FarmApi, client: Client, tmp_path: Path) -> None:
