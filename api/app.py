@@ -20,6 +20,7 @@ from api import (
     problems,
     prompts,
     queue,
+    replay,
     request_log,
     statistics,
     webhooks,
@@ -30,6 +31,7 @@ from imagefarm.settings import Settings
 
 AREAS = (
     jobs.routes,
+    replay.routes,
     events.routes,
     images.routes,
     assets.routes,

@@ -64,6 +64,9 @@ class JobQuery(Query):
         None, description="A part of the prompt"
     )
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = None
+    worker: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = Field(
+        None, description="Name of a worker that attempted it"
+    )
     created_after: QueryTime | None = None
     created_before: QueryTime | None = None
     limit: int = Field(50, ge=1, le=200)
@@ -100,8 +103,8 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
 def list_jobs(farm: Farm, caller: Caller, query: JobQuery) -> Reply:
     """List jobs, newest first.
 
-    Go on with `next_cursor` (also in the `Link` header) until it is null. With a filter on `label` or `text` a page may hold
-    fewer jobs than `limit` although more follow.
+    Go on with `next_cursor` (also in the `Link` header) until it is null. With a filter on `label`, `worker` or `text` a page
+    may hold fewer jobs than `limit` although more follow.
     """
     wanted = jobs.JobFilter(
         tenant_id=caller.tenant_filter,
@@ -109,6 +112,7 @@ def list_jobs(farm: Farm, caller: Caller, query: JobQuery) -> Reply:
         model=query.model,
         batch_id=query.batch,
         custom_id=query.custom_id,
+        worker=query.worker,
         labels=tuple((name, value) for name, _, value in (label.partition(":") for label in query.label)),
         text=query.text,
         created_after=query.created_after,

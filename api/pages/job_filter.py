@@ -16,7 +16,7 @@ from imagefarm.store.jobs import JobFilter
 from imagefarm.text import check_text
 
 PERIODS: Mapping[str, float] = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0}
-LONGEST = {"model": 64, "batch": 40, "tenant": 40, "text": 200, "custom_id": 128, "label": 330}
+LONGEST = {"model": 64, "batch": 40, "tenant": 40, "worker": 128, "text": 200, "custom_id": 128, "label": 330}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class PageFilter:
     model: str = ""
     batch: str = ""
     tenant: str = ""
+    worker: str = ""
     text: str = ""
     custom_id: str = ""
     label: str = ""
@@ -38,7 +39,7 @@ class PageFilter:
     def query(self) -> str:
         """The address of this filter, from its question mark on; nothing for no filter."""
         pairs = [("state", str(state)) for state in self.states]
-        for name in ("model", "batch", "tenant", "text", "custom_id", "label", "since", "before", "upto"):
+        for name in ("model", "batch", "tenant", "worker", "text", "custom_id", "label", "since", "before", "upto"):
             if value := getattr(self, name):
                 pairs.append((name, value))
         return f"?{urlencode(pairs)}" if pairs else ""
@@ -73,6 +74,7 @@ class PageFilter:
             model=self.model or None,
             batch_id=self.batch or None,
             custom_id=self.custom_id or None,
+            worker=self.worker or None,
             labels=labels,
             text=self.text or None,
             created_after=now - PERIODS[self.since] if self.since else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,16 +18,19 @@ from api.context import Farm, current_farm
 from api.pages.job_cards import JobCard, Picture, job_cards, picture
 from api.pages.job_filter import PERIODS, PageFilter, read_filter
 from api.pages.rendering import page
-from imagefarm.auth import Scope
+from api.replay import compared, replay_job, worst
+from imagefarm.auth import Caller, Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
-from imagefarm.store.models import Attempt, Event, Image, Job, Worker
+from imagefarm.store.models import Attempt, Batch, Event, Image, Job, Tenant, Worker
 
 pages = Blueprint("pages_jobs", __name__)
 
 ROWS = 40
 NEW_COUNTED = 50
+MOST_CHOICES = 60
+"""Tenants, workers and batches that the filter offers by name."""
 MOST_EVENTS = 200
 RECIPE_ORDER = (
     "model",
@@ -54,6 +58,9 @@ class JobsView:
     states: tuple[JobState, ...]
     periods: tuple[str, ...]
     is_admin: bool
+    tenants: tuple[tuple[str, str], ...]
+    workers: tuple[str, ...]
+    batches: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,26 @@ class EventView:
     kind: str
     data: str
     seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of the job's life and how long it took: `start` and `width` are percent of the whole."""
+
+    name: str
+    seconds: float
+    start: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What this job shows as a replay of another: the worst of its images gives the verdict."""
+
+    of: str
+    verdict: str
+    psnr_db: float | None
+    differs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +136,10 @@ class JobView:
     pictures: tuple[PictureView, ...]
     attempts: tuple[AttemptView, ...]
     events: tuple[EventView, ...]
+    spent: tuple[Span, ...]
+    replayed: Replayed | None
+    assets: tuple[str, ...]
+    shows_tenant: bool
     url: str
 
 
@@ -136,6 +167,9 @@ def jobs_page() -> Response:
             states=tuple(JobState),
             periods=tuple(PERIODS),
             is_admin=caller.is_admin,
+            tenants=_tenants(session) if caller.is_admin else (),
+            workers=tuple(session.scalars(select(Worker.name).distinct().order_by(Worker.name).limit(MOST_CHOICES))),
+            batches=_batches(session, caller),
         )
     return page("jobs.html", view)
 
@@ -147,7 +181,7 @@ def job_page(job_id: str) -> Response:
     caller = authenticate(farm)
     require(caller, Scope.READ)
     with farm.store.read() as session:
-        view = _job_view(session, farm, api_jobs.visible_job(session, caller, job_id))
+        view = _job_view(session, farm, caller, api_jobs.visible_job(session, caller, job_id))
     return page("job.html", view)
 
 
@@ -184,7 +218,30 @@ def retry_form(job_id: str) -> Any:
     return redirect(f"/jobs/{job_id}", 303)
 
 
-def _job_view(session: Session, farm: Farm, job: Job) -> JobView:
+@pages.post("/jobs/<job_id>/replay")
+def replay_form(job_id: str) -> Any:
+    """Render a job's recipe again, and go to the new job."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.SUBMIT)
+    return redirect(f"/jobs/{replay_job(farm, caller, job_id).id}", 303)
+
+
+def _tenants(session: Session) -> tuple[tuple[str, str], ...]:
+    """Tenants to choose from, by name; none where there is one only."""
+    found = session.execute(select(Tenant.id, Tenant.name).order_by(Tenant.name).limit(MOST_CHOICES)).all()
+    return tuple((id_, name) for id_, name in found) if len(found) > 1 else ()
+
+
+def _batches(session: Session, caller: Caller) -> tuple[tuple[str, str], ...]:
+    """The newest batches to choose from."""
+    newest = select(Batch.id, Batch.name).order_by(Batch.id.desc()).limit(MOST_CHOICES)
+    if caller.tenant_filter is not None:
+        newest = newest.where(Batch.tenant_id == caller.tenant_filter)
+    return tuple((id_, name) for id_, name in session.execute(newest))
+
+
+def _job_view(session: Session, farm: Farm, caller: Caller, job: Job) -> JobView:
     names = dict(
         session.execute(
             select(Worker.id, Worker.name).join(Attempt, Attempt.owner == Worker.id).where(Attempt.job_id == job.id)
@@ -210,8 +267,51 @@ def _job_view(session: Session, farm: Farm, job: Job) -> JobView:
             for row in attempts
         ),
         events=tuple(EventView(row.at, row.kind, pretty(row.data, indent=None), row.seq) for row in events),
+        spent=_spent(job, attempts[0] if attempts else None, images),
+        replayed=_replayed(session, farm, caller, job),
+        shows_tenant=caller.is_admin,
+        assets=tuple(value for value in (job.recipe.get("init_image"), job.recipe.get("mask")) if isinstance(value, str)),
         url=request.host_url.rstrip("/"),
     )
+
+
+def _spent(job: Job, last: Attempt | None, images: Sequence[Image]) -> tuple[Span, ...]:
+    """Where the time of a job that has succeeded went, its last attempt's by the audit records of its images."""
+    if job.state != JobState.SUCCEEDED or job.finished_at is None or last is None or not images:
+        return ()
+    whole = max(job.finished_at - last.claimed_at, 0.0)
+
+    def told(*path: str) -> float:
+        total = 0.0
+        for image in images:
+            value: Any = image.audit
+            for name in path:
+                value = value.get(name) if isinstance(value, dict) else None
+            total += value if isinstance(value, int | float) else 0.0
+        return total / 1000
+
+    parts = [("text", told("encode_ms")), ("steps", told("denoise_ms")), ("decoding", told("decode_ms"))]
+    parts.append(("file", told("timings_ms", "encode") + told("timings_ms", "store")))
+    known = sum(seconds for _, seconds in parts)
+    if known > whole:  # pictures are written beside the device: the parts may overlap
+        parts = [(name, seconds * whole / known) for name, seconds in parts]
+    parts = [("waiting", max(last.claimed_at - job.created_at, 0.0)), ("loading and sharing", max(whole - known, 0.0)), *parts]
+    length = sum(seconds for _, seconds in parts) or 1.0
+    spans, start = [], 0.0
+    for name, seconds in parts:
+        if (width := 100 * seconds / length) >= 0.1:
+            spans.append(Span(name, round(seconds, 4), round(start, 2), round(width, 2)))
+            start += width
+    return tuple(spans)
+
+
+def _replayed(session: Session, farm: Farm, caller: Caller, job: Job) -> Replayed | None:
+    if job.state != JobState.SUCCEEDED or (found := compared(session, farm, caller, job)) is None:
+        return None
+    of, images = found
+    verdict = worst(images)
+    least = min((one.psnr_db for one in images if one.psnr_db is not None), default=None)
+    return Replayed(of, verdict, least, tuple(dict.fromkeys(words for one in images for words in one.differs)))
 
 
 def _picture_view(image: Image) -> PictureView:

@@ -32,6 +32,7 @@ from api.pages.studio_form import (
     typed,
 )
 from api.pages.studio_gallery import Making, makings
+from api.picture_urls import fetch_pictures, names_urls
 from api.routes import too_large
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import ModelEntry
@@ -209,6 +210,8 @@ def _suggestion(fields: Mapping[str, str], variant: int) -> Suggestion | None:
 
 
 def _submit(farm: Farm, caller: Caller, asked: JobRequest) -> str:
+    if names_urls(asked):
+        asked = fetch_pictures(farm, caller, asked)
     with farm.store.write() as session:
         row = admission.prepare(farm.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
         api_jobs.check_assets(session, caller, row["recipe"])

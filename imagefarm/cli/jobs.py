@@ -1,4 +1,4 @@
-"""`imagefarm jobs | show | cancel | retry`: look after jobs."""
+"""`imagefarm jobs | show | cancel | retry | replay`: look after jobs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, print_json, print_table
 from imagefarm.client import Job
 from imagefarm.states import JobState
@@ -16,7 +17,7 @@ Ids = Annotated[list[str], typer.Argument(help="Ids of jobs.", metavar="JOB...")
 
 
 def register(app: typer.Typer) -> None:
-    for command in (jobs, show, cancel, retry):
+    for command in (jobs, show, cancel, retry, replay):
         app.command()(command)
 
 
@@ -78,6 +79,32 @@ def retry(job_ids: Ids, as_json: AsJson = False, url: Url = None, key: Key = Non
     """Put failed or cancelled jobs back into the queue."""
     with connect(url, key) as farm:
         _change(job_ids, farm.retry, as_json)
+
+
+def replay(
+    job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of a job that has succeeded.")],
+    *,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds to wait for the pictures; without it as long as it takes.")
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Render a job again with the same seeds, and say whether the pictures are the same."""
+    with connect(url, key) as farm:
+        again = farm.wait(farm.replay(job_id), timeout_s=timeout, check=True)
+        told = farm.replayed(again)
+    if as_json:
+        print_json(told.model_dump(mode="json"))
+    else:
+        rows = [
+            (one.index + 1, one.verdict, "" if one.psnr_db is None else f"{one.psnr_db:.1f} dB", ", ".join(one.differs))
+            for one in told.images
+        ]
+        print_table(("picture", "verdict", "PSNR", "not the same this time"), rows)
+    if told.verdict not in {"identical", "near"}:
+        raise typer.Exit(ExitCode.JOB_FAILED)
 
 
 def _change(job_ids: list[str], change: Callable[[str], Job], as_json: bool) -> None:

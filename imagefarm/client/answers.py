@@ -80,6 +80,26 @@ class Job(Answer):
         return self.state.is_final
 
 
+class ComparedImage(Answer):
+    """One picture of a replay: identical, near, different or missing."""
+
+    index: int
+    verdict: str
+    psnr_db: float | None = None
+    differs: list[str] = Field(default_factory=list)
+    """What was not the same in the making."""
+
+
+class Replay(Answer):
+    """What a replay shows; `verdict` is the worst of its pictures', None until it has succeeded."""
+
+    job_id: str
+    of: str
+    state: JobState
+    verdict: str | None = None
+    images: list[ComparedImage] = Field(default_factory=list)
+
+
 class JobList(Answer):
     """One page of jobs; `next_cursor` is None on the last."""
 

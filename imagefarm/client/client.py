@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from imagefarm.client.answers import Batch, Finding, Image, Job, JobList, Model, Queue, Worker
+from imagefarm.client.answers import Batch, Finding, Image, Job, JobList, Model, Queue, Replay, Worker
 from imagefarm.client.errors import JobFailed, WaitedTooLong
 from imagefarm.client.transport import Transport
 from imagefarm.picture.formats import extension
@@ -109,6 +109,14 @@ class Client:
     def retry(self, job: Job | str) -> Job:
         """Put a failed or cancelled job back into the queue."""
         return Job.model_validate(self._transport.json("POST", f"{API}/jobs/{_id(job)}/retry"))
+
+    def replay(self, job: Job | str) -> Job:
+        """Render a succeeded job's recipe again, as a new job; `replayed` of that one tells whether the pictures are the same."""
+        return Job.model_validate(self._transport.json("POST", f"{API}/jobs/{_id(job)}/replay"))
+
+    def replayed(self, replay: Job | str) -> Replay:
+        """A replay's pictures held against those of the first making."""
+        return Replay.model_validate(self._transport.json("GET", f"{API}/jobs/{_id(replay)}/replay"))
 
     def wait(
         self,

@@ -1,8 +1,8 @@
 """Reads of jobs: one, with its images, and lists by keyset at any depth.
 
 A list runs newest first along an index that the filter names (tenant, state, model, batch, custom id). What no index serves
-(a label, words of the prompt) is looked for among the next `SCAN` jobs of that index only, so a page takes the same short
-time wherever it begins; it may then hold fewer jobs than asked for, and its cursor says where to go on.
+(a label, a worker, words of the prompt) is looked for among the next `SCAN` jobs of that index only, so a page takes the same
+short time wherever it begins; it may then hold fewer jobs than asked for, and its cursor says where to go on.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Select, func, select, union_all
+from sqlalchemy import ColumnElement, Select, exists, func, select, union_all
 from sqlalchemy.orm import Session, aliased
 
 from imagefarm.ids import first_id_at
 from imagefarm.states import JobState
-from imagefarm.store.models import Image, Job
+from imagefarm.store.models import Attempt, Image, Job, Worker
 
 SCAN = 5_000
 """Jobs looked at for one page when a filter has no index."""
@@ -32,6 +32,7 @@ class JobFilter:
     model: str | None = None
     batch_id: str | None = None
     custom_id: str | None = None
+    worker: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     text: str | None = None
     created_after: float | None = None
@@ -132,6 +133,9 @@ def _residual(wanted: JobFilter) -> list[Condition]:
         rest.append(lambda job: job.created_at < wanted.created_before)
     for name, value in wanted.labels:
         rest.append(lambda job, name=name, value=value: job.labels[name].as_string() == value)  # type: ignore[misc]
+    if wanted.worker is not None:
+        named = select(Worker.id).where(Worker.name == wanted.worker)
+        rest.append(lambda job: exists().where(Attempt.job_id == job.id, Attempt.owner.in_(named)))
     if wanted.text is not None:
         rest.append(lambda job: job.prompt.icontains(wanted.text, autoescape=True))
     return rest

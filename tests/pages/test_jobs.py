@@ -136,6 +136,36 @@ def test_a_look_at_an_image_in_the_making_or_nothing(site: Site) -> None:
     assert site.page("/jobs/job_00000000000000000000000000/preview.webp").status_code == 204
 
 
+def test_a_replay_is_asked_for_and_tells_what_it_shows(site: Site) -> None:
+    done = site.rendered("replayed on the page", seed=3)
+    assert "Replay this picture" in site.page(f"/jobs/{done['id']}").text
+    answer = site.http.post(f"/jobs/{done['id']}/replay", headers=ORIGIN)
+    assert answer.status_code == 303
+    replay = answer.headers["Location"].rpartition("/")[2]
+    assert "A replay" not in site.page(f"/jobs/{replay}").text
+    site.render(site.claim(replay))
+    assert "every pixel is as it was" in site.page(f"/jobs/{replay}").text
+    assert "每个像素" in site.page(f"/jobs/{replay}", "zh").text
+    waiting = site.submit("cannot be replayed yet")["id"]
+    assert site.http.post(f"/jobs/{waiting}/replay", headers=ORIGIN | {"Accept": "text/html"}).status_code == 409
+
+
+def test_the_filter_offers_workers_batches_and_what_was_asked_for(site: Site) -> None:
+    done = site.rendered("made by worker one")["id"]
+    waiting = site.submit("made by nobody")["id"]
+    by_worker = rows(site.page("/jobs?worker=worker_1").text)
+    assert done in by_worker
+    assert waiting not in by_worker
+    assert rows(site.page("/jobs?worker=nobody").text) == []
+    assert '<option value="nobody" selected>' in site.page("/jobs?worker=nobody").text
+    batch = site.http.post(
+        "/api/v1/batches?name=Spring&template={{%20sku%20}}", data="sku\nA\n", content_type="text/csv"
+    ).get_json()["id"]
+    text = site.page(f"/jobs?batch={batch}").text
+    assert f'<option value="{batch}" selected>Spring</option>' in text
+    assert len(rows(text)) == 1
+
+
 def test_an_unknown_job_is_a_page_not_found(site: Site) -> None:
     response = site.page("/jobs/job_00000000000000000000000000")
     assert (response.status_code, response.mimetype) == (404, "text/html")
@@ -154,6 +184,7 @@ def test_hostile_text_stays_text(site: Site) -> None:
 @pytest.mark.parametrize("payload", PAYLOADS[::4])
 def test_a_hostile_filter_stays_text(site: Site, payload: str) -> None:
     query = {"text": payload, "custom_id": payload, "label": f"x:{payload}"}
+    query |= dict.fromkeys(("worker", "model"), payload) if len(payload) <= 64 else {}
     found = Reading(site.http.get("/jobs", query_string=query, headers={"Accept": "text/html"}).text)
     assert found.wrong == []
     assert payload in found.values
