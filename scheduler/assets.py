@@ -134,14 +134,20 @@ def check_references(session: Session, recipe: Recipe, sees: Callable[[str], boo
             errors.append(FieldError(field=field, detail="there is no such asset", remedy="upload it first"))
         else:
             found[field] = asset
-    for field, other in (("mask", "init_image"),):
-        if field in found and other in found:
-            mask, picture = found[field], found[other]
-            if (mask.width, mask.height) != (picture.width, picture.height):
-                detail = f"has {mask.width}x{mask.height} pixels, its {other} {picture.width}x{picture.height}"
-                errors.append(FieldError(field=field, detail=detail, remedy="send a mask of the picture's size"))
+    errors += mismatched({field: (asset.width, asset.height) for field, asset in found.items()})
     if errors:
         raise InvalidRequest(errors)
+
+
+def mismatched(sizes: Mapping[str, tuple[int, int]]) -> list[FieldError]:
+    """What is wrong with the sizes (width, height) of a recipe's assets, by the fields that name them."""
+    errors = []
+    for field, other in (("mask", "init_image"),):
+        if field in sizes and other in sizes and sizes[field] != sizes[other]:
+            (width, height), (wide, high) = sizes[field], sizes[other]
+            detail = f"has {width}x{height} pixels, its {other} {wide}x{high}"
+            errors.append(FieldError(field=field, detail=detail, remedy="send a mask of the picture's size"))
+    return errors
 
 
 def find_asset(session: Session, tenant_id: str, name: str) -> str | None:

@@ -26,13 +26,13 @@ from sqlalchemy.orm import Session
 from imagefarm.errors import FieldError, InvalidRequest, Unavailable
 from imagefarm.ids import is_id, new_id
 from imagefarm.outputs import Outputs
-from imagefarm.recipe import JobRequest
+from imagefarm.recipe import JobRequest, Recipe
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append_many
 from imagefarm.store.many import insert_many
 from imagefarm.store.models import Asset
-from scheduler.assets import CheckedPicture, asset_key, asset_row, check_picture, find_asset
+from scheduler.assets import CheckedPicture, asset_key, asset_row, check_picture, find_asset, mismatched
 from scheduler.batches.rows import Row
 from scheduler.fetch import fetch_picture
 from scheduler.picture_zip import PictureZip
@@ -84,6 +84,7 @@ class Pictures:
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._ids: dict[str, str | FieldError] = {}
         self._new: dict[str, _New] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._lock = Lock()
         self._bytes_left = settings.max_table_bytes
         self._urls = 0
@@ -118,6 +119,18 @@ class Pictures:
         if errors:
             raise InvalidRequest(errors)
         return found
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise InvalidRequest if the pictures of a recipe, whose names were resolved here, do not go together."""
+        if errors := mismatched({field: self._size(asset_id) for field, asset_id in recipe.assets.items()}):
+            raise InvalidRequest(errors)
+
+    def _size(self, asset_id: str) -> tuple[int, int]:
+        if asset_id not in self._sizes:
+            with self.store.read() as session:
+                row = session.execute(select(Asset.width, Asset.height).where(Asset.id == asset_id)).one()
+            self._sizes[asset_id] = row.width, row.height
+        return self._sizes[asset_id]
 
     def asset_id(self, name: str, field: str) -> str:
         """The id of the asset that `name` means. Raises InvalidRequest naming `field`."""
@@ -210,6 +223,7 @@ class Pictures:
                 start = self._spool.seek(0, 2)
                 self._spool.write(picture.data)
                 new = self._new[picture.sha256] = _New(row, start, len(picture.data))
+                self._sizes[row["id"]] = picture.width, picture.height
         return str(new.row["id"])
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import FieldError
-from imagefarm.recipe import JobRequest
+from imagefarm.recipe import JobRequest, Recipe
 from scheduler.admission import Placement, prepare
 from scheduler.batches.options import BatchOptions
 from scheduler.batches.pictures import Pictures
@@ -64,6 +64,7 @@ class Submitter:
         request = JobRequest.model_validate(fields)
         row = prepare(self.catalogue, request, self.tenant_id, costs=self.costs, placement=Placement(held=True))
         check_size([row], self.limits)
+        self.pictures.check(Recipe.model_validate(row["recipe"]))
         return row
 
 

@@ -95,6 +95,21 @@ def test_json_lines_and_defaults_name_pictures_too(quick_farm: BulkFarm) -> None
     assert begun_from(quick_farm, (answer.json or {})["id"]) == ["a.png", "b.png"]
 
 
+def test_masks_go_with_their_pictures(quick_farm: BulkFarm) -> None:
+    files = {"a.png": picture("red"), "m.png": picture("white"), "s.png": picture("white", (8, 8))}
+    answer = send(quick_farm, "prompt,image,Mask\nmug,a.png,m.png\ncup,a.png,\n", zipped(files))
+    assert answer.status_code == 202, answer.text
+    with quick_farm.store.read() as session:
+        names = dict(session.execute(select(Asset.id, Asset.name)).all())
+        recipes = session.scalars(select(Job.recipe).order_by(Job.id)).all()
+        assert session.scalar(select(func.count()).select_from(AssetUse)) == 3
+    assert [names.get(recipe["mask"]) for recipe in recipes] == ["m.png", None]
+    refused(send(quick_farm, "prompt,image,mask\nmug,a.png,s.png\n", zipped(files)), "mask", "8x8 pixels, its init_image 40x20")
+    refused(send(quick_farm, "prompt,mask\nmug,m.png\n", zipped(files)), "mask", "needs an init_image")
+    refused(send(quick_farm, "prompt,image,mask\nmug,a.png,none.png\n", zipped(files)), "mask", "neither the ZIP nor")
+    assert numbers(quick_farm) == (1, 2, 2, 3)
+
+
 def test_names_as_macos_packs_them(quick_farm: BulkFarm) -> None:
     answer = send(quick_farm, "prompt,image\nmug,caf\u00e9.png\n", zipped({"cafe\u0301.png": picture("red")}))
     assert answer.status_code == 202, answer.text
