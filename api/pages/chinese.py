@@ -71,7 +71,7 @@ WORDS: dict[str, str] = {
     # status page
     "Start one:": "启动一个：",
     "Workers": "工作进程",
-    "In the works": "正在进行",
+    "Failed lately": "最近失败",
     "Newest pictures": "最新图片",
     "all jobs": "全部任务",
     "Nothing has been rendered yet.": "还没有渲染过图片。",

@@ -1,10 +1,11 @@
-"""The status page `/`: the farm in a word, its workers and lanes, and the newest jobs."""
+"""The status page `/`: the farm in a word, the newest pictures, who waits, its workers and lanes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from flask import Blueprint, Response, current_app, request
+from sqlalchemy import select
 
 from api.auth import authenticate, require
 from api.context import current_farm
@@ -13,24 +14,28 @@ from api.pages.job_cards import JobCard, job_cards
 from api.pages.rendering import page
 from imagefarm.auth import Scope
 from imagefarm.states import JobState
-from imagefarm.store import jobs
+from imagefarm.store import db_now, jobs
 from imagefarm.store.models import Job
 
 pages = Blueprint("pages_status", __name__)
 
-OPEN_SHOWN = 6
-FINISHED_SHOWN = 12
+WALL = 12
+"""Pictures shown, those in the making among them."""
+MAKING, WAITING, FAILED = 6, 5, 3
+LATELY_S = 3600.0
+"""Failures are shown so long."""
 PULSE = "imagefarm.pages.pulse"
 
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """What the page shows."""
+    """What the page shows: pictures first, in the making and made; then who waits, and what failed of late."""
 
     farm: FarmView
-    current: tuple[JobCard, ...]
-    finished: tuple[JobCard, ...]
-    more_current: int
+    wall: tuple[JobCard, ...]
+    waiting: tuple[JobCard, ...]
+    failed: tuple[JobCard, ...]
+    more: int
     example_prompt: str
     url: str
 
@@ -44,18 +49,21 @@ def status_page() -> Response:
     beats = redis_pulse().beats()
     with farm.store.read() as session:
 
-        def newest(limit: int, *states: JobState) -> list[Job]:
-            wanted = jobs.JobFilter(tenant_id=caller.tenant_filter, states=states)
+        def newest(limit: int, *states: JobState, since: float | None = None) -> list[Job]:
+            wanted = jobs.JobFilter(tenant_id=caller.tenant_filter, states=states, created_after=since)
             return jobs.list_jobs(session, wanted, before=None, limit=limit).jobs if limit else []
 
-        running = newest(OPEN_SHOWN, JobState.RUNNING)
-        current = running + newest(OPEN_SHOWN - len(running), JobState.QUEUED)
+        running = newest(MAKING, JobState.RUNNING)
+        made = newest(WALL - len(running), JobState.SUCCEEDED)
+        waiting = newest(WAITING, JobState.QUEUED)
+        failed = newest(FAILED, JobState.FAILED, since=(session.scalar(select(db_now())) or 0.0) - LATELY_S)
         whole = farm_view(session, farm, caller, redis_beats=beats)
         view = StatusView(
             farm=whole,
-            current=job_cards(session, farm, current),
-            finished=job_cards(session, farm, newest(FINISHED_SHOWN, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)),
-            more_current=max(0, whole.queued + whole.running - len(current)),
+            wall=job_cards(session, farm, [*running, *made]),
+            waiting=job_cards(session, farm, waiting),
+            failed=job_cards(session, farm, failed),
+            more=max(0, whole.queued + whole.running - len(waiting) - len(running)),
             example_prompt="a red mug on a white background",
             url=request.host_url.rstrip("/"),
         )
