@@ -51,12 +51,12 @@ class db_now(FunctionElement[float]):
 @compiles(db_now, "sqlite")
 def _sqlite_now(_element: Any, _compiler: Any, **_: Any) -> str:
     # unixepoch('subsec') needs SQLite 3.42; julianday has millisecond precision everywhere
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return "round((julianday('now') - 2440587.5) * 86400.0, 3)"
 
 
 @compiles(db_now, "postgresql")
 def _postgresql_now(_element: Any, _compiler: Any, **_: Any) -> str:
-    return "(extract(epoch from clock_timestamp())::double precision)"
+    return "(round(extract(epoch from clock_timestamp()), 3)::double precision)"
 
 
 class Store:
