@@ -20,7 +20,7 @@ from api.idempotency_key import IdempotencyKey, replay
 from api.job_answers import JobAnswer, JobList, base_url, job_answer, job_answers
 from api.listeners import CLOSE
 from api.picture_urls import fetch_pictures, names_urls
-from api.routes import PREFER, Reply, Routes
+from api.routes import JSON, PREFER, Reply, Routes
 from api.shapes import Query, QueryTime
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import Conflict, NotFound, Unavailable
@@ -88,15 +88,16 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
         if stored is None:
             row = admission.prepare(farm.catalogue, body, caller.tenant_id, costs=admission.learnt_costs(session))
             check_assets(session, caller, row["recipe"])
-            admission.submit(session, [row], farm.settings)
-            if idempotency.key is not None:
-                answer = job_answer(session, farm, session.get_one(Job, row["id"]), base)
-                idempotency.keep(session, caller.tenant_id, 202, answer.model_dump_json())
+            answer = job_answer(session, farm, admission.submit_one(session, row, farm.settings), base)
+            text = answer.model_dump_json()
+            idempotency.keep(session, caller.tenant_id, 202, text)
     if stored is not None:
         job_id = json.loads(stored.answer)["id"] if _wait_s(farm) else ""
         return _waited(farm, caller, job_id, base) if job_id else replay(stored)
     farm.nudger.nudge(row["model"])
-    return _waited(farm, caller, row["id"], base)
+    if _wait_s(farm):
+        return _waited(farm, caller, row["id"], base)
+    return Response(text, 202, content_type=JSON, headers={"Location": answer.urls.self})
 
 
 @routes.get("/api/v1/jobs", scope=Scope.READ, answer=JobList)

@@ -34,7 +34,9 @@ class Submitter:
         self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def submit(self, number: int) -> None:
-        body = json.dumps({"prompt": f"a red mug number {number} on a white background", "seed": number, "labels": {"sku": "A-17"}})
+        body = json.dumps(
+            {"prompt": f"a red mug number {number} on a white background", "seed": number, "labels": {"sku": "A-17"}}
+        )
         self.connection.request("POST", "/api/v1/jobs", body, self.headers | {"Idempotency-Key": str(uuid.uuid4())})
         response = self.connection.getresponse()
         answer = response.read()
@@ -101,8 +103,9 @@ def main() -> None:
                 times = at_a_rate(served, key, 4 * arguments.clients, arguments.seconds, rate / 2)
                 print(
                     f"{kind}: {rate:.0f} submits/s from {arguments.clients} clients, {number / cpu_s:.0f} for each second of the "
-                    f"server's CPU ({1000 * cpu_s / number:.2f} ms each); at {rate / 2:.0f}/s: p50 {statistics.median(times):.1f} ms, "
-                    f"p99 {quantile(times, 0.99):.1f} ms, max {max(times):.1f} ms; RSS {served.rss_mb():.0f} MB",
+                    f"server's CPU ({1000 * cpu_s / number:.2f} ms each); at {rate / 2:.0f}/s: "
+                    f"p50 {statistics.median(times):.1f} ms, p99 {quantile(times, 0.99):.1f} ms, max {max(times):.1f} ms; "
+                    f"RSS {served.rss_mb():.0f} MB",
                     flush=True,
                 )
 

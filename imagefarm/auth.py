@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
@@ -29,6 +29,10 @@ MARK = "if"
 PREFIX_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 USED_EVERY_S = 60.0
 """How exact `last_used_at` is: a write for every request would cost more than it tells."""
+
+KEY_OF_PREFIX = select(
+    ApiKey.id, ApiKey.tenant_id, ApiKey.hash, ApiKey.scopes, ApiKey.revoked_at, ApiKey.last_used_at, db_now().label("now")
+).where(ApiKey.prefix == bindparam("of_prefix"))
 
 
 class Scope(StrEnum):
@@ -181,14 +185,13 @@ def caller_of(store: Store, key: str) -> Caller | None:
     prefix, _, secret = rest.partition("_")
     if mark != MARK or not secret or not prefix.isascii() or not prefix.isalnum() or not secret.isascii():
         return None
-    with store.read() as session:
-        row = session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
-        now = session.scalar(select(db_now())) or 0.0
+    with store.reader.connect() as sql:  # every request comes here: no need for a whole session
+        row = sql.execute(KEY_OF_PREFIX, {"of_prefix": prefix}).first()
     # compared also when there is no such row, so that the time taken does not tell
     right = hmac.compare_digest(row.hash if row is not None else _digest(""), _digest(key))
     if row is None or not right or row.revoked_at is not None:
         return None
-    if row.last_used_at is None or now - row.last_used_at > USED_EVERY_S:
+    if row.last_used_at is None or row.now - row.last_used_at > USED_EVERY_S:
         with store.write() as session:
             session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=db_now()))
     return Caller(row.tenant_id, frozenset(Scope(scope) for scope in row.scopes), row.id)

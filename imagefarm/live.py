@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from imagefarm.logs import get_logger
-from imagefarm.redis import publish
+from imagefarm.redis import publish_many
 
 log = get_logger(__name__)
 
@@ -53,10 +53,12 @@ class LiveEvents:
 
     def _run(self) -> None:
         while True:
-            event = self._events.get()
+            events = [self._events.get()]
+            while len(events) < MOST_AT_ONCE and not self._events.empty():
+                events.append(self._events.get_nowait())  # nobody else takes any
             try:
-                publish(self.redis, self.prefix, event)
+                publish_many(self.redis, self.prefix, events)
             except (RedisError, OSError) as error:
-                self.dropped += 1
-                if self.dropped & (self.dropped - 1) == 0:  # at 1, 2, 4, 8 ...
+                before, self.dropped = self.dropped, self.dropped + len(events)
+                if before.bit_length() < self.dropped.bit_length():  # at 1, 2, 4, 8 ...
                     log.warning("live.dropped", dropped=self.dropped, error=str(error))

@@ -50,6 +50,14 @@ def preview_key(prefix: str, job_id: str) -> str:
     return f"{prefix}:preview:{job_id}"
 
 
+def publish_many(redis: Redis, prefix: str, events: Sequence[dict[str, Any]]) -> None:
+    """Send live events in one go. Raises RedisError; callers count and go on."""
+    pipe = redis.pipeline(transaction=False)
+    for event in events:
+        pipe.publish(events_channel(prefix), json.dumps(event, ensure_ascii=False))
+    pipe.execute()
+
+
 def publish_progress(
     redis: Redis,
     prefix: str,

@@ -22,6 +22,10 @@ from scheduler.assets import record_use
 from scheduler.limits import check_limits, record_usage
 from scheduler.transition import add_to_backlog
 
+NOW = select(db_now())
+LEARNT_COSTS = select(Model.name, Model.cost_s).where(Model.cost_s.is_not(None))
+INSERT_JOB = insert(Job)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
@@ -36,7 +40,7 @@ class Placement:
 
 def learnt_costs(session: Session) -> dict[str, float]:
     """Learnt GPU-seconds of one default image, by model."""
-    return dict(session.execute(select(Model.name, Model.cost_s).where(Model.cost_s.is_not(None))).all())  # type: ignore[arg-type]
+    return dict(session.connection().execute(LEARNT_COSTS).all())  # type: ignore[arg-type]
 
 
 def prepare(
@@ -78,18 +82,25 @@ def prepare(
     }
 
 
-def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings) -> None:
+def submit_one(session: Session, row: dict[str, Any], settings: Settings) -> Job:
+    """`submit` for one job; returns it as it now is, though not bound to the session."""
+    now = submit(session, [row], settings)
+    return Job(**_stored(row, now), created_at=now)
+
+
+def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings) -> float:
     """Write prepared jobs with their counters and audit events, in the caller's transaction. A commit makes them durable.
 
-    All rows are of one tenant. Raises LimitExceeded or InvalidRequest if they do not fit its limits; then nothing is written.
+    All rows are of one tenant. Returns the time of their making. Raises LimitExceeded or InvalidRequest if they do not fit the
+    tenant's limits; then nothing is written.
     """
     if not rows:
-        return
+        return 0.0
     tenant_id = rows[0]["tenant_id"]
-    now = session.scalar(select(db_now())) or 0.0
+    now = session.connection().scalar(NOW) or 0.0
     check_limits(session, rows, settings, now)
     if len(rows) == 1:
-        session.execute(insert(Job).values(**_stored(rows[0], now), created_at=now))
+        session.connection().execute(INSERT_JOB, _stored(rows[0], now) | {"created_at": now})
     else:
         insert_many(session, Job, [_stored(row, now) for row in rows], created_at=now)
     record_use(session, rows)
@@ -110,6 +121,7 @@ def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings)
             ("job.submitted", row["id"], tenant_id, {"recipe_hash": row["recipe_hash"], "model": row["model"]}) for row in rows
         ]
         append_many(session, events)
+    return now
 
 
 def _stored(row: dict[str, Any], now: float) -> dict[str, Any]:

@@ -4,9 +4,9 @@ value, and when to come back."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -20,6 +20,22 @@ GUESSED_COST_S = 1.0
 """GPU-seconds of a job of a model that was never measured."""
 
 
+def _record_usage(insert_into: Any) -> Any:
+    statement = insert_into(Usage)
+    return statement.on_conflict_do_update(
+        index_elements=["tenant_id", "day"],
+        set_={"images": Usage.images + statement.excluded.images, "gpu_s": Usage.gpu_s + statement.excluded.gpu_s},
+    )
+
+
+STANDING = select(
+    select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery(),
+    select(func.coalesce(func.sum(Backlog.queued), 0)).scalar_subquery(),
+    select(func.coalesce(func.sum(Backlog.queued), 0)).where(Backlog.tenant_id == bindparam("tenant_id")).scalar_subquery(),
+)
+RECORD_USAGE = {"sqlite": _record_usage(sqlite.insert), "postgresql": _record_usage(postgresql.insert)}
+
+
 def tenant_limits(session: Session, tenant_id: str) -> dict[str, Any]:
     """The tenant's own limits: any of queued, running, images_per_day, pixels, steps."""
     return session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}
@@ -31,10 +47,10 @@ def check_limits(session: Session, rows: Sequence[dict[str, Any]], settings: Set
     Raises InvalidRequest for a job that is too large for the tenant, LimitExceeded for one that comes too soon.
     """
     tenant_id = rows[0]["tenant_id"]
-    limits = tenant_limits(session, tenant_id)
-    check_size(rows, limits)
-    check_queue(session, tenant_id, len(rows), settings)
-    check_day(session, tenant_id, sum(row["count"] for row in rows), limits, now)
+    standing = _standing(session, tenant_id)
+    check_size(rows, standing.limits)
+    _check_queue(session, standing, len(rows), settings)
+    check_day(session, tenant_id, sum(row["count"] for row in rows), standing.limits, now)
 
 
 def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
@@ -54,9 +70,24 @@ def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
 
 def check_queue(session: Session, tenant_id: str, more: int, settings: Settings) -> None:
     """Raise LimitExceeded if `more` jobs would overfill the farm's or the tenant's queue."""
-    limits = tenant_limits(session, tenant_id)
-    waiting = dict(session.execute(select(Backlog.tenant_id, func.sum(Backlog.queued)).group_by(Backlog.tenant_id)).all())
-    total, own = sum(waiting.values()), waiting.get(tenant_id, 0)
+    _check_queue(session, _standing(session, tenant_id), more, settings)
+
+
+class Standing(NamedTuple):
+    """A tenant's own limits, and how many jobs wait in the whole farm and of the tenant."""
+
+    limits: dict[str, Any]
+    total: int
+    own: int
+
+
+def _standing(session: Session, tenant_id: str) -> Standing:
+    limits, total, own = session.connection().execute(STANDING, {"tenant_id": tenant_id}).one()
+    return Standing(limits or {}, total, own)
+
+
+def _check_queue(session: Session, standing: Standing, more: int, settings: Settings) -> None:
+    limits, total, own = standing
     own_limit = min(int(limits.get("queued", settings.max_queued_per_tenant)), settings.max_queued_per_tenant)
     if total + more > settings.max_queued:
         raise LimitExceeded(
@@ -92,13 +123,9 @@ def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any
 
 def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_s: float) -> None:
     """Add to what the tenant asked for today, in the transaction that writes the jobs."""
-    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = make(Usage).values(tenant_id=tenant_id, day=int(now // DAY_S), images=images, gpu_s=gpu_s)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "day"], set_={"images": Usage.images + images, "gpu_s": Usage.gpu_s + gpu_s}
-        )
-    )
+    sql = session.connection()
+    row = {"tenant_id": tenant_id, "day": int(now // DAY_S), "images": images, "gpu_s": gpu_s}
+    sql.execute(RECORD_USAGE[sql.dialect.name], row)
 
 
 def expected_wait_s(session: Session) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Mapping
 
 from celery import Celery
@@ -51,6 +52,7 @@ class Nudger:
         self.redis = redis
         self.prefix = prefix
         self.failures = 0
+        self._nudged: dict[str, float] = {}
         self._lanes: queue.Queue[str] = queue.Queue(maxsize=1000)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -73,8 +75,11 @@ class Nudger:
     def _run(self) -> None:
         while True:
             model = self._lanes.get()
+            if time.monotonic() < self._nudged.get(model, 0.0):
+                continue  # Redis would say the same
             try:
                 if self.redis.set(f"{self.prefix}:nudged:{model}", 1, nx=True, px=NUDGE_EVERY_MS):
+                    self._nudged[model] = time.monotonic() + NUDGE_EVERY_MS / 1000
                     issue(self.app, model)
             except (RedisError, OperationalError, OSError) as error:
                 # the sweep will issue the ticket once Redis is back

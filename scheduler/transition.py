@@ -33,6 +33,20 @@ CLOSE_ATTEMPT = (
 )
 
 
+def _add_to_backlog(insert_into: Any) -> Any:
+    statement = insert_into(Backlog)
+    return statement.on_conflict_do_update(
+        index_elements=["model", "priority_class", "tenant_id"],
+        set_={
+            "queued": Backlog.queued + statement.excluded.queued,
+            "running": Backlog.running + statement.excluded.running,
+        },
+    )
+
+
+ADD_TO_BACKLOG = {"sqlite": _add_to_backlog(sqlite.insert), "postgresql": _add_to_backlog(postgresql.insert)}
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """One job that changed its state."""
@@ -110,14 +124,9 @@ def add_to_backlog(session: Session, key: tuple[str, str, str], *, queued: int =
     """Add to one counter row (model, class, tenant), making it if it is new."""
     if not queued and not running:
         return
-    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = make(Backlog).values(model=key[0], priority_class=key[1], tenant_id=key[2], queued=queued, running=running)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["model", "priority_class", "tenant_id"],
-            set_={"queued": Backlog.queued + queued, "running": Backlog.running + running},
-        )
-    )
+    sql = session.connection()
+    row = {"model": key[0], "priority_class": key[1], "tenant_id": key[2], "queued": queued, "running": running}
+    sql.execute(ADD_TO_BACKLOG[sql.dialect.name], row)
 
 
 def open_attempts(session: Session, jobs: Sequence[Moved], owner: str) -> None:

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store.engine import db_now
-from imagefarm.store.models import Backlog, Batch, Job, Model, Worker
-from scheduler.limits import tenant_limits
+from imagefarm.store.models import Backlog, Batch, Job, Model, Tenant, Worker
 
 MOST_COUNTED = 1000
 """Jobs ahead are counted so far: every submit asks, and a table of a million rows may wait."""
+
+WORKERS = select(Worker.state, Worker.wanted, Worker.serves, Worker.resident).where(Worker.state != WorkerState.GONE)
+STANDING = select(
+    db_now(),
+    select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery(),
+    select(func.coalesce(func.sum(Backlog.running), 0)).where(Backlog.tenant_id == bindparam("tenant_id")).scalar_subquery(),
+    select(Model.load_s).where(Model.name == bindparam("model")).scalar_subquery(),
+)
+"""The clock, the tenant's limits, how much of its runs, and how long the model takes to load."""
+AHEAD = select(func.count()).select_from(
+    select(Job.id)
+    .where(
+        Job.state == literal_column("'queued'"),  # not bound: the index is for these alone, and the planner must know
+        Job.model == bindparam("model"),
+        Job.priority_class == bindparam("priority_class"),
+        Job.tenant_id == bindparam("tenant_id"),
+        (Job.rank < bindparam("rank")) | ((Job.rank == bindparam("rank")) & (Job.id < bindparam("job_id"))),
+    )
+    .limit(MOST_COUNTED)
+    .subquery()
+)
 
 
 def explain(session: Session, job: Job, settings: Settings) -> str:
@@ -34,35 +54,26 @@ def explain(session: Session, job: Job, settings: Settings) -> str:
 
 
 def _why_queued(session: Session, job: Job, settings: Settings) -> str:
-    now = session.scalar(select(db_now())) or 0.0
+    sql = session.connection()
+    flow = {"model": job.model, "priority_class": job.priority_class, "tenant_id": job.tenant_id}
+    now, limits, running, load_s = sql.execute(STANDING, flow).one()
     if job.not_before > now:
         return f"Waits {job.not_before - now:.0f} s before attempt {job.attempt + 1}, after a failure."
-    workers = [
-        worker for worker in session.scalars(select(Worker).where(Worker.state != WorkerState.GONE)) if job.model in worker.serves
-    ]
+    workers = [worker for worker in sql.execute(WORKERS) if job.model in worker.serves]
     if not workers:
         return f"No worker serves model {job.model} now."
     usable = [worker for worker in workers if worker.wanted == WorkerState.READY]
     if not usable:
         return f"Every worker that serves model {job.model} is draining or quarantined."
-    running = session.scalar(select(func.sum(Backlog.running)).where(Backlog.tenant_id == job.tenant_id)) or 0
-    cap = min(settings.max_running_per_tenant, int(tenant_limits(session, job.tenant_id).get("running", 10**9)))
+    cap = min(settings.max_running_per_tenant, int((limits or {}).get("running", 10**9)))
     if running >= cap:
         return f"Your cap of {cap} running jobs is reached."
-    model = session.get(Model, job.model)
     if all(worker.state == WorkerState.STARTING for worker in usable):
         return "The worker is starting."
-    before = select(Job.id).where(
-        Job.state == JobState.QUEUED,
-        Job.model == job.model,
-        Job.priority_class == job.priority_class,
-        Job.tenant_id == job.tenant_id,
-        (Job.rank < job.rank) | ((Job.rank == job.rank) & (Job.id < job.id)),
-    )
-    ahead = session.scalar(select(func.count()).select_from(before.limit(MOST_COUNTED).subquery())) or 0
+    ahead = sql.scalar(AHEAD, flow | {"rank": job.rank, "job_id": job.id}) or 0
     number = f"{MOST_COUNTED} or more" if ahead == MOST_COUNTED else str(ahead)
     place = f"{number} of your jobs of this lane are ahead of it." if ahead else "It is the next of its lane."
     if not any(job.model in worker.resident for worker in usable):
-        load = f" (about {model.load_s:.0f} s)" if model is not None and model.load_s else ""
+        load = f" (about {load_s:.0f} s)" if load_s else ""
         return f"{place} No worker has model {job.model} loaded yet; one will load it{load}."
     return place

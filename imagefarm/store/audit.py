@@ -23,6 +23,7 @@ from imagefarm.store.models import Event
 
 GENESIS = "0" * 64
 NOW = select(db_now())
+APPEND = insert(Event).values(at=db_now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class ChainReport:
 
 def append(session: Session, kind: str, subject: str, tenant_id: str | None, data: dict[str, Any]) -> None:
     """Add one event to the audit, in the caller's transaction."""
-    session.execute(insert(Event).values(at=db_now(), kind=kind, subject=subject, tenant_id=tenant_id, data=data))
+    session.connection().execute(APPEND, {"kind": kind, "subject": subject, "tenant_id": tenant_id, "data": data})
     tell_after_commit(session, [(kind, subject, tenant_id, data)])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -20,6 +20,16 @@ STALE_S = 900.0
 """A request that has run so long without an answer died; its key may be taken again."""
 KEEP_S = 48 * 3600.0
 """How long an answer is replayed."""
+
+TAKE = {
+    dialect: insert_into(Idempotency).values(created_at=db_now()).on_conflict_do_nothing().returning(Idempotency.key)
+    for dialect, insert_into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+KEEP = (
+    update(Idempotency)
+    .where(Idempotency.tenant_id == bindparam("of_tenant"), Idempotency.key == bindparam("of_key"))
+    .values(status=bindparam("new_status"), answer=bindparam("new_answer"))
+)
 
 
 class KeyReused(RequestError):
@@ -51,10 +61,9 @@ def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored
     `body_sha256` stands for the whole request. Raises KeyReused if it differs from the first one's, StillRunning if that has no
     answer yet.
     """
-    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = make(Idempotency).values(tenant_id=tenant_id, key=key, body_sha256=body_sha256, created_at=db_now())
+    sql = session.connection()
     # on PostgreSQL this waits for a transaction that holds the same key; on SQLite writers take turns anyway
-    taken = session.execute(statement.on_conflict_do_nothing().returning(Idempotency.key)).first()
+    taken = sql.execute(TAKE[sql.dialect.name], {"tenant_id": tenant_id, "key": key, "body_sha256": body_sha256}).first()
     if taken is not None:
         return None
     row = session.execute(
@@ -84,9 +93,8 @@ def is_answered(session: Session, tenant_id: str, key: str) -> bool:
 
 def keep(session: Session, tenant_id: str, key: str, status: int, answer: str) -> None:
     """Keep the answer to replay, in the caller's transaction."""
-    session.execute(
-        update(Idempotency).where(Idempotency.tenant_id == tenant_id, Idempotency.key == key).values(status=status, answer=answer)
-    )
+    values = {"of_tenant": tenant_id, "of_key": key, "new_status": status, "new_answer": answer}
+    session.connection().execute(KEEP, values)
 
 
 def give_back(session: Session, tenant_id: str, key: str) -> None:
