@@ -14,8 +14,9 @@ from imagefarm.store.models import Batch
 from scheduler.batches import lifecycle
 from scheduler.batches.create import error_json
 from scheduler.batches.options import BatchOptions
-from scheduler.batches.plan import Plan
+from scheduler.batches.plan import Plan, RowPlan
 from scheduler.batches.quote import Quote
+from scheduler.batches.update import row_change
 
 
 class BatchCounts(Answer):
@@ -83,8 +84,21 @@ class QuoteAnswer(Answer):
     prompts: list[str]
 
 
+class RowReport(Answer):
+    """What a dry run says of one row. One that was refused has no jobs, but errors."""
+
+    row: int
+    sku: str
+    jobs: int
+    pictures: int
+    gpu_seconds: float
+    prompt: str = Field(description="Of its first job")
+    change: str | None = Field(description="Of an update, or where a picture exists: reused, changed, new, again")
+    errors: list[RowError]
+
+
 class BatchAnswer(Answer):
-    """A batch as it is now. A dry run has no id, state and URLs, but a quote."""
+    """A batch as it is now. A dry run has no id, state and URLs, but a quote and a report by row."""
 
     id: str | None
     name: str
@@ -96,6 +110,7 @@ class BatchAnswer(Answer):
     changes: BatchChanges | None = Field(description="Of an update; null otherwise")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
     quote: QuoteAnswer | None
+    rows: list[RowReport] | None = Field(description="Of a dry run: the first 1,000 rows one by one")
     created_at: Time | None
     finished_at: Time | None
     urls: BatchUrls | None
@@ -141,6 +156,7 @@ def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnsw
         update_of=options.update_of,
         changes=None if quote.changes is None else BatchChanges(**quote.changes),
         errors=row_errors(plan.errors),
+        rows=[_row_report(report) for report in plan.reports],
         quote=QuoteAnswer(
             pictures=quote.pictures,
             reused=quote.reused,
@@ -154,6 +170,19 @@ def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnsw
         created_at=None,
         finished_at=None,
         urls=None,
+    )
+
+
+def _row_report(report: RowPlan) -> RowReport:
+    return RowReport(
+        row=report.row,
+        sku=report.sku,
+        jobs=report.jobs,
+        pictures=report.pictures,
+        gpu_seconds=round(report.gpu_s, 3),
+        prompt=report.prompt,
+        change=row_change(report.changes),
+        errors=row_errors(report.errors),
     )
 
 
@@ -178,6 +207,7 @@ def _answer(batch: Batch, numbers: dict[str, int], base: str) -> BatchAnswer:
         changes=BatchChanges(**changes) if (changes := batch.options.get("changes")) else None,
         errors=[RowError.model_validate(error) for error in batch.errors],
         quote=None,
+        rows=None,
         created_at=batch.created_at,
         finished_at=batch.finished_at,
         urls=BatchUrls(

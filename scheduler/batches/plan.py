@@ -14,12 +14,31 @@ from scheduler.batches.pictures import Pictures
 from scheduler.batches.row_jobs import RowPlanner, RowWrong
 from scheduler.batches.rows import MAX_COLUMNS, Row, Table, refuse
 from scheduler.batches.spool import Chunk, Spool
-from scheduler.batches.update import Before
+from scheduler.batches.update import Before, Change
 from scheduler.limits import check_size
 
 MAX_ERRORS = 100
 """Errors that an answer lists."""
+MAX_ROW_ERRORS = 10
+MAX_SKU_CHARS = 100
 SAMPLE_PROMPTS = 3
+REPORTED_ROWS = 1000
+"""Rows that a dry run tells of one by one."""
+
+
+@dataclass(slots=True)
+class RowPlan:
+    """What one row amounts to, for the report of a dry run."""
+
+    row: int
+    sku: str
+    jobs: int = 0
+    pictures: int = 0
+    gpu_s: float = 0.0
+    prompt: str = ""
+    """Of its first job."""
+    changes: set[Change] = field(default_factory=set)
+    errors: list[FieldError] = field(default_factory=list)
 
 
 @dataclass
@@ -35,6 +54,8 @@ class Plan:
     gpu_s: float = 0.0
     errors: list[FieldError] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
+    reports: list[RowPlan] = field(default_factory=list)
+    """Of the first rows."""
     models: set[str] = field(default_factory=set)
     columns: dict[str, None] = field(default_factory=dict)
     """The table's columns in order, the first MAX_COLUMNS that occur."""
@@ -117,6 +138,9 @@ def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row, before: Before
         except RowWrong as wrong:
             row.errors += wrong.errors
     chunk.add_row(row.number, row.cells, [[error.field, error.detail] for error in row.errors] or None)
+    report = RowPlan(row.number, str(row.cells.get("sku", ""))[:MAX_SKU_CHARS], errors=row.errors[:MAX_ROW_ERRORS])
+    if len(plan.reports) < REPORTED_ROWS:
+        plan.reports.append(report)
     if row.errors:
         plan.rejected += len(planner.variants)
         plan.errors += row.errors[: max(0, MAX_ERRORS - len(plan.errors))]
@@ -128,6 +152,10 @@ def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row, before: Before
         chunk.add_job(job, base)
         plan.images += base["count"]
         plan.gpu_s += base["cost_s"]
+        report.jobs += 1
+        report.pictures += base["count"]
+        report.gpu_s += base["cost_s"]
+        report.prompt = report.prompt or job.prompt
         plan.models.add(base["model"])
         if len(plan.prompts) < SAMPLE_PROMPTS:
             plan.prompts.append(job.prompt)

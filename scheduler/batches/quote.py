@@ -67,6 +67,7 @@ def make_quote(session: Session, plan: Plan, catalogue: Catalogue, *, reuse_of: 
 def _reusable(session: Session, plan: Plan, tenant_id: str, changes: Counter[Change]) -> tuple[int, float]:
     """How many of the planned pictures exist, and the GPU-seconds that this saves; counts the jobs of an update."""
     pictures, seconds = 0, 0.0
+    reports = {report.row: report for report in plan.reports}
     for chunk in plan.spool:
         rendered = find_rendered(session, tenant_id, {job.recipe_hash for job in chunk.jobs})
         for job in chunk.jobs:
@@ -77,4 +78,6 @@ def _reusable(session: Session, plan: Plan, tenant_id: str, changes: Counter[Cha
                 pictures += base["count"]
                 seconds += base["cost_s"]
             changes[change] += 1
+            if job.row in reports and (job.change or change is Change.REUSED):
+                reports[job.row].changes.add(change)
     return pictures, seconds

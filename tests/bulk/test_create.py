@@ -91,6 +91,31 @@ def test_variants_multiply_and_feed_the_template(farm: BulkFarm) -> None:
     assert len({job.recipe["seed"] for job in found}) == 8
 
 
+def test_seeds_policies(quick_farm: BulkFarm) -> None:
+    table = "sku,name\nA,mug\nB,cup\n"
+    variants = json.dumps({"view": ["front", "side"]})
+
+    def seeds(**query: Any) -> list[int]:
+        answer = quick_farm.batch(table, template="{{ name }} {{ view }}", variants=variants, **query)
+        return [int(job.recipe["seed"]) for job in jobs(quick_farm, answer["id"])]
+
+    assert seeds(seeds="fixed", seed=7) == seeds(seed=7) == [7] * 4
+    assert seeds(seeds="row", seed=100) == [101, 101, 102, 102]
+    of_sku = seeds()
+    assert len(set(of_sku)) == 4
+    assert seeds(seeds="sku") == of_sku  # the same table gives the same pictures
+    assert seeds(seeds="sku", seed=1) != of_sku
+    drawn = seeds(seeds="random")
+    assert len({*drawn, *seeds(seeds="random")}) == 8
+
+
+def test_cells_as_spreadsheets_write_them(quick_farm: BulkFarm) -> None:
+    table = '\ufeff"sku";"name";"note"\r\n"A";"mug ""large""\nred";"a;b"\r\n\r\n"B";"cup";\r\n'
+    for body, query in ((table.encode(), {}), (table.encode("utf-16"), {"charset": "utf-16"})):
+        answer = quick_farm.batch(body, template="{{ name }}{% if note %} {{ note }}{% endif %}", **query)
+        assert [(job.row, job.prompt) for job in jobs(quick_farm, answer["id"])] == [(1, 'mug "large"\nred a;b'), (3, "cup")]
+
+
 def test_columns_override_defaults(quick_farm: BulkFarm) -> None:
     table = "Prompt,SKU,Seed,steps,count,custom_id,note\na mug,A,18446744073709551615,,2,x-1,hello\na cup,B,,12,,,\n"
     answer = quick_farm.batch(table, steps=6, seed=5, seeds="row", labels="note")
@@ -177,6 +202,20 @@ def test_a_dry_run_tells_and_stores_nothing(farm: BulkFarm) -> None:
     assert quote["gpu_seconds"] == pytest.approx(20 * 0.15)
     assert quote["workers"] == 1
     assert quote["expected_finish_s"] == pytest.approx(22 * 0.15, abs=0.1)
+    first, last = body["rows"][0], body["rows"][10]
+    assert first == {
+        "row": 1,
+        "sku": "S0",
+        "jobs": 1,
+        "pictures": 2,
+        "gpu_seconds": pytest.approx(0.3),
+        "prompt": "a thing 0",
+    } | {
+        "change": None,
+        "errors": [],
+    }
+    assert (last["row"], last["sku"], last["jobs"], last["prompt"]) == (11, "S99", 0, "")
+    assert last["errors"] == body["errors"]
     assert stored(farm) == before
 
 

@@ -41,6 +41,8 @@ def test_only_what_changed_is_rendered(farm: BulkFarm) -> None:
     wanted = NOTHING | {"reused": 4, "changed": 2, "new": 2, "removed": 2}
     assert dry["changes"] == wanted
     assert (dry["quote"]["pictures"], dry["quote"]["reused"]) == (8, 4)
+    told = [(row["sku"], row["change"]) for row in dry["rows"]]
+    assert told == [("B", "reused"), ("A", "reused"), ("C", "changed"), ("E", "new")]
     second = farm.batch(changed, update_of=first["id"])  # template, variants and steps are as they were
     assert (second["name"], second["update_of"], second["changes"]) == ("Spring", first["id"], wanted)
     counts = second["counts"]
