@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from imagefarm.errors import FieldError, InvalidRequest, SetupError, UnknownModel
 from imagefarm.recipe import Family, JobRequest, Recipe
+from imagefarm.settings import Tier
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LOSSY_QUALITY = 90
@@ -89,6 +90,7 @@ class ModelEntry(BaseModel):
     license: str
     notes: str = ""
     dtype: Literal["auto", "bfloat16", "float32", "float16"] = "auto"
+    tier: Tier = Field("auto", description="How workers hold it in memory; auto: as the setting `tier` says")
     features: tuple[Literal["negative_prompt", "init_image", "inpaint", "loras"], ...] = ()
     samplers: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()

@@ -27,6 +27,22 @@ TOML_FILE = "imagefarm.toml"
 ENV_PREFIX = "IMAGEFARM_"
 
 
+Tier = Literal[
+    "auto",
+    "resident",
+    "encoder-swapped",
+    "int8",
+    "fp8",
+    "int8-encoder-swapped",
+    "fp8-encoder-swapped",
+    "nf4",
+    "nf4-encoder-swapped",
+    "group-offload",
+    "sequential",
+]
+"""Ways of holding a model, the best first (worker/memory/planner.py says what each is), or `auto`: the best that fits."""
+
+
 class Settings(BaseSettings):
     """All settings with their defaults. Times are in seconds, sizes in bytes unless the name says otherwise."""
 
@@ -83,6 +99,7 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; one is best on a shared machine")
     memory_budget_gib: float = Field(0.0, ge=0, description="Memory for resident models; 0: what the device has, less a reserve")
     max_running_images: int = Field(16, ge=1, le=256, description="Images that share a worker's forward pass at most")
+    tier: Tier = Field("auto", description="How models are held in memory: auto, or a tier that `imagefarm plan` lists")
     encode_together: int = Field(
         0,
         ge=0,

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from worker.engine.images import RenderedImage
     from worker.loading import LoadedPipeline
 
+HELD = ("tier", "weights", "fidelity")
+"""How the model was held in memory, of its facts."""
+
 
 def image_audit(
     image: RenderedImage, job: ClaimedJob, pipeline: LoadedPipeline, worker: WorkerIdentity, timings: dict[str, float]
@@ -29,6 +32,7 @@ def image_audit(
             "source": pipeline.entry.source,
             "revision": pipeline.entry.revision or pipeline.facts.get("revision", ""),
             "digest": pipeline.digest,
+            **{name: pipeline.facts[name] for name in HELD if name in pipeline.facts},
         },
         "versions": worker.facts["versions"],
         "worker": {"id": worker.id, "name": worker.name, "host": worker.host},

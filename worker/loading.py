@@ -29,6 +29,11 @@ from worker.engine.passes import LearntCaps
 from worker.families import family_class
 from worker.families.base import Family
 from worker.loras import LoraSet
+from worker.memory.capabilities import lacking
+from worker.memory.placement import Turns, place
+from worker.memory.planner import ACTIVATIONS, FIDELITY, STREAMED, STREAMED_BLOCKS, Place, Tier, Weights
+from worker.memory.sizes import DENOISERS, ENCODERS
+from worker.memory.weights import narrow, stored_bytes
 from worker.model_files import ModelFiles, find_files
 
 diffusers.utils.logging.disable_progress_bar()
@@ -57,11 +62,19 @@ class LoadedPipeline:
     facts: dict[str, Any]
     load_s: float
     bytes: int
-    """Of all weights on the device."""
+    """Of all weights on the device, at the worst moment."""
     loras: LoraSet
+    tier: Tier = Tier.RESIDENT
+    turns: Turns | None = None
+    """Encoder and denoiser that take turns on the device, in the tiers where they do."""
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
     caps: LearntCaps = field(default_factory=LearntCaps)
     decode_caps: LearntCaps = field(default_factory=LearntCaps)
+
+    @property
+    def safest_dtype(self) -> torch.dtype:
+        """What a second look is computed at: 32 bits, or the same again where narrow weights cannot be widened."""
+        return torch.float32 if self.tier.weights is Weights.FULL and self.tier.place not in STREAMED else self.dtype
 
 
 def load_pipeline(
@@ -70,13 +83,15 @@ def load_pipeline(
     *,
     device: str,
     dtype: str | None = None,
+    tier: Tier = Tier.RESIDENT,
     digests: WeightDigests | None = None,
     embeddings: EmbeddingCache | None = None,
 ) -> LoadedPipeline:
-    """Load a model onto `device` (`auto`, `cpu`, `cuda:0`, ...). `dtype` overrides the catalogue's.
+    """Load a model onto `device` (`auto`, `cpu`, `cuda:0`, ...) at a memory tier. `dtype` overrides the catalogue's.
 
     `digests` remembers the hashes of files, `embeddings` may be shared by all pipelines of a worker. Raises
-    RenderError("model_invalid") naming the folder and the remedy, or RenderError("oom").
+    RenderError("model_invalid") naming the folder and the remedy, "not_supported" for a tier that cannot be had here, or
+    RenderError("oom").
     """
     started = time.perf_counter()
     digests = DIGESTS if digests is None else digests
@@ -85,6 +100,8 @@ def load_pipeline(
         torch.cuda.set_device(where)  # events and streams are those of the current device
     cls = family_class(entry.family)
     precision = pick_dtype(dtype or entry.dtype, where, cls.half)
+    if tier in lacking(where.type):
+        raise RenderError("not_supported", f"model {entry.name}: tier {tier} {lacking(where.type)[tier]}")
     files = find_files(entry, catalogue)
     if files.pipeline_class not in cls.pipelines:
         raise RenderError(
@@ -101,7 +118,9 @@ def load_pipeline(
             check_complete(files, pipe)
             for module in modules(pipe).values():
                 module.eval().requires_grad_(False)
-            pipe.to(where)
+            parts = modules(pipe)
+            narrow([parts[name] for name in (*DENOISERS, *ENCODERS) if name in parts], tier.weights, precision)
+            turns = place(pipe, where, tier.place, denoisers=sorted(DENOISERS), encoders=sorted(ENCODERS))
             family = cls(pipe, where, entry)
     except RenderError:
         raise
@@ -112,7 +131,7 @@ def load_pipeline(
             "model_invalid", f"model {entry.name}: {files.lone_file or files.folder}: {failure_of(error).detail}"
         ) from error
     load_s = time.perf_counter() - started
-    facts = describe(entry, files, pipe, where, precision) | {"files": hashes}
+    facts = describe(entry, files, pipe, where, precision) | {"files": hashes} | tier_facts(tier)
     loaded = LoadedPipeline(
         name=entry.name,
         entry=entry,
@@ -120,14 +139,24 @@ def load_pipeline(
         device=where,
         dtype=precision,
         digest=combined(hashes),
-        encoder_digest=encoder_digest(files, hashes, digests),
+        encoder_digest=encoder_digest(files, hashes, digests) + ("" if tier.weights is Weights.FULL else f":{tier.weights}"),
         facts=facts,
         load_s=load_s,
         loras=LoraSet(pipe, entry, catalogue, digests),
-        bytes=sum(part["bytes"] for part in facts["components"].values()),
+        bytes=bytes_on_device(facts["components"], tier, blocks=ACTIVATIONS[entry.family].blocks),
+        tier=tier,
+        turns=turns,
         embeddings=EmbeddingCache() if embeddings is None else embeddings,
     )
-    log.info("model loaded", model=entry.name, device=str(where), dtype=facts["dtype"], s=round(load_s, 2), bytes=loaded.bytes)
+    log.info(
+        "model loaded",
+        model=entry.name,
+        device=str(where),
+        dtype=facts["dtype"],
+        tier=str(tier),
+        s=round(load_s, 2),
+        bytes=loaded.bytes,
+    )
     return loaded
 
 
@@ -147,6 +176,28 @@ def check_complete(files: ModelFiles, pipe: Any) -> None:
             )
 
 
+def tier_facts(tier: Tier) -> dict[str, str]:
+    """What the audit and the pages say of how a model is held."""
+    return {"tier": str(tier), "weights": str(tier.weights), "fidelity": FIDELITY[tier.weights]}
+
+
+def bytes_on_device(components: dict[str, dict[str, Any]], tier: Tier, *, blocks: int) -> int:
+    """Of the weights, at the worst moment of a tier."""
+    stored = {name: int(part["bytes"]) for name, part in components.items()}
+    denoiser = sum(size for name, size in stored.items() if name in DENOISERS)
+    encoders = sum(size for name, size in stored.items() if name in ENCODERS)
+    rest = sum(stored.values()) - denoiser - encoders
+    match tier.place:
+        case Place.RESIDENT:
+            return denoiser + encoders + rest
+        case Place.ENCODER_SWAPPED:
+            return max(denoiser, encoders) + rest
+        case Place.BLOCKS:
+            return min(denoiser, STREAMED_BLOCKS * denoiser // blocks) + rest
+        case Place.LAYERS:
+            return denoiser // 100 + rest
+
+
 def encoder_digest(files: ModelFiles, hashes: dict[str, str], digests: WeightDigests) -> str:
     """Digest of everything that turns a text into an embedding."""
     encoders = {name: digest for name, digest in hashes.items() if name.startswith("text_encoder") or "/" not in name}
@@ -161,7 +212,7 @@ def describe(entry: ModelEntry, files: ModelFiles, pipe: Any, device: torch.devi
         name: {
             "class": type(module).__name__,
             "parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "bytes": sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers())),
+            "bytes": sum(stored_bytes(tensor) for tensor in (*module.parameters(), *module.buffers())),
             "dtype": str(next(module.parameters()).dtype).removeprefix("torch."),
         }
         for name, module in modules(pipe).items()

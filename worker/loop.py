@@ -53,6 +53,10 @@ class RenderLoop:
         self.device_lost = False
         """The device gave an error that only a new process gets rid of."""
         self._broken: dict[str, tuple[float, Failure]] = {}
+        self._to_lower: dict[str, Failure] = {}
+        """Waiting jobs, by id, that ran out of memory alone, and how: their model is loaded one tier down before they begin."""
+        self._lowered: deque[tuple[str, int]] = deque(maxlen=256)
+        """Attempts (job, number) that had their tier down; each gets one."""
 
     def run_slice(self, lane: str) -> None:
         """Work on what this worker serves until there is nothing left, or the slice is over and the running set
@@ -126,6 +130,8 @@ class RenderLoop:
             if engine is not None and engine.jobs:
                 if job.compat_key != engine.compat_key or job.count > engine.room or job.crashes or self._runs_alone():
                     return
+                if job.id in self._to_lower:
+                    return  # its neighbours finish where they are
             else:
                 engine = self._engine_for(job)
                 if engine is None:
@@ -144,7 +150,9 @@ class RenderLoop:
             context.pulse.step()  # encoding a prompt is a pass of its own
             engine.add(job, load_inputs(context.store, context.outputs, job.recipe, job.tenant_id))
         except (RenderError, SQLAlchemyError, OSError) as error:
-            self._fail(job, _failure_of(error))
+            failure = _failure_of(error)
+            if not self._wants_less(job, failure):
+                self._fail(job, failure)
         else:
             context.progress.say(job, 0, job.recipe.steps)
 
@@ -157,9 +165,13 @@ class RenderLoop:
         if failure is not None and time.monotonic() < until:
             self._fail(job, failure)
             return None
-        if self.pipeline is not None and self.engine is not None and self.pipeline.name == name:
+        too_much = self._to_lower.pop(job.id, None)
+        if too_much is None and self.pipeline is not None and self.engine is not None and self.pipeline.name == name:
             return self.engine
         self.engine = self.pipeline = None  # so that residency may free it
+        if too_much is not None and context.residency.step_down(name) is None:
+            self._fail(job, too_much)
+            return None
         loaded = self._load(name)
         if isinstance(loaded, Failure):
             self._fail(job, loaded)
@@ -231,7 +243,19 @@ class RenderLoop:
             context.progress.say(rendered.job, rendered.job.recipe.steps, rendered.job.recipe.steps)
             context.finishing.submit(rendered, pipeline)
         for failed in report.failed:
-            self._fail(failed.job, failed.failure)
+            if not self._wants_less(failed.job, failed.failure):
+                self._fail(failed.job, failed.failure)
+
+    def _wants_less(self, job: ClaimedJob, failure: Failure) -> bool:
+        """Whether a job that ran out of memory alone begins again in this attempt, its model one tier down. Once an attempt."""
+        attempt = (job.id, job.attempt)
+        if failure.code != "oom" or attempt in self._lowered:
+            return False
+        self._lowered.append(attempt)
+        self._to_lower[job.id] = failure
+        self.waiting.appendleft(job)
+        log.warning("job.one_tier_down", job=job.id, attempt=job.attempt, reason=failure.detail)
+        return True
 
     def _fail(self, job: ClaimedJob, failure: Failure) -> None:
         if failure.code == "device_error":
@@ -245,6 +269,7 @@ class RenderLoop:
                 log.info("job.dropped", job=job.id, attempt=job.attempt)
             elif job in self.waiting:
                 self.waiting.remove(job)
+                self._to_lower.pop(job.id, None)
             else:
                 continue  # with the finishing pool, which is fenced and cleans up
             self.context.holdings.remove(job)

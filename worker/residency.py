@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from worker.engine.passes import free_cached
 from worker.engine.warm_up import warm_up
 from worker.families import family_class
 from worker.loading import LoadedPipeline, load_pipeline
-from worker.model_files import find_files
+from worker.memory.choice import AUTO, choose, device_memory
+from worker.memory.planner import Plan, Tier
 
 log = get_logger(__name__)
 
@@ -30,7 +30,7 @@ SHARE_OF_GPU = 0.85
 """Of the device's memory: the rest is for what a pass needs besides the weights."""
 SHARE_OF_RAM = 0.5
 
-Load = Callable[[ModelEntry], LoadedPipeline]
+Load = Callable[[ModelEntry, Plan], LoadedPipeline]
 
 
 class Residency:
@@ -45,8 +45,14 @@ class Residency:
         self.load_s: dict[str, float] = {}
         """Seconds that each model last took to load, warm-up included."""
         self.evictions = 0
+        self.swaps = 0
+        """Loads that made another model leave."""
+        self.tier = settings.tier
+        self.most_images = settings.max_running_images
         self._digests = WeightDigests(settings.data_dir / "run" / "weight-digests.json")
         self._load = load or self._load_and_warm
+        self._below: dict[str, Tier] = {}
+        """Tiers that ran out of memory with a single image, by model: the next load is one lower."""
         self._resident: OrderedDict[str, LoadedPipeline] = OrderedDict()
         # words only: the error itself would keep alive what was half loaded
         self._failed: dict[str, tuple[float, str, str]] = {}
@@ -77,8 +83,9 @@ class Residency:
             raise RenderError(code, detail)
         started = time.perf_counter()
         try:
-            self._make_room(entry)
-            pipeline = self._load(entry)
+            plan = self.plan(entry)
+            self._make_room(entry, plan)
+            pipeline = self._load(entry, plan)
         except RenderError as error:
             self._failed[name] = (time.monotonic(), error.code, error.detail)
             raise
@@ -87,8 +94,51 @@ class Residency:
         self.load_s[name] = time.perf_counter() - started
         return pipeline
 
+    def plan(self, entry: ModelEntry) -> Plan:
+        """How the model would be loaded now. Raises RenderError as `choose` does."""
+        return choose(
+            entry,
+            self.catalogue,
+            self.device,
+            width=pick_dtype(entry.dtype, self.device, family_class(entry.family).half).itemsize,
+            wanted=self.tier,
+            memory=device_memory(self.device),
+            budget=self.budget if self.is_budget_set else None,
+            below=self._below.get(entry.name),
+            most_images=self.most_images,
+        )
+
+    def step_down(self, name: str) -> Tier | None:
+        """A single image ran out of memory: have the model's next load take one tier less memory; return that tier.
+
+        None if there is no lower one, or if the model is where it was put by name. The model leaves memory here; until it
+        leaves again, it stays at the lower tier.
+        """
+        entry = self.catalogue.get(name)
+        loaded = self._resident.get(entry.name)
+        if loaded is None or self.tier != AUTO or entry.tier != AUTO:
+            return None
+        before = self._below.get(entry.name)
+        self._below[entry.name] = loaded.tier
+        try:
+            lower = self.plan(entry).tier
+        except RenderError:
+            if before is None:
+                del self._below[entry.name]
+            else:
+                self._below[entry.name] = before
+            return None
+        del loaded
+        self._let_go(entry.name)
+        log.warning("one tier down", model=entry.name, tier=str(lower))
+        return lower
+
     def unload(self, name: str) -> bool:
         """Let a model go; return whether it was loaded."""
+        self._below.pop(name, None)
+        return self._let_go(name)
+
+    def _let_go(self, name: str) -> bool:
         pipeline = self._resident.pop(name, None)
         if pipeline is None:
             return False
@@ -100,36 +150,28 @@ class Residency:
         free_cached(self.device)
         return True
 
-    def _make_room(self, entry: ModelEntry) -> None:
-        needed = weight_bytes(entry, self.catalogue, self.device)
-        if needed > self.budget and self.is_budget_set:
-            raise RenderError(
-                "oom",
-                f"model {entry.name} needs {needed / 2**30:.1f} GiB of the {self.budget / 2**30:.1f} GiB that"
-                f" memory_budget_gib allows; raise it, or see `imagefarm plan {entry.name}`",
-            )
+    def _make_room(self, entry: ModelEntry, plan: Plan) -> None:
         # beyond a budget that is only a guess the device itself has the last word
-        while self._resident and self.bytes + needed > self.budget:
+        leaves = self._resident and self.bytes + plan.weight_bytes > self.budget
+        self.swaps += bool(leaves)
+        while self._resident and self.bytes + plan.weight_bytes > self.budget:
             self.unload(next(iter(self._resident)))
 
-    def _load_and_warm(self, entry: ModelEntry) -> LoadedPipeline:
+    def _load_and_warm(self, entry: ModelEntry, plan: Plan) -> LoadedPipeline:
         pipeline = load_pipeline(
-            entry, self.catalogue, device=str(self.device), digests=self._digests, embeddings=self.embeddings
+            entry,
+            self.catalogue,
+            device=str(self.device),
+            tier=plan.tier,
+            digests=self._digests,
+            embeddings=self.embeddings,
         )
         warm_up(pipeline)
         return pipeline
-
-
-def weight_bytes(entry: ModelEntry, catalogue: Catalogue, device: torch.device) -> int:
-    """Bytes that a model's weights take on the device, from the headers of its files."""
-    dtype = pick_dtype(entry.dtype, device, family_class(entry.family).half)
-    return sum(file.parameters for file in find_files(entry, catalogue).weights.values()) * dtype.itemsize
 
 
 def device_budget(device: torch.device) -> int:
     """Bytes for weights on a device whose owner set no budget."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1] * SHARE_OF_GPU)
-    if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() * SHARE_OF_GPU)
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * SHARE_OF_RAM)
+    return int(device_memory(device) * (SHARE_OF_GPU if device.type == "mps" else SHARE_OF_RAM))

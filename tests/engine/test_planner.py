@@ -12,9 +12,10 @@ from imagefarm.errors import RenderError, SetupError
 from imagefarm.settings import PROJECT_ROOT
 from tests.engine.jobs import SmallModels
 from worker.memory.headers import read_header
-from worker.memory.plan import main, model_size, shapes_of
-from worker.memory.planner import ACTIVATIONS, GIB, Tier, best, plan, weight_bytes
+from worker.memory.plan import main
+from worker.memory.planner import ACTIVATIONS, GIB, Tier, Weights, best, plan, weight_bytes
 from worker.memory.published import PARAMETERS
+from worker.memory.sizes import model_size, shapes_of
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,8 @@ def project() -> Catalogue:
         ("z-image-turbo", 16, Tier.ENCODER_SWAPPED),
         ("z-image-turbo", 12, Tier.INT8),
         ("z-image-turbo", 8, Tier.INT8_ENCODER_SWAPPED),
-        ("z-image-turbo", 6, Tier.GROUP_OFFLOAD),
+        ("z-image-turbo", 6, Tier.NF4_ENCODER_SWAPPED),
+        ("z-image-turbo", 4, Tier.GROUP_OFFLOAD),
         ("z-image-turbo", 2, Tier.SEQUENTIAL),
         ("z-image-turbo", 0.5, None),
         ("sdxl", 12, Tier.RESIDENT),
@@ -43,6 +45,23 @@ def test_the_tier_for_a_card(project: Catalogue, model: str, vram: float, tier: 
     entry = project.get(model)
     chosen = best(plan(model_size(entry, project)[0], int(vram * GIB), shapes_of(entry)))
     assert (chosen.tier if chosen else None) == tier
+
+
+def test_what_cannot_be_had_is_skipped(project: Catalogue) -> None:
+    entry = project.get("z-image-turbo")
+    size, _ = model_size(entry, project)
+    lacks = {tier: "no" for tier in Tier if tier.weights in (Weights.INT8, Weights.NF4)}
+    for vram, tier in ((12, Tier.FP8), (8, Tier.FP8_ENCODER_SWAPPED), (6, Tier.GROUP_OFFLOAD)):
+        chosen = best(plan(size, vram * GIB, shapes_of(entry), lacks=lacks))
+        assert chosen is not None
+        assert chosen.tier is tier
+
+
+def test_float32_takes_twice_the_memory(project: Catalogue) -> None:
+    entry = project.get("z-image-turbo")
+    for tier in (Tier.RESIDENT, Tier.ENCODER_SWAPPED, Tier.GROUP_OFFLOAD):
+        narrow, wide = (weight_bytes(model_size(entry, project, width=width)[0], tier) for width in (2, 4))
+        assert wide == 2 * narrow
 
 
 def test_weights_of_z_image_are_the_exact_ones(project: Catalogue) -> None:

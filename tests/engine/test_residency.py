@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError, UnknownModel
@@ -16,9 +15,9 @@ from tests.engine.jobs import SmallModels, pictures
 from worker import residency as residency_module
 from worker.engine.engine import StepEngine
 from worker.engine.warm_up import warm_up
-from worker.residency import Residency, weight_bytes
-
-CPU = torch.device("cpu")
+from worker.memory.planner import Tier, weight_bytes
+from worker.memory.sizes import model_size
+from worker.residency import Residency
 
 
 @pytest.fixture
@@ -34,7 +33,9 @@ def resident(models: SmallModels, settings: Settings) -> Callable[..., Residency
 
 
 def size(models: SmallModels, *names: str) -> int:
-    return sum(weight_bytes(models.catalogue.get(name), models.catalogue, CPU) for name in names)
+    return sum(
+        weight_bytes(model_size(models.catalogue.get(name), models.catalogue, width=4)[0], Tier.RESIDENT) for name in names
+    )
 
 
 def test_expected_bytes_are_the_loaded_ones(models: SmallModels) -> None:
@@ -70,6 +71,21 @@ def test_a_model_over_the_budget_says_so(models: SmallModels, resident: Callable
     with pytest.raises(RenderError, match="memory_budget_gib allows; raise it") as caught:
         residency.get("demo")
     assert caught.value.code == "oom"
+
+
+def test_one_tier_down_holds_until_the_model_leaves(models: SmallModels, resident: Callable[..., Residency]) -> None:
+    residency = resident(2**30)
+    assert residency.step_down("tiny-z-image") is None, "it is not loaded"
+    assert residency.get("tiny-z-image").tier is Tier.RESIDENT
+    assert residency.step_down("tiny-z-image") is Tier.INT8
+    assert residency.names == ()
+    lower = residency.get("tiny-z-image")
+    assert lower.tier is Tier.INT8
+    assert pictures(StepEngine(lower, max_images=1), models.job("tiny-z-image", steps=1))
+    assert residency.step_down("tiny-z-image") is None, "nothing holds less here"
+    assert residency.get("tiny-z-image") is lower
+    residency.unload("tiny-z-image")
+    assert residency.get("tiny-z-image").tier is Tier.RESIDENT
 
 
 def test_embeddings_leave_with_their_encoder(models: SmallModels, resident: Callable[..., Residency]) -> None:

@@ -18,6 +18,7 @@ from imagefarm.outputs import LocalOutputs
 from imagefarm.store.models import Job, Model
 from scheduler.cancel import cancel_job
 from scheduler.claim import ClaimedJob
+from scheduler.retry import Failure, FailureClass
 from scheduler.tickets import waiting
 from scheduler.workers import register
 from tests.farm import Farm
@@ -46,6 +47,7 @@ class StandIn:
     on_step: Callable[[StandIn], None] | None = None
 
     def __init__(self, pipeline: Any, *, max_images: int, encode_together: int = 0) -> None:
+        self.pipeline = pipeline
         self.max_images = max_images
         self.running: dict[str, list[Any]] = {}
 
@@ -82,9 +84,11 @@ class StandIn:
         for job_id, place in list(self.running.items()):
             place[1] += 1
             job = place[0]
-            if "broken" in job.recipe.prompt:
-                from scheduler.retry import Failure, FailureClass
-
+            if "huge" in job.recipe.prompt and not self.pipeline.lower:
+                report.failed.append(FailedJob(job, Failure(FailureClass.RESOURCE, "oom", "alone and still out")))
+            elif "colossal" in job.recipe.prompt:
+                report.failed.append(FailedJob(job, Failure(FailureClass.RESOURCE, "oom", "up to 64x64 was rendered here")))
+            elif "broken" in job.recipe.prompt:
                 report.failed.append(FailedJob(job, Failure(FailureClass.MODEL, "nan_output", "not finite, twice")))
             elif place[1] >= job.recipe.steps:
                 images = [RenderedImage(n, job.recipe.seed_of(n), BLACK, {}, []) for n in range(job.count)]
@@ -104,6 +108,15 @@ class Shelf:
         self.names: list[str] = []
         self.missing: set[str] = set()
         self.loads = 0
+        self.lower: list[str] = []
+        """Models that were put one tier down; there is only one."""
+
+    def step_down(self, name: str) -> str | None:
+        if name in self.lower:
+            return None
+        self.lower.append(name)
+        self.names.remove(name)
+        return "int8"
 
     def get(self, name: str) -> Any:
         self.loads += 1
@@ -112,7 +125,7 @@ class Shelf:
         if name not in self.names:
             self.names.append(name)
         entry = self.farm.catalogue.get(name)
-        return SimpleNamespace(name=name, entry=entry, digest="ab" * 32, facts={}, load_s=0.1, bytes=1)
+        return SimpleNamespace(name=name, entry=entry, digest="ab" * 32, facts={}, load_s=0.1, bytes=1, lower=name in self.lower)
 
 
 @pytest.fixture
@@ -275,6 +288,30 @@ def test_a_model_that_cannot_be_loaded_is_tried_once_for_all_its_jobs(farm: Farm
     with farm.store.read() as session:
         assert session.get_one(Model, "sd15").state == "missing"
         assert session.get_one(Model, "demo").state == "ready"
+
+
+def test_out_of_memory_alone_puts_the_model_one_tier_down_in_the_same_attempt(farm: Farm, loop: RenderLoop) -> None:
+    shelf: Any = loop.context.residency
+    huge, *neighbours = farm.submit_many([*requests(1, prompt="huge"), *requests(2)], nudge=False)
+    run(loop)
+    assert set(states(farm).values()) == {"succeeded"}
+    assert {farm.job(job).attempt for job in (huge, *neighbours)} == {1}
+    assert (shelf.lower, shelf.loads) == (["demo"], 2)
+    # the neighbours went on in the running set that it left, and it began again alone
+    assert StandIn.steps_taken[0] == [huge, *neighbours]
+    assert StandIn.steps_taken[1] == neighbours
+    assert sum(huge in step for step in StandIn.steps_taken) == 1 + STEPS
+
+
+def test_out_of_memory_at_the_lower_tier_too_fails_with_what_would_fit(farm: Farm, loop: RenderLoop) -> None:
+    shelf: Any = loop.context.residency
+    first, second = (farm.submit_many(requests(1, prompt="colossal"), nudge=False)[0] for _ in range(2))
+    good = farm.submit_many(requests(1), nudge=False)[0]
+    run(loop)
+    assert states(farm) == {first: "failed", second: "failed", good: "succeeded"}
+    for job in (first, second):
+        assert (farm.job(job).error_code, farm.job(job).error_detail) == ("oom", "up to 64x64 was rendered here")
+    assert shelf.lower == ["demo"], "there is no tier below"
 
 
 def test_an_engine_that_raises_fails_its_jobs_and_the_worker_goes_on(farm: Farm, loop: RenderLoop) -> None:

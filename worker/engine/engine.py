@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-SAFEST_DTYPE = torch.float32
+DECODER_DTYPE = torch.float32
+"""For decoding once more what was not finite."""
 DECODED_TOGETHER = 2 * 1024 * 1024
 """Pixels of one decoder pass at most; its activations are many times larger than the pictures."""
 ENCODED_TOGETHER = 8
@@ -200,7 +201,7 @@ class StepEngine:
         fits = f"up to {width}x{height} was rendered here" if width else f"try {sample.width // 2}x{sample.height // 2}"
         return (
             f"{sample.width}x{sample.height} alone ran out of memory on {self.family.device} beside the"
-            f" {self.pipeline.bytes / 2**30:.1f} GiB of {self.pipeline.name}; {fits}"
+            f" {self.pipeline.bytes / 2**30:.1f} GiB of {self.pipeline.name} at tier {self.pipeline.tier}; {fits}"
         )
 
     def _finish(self, slots: list[Slot]) -> None:
@@ -241,7 +242,7 @@ class StepEngine:
         """The latents are finite and the picture is not: the decoder alone is run once more."""
         (slot,) = slots
         slot.remarks.append(f"decoded again in float32: {slot.decode['dtype']} gave numbers that are not finite")
-        with cast_to(self.family.vae, SAFEST_DTYPE):
+        with cast_to(self.family.vae, DECODER_DTYPE):
             self._decode(slots)
         if slot.unsound:
             slot.unsound = False
@@ -278,18 +279,19 @@ class StepEngine:
 
     def _look_again(self, slot: Slot, why: str) -> None:
         """Make the image once more from its seed, alone and at the safest dtype; the second time the job fails."""
+        safest = self.pipeline.safest_dtype
         if slot.alone:
             slot.job.failure = Failure(
-                FailureClass.MODEL, "nan_output", f"{why}, twice; the second time alone in {SAFEST_DTYPE}".replace("torch.", "")
+                FailureClass.MODEL, "nan_output", f"{why}, twice; the second time alone in {safest}".replace("torch.", "")
             )
             return
         log.warning("an image is made again", job=slot.job.job.id, index=slot.index, why=why)
-        slot.remarks.append(f"made again alone in float32: {why}")
-        slot.alone, slot.dtype, slot.plan = True, SAFEST_DTYPE, []
+        slot.remarks.append(f"made again alone in {safest}: {why}".replace("torch.", ""))
+        slot.alone, slot.dtype, slot.plan = True, safest, []
         try:
             job = slot.job
             slot.sample = self.family.start(
-                job.job.recipe, slot.seed, job.embeddings, dtype=SAFEST_DTYPE, init_image=job.inputs.image, mask=job.inputs.mask
+                job.job.recipe, slot.seed, job.embeddings, dtype=safest, init_image=job.inputs.image, mask=job.inputs.mask
             )
         except Exception as error:  # noqa: BLE001 - as in add: this job's failure, not the worker's
             slot.job.failure = failure_of(error)

@@ -20,6 +20,8 @@ class WeightFile:
     path: Path
     parameters: int
     nbytes: int
+    kept_wide: int
+    """Parameters that 8-bit tiers leave alone: all but the matrices of linear layers."""
     dtypes: frozenset[str]
 
 
@@ -39,6 +41,7 @@ def read_header(file: Path) -> WeightFile:
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         parameters = sum(math.prod(entry["shape"]) for entry in tensors.values())
+        kept_wide = sum(math.prod(entry["shape"]) for name, entry in tensors.items() if not _is_linear(name, entry["shape"]))
         dtypes = frozenset(entry["dtype"] for entry in tensors.values())
     except OSError as error:
         raise RenderError("model_invalid", f"{file}: {error.strerror}") from None
@@ -46,4 +49,9 @@ def read_header(file: Path) -> WeightFile:
         raise wrong("its header cannot be read") from None
     if size != 8 + length + end:
         raise wrong(f"it should be {8 + length + end} bytes long and is {size}")
-    return WeightFile(file, parameters, end, dtypes)
+    return WeightFile(file, parameters, end, kept_wide, dtypes)
+
+
+def _is_linear(name: str, shape: list[int]) -> bool:
+    """By name and shape, as far as a header tells: a matrix that is not a table of embeddings."""
+    return len(shape) == 2 and name.endswith("weight") and "embed_tokens" not in name and "embedding" not in name

@@ -1,4 +1,4 @@
-"""`python -m worker.memory.plan MODEL --vram 12`: how a model would be held on a device of that many GiB."""
+"""`python -m worker.memory.plan MODEL --vram 12`: how a model would be held on a GPU with that many GiB free."""
 
 from __future__ import annotations
 
@@ -10,57 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from imagefarm.catalogue import Catalogue, ModelEntry
-from imagefarm.errors import FarmError, RenderError, SetupError
+from imagefarm.errors import FarmError, SetupError
 from imagefarm.settings import load_settings
-from worker.memory.planner import ACTIVATIONS, GIB, ModelSize, Plan, best, plan
-from worker.memory.published import KEPT_WIDE, PARAMETERS
-from worker.model_files import find_files
-
-USUAL_SIZES = ((512, 512), (768, 768), (1024, 1024), (1536, 1536), (2048, 2048))
-DENOISERS = frozenset({"transformer", "unet"})
-ENCODERS = frozenset({"text_encoder", "text_encoder_2", "siglip"})
-
-
-def model_size(entry: ModelEntry, catalogue: Catalogue) -> tuple[ModelSize, str]:
-    """The sizes of a model, and where they come from: its files, or else what was published.
-
-    Raises SetupError if neither is known.
-    """
-    try:
-        files = find_files(entry, catalogue)
-    except RenderError as error:
-        if entry.source not in PARAMETERS:
-            raise SetupError(f"{error.detail}; nor is its size known without its files") from None
-        parameters, origin = PARAMETERS[entry.source], "published parameter counts"
-    else:
-        parameters = {name: sum(file.parameters for file in files.of_component(name)) for name in files.components}
-        if files.lone_file is not None:
-            parameters["transformer"] = files.weights[files.lone_file.name].parameters
-        origin = f"the files in {files.lone_file or files.folder}"
-    activations = ACTIVATIONS[entry.family]
-    is_guided = entry.defaults.guidance > (0 if entry.family.startswith("z-image") else 1)
-    size = ModelSize(
-        denoiser=sum(parameters.get(name, 0) for name in DENOISERS),
-        encoders=sum(parameters.get(name, 0) for name in ENCODERS),
-        vae=parameters.get("vae", 0),
-        encoders_kept_wide=KEPT_WIDE.get(entry.source, 0),
-        blocks=activations.blocks,
-        activation_bytes=activations.guided if is_guided else activations.unguided,
-    )
-    return size, origin
-
-
-def shapes_of(entry: ModelEntry) -> list[tuple[int, int]]:
-    """The model's default size, then the usual ones within its limits."""
-    limits, default = entry.limits, (entry.defaults.width, entry.defaults.height)
-    usual = [
-        size
-        for size in USUAL_SIZES
-        if limits.min_side <= size[0] <= limits.max_side
-        and size[0] * size[1] <= limits.max_pixels
-        and (not limits.sizes or size in limits.sizes)
-    ]
-    return [default, *(size for size in usual if size != default)]
+from worker.memory.capabilities import lacking
+from worker.memory.planner import GIB, Plan, best, plan
+from worker.memory.sizes import model_size, shapes_of
 
 
 def as_data(entry: ModelEntry, vram_gib: float, origin: str, plans: list[Plan]) -> dict[str, Any]:
@@ -74,17 +28,19 @@ def as_data(entry: ModelEntry, vram_gib: float, origin: str, plans: list[Plan]) 
         "tiers": [
             {
                 "tier": candidate.tier,
+                "weights": candidate.tier.weights,
                 "works": candidate.works,
                 "weights_gib": round(candidate.weight_bytes / GIB, 2),
                 "host_gib": round(candidate.host_bytes / GIB, 2),
                 "running_images": [dataclasses.asdict(fit) for fit in candidate.fits],
                 "fidelity": candidate.fidelity,
                 "speed": candidate.speed,
+                "lacks": candidate.lacks,
             }
             for candidate in plans
         ],
-        "note": "Weights are exact. Running images are estimates from the layers' widths; the engine lowers them when memory"
-        " runs out. This worker loads tier `resident`; the other tiers say what would be needed.",
+        "note": "Weights are exact. Running images are estimates from the layers' widths; a worker measures its passes and keeps"
+        " what it learnt. It takes the first tier that works, or the one that the setting `tier` names.",
     }
 
 
@@ -111,6 +67,7 @@ def as_text(data: dict[str, Any]) -> str:
         lines.append(
             f"{mark} {tier['tier']:<22}{tier['weights_gib']:>7.1f} G{tier['host_gib']:>6.1f} G  "
             + "".join(f"{cell:>11}" for cell in cells)
+            + (f"  {tier['lacks']}" if tier["lacks"] else "")
         )
     lines += ["", "  images that run at once, by size; * the decoder works in tiles, which changes the picture a little"]
     return "\n".join([*lines, f"  {data['note']}"])
@@ -134,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     except FarmError as error:
         print(error.detail, file=sys.stderr)
         return error.exit_code if isinstance(error, SetupError) else 2
-    plans = plan(size, int(asked.vram * GIB), shapes_of(entry), most_images=settings.max_running_images)
+    plans = plan(size, int(asked.vram * GIB), shapes_of(entry), most_images=settings.max_running_images, lacks=lacking())
     data = as_data(entry, asked.vram, origin, plans)
     print(json.dumps(data, indent=2) if asked.json else as_text(data))
     return 0 if data["tier"] else 1

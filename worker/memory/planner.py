@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
 
 GIB = 2**30
 KIB = 2**10
@@ -14,38 +16,72 @@ USABLE = 0.95
 """Share of a device's memory that tensors can fill before fragments of it are too small for the next one."""
 PCIE_BYTES_PER_S = 12e9
 """A usual PCIe 4.0 card; half as much on older boards, twice on newer."""
+NOTHING: Mapping[Any, str] = MappingProxyType({})
 STREAMED_BLOCKS = 4
 """Blocks of a denoiser that are on the device at once under group offload: the one that runs and those that come and go."""
 
 
-class Tier(StrEnum):
-    """Ways of holding the weights, the best first."""
+class Weights(StrEnum):
+    """How denoiser and text encoder are stored; decoders always stay as they are."""
+
+    FULL = "full"
+    INT8 = "int8"
+    FP8 = "fp8"
+    NF4 = "nf4"
+
+
+class Place(StrEnum):
+    """Where the weights are while they are not in use."""
 
     RESIDENT = "resident"
-    """All at 16 bits on the device."""
+    """On the device."""
     ENCODER_SWAPPED = "encoder-swapped"
-    """16 bits; the text encoder takes the denoiser's place on the device for each prompt that is not in the cache."""
+    """Text encoder and denoiser take turns on the device: the encoder comes for prompts that are not in the cache."""
+    BLOCKS = "blocks"
+    """In the machine's memory; a few blocks are on the device at a time, the next one comes while one runs."""
+    LAYERS = "layers"
+    """In the machine's memory, layer by layer."""
+
+
+class Tier(StrEnum):
+    """Ways of holding a model, the best first."""
+
+    RESIDENT = "resident"
+    ENCODER_SWAPPED = "encoder-swapped"
     INT8 = "int8"
-    """Denoiser and text encoder at 8 bits on the device."""
+    FP8 = "fp8"
     INT8_ENCODER_SWAPPED = "int8-encoder-swapped"
-    """8 bits, and the encoder comes only for prompts that are not in the cache."""
+    FP8_ENCODER_SWAPPED = "fp8-encoder-swapped"
+    NF4 = "nf4"
+    NF4_ENCODER_SWAPPED = "nf4-encoder-swapped"
     GROUP_OFFLOAD = "group-offload"
-    """16 bits in the machine's memory; a few blocks are on the device at a time, the next one comes while one runs."""
     SEQUENTIAL = "sequential"
-    """16 bits in the machine's memory, layer by layer."""
+
+    @property
+    def weights(self) -> Weights:
+        """How the weights are stored."""
+        first = self.value.split("-")[0]
+        return Weights(first) if first in set(Weights) else Weights.FULL
+
+    @property
+    def place(self) -> Place:
+        """Where the weights are."""
+        if self is Tier.GROUP_OFFLOAD:
+            return Place.BLOCKS
+        if self is Tier.SEQUENTIAL:
+            return Place.LAYERS
+        return Place.ENCODER_SWAPPED if self.value.endswith("encoder-swapped") else Place.RESIDENT
 
 
+STREAMED = frozenset({Place.BLOCKS, Place.LAYERS})
 FIDELITY = {
-    Tier.RESIDENT: "none: the model as released",
-    Tier.ENCODER_SWAPPED: "none: the same numbers, only elsewhere in between",
-    Tier.INT8: "small: rounding of the weights, about 42 dB against full weights on test models",
-    Tier.INT8_ENCODER_SWAPPED: "small: rounding of the weights, about 42 dB against full weights on test models",
-    Tier.GROUP_OFFLOAD: "none: the same numbers, much slower",
-    Tier.SEQUENTIAL: "none: the same numbers, slowest",
+    Weights.FULL: "none: the model as released",
+    Weights.INT8: "small: rounding of the weights, 39 dB or more against full weights on test models",
+    Weights.FP8: "some: coarser rounding of the weights, 33 dB or more against full weights on test models",
+    Weights.NF4: "the largest: 4-bit weights; not measured in this project",
 }
-SWAPS = frozenset({Tier.ENCODER_SWAPPED, Tier.INT8_ENCODER_SWAPPED})
-EIGHT_BIT = frozenset({Tier.INT8, Tier.INT8_ENCODER_SWAPPED})
-STREAMED = frozenset({Tier.GROUP_OFFLOAD, Tier.SEQUENTIAL})
+STORED_BYTES = {Weights.INT8: 1.0, Weights.FP8: 1.0, Weights.NF4: 0.5625}
+"""Bytes of one stored parameter, the scales of NF4's blocks of 64 included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +91,11 @@ class ModelSize:
     denoiser: int
     encoders: int
     vae: int
+    width: int = 2
+    """Bytes of a parameter that is not quantised: 2, or 4 on a device that computes in float32."""
+    denoiser_kept_wide: int = 0
     encoders_kept_wide: int = 0
-    """Parameters of the encoders that stay at 16 bits when they are quantised."""
+    """Parameters that keep their width when the rest is quantised: embedding tables, convolutions, norms."""
     largest_layer: int = 0
     """Parameters of the largest single layer; 0: a hundredth of the denoiser."""
     blocks: int = 30
@@ -112,19 +151,38 @@ class Plan:
     fits: tuple[Fit, ...]
     fidelity: str
     speed: str
+    lacks: str = ""
+    """Why this tier cannot be had here, with the remedy; empty if it can."""
 
     @property
     def works(self) -> bool:
         """Whether the first size, the model's default, runs."""
-        return bool(self.fits) and self.fits[0].images > 0
+        return not self.lacks and bool(self.fits) and self.fits[0].images > 0
 
 
-def plan(size: ModelSize, vram_bytes: int, shapes: Sequence[tuple[int, int]], *, most_images: int = 16) -> list[Plan]:
+def plan(
+    size: ModelSize,
+    vram_bytes: int,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    most_images: int = 16,
+    lacks: Mapping[Tier, str] = NOTHING,
+    context_bytes: int = CONTEXT_BYTES,
+) -> list[Plan]:
     """Return every tier's plan, the best first, for a device with `vram_bytes` free. `shapes[0]` is the model's default size.
 
+    `lacks` says which tiers cannot be had, and why; `context_bytes` is what the process will still take besides tensors.
     The one to take is the first that works: see `best`.
     """
-    return [_plan_tier(tier, size, vram_bytes, shapes, most_images) for tier in Tier]
+    free = int(vram_bytes * USABLE) - context_bytes
+    plans = []
+    for tier in Tier:
+        weights, stored = weight_bytes(size, tier), _stored(size, tier.weights)
+        # what takes turns goes back and forth whole; what is streamed lies in the machine's memory for good
+        host = 0 if tier.place is Place.RESIDENT else sum(stored[:2])
+        fits = tuple(_fit(size, free - weights, width, height, most_images) for width, height in shapes)
+        plans.append(Plan(tier, weights, host, fits, FIDELITY[tier.weights], _speed(tier, size), lacks.get(tier, "")))
+    return plans
 
 
 def best(plans: Sequence[Plan]) -> Plan | None:
@@ -134,48 +192,52 @@ def best(plans: Sequence[Plan]) -> Plan | None:
 
 def weight_bytes(size: ModelSize, tier: Tier) -> int:
     """Weights on the device at the worst moment of a tier."""
-    width = 1 if tier in EIGHT_BIT else 2
-    denoiser, vae = size.denoiser * width, size.vae * 2
-    encoders = (size.encoders - size.encoders_kept_wide) * width + size.encoders_kept_wide * 2
-    if tier is Tier.GROUP_OFFLOAD:
-        return STREAMED_BLOCKS * size.denoiser * 2 // size.blocks + vae
-    if tier is Tier.SEQUENTIAL:
-        return (size.largest_layer or size.denoiser // 100) * 2 + vae
-    if tier in SWAPS:
-        return max(denoiser, encoders) + vae
-    return denoiser + encoders + vae
+    denoiser, encoders, vae = _stored(size, tier.weights)
+    match tier.place:
+        case Place.RESIDENT:
+            return denoiser + encoders + vae
+        case Place.ENCODER_SWAPPED:
+            return max(denoiser, encoders) + vae
+        case Place.BLOCKS:
+            return min(denoiser, STREAMED_BLOCKS * denoiser // size.blocks) + vae
+        case Place.LAYERS:
+            return (size.largest_layer or size.denoiser // 100) * size.width + vae
 
 
-def _plan_tier(tier: Tier, size: ModelSize, vram: int, shapes: Sequence[tuple[int, int]], most_images: int) -> Plan:
-    weights = weight_bytes(size, tier)
-    free = int(vram * USABLE) - CONTEXT_BYTES - weights
-    total = (size.denoiser + size.encoders + size.vae) * 2
-    host = total - weights if tier in STREAMED else size.encoders * 2 if tier in SWAPS else 0
-    fits = tuple(_fit(size, free, width, height, most_images) for width, height in shapes)
-    return Plan(tier, weights, host, fits, FIDELITY[tier], _speed(tier, size))
+def _stored(size: ModelSize, weights: Weights) -> tuple[int, int, int]:
+    """Bytes of denoiser, encoders and decoder wherever they are."""
+    narrow = STORED_BYTES.get(weights, size.width)
+    return (
+        int((size.denoiser - size.denoiser_kept_wide) * narrow) + size.denoiser_kept_wide * size.width,
+        int((size.encoders - size.encoders_kept_wide) * narrow) + size.encoders_kept_wide * size.width,
+        size.vae * size.width,
+    )
 
 
 def _fit(size: ModelSize, free: int, width: int, height: int, most_images: int) -> Fit:
-    pixels = width * height
-    images = min(most_images, int(free // (size.activation_bytes * pixels))) if free > 0 else 0
-    tiled = size.decode_bytes * pixels > free
-    if tiled and size.tiled_decode_bytes > free:
+    pixels, wide = width * height, size.width / 2
+    images = min(most_images, int(free // (size.activation_bytes * pixels * wide))) if free > 0 else 0
+    tiled = size.decode_bytes * pixels * wide > free
+    if tiled and size.tiled_decode_bytes * wide > free:
         images = 0
     return Fit(width, height, images, tiled and images > 0)
 
 
 def _speed(tier: Tier, size: ModelSize) -> str:
-    if tier in SWAPS:
-        width = 1 if tier in EIGHT_BIT else 2
-        moved = (size.denoiser + size.encoders) * width
-        return f"each new prompt moves {moved / GIB:.1f} GiB: about {moved / PCIE_BYTES_PER_S:.1f} s; cached prompts cost nothing"
-    if tier is Tier.GROUP_OFFLOAD:
-        moved = size.denoiser * 2
-        return (
-            f"each step moves {moved / GIB:.1f} GiB: at least {moved / PCIE_BYTES_PER_S:.1f} s a step, shared by all images in it"
-        )
-    if tier is Tier.SEQUENTIAL:
-        return "several times slower than group-offload: every layer waits for its weights"
-    if tier in EIGHT_BIT:
-        return "about as fast as full weights"
-    return "full"
+    denoiser, encoders, _ = _stored(size, tier.weights)
+    match tier.place:
+        case Place.RESIDENT:
+            if tier.weights is Weights.FULL:
+                return "full"
+            return "about as fast as full weights" if tier.weights is not Weights.NF4 else "somewhat slower than full weights"
+        case Place.ENCODER_SWAPPED:
+            moved = 2 * (denoiser + encoders)
+            return (
+                f"new prompts move {moved / GIB:.1f} GiB, as many as wait at once share it: about"
+                f" {moved / PCIE_BYTES_PER_S:.1f} s; cached prompts cost nothing"
+            )
+        case Place.BLOCKS:
+            seconds = denoiser / PCIE_BYTES_PER_S
+            return f"each step moves {denoiser / GIB:.1f} GiB: at least {seconds:.1f} s a step, shared by all images in it"
+        case Place.LAYERS:
+            return "several times slower than group-offload: every layer waits for its weights"

@@ -1,0 +1,46 @@
+"""Which tiers can be had: what each needs of the installation and the device, and how to get it. Knows no torch."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from worker.memory.planner import Place, Tier, Weights
+
+NEEDS_TORCHAO = "needs torchao: pip install 'imagefarm[int8]'"
+NEEDS_BITSANDBYTES = "needs bitsandbytes: pip install bitsandbytes"
+GPU = "cuda"
+
+
+def lacking(device_type: str = GPU) -> dict[Tier, str]:
+    """Tiers that cannot be had on a device of this type (`cuda`, `mps`, `cpu`), and why. ROCm calls itself `cuda`."""
+    return {tier: why for tier in Tier if (why := _why_not(tier, device_type))}
+
+
+def pointless(device_type: str) -> dict[Tier, str]:
+    """Tiers that nobody gains by on such a device: taken only when asked for by name."""
+    if device_type == GPU:
+        return {}
+    why = f"moves weights to the machine's memory, which is where a {device_type} device has them"
+    return {tier: why for tier in Tier if tier.place is not Place.RESIDENT}
+
+
+def _why_not(tier: Tier, device_type: str) -> str:
+    match tier.weights:
+        case Weights.INT8 if not _installed("torchao"):
+            return NEEDS_TORCHAO
+        case Weights.FP8 if device_type == "mps":
+            return "MPS has no 8-bit floats; use int8"
+        case Weights.NF4 if device_type != GPU:
+            return "needs a GPU of NVIDIA or AMD"
+        case Weights.NF4 if not _installed("bitsandbytes"):
+            return NEEDS_BITSANDBYTES
+    return ""
+
+
+def _installed(package: str) -> bool:
+    # by its metadata: the package itself is hidden from imports (see worker/__init__.py)
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
