@@ -14,6 +14,7 @@ from imagefarm.store.models import Batch
 from scheduler.batches import lifecycle
 from scheduler.batches.create import error_json
 from scheduler.batches.options import BatchOptions
+from scheduler.batches.picks import pick_counts
 from scheduler.batches.plan import Plan, RowPlan
 from scheduler.batches.quote import Quote
 from scheduler.batches.update import row_change
@@ -33,6 +34,15 @@ class BatchCounts(Answer):
     succeeded: int
     failed: int
     cancelled: int
+
+
+class PickCounts(Answer):
+    """How many pictures were decided how; open: not yet."""
+
+    approved: int
+    rejected: int
+    rerolled: int
+    open: int
 
 
 class RowError(Answer):
@@ -64,6 +74,9 @@ class BatchUrls(Answer):
     cancel: str
     retry_failed: str
     approve: str
+    images: str
+    picks: str
+    finals: str
     manifest_csv: str
     manifest_jsonl: str
     report_csv: str
@@ -108,6 +121,8 @@ class BatchAnswer(Answer):
     counts: BatchCounts
     update_of: str | None = Field(description="The batch that this one brings up to date")
     changes: BatchChanges | None = Field(description="Of an update; null otherwise")
+    picks: PickCounts
+    drafts: str | None = Field(description="The batch whose approved pictures this one renders finally")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
     quote: QuoteAnswer | None
     rows: list[RowReport] | None = Field(description="Of a dry run: the first 1,000 rows one by one")
@@ -126,7 +141,8 @@ class BatchList(Answer):
 def batch_answers(session: Session, batches: Sequence[Batch], base: str) -> list[BatchAnswer]:
     """Batches of the store as JSON, with the numbers of their jobs."""
     numbers = lifecycle.counts(session, list(batches))
-    return [_answer(batch, numbers[batch.id], base) for batch in batches]
+    picks = pick_counts(session, list(numbers))
+    return [_answer(batch, numbers[batch.id], picks[batch.id], base) for batch in batches]
 
 
 def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
@@ -134,7 +150,7 @@ def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
     numbers = lifecycle.counts(session, [batch])[batch.id]
     if batch.state == BatchState.QUEUED:
         numbers["queued"], numbers["held"] = numbers["queued"] + numbers["held"], 0
-    return _answer(batch, numbers, base)
+    return _answer(batch, numbers, pick_counts(session, [batch.id])[batch.id], base)
 
 
 def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnswer:
@@ -155,6 +171,8 @@ def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnsw
         ),
         update_of=options.update_of,
         changes=None if quote.changes is None else BatchChanges(**quote.changes),
+        picks=PickCounts(approved=0, rejected=0, rerolled=0, open=0),
+        drafts=None,
         errors=row_errors(plan.errors),
         rows=[_row_report(report) for report in plan.reports],
         quote=QuoteAnswer(
@@ -191,7 +209,7 @@ def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
     return [RowError.model_validate(error_json(error)) for error in errors]
 
 
-def _answer(batch: Batch, numbers: dict[str, int], base: str) -> BatchAnswer:
+def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], base: str) -> BatchAnswer:
     url = f"{base}/api/v1/batches/{batch.id}"
     state = BatchState(batch.state)
     if state is BatchState.QUEUED and any(numbers[name] for name in lifecycle.STARTED):
@@ -205,6 +223,8 @@ def _answer(batch: Batch, numbers: dict[str, int], base: str) -> BatchAnswer:
         counts=BatchCounts(**numbers),
         update_of=batch.options.get("update_of"),
         changes=BatchChanges(**changes) if (changes := batch.options.get("changes")) else None,
+        picks=PickCounts(**picks),
+        drafts=batch.drafts,
         errors=[RowError.model_validate(error) for error in batch.errors],
         quote=None,
         rows=None,
@@ -218,6 +238,9 @@ def _answer(batch: Batch, numbers: dict[str, int], base: str) -> BatchAnswer:
             cancel=f"{url}/cancel",
             retry_failed=f"{url}/retry-failed",
             approve=f"{url}/approve",
+            images=f"{url}/images",
+            picks=f"{url}/picks",
+            finals=f"{url}/finals",
             manifest_csv=f"{url}/manifest.csv",
             manifest_jsonl=f"{url}/manifest.jsonl",
             report_csv=f"{url}/report.csv",

@@ -185,28 +185,28 @@ def pause_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
 
     What waits is held; what runs finishes.
     """
-    lifecycle.pause(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    lifecycle.pause(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
     return get_batch(farm, caller, batch_id)
 
 
 @routes.post("/api/v1/batches/{batch_id}/resume", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
 def resume_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
     """Let a paused batch go on."""
-    lifecycle.resume(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    lifecycle.resume(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
     return _nudged(farm, caller, batch_id)
 
 
 @routes.post("/api/v1/batches/{batch_id}/cancel", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
 def cancel_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
     """Cancel what of a batch has not ended."""
-    lifecycle.cancel(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    lifecycle.cancel(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
     return get_batch(farm, caller, batch_id)
 
 
 @routes.post("/api/v1/batches/{batch_id}/retry-failed", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
 def retry_failed_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
     """Run the failed jobs of a batch again."""
-    lifecycle.retry_failed(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    lifecycle.retry_failed(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
     return _nudged(farm, caller, batch_id)
 
 
@@ -216,7 +216,7 @@ def approve_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
 
     The rest of the batch is queued.
     """
-    lifecycle.approve(farm.store, batch_id, _tenant(farm, caller, batch_id), by=caller.name)
+    lifecycle.approve(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
     return _nudged(farm, caller, batch_id)
 
 
@@ -228,7 +228,8 @@ def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
     return batch
 
 
-def _tenant(farm: Farm, caller: Caller, batch_id: str) -> str:
+def tenant_of_batch(farm: Farm, caller: Caller, batch_id: str) -> str:
+    """Whose batch it is. Raises NotFound for one that the caller may not see."""
     with farm.store.read() as session:
         return visible_batch(session, caller, batch_id).tenant_id
 

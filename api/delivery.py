@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable
 
 from flask import Response
+from pydantic import Field
 
 from api.batches import visible_batch
 from api.jobs import visible_job
+from api.picks import PickState
 from api.routes import Caller, Farm, Routes, Scope
+from api.shapes import Query
 from scheduler.batches.archive import stream_zip
 from scheduler.batches.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl, report_csv
 
@@ -21,22 +24,29 @@ JSON_LINES = "application/x-ndjson"
 ZIP = "application/zip"
 
 
+class DeliveryQuery(Query):
+    """Which pictures of a batch to take away."""
+
+    pick: PickState | None = Field(None, description="Only those that were decided so; open: not decided yet")
+
+
 @routes.get("/api/v1/batches/{batch_id}/manifest.csv", scope=Scope.READ, media=CSV)
-def batch_manifest_csv(farm: Farm, caller: Caller, batch_id: str) -> Response:
+def batch_manifest_csv(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuery) -> Response:
     """Get a batch's manifest as CSV.
 
-    A line for each picture: row, sku, name, file, seed, sha256, state, reason, job, custom_id. A cell that a spreadsheet
-    would run begins with an apostrophe.
+    A line for each picture: row, sku, name, file, seed, sha256, state, reason, job, custom_id, pick. A picture that
+    was re-rolled has no file: the one that takes its place has its name. A cell that a spreadsheet would run begins with an
+    apostrophe.
     """
     name = _name(farm, caller, batch_id)
-    return _stream(manifest_csv(entries(farm.store, batch_id)), CSV, f"{name}-manifest.csv")
+    return _stream(manifest_csv(entries(farm.store, batch_id, query.pick)), CSV, f"{name}-manifest.csv")
 
 
 @routes.get("/api/v1/batches/{batch_id}/manifest.jsonl", scope=Scope.READ, media=JSON_LINES)
-def batch_manifest_jsonl(farm: Farm, caller: Caller, batch_id: str) -> Response:
+def batch_manifest_jsonl(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuery) -> Response:
     """Get a batch's manifest as JSON Lines."""
     name = _name(farm, caller, batch_id)
-    return _stream(manifest_jsonl(entries(farm.store, batch_id)), JSON_LINES, f"{name}-manifest.jsonl")
+    return _stream(manifest_jsonl(entries(farm.store, batch_id, query.pick)), JSON_LINES, f"{name}-manifest.jsonl")
 
 
 @routes.get("/api/v1/batches/{batch_id}/report.csv", scope=Scope.READ, media=CSV)
@@ -61,13 +71,13 @@ def batch_errors_csv(farm: Farm, caller: Caller, batch_id: str) -> Response:
 
 
 @routes.get("/api/v1/batches/{batch_id}/archive.zip", scope=Scope.READ, media=ZIP)
-def batch_archive(farm: Farm, caller: Caller, batch_id: str) -> Response:
+def batch_archive(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuery) -> Response:
     """Get a batch's pictures as a ZIP file.
 
     It is made while it is sent, and holds what has succeeded so far, with a manifest of just that.
     """
     name = _name(farm, caller, batch_id)
-    return _stream(stream_zip(entries(farm.store, batch_id), farm.outputs), ZIP, f"{name}.zip")
+    return _stream(stream_zip(entries(farm.store, batch_id, query.pick), farm.outputs), ZIP, f"{name}.zip")
 
 
 @job_routes.get("/api/v1/jobs/{job_id}/archive.zip", scope=Scope.READ, media=ZIP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from imagefarm.ids import is_id
 from imagefarm.picture.formats import MEDIA, extension
 from imagefarm.recipe import Recipe
 from imagefarm.store.models import Image, Job
+from scheduler.batches.picks import Place, picks_of
 
 routes = Routes(tag="images")
 
@@ -104,9 +106,8 @@ def list_images(farm: Farm, caller: Caller, query: ImageQuery) -> Reply:
         where.append(Image.pixel_sha256 == query.pixel_sha256)
     with farm.store.read() as session:
         rows = newest_images(session, caller, where, query.limit + 1)
+        items = found_images(session, rows[: query.limit], base_url())
     cursor = make_cursor(rows[query.limit - 1].id, asked) if len(rows) > query.limit else None
-    base = base_url()
-    items = [found_image(row, base) for row in rows[: query.limit]]
     return Reply(ImageList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
@@ -116,8 +117,9 @@ def get_image(farm: Farm, caller: Caller, image_id: str) -> ImageDetail:
     with farm.store.read() as session:
         image = visible_image(session, caller, image_id)
         job = session.get_one(Job, image.job_id)
+        [found] = found_images(session, [image], base_url())
     return ImageDetail(
-        **dict(found_image(image, base_url())),
+        **dict(found),
         recipe=Recipe.model_validate(job.recipe),
         recipe_hash=job.recipe_hash,
         labels=job.labels,
@@ -163,12 +165,13 @@ def lookup_image(farm: Farm, caller: Caller) -> LookupAnswer:
     (which survive a change of format without loss), then by what its metadata claims.
     """
     found: Finding = find(farm, caller, whole_upload("file"))
-    base = base_url()
+    with farm.store.read() as session:
+        items = found_images(session, found.images, base_url())
     return LookupAnswer(
         sha256=found.sha256,
         pixel_sha256=found.pixel_sha256,
         metadata=found.metadata,
-        items=[found_image(image, base) for image in found.images],
+        items=items,
         found_by=found.by,
     )
 
@@ -188,14 +191,19 @@ def newest_images(session: Session, caller: Caller, where: list[ColumnElement[bo
     return list(session.scalars(select(Image).where(*where).order_by(Image.id.desc()).limit(limit)))
 
 
-def found_image(image: Image, base: str) -> FoundImage:
-    """An image as JSON, with its job."""
-    return FoundImage(
-        **dict(image_answer(image, base)),
-        job_id=image.job_id,
-        job_url=f"{base}/api/v1/jobs/{image.job_id}",
-        created_at=image.created_at,
-    )
+def found_images(session: Session, images: Sequence[Image], base: str) -> list[FoundImage]:
+    """Images as JSON, each with its job and with what was decided of it there."""
+    picks = picks_of(session, {image.job_id for image in images})
+    picked = {place: decided.pick for place, decided in picks.items()}
+    return [
+        FoundImage(
+            **dict(image_answer(image, base, picked.get(Place(image.job_id, image.index)))),
+            job_id=image.job_id,
+            job_url=f"{base}/api/v1/jobs/{image.job_id}",
+            created_at=image.created_at,
+        )
+        for image in images
+    ]
 
 
 def _thumb(farm: Farm, image: Image, side: int) -> Response:

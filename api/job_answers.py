@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from flask import request
 from pydantic import Field
@@ -15,6 +16,7 @@ from imagefarm.states import JobState, PriorityClass
 from imagefarm.store import jobs
 from imagefarm.store.models import Image, Job
 from scheduler import why
+from scheduler.batches.picks import Place, picks_of
 
 
 class ImageAnswer(Answer):
@@ -31,6 +33,8 @@ class ImageAnswer(Answer):
     bytes: int
     url: str
     thumb_url: str
+    pick: Literal["approved", "rejected", "rerolled"] | None = Field(description="What was decided of it in its batch")
+    scores: dict[str, Any] | None = Field(description="What the batch's gate measured, and its `verdict`")
 
 
 class JobError(Answer):
@@ -68,6 +72,7 @@ class JobAnswer(Answer):
     labels: dict[str, str]
     custom_id: str | None
     batch_id: str | None
+    from_image: str | None = Field(description="The picture that it replaces, or the draft that it renders finally")
     attempt: int
     error: JobError | None
     why: str | None = Field(description="What it waits for, or what became of it; null in lists")
@@ -92,8 +97,8 @@ def base_url() -> str:
     return request.host_url.rstrip("/")
 
 
-def image_answer(image: Image, base: str) -> ImageAnswer:
-    """One image as JSON."""
+def image_answer(image: Image, base: str, pick: str | None = None) -> ImageAnswer:
+    """One image as JSON; `pick` is what was decided of it."""
     url = f"{base}/api/v1/images/{image.id}/file"
     return ImageAnswer(
         id=image.id,
@@ -107,6 +112,8 @@ def image_answer(image: Image, base: str) -> ImageAnswer:
         bytes=image.bytes,
         url=url,
         thumb_url=f"{url}?thumb=256",
+        pick=pick,
+        scores=image.scores,
     )
 
 
@@ -114,23 +121,29 @@ def job_answer(session: Session, farm: Farm, job: Job, base: str, *, step: int |
     """One job as JSON, with the reason why it waits. `step` is its progress where that is known already."""
     if step is None:
         step = farm.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
-    images = _images(session, [job])
+    images = _images(session, [job], base)
     return _answer(job, images.get(job.id, []), base, step, why.explain(session, job, farm.settings))
 
 
 def job_answers(session: Session, farm: Farm, rows: Sequence[Job], base: str) -> list[JobAnswer]:
     """Many jobs as JSON, without asking for each why it waits."""
-    images = _images(session, rows)
+    images = _images(session, rows, base)
     steps = farm.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
     return [_answer(job, images.get(job.id, []), base, steps.get(job.id, 0), None) for job in rows]
 
 
-def _images(session: Session, rows: Sequence[Job]) -> dict[str, list[Image]]:
+def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[ImageAnswer]]:
     """Images by job. Only a job that has succeeded has any: they are committed with its success."""
-    return jobs.images_of(session, [job.id for job in rows if job.state == JobState.SUCCEEDED])
+    found = jobs.images_of(session, [job.id for job in rows if job.state == JobState.SUCCEEDED])
+    picks = picks_of(session, [job.id for job in rows if job.batch_id is not None and job.id in found])
+    picked = {place: decided.pick for place, decided in picks.items()}
+    return {
+        job_id: [image_answer(image, base, picked.get(Place(job_id, image.index))) for image in images]
+        for job_id, images in found.items()
+    }
 
 
-def _answer(job: Job, images: list[Image], base: str, step: int, reason: str | None) -> JobAnswer:
+def _answer(job: Job, images: list[ImageAnswer], base: str, step: int, reason: str | None) -> JobAnswer:
     recipe = Recipe.model_validate(job.recipe)
     url = f"{base}/api/v1/jobs/{job.id}"
     return JobAnswer(
@@ -143,11 +156,12 @@ def _answer(job: Job, images: list[Image], base: str, step: int, reason: str | N
         labels=job.labels,
         custom_id=job.custom_id,
         batch_id=job.batch_id,
+        from_image=job.from_image,
         attempt=job.attempt,
         error=JobError(code=job.error_code, detail=job.error_detail or "") if job.error_code else None,
         why=reason,
         progress=Progress(step=recipe.steps if job.state == JobState.SUCCEEDED else min(step, recipe.steps), steps=recipe.steps),
-        images=[image_answer(image, base) for image in images],
+        images=images,
         warnings=job.warnings,
         created_at=job.created_at,
         started_at=job.started_at,

@@ -6,7 +6,23 @@ import sys
 
 import typer
 
-from imagefarm.cli import audit, batch, demo, health, jobs, keys, lookup, models, plan, services, settings, submit, up, workers
+from imagefarm.cli import (
+    audit,
+    batch,
+    demo,
+    health,
+    jobs,
+    keys,
+    lookup,
+    models,
+    picks,
+    plan,
+    services,
+    settings,
+    submit,
+    up,
+    workers,
+)
 from imagefarm.cli.exit_codes import exit_code_of
 from imagefarm.cli.output import print_error
 from imagefarm.errors import FarmError
@@ -20,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for area in (up, demo, services, health, submit, batch, jobs, workers, models, plan, lookup, keys, audit, settings):
+for area in (up, demo, services, health, submit, batch, picks, jobs, workers, models, plan, lookup, keys, audit, settings):
     area.register(app)
 
 

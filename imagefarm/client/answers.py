@@ -27,6 +27,10 @@ class Image(Answer):
     pixel_sha256: str
     bytes: int
     url: str
+    pick: str | None = None
+    """What was decided of it in its batch: approved, rejected, rerolled."""
+    scores: dict[str, Any] | None = None
+    """What the batch's gate measured, and its verdict."""
     ms: float | None = None
     """Milliseconds from claim to stored."""
 
@@ -35,6 +39,25 @@ class FoundImage(Image):
     """A picture with the id of its job."""
 
     job_id: str
+
+
+class BatchImage(Image):
+    """A picture of a batch with its place in it."""
+
+    job_id: str
+    row: int | None = None
+    name: str | None = None
+    prompt: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    replaced_by: str | None = None
+    from_image: str | None = None
+
+
+class BatchImageList(Answer):
+    """One page of a batch's pictures; `next_cursor` is None on the last."""
+
+    items: list[BatchImage]
+    next_cursor: str | None = None
 
 
 class Progress(Answer):
@@ -127,6 +150,15 @@ class Counts(Answer):
         return self.succeeded + self.failed + self.cancelled
 
 
+class PickCounts(Answer):
+    """How many pictures of a batch were decided how; open: not yet."""
+
+    approved: int = 0
+    rejected: int = 0
+    rerolled: int = 0
+    open: int = 0
+
+
 class RowError(Answer):
     """What is wrong with a row of a table, and how to mend it."""
 
@@ -152,6 +184,9 @@ class Batch(Answer):
     name: str = ""
     state: BatchState | None = None
     counts: Counts = Field(default_factory=Counts)
+    picks: PickCounts = Field(default_factory=PickCounts)
+    drafts: str | None = None
+    """The batch whose approved pictures this one renders finally."""
     errors: list[RowError] = Field(default_factory=list)
     quote: Quote | None = None
     update_of: str | None = None

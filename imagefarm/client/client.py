@@ -17,7 +17,19 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from imagefarm.client.answers import Batch, Finding, Image, Job, JobList, Model, Queue, Replay, Worker
+from imagefarm.client.answers import (
+    Batch,
+    BatchImage,
+    BatchImageList,
+    Finding,
+    Image,
+    Job,
+    JobList,
+    Model,
+    Queue,
+    Replay,
+    Worker,
+)
 from imagefarm.client.errors import JobFailed, WaitedTooLong
 from imagefarm.client.transport import Transport
 from imagefarm.picture.formats import extension
@@ -31,6 +43,7 @@ BATCH_TIMEOUT_S = 600.0
 """A large table with its pictures takes the farm some time."""
 FIRST_POLL_S = 0.1
 LONGEST_POLL_S = 1.0
+PICKS_AT_ONCE = 2000
 MEDIA = {".csv": "text/csv", ".jsonl": "application/x-ndjson", ".ndjson": "application/x-ndjson", ".json": "application/json"}
 
 
@@ -195,6 +208,33 @@ class Client:
         """Cancel what of a batch has not ended."""
         return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/cancel"))
 
+    def batch_images(self, batch: Batch | str, **filters: Any) -> Iterator[BatchImage]:
+        """The pictures of a batch in the order of its rows, fetched page by page. Filters are the API's: pick (approved,
+        rejected, rerolled or open) and verdict."""
+        query: dict[str, Any] = {"limit": 500} | {name: value for name, value in filters.items() if value is not None}
+        while True:
+            page = BatchImageList.model_validate(self._transport.json("GET", f"{API}/batches/{_id(batch)}/images", params=query))
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            query["cursor"] = page.next_cursor
+
+    def pick(self, batch: Batch | str, picks: Mapping[str, str]) -> Batch:
+        """Decide about pictures of a batch: a mapping of image ids to approve, reject, reroll or clear. Repeating changes
+        nothing; many are sent in several requests. Returns the batch as it is then."""
+        ids = list(picks)
+        seen = None
+        for start in range(0, len(ids), PICKS_AT_ONCE):
+            body = {"picks": [{"image_id": each, "pick": picks[each]} for each in ids[start : start + PICKS_AT_ONCE]]}
+            seen = Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/picks", json=body))
+        return seen or self.get_batch(batch)
+
+    def finals(self, batch: Batch | str, width: int, height: int, **options: Any) -> Batch:
+        """Render the approved pictures of a batch in another size, as a new batch. Options are the API's: steps, upscale, name;
+        None means as the drafts. Asking again renders nothing twice."""
+        body = {"width": width, "height": height} | {name: value for name, value in options.items() if value is not None}
+        return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/finals", json=body))
+
     def wait_batch(
         self, batch: Batch | str, *, timeout_s: float | None = None, on_progress: Callable[[Batch], None] | None = None
     ) -> Batch:
@@ -204,12 +244,14 @@ class Client:
         """
         return self._wait(lambda: self.get_batch(batch), lambda seen: seen.rests, timeout_s, on_progress)
 
-    def download_batch(self, batch: Batch | str, folder: Path | str) -> Sequence[Path]:
-        """Write the pictures of a batch that are there, and its manifest.csv, into `folder`; return their paths."""
+    def download_batch(self, batch: Batch | str, folder: Path | str, *, pick: str | None = None) -> Sequence[Path]:
+        """Write the pictures of a batch that are there, and its manifest.csv, into `folder`; return their paths. With `pick`,
+        only those that were decided so: approved, rejected, rerolled or open."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target) as archive:
-            with self._transport.stream(f"{API}/batches/{_id(batch)}/archive.zip") as response:
+            only = "" if pick is None else f"?pick={pick}"
+            with self._transport.stream(f"{API}/batches/{_id(batch)}/archive.zip{only}") as response:
                 for chunk in response.iter_bytes():
                     archive.write(chunk)
             with zipfile.ZipFile(archive) as files:  # extract leaves out drives, roots and `..`

@@ -117,6 +117,8 @@ class Batch(Base):
     rejected: Mapped[int] = mapped_column(Integer, default=0)
     errors: Mapped[list[Any]] = mapped_column(default=list)
     """The first errors: row, field, detail, remedy."""
+    drafts: Mapped[str | None] = mapped_column(ID, index=True)
+    """The batch whose approved pictures this one renders finally."""
     created_at: Mapped[float]
     finished_at: Mapped[float | None]
 
@@ -158,6 +160,8 @@ class Job(Base):
     """File name stem for delivery, from the batch's name pattern."""
     reuses: Mapped[str | None] = mapped_column(ID)
     """The job of the same recipe whose pictures are this one's; null where it renders its own."""
+    from_image: Mapped[str | None] = mapped_column(ID)
+    """The picture that it was made from: the one that it replaces (a re-roll), or the draft of a final."""
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     cost_s: Mapped[float]
     """Predicted GPU-seconds."""
@@ -211,6 +215,12 @@ class Job(Base):
         Index("ix_job_batch_id_state_id", "batch_id", "state", "id"),
         Index("ix_job_batch_id_id", "batch_id", "id"),
         Index("ix_job_recipe_hash", "recipe_hash"),
+        Index(
+            "ix_job_reuses",
+            "reuses",
+            sqlite_where=text("reuses IS NOT NULL"),
+            postgresql_where=text("reuses IS NOT NULL"),
+        ),
         Index("ix_job_tenant_id_custom_id", "tenant_id", "custom_id"),
     )
 
@@ -236,9 +246,27 @@ class Image(Base):
     """Milliseconds from claim to stored."""
     audit: Mapped[dict[str, Any]]
     """What a re-render needs: weights, versions, device, dtype, batch plan, timings."""
+    scores: Mapped[dict[str, Any] | None]
+    """What the batch's gate measured, and its verdict; null where there was no gate."""
     created_at: Mapped[float]
 
     __table_args__ = (UniqueConstraint("job_id", "index"), Index("ix_image_tenant_id_id", "tenant_id", "id"))
+
+
+class Pick(Base):
+    """What was decided of a picture of a batch: of the job's picture `index`, which may be another job's that is reused."""
+
+    __tablename__ = "pick"
+    job_id: Mapped[str] = mapped_column(ID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    batch_id: Mapped[str] = mapped_column(ID)
+    pick: Mapped[str] = mapped_column(String(16))
+    """approved, rejected, rerolled; no row: open"""
+    replaced_by: Mapped[str | None] = mapped_column(ID)
+    """The job that renders it with another seed."""
+    at: Mapped[float]
+
+    __table_args__ = (Index("ix_pick_batch_id_pick_job_id_index", "batch_id", "pick", "job_id", "index"),)
 
 
 class Attempt(Base):

@@ -50,13 +50,14 @@ def create_batch(
     settings: Settings,
     *,
     tenant_id: str,
+    drafts: str | None = None,
     keep_pictures: Callable[[], None] | None = None,
     also: Callable[[Session, Batch], None] | None = None,
 ) -> str:
     """Store a planned table with all its jobs and let them go; return the batch's id. What it returns is durable.
 
-    `keep_pictures` stores what the rows begin from, once nothing speaks against the table; `also` is done in the transaction
-    that makes the batch real.
+    `drafts` is the batch whose pictures this one renders finally. `keep_pictures` stores what the rows begin from, once nothing
+    speaks against the table; `also` is done in the transaction that makes the batch real.
 
     Raises InvalidRequest (rows are wrong and on_error is abort), LimitExceeded (the queue has no room), Unavailable (it was
     cancelled meanwhile). Then nothing of it will run.
@@ -67,7 +68,7 @@ def create_batch(
             limits.check_queue(session, tenant_id, plan.accepted, settings)
         keep_pictures()
     batch_id = new_id("batch")
-    store.retrying(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id))
+    store.retrying(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id, drafts=drafts))
     changes: Counter[Change] = Counter()
     try:
         for chunk in plan.spool:
@@ -85,7 +86,16 @@ def create_batch(
     return batch_id
 
 
-def _open(session: Session, batch_id: str, plan: Plan, options: BatchOptions, *, settings: Settings, tenant_id: str) -> None:
+def _open(
+    session: Session,
+    batch_id: str,
+    plan: Plan,
+    options: BatchOptions,
+    *,
+    settings: Settings,
+    tenant_id: str,
+    drafts: str | None,
+) -> None:
     limits.check_queue(session, tenant_id, plan.accepted, settings)
     if not options.reuse:  # else nobody knows yet how many will be rendered; each chunk is checked
         now = session.scalar(select(db_now())) or 0.0
@@ -95,6 +105,7 @@ def _open(session: Session, batch_id: str, plan: Plan, options: BatchOptions, *,
         insert(Batch).values(
             id=batch_id,
             tenant_id=tenant_id,
+            drafts=drafts,
             name=options.name,
             state=BatchState.VALIDATING,
             template=options.template,
@@ -106,7 +117,8 @@ def _open(session: Session, batch_id: str, plan: Plan, options: BatchOptions, *,
             created_at=db_now(),
         )
     )
-    append(session, "batch.submitted", batch_id, tenant_id, {"rows": plan.rows, "jobs": plan.accepted})
+    data = {"rows": plan.rows, "jobs": plan.accepted} | ({"drafts": drafts} if drafts else {})
+    append(session, "batch.submitted", batch_id, tenant_id, data)
 
 
 def _write(
@@ -126,7 +138,7 @@ def _write(
             changes[change] += 1
             by_row.setdefault(job.row, []).append(change)
         keep_rows(session, batch_id, [[*row[:3], row_change(by_row.get(row[0], ()))] for row in chunk.rows])
-    else:
+    elif chunk.rows:  # finals of one row may fill more than one chunk
         keep_rows(session, batch_id, chunk.rows)
     submit_reused(session, reused)
     admission.submit(session, to_render, settings)
@@ -162,6 +174,7 @@ def job_rows(chunk: Chunk, batch_id: str) -> Iterable[dict[str, Any]]:
             "batch_id": batch_id,
             "row": job.row,
             "name": job.name,
+            "from_image": job.from_image,
         }
 
 

@@ -63,6 +63,20 @@ def locked(session: Session, batch_id: str, tenant_id: str | None = None) -> Bat
     return batch
 
 
+def seen(session: Session, batch_id: str, tenant_id: str) -> Batch:
+    """The batch, only to look at. Raises NotFound for one that is not the tenant's."""
+    batch = session.get(Batch, batch_id)
+    if batch is None or batch.tenant_id != tenant_id:
+        raise NotFound(f"no batch {batch_id}")
+    return batch
+
+
+def reopen(session: Session, batch: Batch, *, by: str) -> None:
+    """A batch that was done has got further jobs, in the caller's transaction."""
+    if batch.state == S.DONE:
+        _enter(session, batch, S.QUEUED, "batch.reopened", by)
+
+
 def settle(session: Session, batch_id: str) -> int:
     """Move one chunk of a batch's jobs to where its state wants them; return how many moved (0: all are there)."""
     batch = locked(session, batch_id)

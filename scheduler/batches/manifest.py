@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,15 @@ from imagefarm.picture.formats import extension
 from imagefarm.states import JobState
 from imagefarm.store import Store
 from imagefarm.store.jobs import images_of
-from imagefarm.store.models import Batch, Image, Job
+from imagefarm.store.models import Batch, Image, Job, Pick
 from scheduler.batches.names import file_stem
+from scheduler.batches.picks import Place, picks_of
 from scheduler.batches.source import SourceRow, kept_rows
 from scheduler.batches.update import Change, removed_names
 
 PAGE = 500
 """Jobs that are read at a time."""
-COLUMNS = ("row", "sku", "name", "file", "seed", "sha256", "state", "reason", "job", "custom_id")
+COLUMNS = ("row", "sku", "name", "file", "seed", "sha256", "state", "reason", "job", "custom_id", "pick")
 RISKY = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so is a formula to a spreadsheet."""
 REPORT_COLUMNS = ("row", "sku", "change", "jobs", "pictures", "states", "problem")
@@ -52,33 +53,43 @@ class Entry:
     storage_key: str = ""
     bytes: int = 0
     created_at: float = 0.0
+    pick: str = ""
+    """approved, rejected, rerolled; empty: not decided."""
 
     def columns(self) -> dict[str, Any]:
         """What a manifest shows."""
         return {name: getattr(self, name) for name in COLUMNS}
 
 
-def entries(store: Store, batch_id: str) -> Iterator[Entry]:
-    """Every picture of a batch in the order of its rows; a job without pictures is one entry."""
+def entries(store: Store, batch_id: str, pick: str | None = None) -> Iterator[Entry]:
+    """Every picture of a batch in the order of its rows, re-rolls last; a job without pictures is one entry.
+
+    A picture that was re-rolled has no file any more: the one that takes its place has its name. With `pick`, only those that
+    were decided so (open: not yet).
+    """
     after = ""
     while True:
         with store.read() as session:
             jobs = session.scalars(select(Job).where(Job.batch_id == batch_id, Job.id > after).order_by(Job.id).limit(PAGE)).all()
             images = images_of(session, [job.id for job in jobs])
+            picks = picks_of(session, images)
         if not jobs:
             return
         after = jobs[-1].id
         for job in jobs:
-            yield from _entries(job, images[job.id])
+            for entry in _entries(job, images[job.id], picks):
+                if pick is None or (entry.sha256 and (entry.pick or "open") == pick):
+                    yield entry
 
 
 def entries_of_job(store: Store, job_id: str) -> list[Entry]:
     """The pictures of one job, named by its id or, in a batch, by the batch's pattern."""
     with store.read() as session:
-        return list(_entries(session.get_one(Job, job_id), images_of(session, [job_id])[job_id]))
+        images = images_of(session, [job_id])[job_id]
+        return list(_entries(session.get_one(Job, job_id), images, {}))
 
 
-def _entries(job: Job, images: Sequence[Image]) -> Iterator[Entry]:
+def _entries(job: Job, images: Sequence[Image], picks: Mapping[Place, Pick]) -> Iterator[Entry]:
     stem = job.name or job.id
     reason = (job.error_detail or job.error_code or "") if job.state == JobState.FAILED else "; ".join(map(str, job.warnings))
     shared = {"row": job.row, "sku": job.labels.get("sku", ""), "state": job.state, "reason": reason, "job": job.id}
@@ -87,15 +98,18 @@ def _entries(job: Job, images: Sequence[Image]) -> Iterator[Entry]:
         yield Entry(**shared, name=job.name or "", file="", seed=job.recipe["seed"], sha256="")
     for image in images:
         name = file_stem(stem, image.index, job.count)
+        decided = picks.get(Place(job.id, image.index))
+        gone = decided is not None and decided.replaced_by is not None
         yield Entry(
-            **shared,
+            **shared | ({"reason": f"re-rolled: {decided.replaced_by} takes its place"} if decided and gone else {}),
             name=name,
-            file=f"{name}.{extension(image.format)}",
+            file="" if gone else f"{name}.{extension(image.format)}",
             seed=image.seed,
             sha256=image.sha256,
-            storage_key=image.storage_key,
+            storage_key="" if gone else image.storage_key,
             bytes=image.bytes,
             created_at=image.created_at,
+            pick="" if decided is None else decided.pick,
         )
 
 

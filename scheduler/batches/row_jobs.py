@@ -68,7 +68,7 @@ class RowPlanner:
         self.names = NameRegister()
         self.base_seed = self._check_defaults()
         self._template_s = 0.0
-        self._bases: dict[Any, tuple[JobRow, _Canonical] | InvalidRequest] = {}
+        self._bases: dict[Any, tuple[JobRow, Canonical] | InvalidRequest] = {}
         if columns is not None:
             self._check_columns(columns)
         if options.seeds is SeedPolicy.FIXED and self.base_seed is None and "seed" not in (columns or ("seed",)):
@@ -183,7 +183,7 @@ class RowPlanner:
             _wrong(row, "name_pattern", f"its file name {stem!r} is taken by {where}", remedy)
         return name
 
-    def _base(self, row: Row, fields: dict[str, Any]) -> tuple[JobRow, _Canonical]:
+    def _base(self, row: Row, fields: dict[str, Any]) -> tuple[JobRow, Canonical]:
         """The job row for these recipe fields: worked out once, since most rows of a table share theirs."""
         key = tuple(sorted((name, type(value).__name__, repr(value)) for name, value in fields.items()))
         found = self._bases.get(key)
@@ -195,7 +195,7 @@ class RowPlanner:
             raise RowWrong([replace(error, row=row.number) for error in found.errors])
         return found
 
-    def _make_base(self, fields: dict[str, Any]) -> tuple[JobRow, _Canonical] | InvalidRequest:
+    def _make_base(self, fields: dict[str, Any]) -> tuple[JobRow, Canonical] | InvalidRequest:
         options = self.options
         whole = {**options.defaults, **fields, "priority": options.priority, "expires_in": options.expires_in}
         try:
@@ -205,7 +205,7 @@ class RowPlanner:
             return InvalidRequest(field_errors(error))
         except InvalidRequest as error:
             return error
-        return row, _Canonical(row["recipe"])
+        return row, Canonical(row["recipe"])
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:
@@ -224,7 +224,7 @@ def _wrong(row: Row, column: str, detail: str, remedy: str) -> NoReturn:
     raise RowWrong([FieldError(field=column, detail=detail, remedy=remedy, row=row.number)])
 
 
-class _Canonical:
+class Canonical:
     """The canonical JSON of recipes that differ in prompt and seed alone, with a gap for each of the two."""
 
     def __init__(self, recipe: dict[str, Any]) -> None:

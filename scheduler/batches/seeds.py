@@ -45,3 +45,12 @@ def choose_seed(policy: SeedPolicy, *, base: int | None, row: int, sku: str | No
             return seed_of_sku(sku, variant, base or 0)
         case SeedPolicy.RANDOM:
             return secrets.randbits(32)
+
+
+def next_seed(seed: int) -> int:
+    """The seed after this one, for a picture that is rendered again: 32 bits derived from it, whatever the policy.
+
+    The same everywhere, so that the same table with the same decisions gives the same pictures; and never a sibling's, as
+    seed + 1 would be where a job makes several.
+    """
+    return int.from_bytes(hashlib.sha256(f"next {seed}".encode()).digest()[:4], "big")

@@ -28,6 +28,8 @@ class PlannedJob:
     name: str | None
     change: str = ""
     """Against the batch that this one brings up to date."""
+    from_image: str | None = None
+    """The draft that it renders finally."""
 
 
 @dataclass(slots=True)
@@ -70,7 +72,10 @@ class Spool:
 
     def write(self, chunk: Chunk) -> None:
         """Add a chunk."""
-        jobs = [[j.row, j.base, j.prompt, j.seed, j.recipe_hash, j.labels, j.custom_id, j.name, j.change] for j in chunk.jobs]
+        jobs = [
+            [j.row, j.base, j.prompt, j.seed, j.recipe_hash, j.labels, j.custom_id, j.name, j.change, j.from_image]
+            for j in chunk.jobs
+        ]
         self._file.write(json.dumps({"bases": chunk.bases, "rows": chunk.rows, "jobs": jobs}))
         self._file.write("\n")
 

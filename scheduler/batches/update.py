@@ -121,7 +121,8 @@ def _jobs(store: Store, batch_id: str, *columns: Any) -> Iterator[Any]:
     after = ""
     while True:
         with store.read() as session:
-            where = (Job.batch_id == batch_id, Job.id > after)
+            # what was planned: a re-roll is a decision about a picture, not a row
+            where = (Job.batch_id == batch_id, Job.id > after, Job.from_image.is_(None))
             found = session.execute(select(Job.id, Job.name, *columns).where(*where).order_by(Job.id).limit(PAGE)).all()
         if not found:
             return

@@ -1,0 +1,114 @@
+"""`imagefarm picks | finals`: choose among a batch's drafts, and render the chosen ones finally."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from imagefarm.cli.batch import wait_for_batch
+from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.exit_codes import ExitCode
+from imagefarm.cli.output import AsJson, note, print_json, print_table
+from imagefarm.cli.submit import sides
+from imagefarm.client import Batch, Client
+
+BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="Id of a batch.")]
+State = Literal["approved", "rejected", "rerolled", "open"]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (picks, finals):
+        app.command()(command)
+
+
+def picks(
+    batch_id: BatchId,
+    *,
+    only: Annotated[State | None, typer.Option(help="Only pictures that were decided so.")] = None,
+    approve: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Approve it; may be repeated.")] = None,
+    reject: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Reject it; may be repeated.")] = None,
+    reroll: Annotated[
+        list[str] | None, typer.Option(metavar="IMAGE", help="Render it with another seed; may be repeated.")
+    ] = None,
+    clear: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Take its pick back; may be repeated.")] = None,
+    approve_open: Annotated[bool, typer.Option("--approve-open", help="Approve all that are not decided yet.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Decide about pictures of a batch, or list them with what was decided."""
+    given = {"approve": approve, "reject": reject, "reroll": reroll, "clear": clear}
+    wanted = {image: action for action, images in given.items() for image in images or []}
+    if len(wanted) < sum(len(images or []) for images in given.values()):
+        raise typer.BadParameter("a picture is named twice; decide once")
+    with connect(url, key) as farm:
+        if approve_open:
+            wanted = {image.id: "approve" for image in farm.batch_images(batch_id, pick="open")} | wanted
+        if wanted or approve_open:
+            batch = farm.pick(batch_id, wanted)
+            if as_json:
+                print_json(batch.model_dump(mode="json"))
+            else:
+                print(f"{batch.id}: {_numbers(batch)}")
+            return
+        found = list(farm.batch_images(batch_id, pick=only))
+    if as_json:
+        print_json([image.model_dump(mode="json") for image in found])
+        return
+    rows = ((i.id, i.row, i.name, i.pick or "open", (i.scores or {}).get("verdict"), i.seed, i.prompt) for i in found)
+    print_table(("image", "row", "name", "pick", "gate", "seed", "prompt"), rows)
+
+
+def finals(
+    batch_id: BatchId,
+    *,
+    size: Annotated[str, typer.Option(help="Width and height in pixels, such as 1024x1024.")],
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; the default is the drafts'.")] = None,
+    upscale: Annotated[str | None, typer.Option(help="MODEL:SCALE, such as lanczos:2.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new batch.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Render the approved pictures of a batch finally. Asking again renders nothing twice."""
+    width, height = sides(size)
+    with connect(url, key) as farm:
+        made = farm.finals(batch_id, width or 0, height or 0, steps=steps, upscale=_upscale(upscale), name=name)
+        files: Sequence[Path] = []
+        if wait:
+            made, files = _fetch(farm, made, out)
+    if as_json:
+        print_json(made.model_dump(mode="json") | ({"files": [str(file) for file in files]} if files else {}))
+    else:
+        where = f"; pictures and manifest.csv are in {out}" if files else ""
+        print(f"{made.id} {made.state}: {made.counts.succeeded} of {made.counts.accepted} succeeded{where}")
+    if made.counts.failed or made.counts.cancelled:
+        raise typer.Exit(ExitCode.JOB_FAILED)
+
+
+def _fetch(farm: Client, batch: Batch, out: Path | None) -> tuple[Batch, Sequence[Path]]:
+    try:
+        ended = wait_for_batch(farm, batch)
+    except KeyboardInterrupt:
+        note(f"imagefarm: {batch.id} goes on; `imagefarm jobs --batch {batch.id}` shows it")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    return ended, farm.download_batch(ended, out) if out is not None else []
+
+
+def _upscale(text: str | None) -> dict[str, object] | None:
+    if text is None:
+        return None
+    model, colon, scale = text.partition(":")
+    if not model or (colon and not scale.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not MODEL:SCALE", param_hint="--upscale")
+    return {"model": model} | ({"scale": int(scale)} if colon else {})
+
+
+def _numbers(batch: Batch) -> str:
+    numbers = batch.picks
+    return f"{numbers.approved} approved, {numbers.rejected} rejected, {numbers.rerolled} re-rolled, {numbers.open} open"
