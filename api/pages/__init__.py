@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from api.pages import admin, assets, batches, errors, i18n, jobs, rendering, sign_in, status, studio, trace
+from api.pages import admin, assets, batches, errors, i18n, jobs, rendering, sign_in, start, status, studio, trace
 
 NAVIGATION = (
     ("/", "Status"),
@@ -14,7 +14,16 @@ NAVIGATION = (
     ("/trace", "Trace"),
     ("/admin", "Admin"),
 )
-AREAS: tuple[Blueprint, ...] = (status.pages, studio.pages, batches.pages, jobs.pages, trace.pages, *admin.AREAS, sign_in.pages)
+AREAS: tuple[Blueprint, ...] = (
+    status.pages,
+    studio.pages,
+    batches.pages,
+    jobs.pages,
+    trace.pages,
+    start.pages,
+    *admin.AREAS,
+    sign_in.pages,
+)
 
 
 def register(app: Flask) -> None:

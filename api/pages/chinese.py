@@ -374,6 +374,28 @@ WORDS: dict[str, str] = {
     "Its metadata names a job of this farm; the pixels differ.": "图中的信息指向这里的一个任务，但像素不同。",
     "This picture was not made here, or it has been changed.": "这张图片不是在这里生成的，或者已被修改。",
     "What the file says of itself": "文件自带的信息",
+    # getting started
+    "Getting started": "快速上手",
+    "This farm is at": "本站地址：",
+    "Each of these makes a first picture; copy one.": "下面每种方式都能生成第一张图片，复制其一即可。",
+    "Your key": "你的密钥",
+    "It is put into the commands below and leaves this page only when you copy them.": (
+        "它会填进下面的命令，只有在你复制时才离开本页。"
+    ),
+    "With curl": "用 curl",
+    "With Python": "用 Python",
+    "From the command line": "用命令行",
+    "From a table": "用表格",
+    "The answer comes when the picture is made, within 60 seconds; its `images` say where the file is.": (
+        "图片完成后返回结果，最多等 60 秒；`images` 中有文件地址。"
+    ),
+    "The client comes with the project; everything it does is the REST interface.": (
+        "客户端随项目提供；它做的一切都是 REST 接口。"
+    ),
+    "Progress is shown while it renders; `--json` is for programs.": "渲染时显示进度；`--json` 供程序使用。",
+    "A row is a picture: the template names the columns. Its page shows progress, errors and the contact sheet.": (
+        "一行一张图：模板里写列名。批次页面显示进度、错误和样张。"
+    ),
     # sign in
     "Sign in": "登录",
     "Sign out": "退出",

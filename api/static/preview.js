@@ -10,21 +10,34 @@
     }
   }
 
+  function look(job, index, step) {
+    const next = new Image();
+    next.alt = "";
+    next.addEventListener("load", () => {
+      seen.get(`${job}/${index}`)?.remove();
+      seen.set(`${job}/${index}`, next);
+      place();
+    });
+    next.src = `/jobs/${encodeURIComponent(job)}/preview.webp?index=${index}&step=${step}`;  // empty if there is none: no error
+  }
+
+  function lookAround() {
+    for (const { dataset } of document.querySelectorAll(".ghost.s-running[data-preview]")) {
+      const name = `${dataset.preview}/${dataset.index}`;
+      if (seen.has(name)) continue;
+      seen.set(name, null);
+      look(dataset.preview, dataset.index, 0);
+    }
+  }
+
   document.addEventListener("farm:event", ({ detail }) => {
     if (detail.kind !== "job.progress") return;
     const { subject, previews } = JSON.parse(detail.data);
     for (const { index, step } of previews ?? []) {
       if (!document.querySelector(`[data-preview="${CSS.escape(subject)}"][data-index="${Number(index)}"]`)) continue;
-      const next = new Image();
-      next.alt = "";
-      next.addEventListener("load", () => {
-        const name = `${subject}/${index}`;
-        seen.get(name)?.remove();
-        seen.set(name, next);
-        place();
-      });
-      next.src = `/jobs/${encodeURIComponent(subject)}/preview.webp?index=${Number(index)}&step=${Number(step)}`;
+      look(subject, Number(index), Number(step));
     }
   });
-  document.addEventListener("htmx:after:swap", place);
+  document.addEventListener("htmx:after:swap", () => { place(); lookAround(); });
+  lookAround();
 })();

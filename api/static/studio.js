@@ -1,11 +1,10 @@
-/* The studio's comforts: suggestions while one types, saved words, dice and lock, a picture dropped or pasted, a large view,
-   copying. The form works without any of them. */
+/* The studio's comforts: suggestions while one types, saved words, dice and lock, a picture dropped or pasted, a large view.
+   The form works without any of them. */
 (() => {
   "use strict";
   const TYPED_MS = 350, MOST_SNIPPETS = 12, KEPT = "imagefarm.snippets";
   const form = document.getElementById("studio-form"), look = document.getElementById("look");
   const $ = (id) => document.getElementById(id);
-  const words = $("words").dataset;
 
   function show() {
     for (const element of document.querySelectorAll(".needs-js[hidden]")) element.hidden = false;
@@ -146,16 +145,5 @@
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") { event.preventDefault(); turn(event.key === "ArrowLeft" ? -1 : 1); }
   });
 
-  document.addEventListener("click", async (event) => {
-    const button = event.target.closest("[data-copy]");
-    if (!button) return;
-    const code = button.closest("h3").nextElementSibling;
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-      const before = button.textContent;
-      button.textContent = words.copied;
-      setTimeout(() => { button.textContent = before; }, 1500);
-    } catch { getSelection().selectAllChildren(code); }
-  });
   show();
 })();

@@ -35,6 +35,16 @@ def test_a_picture_leads_to_its_job(site: Site, picture: tuple[str, bytes]) -> N
     assert "找到了" in look_up(site, data, "zh").text
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_every_format_leads_to_its_job(site: Site, kind: str) -> None:
+    job = site.rendered(f"traced as {kind}", format=kind)
+    data = site.http.get(job["images"][0]["url"]).data
+    assert Image.open(io.BytesIO(data)).format == kind.upper()
+    text = look_up(site, data).text
+    assert f'href="/jobs/{job["id"]}"' in text
+    assert "this very file" in text
+
+
 def test_pixels_are_enough(site: Site, picture: tuple[str, bytes]) -> None:
     job_id, data = picture
     saved = io.BytesIO()
