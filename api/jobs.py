@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from flask import Response, request
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -21,7 +22,7 @@ from api.job_answers import JobAnswer, JobList, base_url, job_answer, job_answer
 from api.listeners import CLOSE
 from api.picture_urls import fetch_pictures, names_urls
 from api.routes import JSON, PREFER, Reply, Routes
-from api.shapes import Query, QueryTime
+from api.shapes import Answer, Body, Query, QueryTime
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import Conflict, NotFound, Unavailable
 from imagefarm.ids import is_id
@@ -30,8 +31,9 @@ from imagefarm.states import JobState
 from imagefarm.store import jobs
 from imagefarm.store.models import Job
 from imagefarm.text import check_text
-from scheduler import admission
+from scheduler import admission, bulk
 from scheduler.assets import check_references
+from scheduler.bulk import MOST, BulkReport, reopen
 from scheduler.cancel import cancel_job, retry_where
 from scheduler.limits import check_queue
 
@@ -49,8 +51,10 @@ def _label(text: str) -> str:
     return text
 
 
-class JobQuery(Query):
-    """Filters of the list of jobs; all that are given must match."""
+class JobFilters(BaseModel):
+    """Which jobs: all that is given must match."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     state: list[JobState] = Field(default_factory=list, description="Any of these; may be repeated")
     model: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = None
@@ -69,8 +73,43 @@ class JobQuery(Query):
     )
     created_after: QueryTime | None = None
     created_before: QueryTime | None = None
+
+    def wanted(self, caller: Caller) -> jobs.JobFilter:
+        """As the store takes it, within what the caller may see."""
+        return jobs.JobFilter(
+            tenant_id=caller.tenant_filter,
+            states=tuple(dict.fromkeys(self.state)),
+            model=self.model,
+            batch_id=self.batch,
+            custom_id=self.custom_id,
+            worker=self.worker,
+            labels=tuple((name, value) for name, _, value in (label.partition(":") for label in self.label)),
+            text=self.text,
+            created_after=self.created_after,
+            created_before=self.created_before,
+        )
+
+
+class JobQuery(JobFilters, Query):
+    """Filters of the list of jobs; all that are given must match."""
+
     limit: int = Field(50, ge=1, le=200)
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+
+
+class BulkBody(JobFilters, Body):
+    """Which jobs to change: the filters of the list of jobs, all that are given must match."""
+
+    expected: int | None = Field(
+        None, ge=0, le=MOST, description="How many you saw. If more match now, nothing is changed; without it nothing is either"
+    )
+
+
+class BulkAnswer(Answer):
+    """What a change of many jobs did."""
+
+    matched: int = Field(description="Jobs that match and could be changed")
+    changed: int = Field(description="Jobs that this request changed; the others ended meanwhile, or another was first")
 
 
 @routes.post("/api/v1/jobs", scope=Scope.SUBMIT, answer=JobAnswer, status=202, also=(200,), errors=(429,), headers=(PREFER,))
@@ -107,18 +146,7 @@ def list_jobs(farm: Farm, caller: Caller, query: JobQuery) -> Reply:
     Go on with `next_cursor` (also in the `Link` header) until it is null. With a filter on `label`, `worker` or `text` a page
     may hold fewer jobs than `limit` although more follow.
     """
-    wanted = jobs.JobFilter(
-        tenant_id=caller.tenant_filter,
-        states=tuple(dict.fromkeys(query.state)),
-        model=query.model,
-        batch_id=query.batch,
-        custom_id=query.custom_id,
-        worker=query.worker,
-        labels=tuple((name, value) for name, _, value in (label.partition(":") for label in query.label)),
-        text=query.text,
-        created_after=query.created_after,
-        created_before=query.created_before,
-    )
+    wanted = query.wanted(caller)
     before = read_cursor(query.cursor, repr(wanted), form=partial(is_id, prefix="job"))
     with farm.store.read() as session:
         page = jobs.list_jobs(session, wanted, before=before, limit=query.limit)
@@ -181,11 +209,57 @@ def retry(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
             raise Conflict(f"job {job_id} has already succeeded; submit its recipe with another seed for another picture")
         if JobState(job.state).is_final:
             check_queue(session, job.tenant_id, 1, farm.settings)
-            retry_where(session, [Job.id == job_id], by=caller.name)
+            reopen(session, retry_where(session, [Job.id == job_id], by=caller.name), by=caller.name)
             session.refresh(job)
         answer = job_answer(session, farm, job, base_url())
     farm.nudger.nudge(job.model)
     return answer
+
+
+@routes.post("/api/v1/jobs/cancel", scope=Scope.SUBMIT, answer=BulkAnswer, errors=(409,))
+def cancel_all(farm: Farm, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
+    """Cancel all jobs that match.
+
+    Ask first without `expected`: the answer says how many match, and nothing is changed. Then ask with that number: those
+    that have not ended are cancelled, running ones stop within a step. Asking again changes nothing more.
+    """
+
+    def change() -> BulkReport:
+        return bulk.cancel_matching(farm.store, body.wanted(caller), expected=body.expected, by=caller.name)
+
+    return _bulk(farm, caller, idempotency, change)
+
+
+@routes.post("/api/v1/jobs/retry", scope=Scope.SUBMIT, answer=BulkAnswer, errors=(409, 429))
+def retry_all(farm: Farm, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
+    """Run all failed or cancelled jobs that match again.
+
+    Ask first without `expected`, as for cancelling; use an `Idempotency-Key`, so that a repeated request does not run again
+    what has failed once more.
+    """
+
+    def change() -> BulkReport:
+        return bulk.retry_matching(farm.store, body.wanted(caller), farm.settings, expected=body.expected, by=caller.name)
+
+    return _bulk(farm, caller, idempotency, change)
+
+
+def _bulk(farm: Farm, caller: Caller, idempotency: IdempotencyKey, change: Callable[[], BulkReport]) -> Reply | Response:
+    """Change many jobs in many transactions, once for each Idempotency-Key."""
+    with farm.store.write() as session:
+        stored = idempotency.take(session, caller.tenant_id)
+    if stored is not None:
+        return replay(stored)
+    try:
+        report = change()
+    except BaseException:
+        farm.store.retrying(lambda session: idempotency.give_back(session, caller.tenant_id))
+        raise
+    for model in sorted(report.models):
+        farm.nudger.nudge(model)
+    answer = BulkAnswer(matched=report.matched, changed=report.changed)
+    farm.store.retrying(lambda session: idempotency.keep(session, caller.tenant_id, 200, answer.model_dump_json()))
+    return Reply(answer)
 
 
 def visible_job(session: Session, caller: Caller, job_id: str) -> Job:

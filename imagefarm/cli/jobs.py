@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from imagefarm.cli.connection import Key, Url, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, print_json, print_table
-from imagefarm.client import Job
+from imagefarm.client import BulkResult, Job
 from imagefarm.states import JobState
 
-Ids = Annotated[list[str], typer.Argument(help="Ids of jobs.", metavar="JOB...")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs.", metavar="[JOB...]")]
+Every = Annotated[bool, typer.Option("--all", help="All jobs that match the filters below; asks before it acts.")]
+States = Annotated[list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.")]
+Model = Annotated[str | None, typer.Option(help="Only jobs of this model.")]
+InBatch = Annotated[str | None, typer.Option(help="Only jobs of this batch.")]
+Labels = Annotated[list[str] | None, typer.Option(help="Only jobs with this label, NAME:VALUE; may be repeated.")]
+Words = Annotated[str | None, typer.Option(help="Only jobs with this in their prompt.")]
+Expected = Annotated[
+    int | None, typer.Option(min=0, help="How many you saw: acts without asking, and not at all if more match now.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,10 +33,10 @@ def register(app: typer.Typer) -> None:
 def jobs(
     *,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only jobs of this model.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Only jobs with this label, NAME:VALUE; may be repeated.")] = None,
-    text: Annotated[str | None, typer.Option(help="Only jobs with this in their prompt.")] = None,
+    model: Model = None,
+    batch: InBatch = None,
+    label: Labels = None,
+    text: Words = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
     as_json: AsJson = False,
     url: Url = None,
@@ -69,16 +78,70 @@ def show(
     print_table(("", ""), rows)
 
 
-def cancel(job_ids: Ids, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Cancel jobs; one that has ended stays as it is."""
+def cancel(
+    job_ids: Ids = None,
+    *,
+    every: Every = False,
+    state: States = None,
+    model: Model = None,
+    batch: InBatch = None,
+    label: Labels = None,
+    text: Words = None,
+    expected: Expected = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Cancel jobs, or with --all every one that matches; what has ended stays as it is."""
+    filters = _filters(job_ids, every=every, state=state, model=model, batch=batch, label=label, text=text)
     with connect(url, key) as farm:
-        _change(job_ids, farm.cancel, as_json)
+        if filters is None:
+            _change(job_ids or [], farm.cancel, as_json)
+        else:
+            _change_all("cancel", farm.cancel_all, filters, expected, as_json)
 
 
-def retry(job_ids: Ids, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """Put failed or cancelled jobs back into the queue."""
+def retry(
+    job_ids: Ids = None,
+    *,
+    every: Every = False,
+    state: States = None,
+    model: Model = None,
+    batch: InBatch = None,
+    label: Labels = None,
+    text: Words = None,
+    expected: Expected = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Put failed or cancelled jobs back into the queue, or with --all every one that matches."""
+    filters = _filters(job_ids, every=every, state=state, model=model, batch=batch, label=label, text=text)
     with connect(url, key) as farm:
-        _change(job_ids, farm.retry, as_json)
+        if filters is None:
+            _change(job_ids or [], farm.retry, as_json)
+        else:
+            _change_all("retry", farm.retry_all, filters, expected, as_json)
+
+
+def _filters(job_ids: list[str] | None, *, every: bool, **given: Any) -> dict[str, Any] | None:
+    """The filters of --all; None where jobs are named."""
+    filters = {name: value for name, value in given.items() if value}
+    if every == bool(job_ids) or (filters and not every):
+        raise typer.BadParameter("name jobs, or give --all with the filters of `imagefarm jobs`")
+    return filters if every else None
+
+
+def _change_all(
+    act: str, change: Callable[..., BulkResult], filters: dict[str, Any], expected: int | None, as_json: bool
+) -> None:
+    if expected is None:
+        expected = change(**filters).matched
+        if not expected or not typer.confirm(f"{expected} jobs match. {act.capitalize()} them?", err=True):
+            print_json({"matched": expected, "changed": 0}) if as_json else print_table(("matched", "changed"), [(expected, 0)])
+            return
+    done = change(expected=expected, **filters)
+    print_json(done.model_dump()) if as_json else print_table(("matched", "changed"), [(done.matched, done.changed)])
 
 
 def replay(

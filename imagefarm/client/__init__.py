@@ -1,6 +1,6 @@
 """The Python client: `from imagefarm import Client`."""
 
-from imagefarm.client.answers import Batch, BatchImage, Finding, Image, Job, JobList, Model, Queue, Worker
+from imagefarm.client.answers import Batch, BatchImage, BulkResult, Finding, Image, Job, JobList, Model, Queue, Worker
 from imagefarm.client.client import Client
 from imagefarm.client.errors import (
     ClientError,
@@ -16,6 +16,7 @@ from imagefarm.client.errors import (
 __all__ = [
     "Batch",
     "BatchImage",
+    "BulkResult",
     "Client",
     "ClientError",
     "FarmBusy",

@@ -130,6 +130,13 @@ class JobList(Answer):
     next_cursor: str | None = None
 
 
+class BulkResult(Answer):
+    """What a change of many jobs did: how many matched, how many were changed."""
+
+    matched: int
+    changed: int
+
+
 class Counts(Answer):
     """Numbers of a batch: rows of its table, and its jobs by state."""
 

@@ -21,6 +21,7 @@ from imagefarm.client.answers import (
     Batch,
     BatchImage,
     BatchImageList,
+    BulkResult,
     Finding,
     Image,
     Job,
@@ -130,6 +131,19 @@ class Client:
     def replayed(self, replay: Job | str) -> Replay:
         """A replay's pictures held against those of the first making."""
         return Replay.model_validate(self._transport.json("GET", f"{API}/jobs/{_id(replay)}/replay"))
+
+    def cancel_all(self, *, expected: int | None = None, **filters: Any) -> BulkResult:
+        """Cancel all jobs that match these filters of `list`, if they are no more than `expected`; None only counts them."""
+        return self._change_all("cancel", expected, filters)
+
+    def retry_all(self, *, expected: int | None = None, **filters: Any) -> BulkResult:
+        """Queue all failed or cancelled jobs that match again, if they are no more than `expected`; None only counts them."""
+        return self._change_all("retry", expected, filters)
+
+    def _change_all(self, act: str, expected: int | None, filters: dict[str, Any]) -> BulkResult:
+        body = {name: value for name, value in filters.items() if value is not None} | {"expected": expected}
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return BulkResult.model_validate(self._transport.json("POST", f"{API}/jobs/{act}", json=body, headers=headers))
 
     def wait(
         self,

@@ -8,7 +8,7 @@ short time wherever it begins; it may then hold fewer jobs than asked for, and i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import ColumnElement, Select, exists, func, select, union_all
 from sqlalchemy.orm import Session, aliased
@@ -81,6 +81,20 @@ def list_jobs(session: Session, wanted: JobFilter, *, before: str | None, limit:
     if len(jobs) > limit:
         return JobPage(jobs[:limit], jobs[limit - 1].id)
     return JobPage(jobs, session.scalar(select(window.c.id).order_by(window.c.id.desc()).offset(SCAN - 1).limit(1)))
+
+
+def matching_ids(session: Session, wanted: JobFilter, states: Sequence[JobState], *, after: str, limit: int) -> list[str]:
+    """Ids of the jobs that match and are in one of `states`, oldest first, from `after` on. Unlike a list's page this looks
+    at as many jobs as it must.
+    """
+    where = [condition(Job) for condition in _residual(replace(wanted, states=()))]
+    for column, value in ((Job.tenant_id, wanted.tenant_id), (Job.batch_id, wanted.batch_id), (Job.custom_id, wanted.custom_id)):
+        if value is not None:
+            where.append(column == value)
+    if wanted.model is not None:
+        where.append(Job.model == wanted.model)
+    statement = select(Job.id).where(*where, Job.state.in_(states), Job.id > after).order_by(Job.id).limit(limit)
+    return list(session.scalars(statement))
 
 
 Condition = Callable[[type[Job]], ColumnElement[bool]]

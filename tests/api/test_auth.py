@@ -168,3 +168,11 @@ def test_the_secret_is_nowhere(keyed: FarmApi, caplog: pytest.LogCaptureFixture)
     assert not any(secret in row for row in rows)
     assert "/api/v1/jobs" in caplog.text
     assert secret not in caplog.text
+
+
+def test_a_bulk_change_stays_within_its_tenant(keyed: FarmApi) -> None:
+    owner, stranger = keyed.key("bulk-owner"), keyed.key("bulk-stranger")
+    job = keyed.http.post("/api/v1/jobs", json={"prompt": "a cup"}, headers=owner).get_json()
+    changed = keyed.http.post("/api/v1/jobs/cancel", json={"expected": 1000}, headers=stranger).get_json()
+    assert changed == {"matched": 0, "changed": 0}
+    assert keyed.get(f"/api/v1/jobs/{job['id']}", headers=owner)["state"] == "queued"

@@ -276,3 +276,25 @@ def test_without_redis_jobs_are_still_taken(api: FarmApi, monkeypatch: pytest.Mo
         api.get(f"/api/v1/jobs/{job_id}")
         assert api.farm.progress.failures == 1  # it rests before it asks again
     api.http.post(f"/api/v1/jobs/{job_id}/cancel")
+
+
+def test_all_that_match_are_changed_if_no_more_than_seen(api: FarmApi) -> None:
+    for number in range(3):
+        api.submit(labels={"bulk": "a" if number else "b"})
+    body = {"label": ["bulk:a"], "state": ["queued"]}
+    looked = api.http.post("/api/v1/jobs/cancel", json=body).get_json()
+    assert looked == {"matched": 2, "changed": 0}
+    assert problem(api.http.post("/api/v1/jobs/cancel", json=body | {"expected": 1}), 409)["detail"].startswith("more than 1")
+    assert api.http.post("/api/v1/jobs/cancel", json=body | {"expected": 2}).get_json() == {"matched": 2, "changed": 2}
+    listed = api.get("/api/v1/jobs?label=bulk:a")["items"]
+    assert {job["state"] for job in listed} == {"cancelled"}
+    assert api.get("/api/v1/jobs?label=bulk:b")["items"][0]["state"] == "queued"
+    again = {"label": ["bulk:a"], "expected": 2}
+    headers = {"Idempotency-Key": "bulk-again"}
+    first = api.http.post("/api/v1/jobs/retry", json=again, headers=headers)
+    assert first.get_json() == {"matched": 2, "changed": 2}
+    replayed = api.http.post("/api/v1/jobs/retry", json=again, headers=headers)
+    assert (replayed.get_json(), replayed.headers["Idempotency-Replayed"]) == (first.get_json(), "true")
+    for bad, field in (({"expected": -1}, "expected"), ({"state": ["odd"]}, "state"), ({"lable": ["a:b"]}, "lable")):
+        errors = problem(api.http.post("/api/v1/jobs/cancel", json=bad), 422)["errors"]
+        assert errors[0]["field"].startswith(field)

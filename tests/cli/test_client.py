@@ -70,6 +70,17 @@ def test_cancel_retry_and_a_failed_wait(client: Client) -> None:
     client.cancel(job)
 
 
+def test_all_that_match_are_cancelled_and_retried(client: Client) -> None:
+    for _ in range(2):
+        client.submit("one of many", labels={"of": "many"})
+    assert client.cancel_all(label=["of:many"]).matched == 2
+    with pytest.raises(RequestRefused, match="more than 1"):
+        client.cancel_all(label=["of:many"], expected=1)
+    assert client.cancel_all(label=["of:many"], expected=2).changed == 2
+    assert client.retry_all(label=["of:many"], expected=2).changed == 2
+    assert client.cancel_all(label=["of:many"], expected=2).changed == 2
+
+
 def test_a_table_from_dry_run_to_archive(api: FarmApi, client: Client, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("sku,product\nA,red mug\nB,blue box\n")
