@@ -168,3 +168,21 @@ def report_model(
             append(session, f"model.{state}", name, None, {"reason": reason, "digest": digest})
 
     store.retrying(work)
+
+
+def keep_learnt(store: Store, name: str, profile: str, learnt: dict[str, Any]) -> None:
+    """Keep what a worker learnt of a model's memory. `profile` says on what: kind of device, tier, dtype."""
+
+    def work(session: Session) -> None:
+        row = session.get(Model, name, with_for_update=True)
+        if row is not None:
+            row.caps = {**row.caps, profile: learnt}
+
+    store.retrying(work, patience_s=10.0)
+
+
+def recall_learnt(store: Store, name: str, profile: str) -> dict[str, Any]:
+    """What was kept of a model for this profile; empty if nothing was."""
+    with store.read() as session:
+        row = session.get(Model, name)
+        return {} if row is None else dict(row.caps.get(profile, {}))

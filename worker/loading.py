@@ -25,11 +25,11 @@ from worker.device import find_device, pick_dtype
 from worker.digests import WeightDigests, check_pins, combined
 from worker.embeddings import EmbeddingCache
 from worker.engine.failures import failure_of, is_out_of_memory
-from worker.engine.passes import LearntCaps
 from worker.families import family_class
 from worker.families.base import Family
 from worker.loras import LoraSet
 from worker.memory.capabilities import lacking
+from worker.memory.learnt import LearntCaps
 from worker.memory.placement import Turns, place
 from worker.memory.planner import ACTIVATIONS, FIDELITY, STREAMED, STREAMED_BLOCKS, Place, Tier, Weights
 from worker.memory.sizes import DENOISERS, ENCODERS
@@ -70,6 +70,12 @@ class LoadedPipeline:
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
     caps: LearntCaps = field(default_factory=LearntCaps)
     decode_caps: LearntCaps = field(default_factory=LearntCaps)
+
+    @property
+    def profile(self) -> str:
+        """What decides how much memory a pass takes, besides the model and the pass."""
+        kind = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return f"{kind}|{self.tier}|{str(self.dtype).removeprefix('torch.')}"
 
     @property
     def safest_dtype(self) -> torch.dtype:

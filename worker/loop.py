@@ -98,6 +98,7 @@ class RenderLoop:
             else:
                 time.sleep(SUSPECT_PAUSE_S)
         context.pulse.idle()
+        self._keep_learnt()
         self._leave(lane, worked)
 
     def close(self, reason: str) -> None:
@@ -109,8 +110,8 @@ class RenderLoop:
     # feeding the running set
 
     def _room(self) -> Room:
-        most = self.context.settings.max_running_images
         engine = self.engine
+        most = self.context.settings.max_running_images if engine is None else engine.most
         if engine is None or not engine.jobs:
             return Room(most, most, None)
         running = [self.context.holdings.get(job_id) for job_id in engine.jobs]
@@ -168,6 +169,7 @@ class RenderLoop:
         too_much = self._to_lower.pop(job.id, None)
         if too_much is None and self.pipeline is not None and self.engine is not None and self.pipeline.name == name:
             return self.engine
+        self._keep_learnt()
         self.engine = self.pipeline = None  # so that residency may free it
         if too_much is not None and context.residency.step_down(name) is None:
             self._fail(job, too_much)
@@ -185,7 +187,7 @@ class RenderLoop:
 
     def _load(self, name: str) -> LoadedPipeline | Failure:
         """The model's pipeline, resident or loaded now, or why it cannot be. Tells the store what is new."""
-        from worker.model_state import tell_broken, tell_loaded
+        from worker.model_state import recall, tell_broken, tell_loaded
 
         context = self.context
         was_resident = name in context.residency.names
@@ -201,6 +203,7 @@ class RenderLoop:
         self._broken.pop(name, None)
         if not was_resident:
             self._tell(lambda: tell_loaded(context, pipeline))
+            self._tell(lambda: recall(context, pipeline))
         return pipeline
 
     def warm(self, names: list[str]) -> None:
@@ -208,6 +211,12 @@ class RenderLoop:
         for name in names:
             self._load(name)
         self.context.pulse.idle()
+
+    def _keep_learnt(self) -> None:
+        from worker.model_state import keep
+
+        if (pipeline := self.pipeline) is not None:
+            self._tell(lambda: keep(self.context, pipeline))
 
     def _tell(self, report: Callable[[], None]) -> None:
         try:

@@ -7,7 +7,7 @@ from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
 from imagefarm.store.models import Model
 from scheduler.retry import Failure
-from scheduler.workers import report_model
+from scheduler.workers import keep_learnt, recall_learnt, report_model
 from worker.context import WorkerContext
 from worker.loading import LoadedPipeline
 from worker.model_files import find_files
@@ -44,6 +44,27 @@ def tell_loaded(context: WorkerContext, pipeline: LoadedPipeline) -> None:
     """A model was loaded."""
     facts = pipeline.facts | {"bytes": pipeline.bytes}
     report_model(context.store, pipeline.name, "ready", digest=pipeline.digest, facts=facts, load_s=pipeline.load_s)
+
+
+def recall(context: WorkerContext, pipeline: LoadedPipeline) -> None:
+    """Take in what any worker with such a device learnt of this model's memory before."""
+    kept = recall_learnt(context.store, pipeline.name, pipeline.profile)
+    pipeline.caps.recall(kept.get("passes", {}))
+    pipeline.decode_caps.recall(kept.get("decodes", {}))
+
+
+def keep(context: WorkerContext, pipeline: LoadedPipeline) -> None:
+    """Keep what was learnt of a model's memory, if there is something new."""
+    caps = (pipeline.caps, pipeline.decode_caps)
+    if any(learnt.changed for learnt in caps):
+        keep_learnt(
+            context.store,
+            pipeline.name,
+            pipeline.profile,
+            {"passes": pipeline.caps.as_data(), "decodes": pipeline.decode_caps.as_data()},
+        )
+        for learnt in caps:
+            learnt.changed = False
 
 
 def tell_broken(context: WorkerContext, name: str, failure: Failure) -> None:

@@ -12,7 +12,6 @@ from tests.engine.jobs import SmallModels, finish, pictures, psnr
 from worker.engine.engine import StepEngine
 from worker.engine.failures import failure_of
 from worker.engine.images import FailedJob, RenderedJob
-from worker.engine.passes import LearntCaps
 from worker.families.base import Sample
 from worker.loading import LoadedPipeline
 
@@ -98,6 +97,9 @@ def test_a_decoder_out_of_memory_halves_then_tiles(models: SmallModels, pipeline
     assert not family.vae.use_tiling
     pictures(engine, models.job("tiny-z-image", count=2, steps=1))
     assert tried.count(2) == 1  # learnt
+    whole = len(tried)
+    pictures(engine, models.job("tiny-z-image", width=80, steps=1))
+    assert len(tried) == whole + 1, "a picture that did not fit whole is not tried whole again"
 
 
 def test_an_error_in_a_shared_pass_fails_only_the_job_to_blame(models: SmallModels, pipeline: LoadedPipeline) -> None:
@@ -140,12 +142,3 @@ def test_errors_are_told_apart(error: Exception, code: str, kind: FailureClass) 
     failure = failure_of(error)
     assert (failure.code, failure.kind) == (code, kind)
     assert failure.detail
-
-
-def test_caps_hold_for_larger_sizes_only() -> None:
-    caps = LearntCaps()
-    caps.learn(1000, 4)
-    caps.learn(4000, 1)
-    caps.learn(4000, 2)
-    assert [caps.cap(size, 16) for size in (500, 1000, 3999, 4000, 9000)] == [16, 4, 4, 1, 1]
-    assert caps.cap(500, 2) == 2

@@ -31,6 +31,7 @@ from worker.holdings import Holdings
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
+from worker.memory.learnt import LearntCaps
 from worker.progress import ProgressPublisher
 from worker.pulse import Pulse
 
@@ -58,6 +59,10 @@ class StandIn:
     @property
     def compat_key(self) -> str | None:
         return next((job.compat_key for job, _ in self.running.values()), None)
+
+    @property
+    def most(self) -> int:
+        return self.max_images
 
     @property
     def room(self) -> int:
@@ -125,7 +130,18 @@ class Shelf:
         if name not in self.names:
             self.names.append(name)
         entry = self.farm.catalogue.get(name)
-        return SimpleNamespace(name=name, entry=entry, digest="ab" * 32, facts={}, load_s=0.1, bytes=1, lower=name in self.lower)
+        return SimpleNamespace(
+            name=name,
+            entry=entry,
+            digest="ab" * 32,
+            facts={},
+            load_s=0.1,
+            bytes=1,
+            lower=name in self.lower,
+            caps=LearntCaps(),
+            decode_caps=LearntCaps(),
+            profile="cpu|resident|float32",
+        )
 
 
 @pytest.fixture
@@ -395,6 +411,24 @@ def test_a_slice_that_had_work_sees_a_job_whose_ticket_was_spared(farm: Farm, lo
     run(loop)
     later.join()
     assert list(states(farm).values()) == ["succeeded", "succeeded"]
+
+
+def test_what_was_learnt_of_memory_survives_the_worker(farm: Farm, loop: RenderLoop) -> None:
+    def learn(engine: StandIn) -> None:
+        engine.pipeline.caps.learn(4160, 3)
+        engine.pipeline.caps.measured(4160, 2, 10_000)
+
+    StandIn.on_step = learn
+    farm.submit_many(requests(1), nudge=False)
+    loop.run_slice("demo")
+    StandIn.on_step = None
+    loop.context.residency = Shelf(farm)  # type: ignore[assignment]
+    loop.engine = loop.pipeline = None
+    farm.submit_many(requests(1), nudge=False)
+    loop.run_slice("demo")
+    assert loop.pipeline is not None
+    assert loop.pipeline.caps.cap(5000, 16) == 3
+    assert loop.pipeline.caps.bytes_per_unit(4160) == 10_000 / 4160 / 2
 
 
 def test_a_ticket_for_nothing_costs_nothing(loop: RenderLoop) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from worker.engine.previews import Previews
 from worker.engine.running import RunningJob, Slot
 from worker.families.base import cast_to
 from worker.inputs import NOTHING, Inputs
+from worker.memory.learnt import LearntCaps
+from worker.memory.meter import Meter, headroom, meter_for
 
 if TYPE_CHECKING:
     from worker.loading import LoadedPipeline
@@ -52,10 +55,14 @@ class StepEngine:
         self.family = pipeline.family
         self.max_images = max_images
         self.encode_together = encode_together or (ENCODED_TOGETHER if self.family.device.type != "cpu" else 1)
+        self.meter: Meter = meter_for(self.family.device)
+        self.headroom = headroom(self.family.device)
         self._jobs: dict[str, RunningJob] = {}
         self._queued: deque[Span] = deque(maxlen=STEPS_AHEAD)
         self._last_pass: Span | None = None
         self._largest = (0, 0)
+        self._longest = 0
+        """Tokens of the longest image in the last step."""
         self._previews = Previews(self.family)
 
     @property
@@ -66,7 +73,12 @@ class StepEngine:
     @property
     def room(self) -> int:
         """Free places, in images; 0 when full."""
-        return max(0, self.max_images - len(self._slots()))
+        return max(0, self.most - len(self._slots()))
+
+    @property
+    def most(self) -> int:
+        """Images that the running set may have: as many as a pass of the longest among them is known to hold."""
+        return self._cap(self._longest) if self._longest else self.max_images
 
     @property
     def jobs(self) -> list[str]:
@@ -147,21 +159,38 @@ class StepEngine:
         return [slot for running in self._jobs.values() for slot in running.slots if slot.running]
 
     def _denoise(self, slots: list[Slot]) -> None:
+        self._longest = max(map(self._tokens, slots), default=self._longest)
         passes = group(
             slots,
             key=lambda slot: (id(slot) if slot.alone else None, slot.dtype, self.family.pass_key(slot.sample)),
             tokens=self._tokens,
-            cap=lambda tokens: self.pipeline.caps.cap(tokens, self.max_images),
+            cap=self._cap,
         )
         for members in passes:
             run_pass(members, self._forward, caps=self.pipeline.caps, size=self._tokens(members[0]), alone=self._too_large)
+
+    def _cap(self, tokens: int) -> int:
+        return self.pipeline.caps.cap(tokens, self.max_images, free=self.headroom if self.meter.bounds else None)
+
+    @contextmanager
+    def _measured(self, caps: LearntCaps, size: int, images: int) -> Iterator[None]:
+        """Learn what the pass inside takes at its peak, until that is known. A pass that fails teaches nothing here."""
+        if not caps.wants(size, images):
+            yield
+            return
+        self.meter.begin()
+        yield
+        peak = self.meter.peak()
+        if peak is not None:
+            caps.measured(size, images, peak)
 
     def _tokens(self, slot: Slot) -> int:
         return sum(self.family.lengths(slot.sample))
 
     def _forward(self, slots: list[Slot]) -> None:
         family, samples = self.family, [slot.sample for slot in slots]
-        with timed(family.device) as span:
+        longest = max(map(self._tokens, slots))
+        with timed(family.device) as span, self._measured(self.pipeline.caps, longest, len(slots)):
             if slots[0].dtype == family.dtype:
                 predictions = family.predict(samples)
             else:
@@ -215,16 +244,29 @@ class StepEngine:
             [slot for slot, finite in zip(slots, healthy, strict=True) if finite],
             key=lambda slot: slot.sample.latents.shape,
             tokens=_pixels,
-            cap=lambda pixels: self.pipeline.decode_caps.cap(pixels, min(self.max_images, max(1, DECODED_TOGETHER // pixels))),
+            cap=self._decode_cap,
         )
         for members in passes:
-            run_pass(members, self._decode, caps=self.pipeline.decode_caps, size=_pixels(members[0]), alone=self._decode_in_tiles)
+            size, caps = _pixels(members[0]), self.pipeline.decode_caps
+            if caps.fails_alone(size):
+                run_pass(members, self._decode_in_tiles, caps=caps, size=size)
+            else:
+                run_pass(members, self._decode, caps=caps, size=size, alone=self._decode_in_tiles)
         for slot in slots:
             if slot.running and slot.unsound:
                 run_pass([slot], self._decode_safely, caps=self.pipeline.decode_caps, size=_pixels(slot))
 
+    def _decode_cap(self, pixels: int) -> int:
+        caps = self.pipeline.decode_caps
+        if caps.fails_alone(pixels):
+            return 1
+        free = self.headroom if self.meter.bounds else None
+        return caps.cap(pixels, min(self.max_images, max(1, DECODED_TOGETHER // pixels)), free=free)
+
     def _decode(self, slots: list[Slot], **facts: Any) -> None:
-        with timed(self.family.device) as span, torch.inference_mode():
+        caps = LearntCaps() if facts.get("tiled") else self.pipeline.decode_caps
+        measured = self._measured(caps, _pixels(slots[0]), len(slots))
+        with timed(self.family.device) as span, measured, torch.inference_mode():
             decoded = self.family.decode(torch.cat([slot.sample.latents for slot in slots]))
             # checked before the conversion, which turns NaN into black without a word
             finite = torch.isfinite(decoded).flatten(1).all(dim=1)
@@ -250,6 +292,7 @@ class StepEngine:
 
     def _decode_in_tiles(self, slots: list[Slot]) -> None:
         vae: Any = self.family.vae
+        self.pipeline.decode_caps.learn_alone(_pixels(slots[0]))
         slots[0].remarks.append("decoded in tiles: the whole picture ran out of memory")
         slots[0].warnings.append("tiled")
         vae.enable_tiling()

@@ -11,24 +11,11 @@ from imagefarm.logs import get_logger
 from scheduler.retry import Failure, FailureClass
 from worker.engine.failures import failure_of
 from worker.engine.running import Slot
+from worker.memory.learnt import LearntCaps
 
 log = get_logger(__name__)
 
 Work = Callable[[list[Slot]], None]
-
-
-class LearntCaps:
-    """How many images a pass held when a larger one ran out of memory, by the images' size in a pass. Kept with the model."""
-
-    def __init__(self) -> None:
-        self._caps: dict[int, int] = {}
-
-    def cap(self, size: int, most: int) -> int:
-        """At most so many images of `size` in a pass; what a smaller size could not hold, a larger one cannot either."""
-        return max(1, min([most, *(cap for known, cap in self._caps.items() if known <= size)]))
-
-    def learn(self, size: int, cap: int) -> None:
-        self._caps[size] = min(cap, self._caps.get(size, cap))
 
 
 def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alone: Work | None = None) -> None:
