@@ -1,17 +1,17 @@
 """Reads of jobs: one, with its images, and lists by keyset at any depth.
 
-A list runs newest first along an index that the filter names (tenant, state, model, batch, custom id). What no index serves
-(a label, a worker, words of the prompt) is looked for among the next `SCAN` jobs of that index only, so a page takes the same
-short time wherever it begins; it may then hold fewer jobs than asked for, and its cursor says where to go on.
+A list runs newest first along an index that the filter names (custom id, or batch, or tenant; with state or model). What no
+index serves (a label, a worker, words of the prompt) is looked for among the next `SCAN` jobs of that index only, so a page
+takes the same short time wherever it begins; it may then hold fewer jobs than asked for, and its cursor says where to go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, union_all
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, Subquery, exists, func, select, union_all
+from sqlalchemy.orm import Session
 
 from imagefarm.ids import first_id_at
 from imagefarm.states import JobState
@@ -71,23 +71,18 @@ def images_of(session: Session, job_ids: Sequence[str]) -> dict[str, list[Image]
 def list_jobs(session: Session, wanted: JobFilter, *, before: str | None, limit: int) -> JobPage:
     """The newest jobs that match and whose id is less than `before`."""
     rest = _residual(wanted)
-    if not rest:
-        jobs = list(session.scalars(_newest(wanted, before, limit + 1)))
-        return JobPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
-    window = _newest(wanted, before, SCAN).subquery()
-    seen = aliased(Job, window)
-    matching = select(seen).where(*(condition(seen) for condition in rest)).order_by(seen.id.desc()).limit(limit + 1)
-    jobs = list(session.scalars(matching))
+    last = session.scalar(_last_looked_at(wanted, before)) if rest else None
+    jobs = list(session.scalars(list_statement(wanted, before, limit + 1, down_to=last)))
     if len(jobs) > limit:
         return JobPage(jobs[:limit], jobs[limit - 1].id)
-    return JobPage(jobs, session.scalar(select(window.c.id).order_by(window.c.id.desc()).offset(SCAN - 1).limit(1)))
+    return JobPage(jobs, last)
 
 
 def matching_ids(session: Session, wanted: JobFilter, states: Sequence[JobState], *, after: str, limit: int) -> list[str]:
     """Ids of the jobs that match and are in one of `states`, oldest first, from `after` on. Unlike a list's page this looks
     at as many jobs as it must.
     """
-    where = [condition(Job) for condition in _residual(replace(wanted, states=()))]
+    where = _residual(replace(wanted, states=()))
     for column, value in ((Job.tenant_id, wanted.tenant_id), (Job.batch_id, wanted.batch_id), (Job.custom_id, wanted.custom_id)):
         if value is not None:
             where.append(column == value)
@@ -97,11 +92,31 @@ def matching_ids(session: Session, wanted: JobFilter, states: Sequence[JobState]
     return list(session.scalars(statement))
 
 
-Condition = Callable[[type[Job]], ColumnElement[bool]]
+def list_statement(wanted: JobFilter, before: str | None, limit: int, *, down_to: str | None = None) -> Select[Job]:
+    """The query for a page: the newest `limit` jobs that match, under `before` and not under `down_to`."""
+    conditions = [] if down_to is None else [Job.id >= down_to]
+    conditions += _residual(wanted)
+    ranges = _ranges(wanted, before)
+    if len(ranges) == 1:
+        return select(Job).where(*ranges[0], *conditions).order_by(Job.id.desc()).limit(limit)
+    ids = _merged([[*where, *conditions] for where in ranges], limit)
+    return select(Job).where(Job.id.in_(select(ids.c.id))).order_by(Job.id.desc()).limit(limit)
 
 
-def _newest(wanted: JobFilter, before: str | None, limit: int) -> Select[Job]:
-    """The newest jobs along the best index: everything here is a range of one, or of one for each state."""
+def _last_looked_at(wanted: JobFilter, before: str | None) -> Select[str]:
+    """The last of the next SCAN jobs of the range; nothing if it ends sooner."""
+    ids = _merged(_ranges(wanted, before), SCAN)
+    return select(ids.c.id).order_by(ids.c.id.desc()).offset(SCAN - 1).limit(1)
+
+
+def _merged(ranges: Sequence[Sequence[ColumnElement[bool]]], limit: int) -> Subquery:
+    """The newest ids of each range, `limit` of each at most: each is read along its own index, in order."""
+    parts = [select(Job.id).where(*where).order_by(Job.id.desc()).limit(limit).subquery() for where in ranges]
+    return parts[0] if len(parts) == 1 else union_all(*(select(part.c.id) for part in parts)).subquery()
+
+
+def _ranges(wanted: JobFilter, before: str | None) -> list[list[ColumnElement[bool]]]:
+    """Where an index leads to the jobs in order of their ids: one range, or one for each state."""
     where: list[ColumnElement[bool]] = []
     if before is not None:
         where.append(Job.id < before)
@@ -109,47 +124,39 @@ def _newest(wanted: JobFilter, before: str | None, limit: int) -> Select[Job]:
         where.append(Job.id >= first_id_at("job", wanted.created_after - CLOCK_SLACK_S))
     if wanted.created_before is not None:
         where.append(Job.id < first_id_at("job", wanted.created_before + CLOCK_SLACK_S))
+    if wanted.custom_id is not None:
+        return [[*where, Job.custom_id == wanted.custom_id]]
     if wanted.batch_id is not None:
         where.append(Job.batch_id == wanted.batch_id)
     elif wanted.tenant_id is not None:
         where.append(Job.tenant_id == wanted.tenant_id)
-        if wanted.custom_id is not None:
-            where.append(Job.custom_id == wanted.custom_id)
-        elif not wanted.states and wanted.model is not None:
+        if not wanted.states and wanted.model is not None:
             where.append(Job.model == wanted.model)
-    by_state = wanted.states and (wanted.batch_id is not None or wanted.custom_id is None or wanted.tenant_id is None)
-    if not by_state:
-        return select(Job).where(*where).order_by(Job.id.desc()).limit(limit)
-    # an index on (.., state, id) is in order of id within one state only: take the newest of each and merge
-    parts = [
-        select(select(Job.id).where(*where, Job.state == state).order_by(Job.id.desc()).limit(limit).subquery().c.id)
-        for state in wanted.states
-    ]
-    ids = union_all(*parts).subquery()
-    return select(Job).where(Job.id.in_(select(ids.c.id))).order_by(Job.id.desc()).limit(limit)
+    return [[*where, Job.state == state] for state in wanted.states] or [where]
 
 
-def _residual(wanted: JobFilter) -> list[Condition]:
-    """The conditions that the index of `_newest` does not serve."""
-    rest: list[Condition] = []
-    if wanted.batch_id is not None and wanted.tenant_id is not None:
-        rest.append(lambda job: job.tenant_id == wanted.tenant_id)
-    if wanted.custom_id is not None and (wanted.batch_id is not None or wanted.tenant_id is None):
-        rest.append(lambda job: job.custom_id == wanted.custom_id)
-    if wanted.states and wanted.batch_id is None and wanted.custom_id is not None and wanted.tenant_id is not None:
-        rest.append(lambda job: job.state.in_(wanted.states))
-    indexed_model = wanted.tenant_id is not None and wanted.batch_id is None and wanted.custom_id is None and not wanted.states
-    if wanted.model is not None and not indexed_model:
-        rest.append(lambda job: job.model == wanted.model)
+def _residual(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    """The conditions that the index of `_ranges` does not serve."""
+    rest: list[ColumnElement[bool]] = []
+    by_custom_id, by_batch = wanted.custom_id is not None, wanted.batch_id is not None
+    if wanted.tenant_id is not None and (by_custom_id or by_batch):
+        # coalesce hides the column from its indexes: a planner that takes one of them walks through all of the tenant's jobs
+        rest.append(func.coalesce(Job.tenant_id, "") == wanted.tenant_id)
+    if by_custom_id and wanted.batch_id is not None:
+        rest.append(Job.batch_id == wanted.batch_id)
+    if by_custom_id and wanted.states:
+        rest.append(Job.state.in_(wanted.states))
+    if wanted.model is not None and (wanted.tenant_id is None or by_custom_id or by_batch or wanted.states):
+        rest.append(Job.model == wanted.model)
     if wanted.created_after is not None:
-        rest.append(lambda job: job.created_at >= wanted.created_after)
+        rest.append(Job.created_at >= wanted.created_after)
     if wanted.created_before is not None:
-        rest.append(lambda job: job.created_at < wanted.created_before)
+        rest.append(Job.created_at < wanted.created_before)
     for name, value in wanted.labels:
-        rest.append(lambda job, name=name, value=value: job.labels[name].as_string() == value)  # type: ignore[misc]
+        rest.append(Job.labels[name].as_string() == value)
     if wanted.worker is not None:
         named = select(Worker.id).where(Worker.name == wanted.worker)
-        rest.append(lambda job: exists().where(Attempt.job_id == job.id, Attempt.owner.in_(named)))
+        rest.append(exists().where(Attempt.job_id == Job.id, Attempt.owner.in_(named)))
     if wanted.text is not None:
-        rest.append(lambda job: job.prompt.icontains(wanted.text, autoescape=True))
+        rest.append(Job.prompt.icontains(wanted.text, autoescape=True))
     return rest

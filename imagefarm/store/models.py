@@ -221,7 +221,13 @@ class Job(Base):
             sqlite_where=text("reuses IS NOT NULL"),
             postgresql_where=text("reuses IS NOT NULL"),
         ),
-        Index("ix_job_tenant_id_custom_id", "tenant_id", "custom_id"),
+        Index(
+            "ix_job_custom_id_id",
+            "custom_id",
+            "id",
+            sqlite_where=text("custom_id IS NOT NULL"),
+            postgresql_where=text("custom_id IS NOT NULL"),
+        ),
     )
 
 
