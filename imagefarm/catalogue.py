@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from imagefarm.errors import FieldError, InvalidRequest, SetupError, UnknownModel
-from imagefarm.recipe import Family, JobRequest, Recipe
+from imagefarm.recipe import Family, JobRequest, Recipe, Subject
 from imagefarm.settings import Tier
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -252,15 +252,25 @@ class Catalogue:
             wrong("loras", "names a LoRA twice", "name each once")
         if request.init_image and "init_image" not in entry.features:
             wrong("init_image", f"model {entry.name} makes pictures from text only", "leave it out, or use another model")
-        for field, named in (("init_image", request.init_image), ("mask", request.mask)):
+        subject = request.subject
+        for field, named in (
+            ("init_image", request.init_image),
+            ("mask", request.mask),
+            ("subject.image", subject and subject.image),
+            ("subject.mask", subject and subject.mask),
+        ):
             if named and "://" in named:
                 wrong(field, "a URL is not taken here", "send the picture in as an asset, and give its id")
-        if request.mask and request.init_image is None:
+        if request.mask and request.init_image is None and request.subject is None:
             wrong("mask", "needs an init_image", "send the picture that it belongs to, or leave it out")
-        elif request.mask and "inpaint" not in entry.features:
+        elif request.mask and request.subject is None and "inpaint" not in entry.features:
             able = ", ".join(name for name, other in self.entries.items() if "inpaint" in other.features)
             wrong("mask", f"model {entry.name} cannot paint parts of a picture", f"leave it out, or use one of: {able or 'none'}")
-        if request.strength is not None and request.init_image is None:
+        if request.subject:
+            for name in ("init_image", "mask", "strength"):
+                if getattr(request, name) is not None:
+                    wrong(name, "a subject is where its picture begins", "leave it out, or send no subject")
+        if request.strength is not None and request.subject is None and request.init_image is None:
             wrong("strength", "needs an init_image", "leave it out")
         if request.upscale and request.upscale.model != "lanczos":
             wrong("upscale.model", f"no upscaler {request.upscale.model!r}", "use lanczos")
@@ -295,6 +305,7 @@ class Catalogue:
             loras=request.loras,
             init_image=request.init_image,
             mask=request.mask,
+            subject=Subject.model_validate(subject.model_dump()) if subject else None,
             # what a mask opens is painted anew; a picture without one is to be recognised
             strength=(request.strength or (1.0 if request.mask else 0.6)) if request.init_image else None,
             upscale=request.upscale,

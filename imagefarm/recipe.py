@@ -59,7 +59,7 @@ PictureUrl = Annotated[
 ]
 Format = Literal["png", "jpeg", "webp"]
 Quality = Annotated[int, Field(ge=1, le=100, description="Of JPEG and WebP; WebP at 100 loses nothing"), NotBool]
-LATER_FIELDS: dict[str, Any] = {"format": "png", "quality": None, "mask": None}
+LATER_FIELDS: dict[str, Any] = {"format": "png", "quality": None, "mask": None, "subject": None}
 """Fields that recipes did not always have, with the value that says what was done before: left out of the canonical JSON
 then, so that an old recipe keeps its hash."""
 
@@ -80,6 +80,47 @@ class Upscale(BaseModel):
     scale: Annotated[int, Field(ge=2, le=4), NotBool] = 2
 
 
+class Place(BaseModel):
+    """Where a subject is: the centre of its box, as shares of the picture's width and height."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    x: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool] = 0.5
+    y: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool] = 0.5
+    scale: Annotated[float, Field(gt=0, le=8, allow_inf_nan=False), NotBool] | None = Field(
+        None,
+        description="Pixels of the picture for one of the photo; 1 keeps each. null: as large as fits, never enlarged",
+    )
+
+
+class _Subject(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    place: Place = Place()
+    feather: Annotated[float, Field(ge=0, le=32, allow_inf_nan=False), NotBool] = Field(
+        1.0, description="Pixels outside the subject over which its edge fades"
+    )
+    shadow: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool] = Field(
+        0.0, description="How dark its shadow on the ground is; 0 is none"
+    )
+
+
+class Subject(_Subject):
+    """A real thing's photo: the thing stays pixel for pixel, its surroundings are made."""
+
+    image: AssetId
+    mask: Literal["alpha", "white"] | AssetId = "alpha"
+
+
+class SubjectRequest(_Subject):
+    """A subject as a caller names it."""
+
+    image: AssetId | PictureUrl
+    mask: Literal["alpha", "white"] | AssetId | PictureUrl = Field(
+        "alpha",
+        description="What of the photo is the subject: all that is not transparent; all but the white around it; or a mask of "
+        "the photo's size, white where the subject is",
+    )
+
+
 class Recipe(BaseModel):
     """A complete recipe. Immutable; two equal recipes give the same picture on the same machine."""
 
@@ -97,6 +138,7 @@ class Recipe(BaseModel):
     loras: tuple[Lora, ...] = Field((), max_length=8)
     init_image: AssetId | None = None
     mask: AssetId | None = None
+    subject: Subject | None = None
     strength: Strength | None = None
     upscale: Upscale | None = None
     format: Format = "png"
@@ -110,6 +152,9 @@ class Recipe(BaseModel):
     def assets(self) -> dict[str, str]:
         """The assets that the picture needs, by the field that names them."""
         named = {"init_image": self.init_image, "mask": self.mask}
+        if self.subject is not None:
+            named["subject.image"] = self.subject.image
+            named["subject.mask"] = None if self.subject.mask in {"alpha", "white"} else self.subject.mask
         return {field: asset for field, asset in named.items() if asset is not None}
 
     @property
@@ -146,6 +191,7 @@ class JobRequest(BaseModel):
     loras: tuple[Lora, ...] = Field((), max_length=8)
     init_image: AssetId | PictureUrl | None = None
     mask: AssetId | PictureUrl | None = Field(None, description="White is painted anew, black stays; of the size of `init_image`")
+    subject: SubjectRequest | None = None
     strength: Strength | None = None
     upscale: Upscale | None = None
     format: Format | None = None

@@ -142,7 +142,7 @@ def check_references(session: Session, recipe: Recipe, sees: Callable[[str], boo
 def mismatched(sizes: Mapping[str, tuple[int, int]]) -> list[FieldError]:
     """What is wrong with the sizes (width, height) of a recipe's assets, by the fields that name them."""
     errors = []
-    for field, other in (("mask", "init_image"),):
+    for field, other in (("mask", "init_image"), ("subject.mask", "subject.image")):
         if field in sizes and other in sizes and sizes[field] != sizes[other]:
             (width, height), (wide, high) = sizes[field], sizes[other]
             detail = f"has {width}x{height} pixels, its {other} {wide}x{high}"

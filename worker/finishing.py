@@ -9,6 +9,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.errors import Fenced
@@ -16,6 +17,7 @@ from imagefarm.logs import get_logger
 from imagefarm.outputs import Outputs, picture_key
 from imagefarm.picture.encode import encode_picture
 from imagefarm.picture.formats import extension
+from imagefarm.picture.labels import COMPOSED, MADE
 from imagefarm.picture.metadata import text_chunks
 from imagefarm.picture.png import pixel_sha256
 from imagefarm.settings import Settings
@@ -27,6 +29,7 @@ from scheduler.retry import Failure, FailureClass
 from scheduler.workers import WorkerIdentity
 from worker.audit import image_audit
 from worker.holdings import Holdings
+from worker.retouch import retouched
 
 if TYPE_CHECKING:
     from worker.engine.images import RenderedImage, RenderedJob
@@ -122,10 +125,11 @@ class Finishing:
     def _keep(self, image: RenderedImage, rendered: RenderedJob, pipeline: LoadedPipeline, written: list[str]) -> FinishedImage:
         job, recipe = rendered.job, rendered.job.recipe
         began = time.perf_counter()
-        height, width, _ = image.pixels.shape
-        pixels = image.pixels if image.pixels.flags.c_contiguous else image.pixels.copy()
+        pixels = np.ascontiguousarray(retouched(image.pixels, recipe, rendered.inputs))
+        height, width, _ = pixels.shape
         texts = text_chunks(job.id, image.index, job.recipe, image.seed, pipeline.digest)
-        data = encode_picture(pixels, texts, recipe.format, recipe.quality)
+        source = MADE if recipe.subject is None else COMPOSED
+        data = encode_picture(pixels, texts, recipe.format, recipe.quality, source=source)
         encoded = time.perf_counter()
         key = picture_key(job.id, image.index, job.attempt, extension(recipe.format))
         written.append(key)

@@ -15,6 +15,8 @@ from imagefarm.picture.metadata import MAX_PIXELS
 from imagefarm.recipe import Recipe
 from imagefarm.store import Store
 from imagefarm.store.models import Asset
+from worker.product.cutout import cut_out
+from worker.product.scene import Placed, placed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +30,8 @@ class Inputs:
     """(height, width, 3) RGB at the recipe's size."""
     mask: NDArray[np.uint8] | None = None
     """(height, width): white where the image is painted anew."""
+    subject: Placed | None = None
+    """What is put onto the finished picture."""
 
     def fit(self, recipe: Recipe) -> bool:
         """Whether they are what the recipe needs."""
@@ -35,6 +39,15 @@ class Inputs:
         return (recipe.init_image is None or (self.image is not None and self.image.shape == (*size, 3))) and (
             recipe.mask is None or (self.mask is not None and self.mask.shape == size)
         )
+
+    def beginning(self, *, can_inpaint: bool, cell: int) -> Inputs:
+        """What a model begins from. One that can inpaint paints around a subject, which it sees; another makes a background
+        from words alone. `cell` is how many pixels a latent covers.
+        """
+        if self.subject is None or not can_inpaint:
+            return self
+        image, mask = self.subject.to_paint_around(cell)
+        return Inputs(image, mask, self.subject)
 
 
 NOTHING = Inputs()
@@ -49,7 +62,12 @@ def load_inputs(store: Store, outputs: Outputs, recipe: Recipe, tenant_id: str) 
     pictures = {field: _picture(store, outputs, field, asset, tenant_id) for field, asset in recipe.assets.items()}
     size = (recipe.width, recipe.height)
     image, mask = pictures.get("init_image"), pictures.get("mask")
+    subject = None
+    if recipe.subject is not None:
+        cutout = cut_out(pictures["subject.image"], recipe.subject.mask, pictures.get("subject.mask"))
+        subject = placed(recipe.subject, cutout, recipe.width, recipe.height)
     return Inputs(
+        subject=subject,
         image=None if image is None else np.array(ImageOps.fit(on_white(image), size, Image.Resampling.LANCZOS)),
         mask=None if mask is None else np.array(ImageOps.fit(on_white(mask).convert("L"), size, Image.Resampling.LANCZOS)),
     )

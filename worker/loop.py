@@ -18,7 +18,7 @@ from scheduler import finish
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure, FailureClass
 from worker.context import WorkerContext
-from worker.inputs import load_inputs
+from worker.inputs_ahead import InputsAhead
 from worker.intake import Intake, Room, has_work
 from worker.pulse import SLICES_AT_MOST
 
@@ -46,6 +46,7 @@ class RenderLoop:
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.intake = Intake(context)
+        self.inputs = InputsAhead(context.store, context.outputs)
         self.engine: StepEngine | None = None
         self.pipeline: LoadedPipeline | None = None
         self.waiting: deque[ClaimedJob] = deque()
@@ -78,6 +79,8 @@ class RenderLoop:
             idle = not self._running() and not self.waiting
             newcomers = self.intake.answer(wait_s=0.05 if idle else 0.0)
             self.waiting.extend(newcomers)
+            for job in newcomers:
+                self.inputs.begin(job)
             if newcomers:
                 worked = True
                 woke = woke or self._wake_another(lane)
@@ -105,6 +108,7 @@ class RenderLoop:
         """Give back whatever is held and not yet in the finishing pool, and end the intake."""
         self.waiting.extend(self.intake.close())
         self._release([*self.waiting, *self._running_jobs()], reason)
+        self.inputs.close()
         self.waiting.clear()
 
     # feeding the running set
@@ -125,6 +129,8 @@ class RenderLoop:
         encoded = False
         while self.waiting:
             job = self.waiting[0]
+            if not self.inputs.ready(job):
+                return
             if job.crashes and len(self.context.holdings) > len(self.waiting):
                 return  # pictures are still being stored: if this job kills the process again, theirs shall not be suspected
             engine = self.engine
@@ -149,7 +155,7 @@ class RenderLoop:
         context = self.context
         try:
             context.pulse.step()  # encoding a prompt is a pass of its own
-            engine.add(job, load_inputs(context.store, context.outputs, job.recipe, job.tenant_id))
+            engine.add(job, self.inputs.take(job))
         except (RenderError, SQLAlchemyError, OSError) as error:
             failure = _failure_of(error)
             if not self._wants_less(job, failure):
@@ -263,6 +269,7 @@ class RenderLoop:
         self._lowered.append(attempt)
         self._to_lower[job.id] = failure
         self.waiting.appendleft(job)
+        self.inputs.begin(job)  # they were handed over already
         log.warning("job.one_tier_down", job=job.id, attempt=job.attempt, reason=failure.detail)
         return True
 
@@ -279,6 +286,7 @@ class RenderLoop:
             elif job in self.waiting:
                 self.waiting.remove(job)
                 self._to_lower.pop(job.id, None)
+                self.inputs.forget(job)
             else:
                 continue  # with the finishing pool, which is fenced and cleans up
             self.context.holdings.remove(job)
@@ -333,6 +341,7 @@ class RenderLoop:
         except SQLAlchemyError as error:
             log.error("jobs.not_released", jobs=len(jobs), error=str(error)[:200])  # their leases run out
         for job in jobs:
+            self.inputs.forget(job)
             self.context.holdings.remove(job)
 
     def _running(self) -> bool:

@@ -164,10 +164,3 @@ def test_count_gives_seeds_in_a_row(pipes: Pipes, models: SmallModels) -> None:
     made = pictures(models.engine("tiny-z-image", max_images=1), job)
     assert np.array_equal(made[0], run(pipes["tiny-z-image"], job, index=0))
     assert np.array_equal(made[1], run(pipes["tiny-z-image"], job, index=1))
-
-
-def test_upscale_is_lanczos_of_the_picture(models: SmallModels) -> None:
-    engine = models.engine("tiny-z-image")
-    (plain,) = pictures(engine, models.job("tiny-z-image"))
-    (large,) = pictures(engine, models.job("tiny-z-image", upscale={"scale": 3}))
-    assert np.array_equal(large, np.asarray(Image.fromarray(plain).resize((192, 192), Image.Resampling.LANCZOS)))

@@ -20,7 +20,7 @@ from worker.engine.failures import AttemptFailed, failure_of, is_out_of_memory
 from worker.engine.grouping import group
 from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
 from worker.engine.passes import free_cached, run_pass
-from worker.engine.pixels import is_flat, to_uint8, upscaled
+from worker.engine.pixels import is_flat, to_uint8
 from worker.engine.previews import Previews
 from worker.engine.running import RunningJob, Slot
 from worker.families.base import cast_to
@@ -143,6 +143,7 @@ class StepEngine:
             pipeline.loras.use(recipe.loras)
         with timed(family.device) as encoding:
             embeddings = pipeline.embeddings.get(self._scope(), family.texts(recipe), family.encode)
+        inputs = inputs.beginning(can_inpaint="inpaint" in pipeline.entry.features, cell=family.pipe.vae_scale_factor)
         running = RunningJob(job, embeddings, inputs, encoding, pipeline.loras.facts)
         warnings = ["prompt_cut"] if any(embedding.cut for embedding in embeddings.values()) else []
         for index in range(job.count):
@@ -306,7 +307,8 @@ class StepEngine:
             vae.disable_tiling()
 
     def _accept(self, slot: Slot, pixels: NDArray[np.uint8]) -> None:
-        if not is_flat(pixels):
+        # a subject is put onto its background later, which may well be plain
+        if slot.job.inputs.subject is not None or not is_flat(pixels):
             self._deliver(slot, pixels)
         elif slot.alone:
             self._deliver(slot, pixels, "flat")
@@ -317,8 +319,7 @@ class StepEngine:
     def _deliver(self, slot: Slot, pixels: NDArray[np.uint8], *warnings: str) -> None:
         slot.warnings.extend(warnings)
         self._largest = max(self._largest, (slot.sample.width, slot.sample.height), key=lambda size: size[0] * size[1])
-        enlarged = upscaled(pixels, slot.job.job.recipe.upscale)
-        slot.image = RenderedImage(slot.index, slot.seed, enlarged, slot.facts(), slot.warnings)
+        slot.image = RenderedImage(slot.index, slot.seed, pixels, slot.facts(), slot.warnings)
 
     def _look_again(self, slot: Slot, why: str) -> None:
         """Make the image once more from its seed, alone and at the safest dtype; the second time the job fails."""
@@ -346,7 +347,7 @@ class StepEngine:
                 report.failed.append(FailedJob(running.job, running.failure))
             elif running.done:
                 images = [slot.image for slot in running.slots if slot.image is not None]
-                report.rendered.append(RenderedJob(running.job, images, running.gpu_s))
+                report.rendered.append(RenderedJob(running.job, images, running.gpu_s, running.inputs))
             else:
                 report.progress[job_id] = running.progress
                 continue

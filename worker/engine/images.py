@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure
 from worker.engine.previews import Preview
+from worker.inputs import NOTHING, Inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,13 @@ class RenderedImage:
 
 @dataclass(frozen=True, slots=True)
 class RenderedJob:
-    """A job all of whose images are done. `gpu_s` is its share of the passes it took part in, in seconds."""
+    """A job all of whose images are done. What needs no device, such as a subject that is put on top, is still to be done to
+    them. `gpu_s` is its share of the passes it took part in, in seconds."""
 
     job: ClaimedJob
     images: list[RenderedImage]
     gpu_s: float
+    inputs: Inputs = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-
-from imagefarm.recipe import Upscale
 
 
 def to_uint8(decoded: torch.Tensor) -> torch.Tensor:
@@ -25,12 +22,3 @@ def is_flat(pixels: NDArray[np.uint8]) -> bool:
     # most pictures answer on a few rows; only a flat one is read whole
     few_rows = pixels[:: max(1, len(pixels) // 8)]
     return all(np.abs(part.astype(np.int16) - corner).max() <= 1 for part in (few_rows, pixels))
-
-
-def upscaled(pixels: NDArray[np.uint8], upscale: Upscale | None) -> NDArray[np.uint8]:
-    """Enlarge by Lanczos, `upscale.scale` times each side; None leaves the picture as it is."""
-    if upscale is None:
-        return pixels
-    height, width, _ = pixels.shape
-    size = (width * upscale.scale, height * upscale.scale)
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))

@@ -91,6 +91,10 @@ class Slot:
         else:
             self.plan.append({**line, "steps": [step, step]})
 
+    def _subject(self) -> dict[str, Any] | None:
+        placed = self.job.inputs.subject
+        return None if placed is None else placed.facts() | {"tool": "text" if self.sample.kept is None else "inpaint"}
+
     def facts(self) -> dict[str, Any]:
         """What the audit keeps about how this image was made."""
         sample = self.sample
@@ -105,6 +109,7 @@ class Slot:
             "encoded_together": sample.prompt.together,
             "negative_embedding_sha256": "" if sample.negative is None else sample.negative.digest,
             "loras": self.job.loras,
+            "subject": self._subject(),
             "batch_plan": self.plan,
             "decode": self.decode,
             "remarks": self.remarks,

@@ -103,7 +103,7 @@ class UNetFamily:
             if mask is not None:
                 encoded = encoded.contiguous()  # as the inpainting pipelines lay it out: the layout decides the last bits
             # the inpainting pipelines begin from pure noise where image-to-image has the picture shine through
-            from_noise = mask is not None and recipe.strength == 1.0
+            from_noise = mask is not None and recipe.strength in {None, 1.0}
             latents = noise * scheduler.init_noise_sigma if from_noise else scheduler.add_noise(encoded, noise, timesteps[:1])
             if mask is not None:
                 kept = self._kept(mask, encoded, noise, generator)

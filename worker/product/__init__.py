@@ -1,0 +1,1 @@
+"""Product mode: a photo's subject stays pixel for pixel, its surroundings are made."""
