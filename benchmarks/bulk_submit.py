@@ -84,6 +84,19 @@ def redis(folder: Path) -> Iterator[str]:
             server.terminate()
 
 
+def wait_until_ready(client: httpx.Client, api: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the API answers. Raises RuntimeError with its log if it ended instead."""
+    while True:
+        try:
+            client.get("/readyz").raise_for_status()
+        except httpx.HTTPError:
+            if api.poll() is not None:
+                raise RuntimeError(log.read_text()) from None
+            time.sleep(0.1)
+        else:
+            return
+
+
 class Memory:
     """The resident memory of a process and its children: what each had at most."""
 
@@ -166,14 +179,7 @@ def measure(name: str, url: str, folder: Path, arguments: argparse.Namespace) ->
             stack.enter_context(running(settings, services.beat(), folder / f"{name}-beat.log"))
         base = f"http://127.0.0.1:{settings.port}"
         client = stack.enter_context(httpx.Client(base_url=base, timeout=600))
-        while True:
-            try:
-                client.get("/readyz").raise_for_status()
-                break
-            except httpx.HTTPError:
-                if api.poll() is not None:
-                    raise RuntimeError((folder / f"{name}-api.log").read_text()) from None
-                time.sleep(0.1)
+        wait_until_ready(client, api, folder / f"{name}-api.log")
         client.post("/api/v1/jobs", json={"prompt": "first"}).raise_for_status()
         memory = Memory(api.pid)
         quiet = Singles(base, arguments.singles)

@@ -1,7 +1,8 @@
-"""The sweep: every few seconds, idempotent, one transaction. From SQL alone it recovers whatever was lost elsewhere."""
+"""The sweep: every few seconds, idempotent, in short transactions. From SQL alone it recovers whatever was lost elsewhere."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from sqlalchemy import func, select, text, update
@@ -24,6 +25,10 @@ log = get_logger(__name__)
 
 SWEEP_LOCK = 0x1F_A2
 """PostgreSQL advisory lock: two sweeps at once do no harm, but the second need not run."""
+SEALS, SEALED_AT_ONCE = 8, 1000
+"""How many times one sweep seals, and how many events each time."""
+TURN_S = 0.005
+"""Pause between two, in which others get their turn."""
 RECONCILE_EVERY = 20
 """Counting all open jobs is done in every so many sweeps."""
 
@@ -47,13 +52,30 @@ class SweepReport:
 
 
 def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> SweepReport:
-    """Reap expired leases, fail expired jobs, finish batches, seal the audit, and say which lanes have work."""
-    return store.retrying(lambda session: _sweep(session, store.is_sqlite, settings, reconcile))
+    """Reap expired leases, fail expired jobs, finish batches, seal the audit, and say which lanes have work.
+
+    Sealing is done in short transactions of its own: on SQLite a long one would keep every other writer waiting.
+    """
+    report = store.retrying(lambda session: _sweep(session, store.is_sqlite, settings, reconcile))
+    for _ in range(SEALS if report.ran else 0):
+        sealed = store.retrying(lambda session: seal(session, SEALED_AT_ONCE) if _is_alone(session, store.is_sqlite) else 0)
+        report.sealed += sealed
+        if sealed < SEALED_AT_ONCE:
+            break
+        time.sleep(TURN_S)
+    if report.ran:
+        store.retrying(lambda session: webhooks.feed(session) if _is_alone(session, store.is_sqlite) else 0)
+    return report
+
+
+def _is_alone(session: Session, is_sqlite: bool) -> bool:
+    """Whether this transaction is the only one that sweeps: on SQLite writers take turns anyway."""
+    return is_sqlite or bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": SWEEP_LOCK}))
 
 
 def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: bool) -> SweepReport:
     report = SweepReport()
-    if not is_sqlite and not session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": SWEEP_LOCK}):
+    if not _is_alone(session, is_sqlite):
         report.ran = False
         return report
     now = session.scalar(select(db_now())) or 0.0
@@ -91,8 +113,6 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
     if reconcile:
         report.drift = reconcile_backlog(session)
         state.drift += report.drift
-    report.sealed = seal(session)
-    webhooks.feed(session)
     rollup.roll(session, now)
     report.lanes = dict(
         session.execute(
