@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Literal
+
+from flask import request
+from pydantic import AfterValidator, Field
 from sqlalchemy import select
 
 from api.context import Farm
-from api.routes import Routes
-from api.shapes import Answer
+from api.routes import Routes, read_body
+from api.shapes import Answer, Body
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import Defaults, Limits, ModelEntry
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Model, Worker
+from imagefarm.text import check_text
+from scheduler import workers
 
 routes = Routes(tag="models")
 
@@ -35,7 +40,11 @@ class ModelAnswer(Answer):
     reason: str
     digest: str
     cost_s: float = Field(description="GPU-seconds of one default image: learnt, or a first guess")
-    load_s: float | None
+    load_s: float | None = Field(description="Seconds of the last load")
+    tier: str = Field(description="How a worker last held it in memory: see `imagefarm plan`; empty until it was loaded")
+    weights: str = Field(description="full, int8, fp8 or nf4")
+    fidelity: str = Field(description="What that costs against the model as released")
+    bytes: int | None = Field(description="Of its weights on the device")
     workers: int = Field(description="Workers that serve it now")
     resident: int = Field(description="Workers that have it in memory now")
 
@@ -59,6 +68,43 @@ def get_model(farm: Farm, caller: Caller, name: str) -> ModelAnswer:
     return _models(farm, [farm.catalogue.get(name)])[0]
 
 
+class ModelOrder(Body):
+    """Which worker is meant; without one, all that serve the model."""
+
+    worker: Annotated[str, Field(max_length=255), AfterValidator(check_text)] | None = Field(None, description="Id or name")
+
+
+class ModelOrdered(Answer):
+    """Who was told. They hear of it with their next heartbeat, and carry it out when nothing renders."""
+
+    model: str
+    workers: list[str] = Field(description="Ids")
+
+
+@routes.post("/api/v1/models/{name}/warm", scope=Scope.ADMIN, answer=ModelOrdered, status=202, errors=(422,))
+def warm_model(farm: Farm, caller: Caller, name: str) -> ModelOrdered:
+    """Have workers load a model before anybody asks for it.
+
+    A JSON body `{"worker": "..."}` names the one that is meant.
+    """
+    return _order(farm, caller, name, "warm")
+
+
+@routes.post("/api/v1/models/{name}/unload", scope=Scope.ADMIN, answer=ModelOrdered, status=202, errors=(422,))
+def unload_model(farm: Farm, caller: Caller, name: str) -> ModelOrdered:
+    """Have workers free the memory that a model takes; the next job that asks for it loads it again.
+
+    A JSON body `{"worker": "..."}` names the one that is meant.
+    """
+    return _order(farm, caller, name, "unload")
+
+
+def _order(farm: Farm, caller: Caller, name: str, do: Literal["warm", "unload"]) -> ModelOrdered:
+    model = farm.catalogue.get(name).name
+    worker = read_body(ModelOrder).worker if request.content_length else None
+    return ModelOrdered(model=model, workers=workers.order(farm.store, do, model, worker=worker, by=caller.name))
+
+
 def _models(farm: Farm, entries: list[ModelEntry]) -> list[ModelAnswer]:
     with farm.store.read() as session:
         learnt = {row.name: row for row in session.scalars(select(Model))}
@@ -66,6 +112,7 @@ def _models(farm: Farm, entries: list[ModelEntry]) -> list[ModelAnswer]:
     answers = []
     for entry in entries:
         row = learnt.get(entry.name)
+        facts = row.facts if row else {}
         answers.append(
             ModelAnswer(
                 name=entry.name,
@@ -85,6 +132,10 @@ def _models(farm: Farm, entries: list[ModelEntry]) -> list[ModelAnswer]:
                 digest=row.digest if row else "",
                 cost_s=(row.cost_s if row else None) or entry.cost_s,
                 load_s=row.load_s if row else None,
+                tier=str(facts.get("tier", "")),
+                weights=str(facts.get("weights", "")),
+                fidelity=str(facts.get("fidelity", "")),
+                bytes=facts.get("bytes"),
                 workers=sum(entry.name in serves for serves, _ in alive),
                 resident=sum(entry.name in resident for _, resident in alive),
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
@@ -57,6 +57,7 @@ def register(store: Store, worker: WorkerIdentity) -> None:
                 resident=[],
                 facts=worker.facts,
                 load={},
+                orders=[],
                 started_at=db_now(),
                 heartbeat_at=db_now(),
             )
@@ -66,19 +67,41 @@ def register(store: Store, worker: WorkerIdentity) -> None:
     store.retrying(work)
 
 
-def heartbeat(store: Store, worker_id: str, state: WorkerState, *, resident: list[str], load: dict[str, Any]) -> str:
-    """Tell how the worker is; return what the operator wants of it (ready, draining, quarantined)."""
+def heartbeat(
+    store: Store, worker_id: str, state: WorkerState, *, resident: list[str], load: dict[str, Any]
+) -> tuple[str, list[dict[str, str]]]:
+    """Tell how the worker is; return what the operator wants of it (ready, draining, quarantined), and new orders, each once."""
 
-    def work(session: Session) -> str:
-        statement = (
-            update(Worker)
-            .where(Worker.id == worker_id)
-            .values(state=state, resident=resident, load=load, heartbeat_at=db_now())
-            .returning(Worker.wanted)
-        )
-        return session.scalar(statement) or str(WorkerState.READY)
+    def work(session: Session) -> tuple[str, list[dict[str, str]]]:
+        row = session.execute(select(Worker.wanted, Worker.orders).where(Worker.id == worker_id).with_for_update()).first()
+        values: dict[str, Any] = {"state": state, "resident": resident, "load": load, "heartbeat_at": db_now()}
+        if row is not None and row.orders:
+            values["orders"] = []
+        session.execute(update(Worker).where(Worker.id == worker_id).values(values))
+        return (str(WorkerState.READY), []) if row is None else (row.wanted, row.orders)
 
-    return store.retrying(work, patience_s=10.0, durable=False)
+    return store.retrying(work, patience_s=10.0)
+
+
+def order(store: Store, do: Literal["warm", "unload"], model: str, *, worker: str | None = None, by: str) -> list[str]:
+    """Have the workers that serve a model load it, or let it go; `worker` (id or name) is the one to tell, else all are.
+
+    They hear of it with their next heartbeat and carry it out when nothing renders. Returns the incarnations told; raises
+    NotFound if there is none.
+    """
+
+    def work(session: Session) -> list[str]:
+        rows = session.scalars(select(Worker).where(Worker.state != WorkerState.GONE).with_for_update())
+        told = [row for row in rows if model in row.serves and worker in (None, row.id, row.name)]
+        if not told:
+            named = f"no worker {worker!r} that serves" if worker else "no worker that serves"
+            raise NotFound(f"{named} model {model} is running")
+        for row in told:
+            row.orders = [*row.orders, {"do": do, "model": model}]
+            append(session, "worker.order", row.id, None, {"do": do, "model": model, "by": by})
+        return [row.id for row in told]
+
+    return store.retrying(work)
 
 
 def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
@@ -29,6 +30,8 @@ class CancelListener:
         self.holdings = holdings
         self.keeper = keeper
         self.failures = 0
+        self.on_order: Callable[[], None] = lambda: None
+        """Called when an operator asked something of a worker: it need not wait for its next heartbeat to hear of it."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cancellations", daemon=True)
 
@@ -41,6 +44,8 @@ class CancelListener:
 
     def heard(self, text: str) -> None:
         """One event came in."""
+        if '"worker.order"' in text:
+            self.on_order()
         # most of what passes is other jobs' progress: not worth parsing
         if not self.holdings or ('"job.cancelled"' not in text and '"many"' not in text):
             return

@@ -25,6 +25,7 @@ from worker.holdings import Holdings
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
+from worker.orders import OrderKeeper
 from worker.progress import ProgressPublisher
 from worker.pulse import Pulse
 
@@ -67,13 +68,16 @@ class Child:
         self.listener = CancelListener(redis, settings.redis_prefix, holdings, self.keeper)
         self.heartbeat = Heartbeat(self.context)
         self.loop = RenderLoop(self.context)
+        self.orders = OrderKeeper(self.loop, on_done=self.heartbeat.now)
+        self.heartbeat.on_orders = self.orders.take
+        self.listener.on_order = self.heartbeat.now
 
     def start(self) -> None:
         """Register, start the threads, warm the models."""
         from worker.model_state import survey
 
         register(self.store, self.context.identity)
-        for part in (self.context.progress, self.keeper, self.listener, self.heartbeat):
+        for part in (self.context.progress, self.keeper, self.listener, self.heartbeat, self.orders):
             part.start()
         survey(self.context)
         self.loop.warm([name for name in self.settings.warm_models if name in self.context.identity.serves])
@@ -94,7 +98,7 @@ class Child:
         """Give back what is held, commit what is rendered, say goodbye."""
         self.loop.close(reason)
         self.context.finishing.close()
-        for part in (self.listener, self.heartbeat, self.keeper, self.context.progress):
+        for part in (self.orders, self.listener, self.heartbeat, self.keeper, self.context.progress):
             part.stop()
         try:
             gone(self.store, self.context.identity.id, self.settings, reason, clean=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from redis import Redis
@@ -40,5 +41,7 @@ class WorkerContext:
     finishing: Finishing
     drain: Drain
     issue_ticket: Callable[[str], None]
+    orders: deque[tuple[str, str]] = field(default_factory=deque)
+    """(what to do, model) that operators asked for and that is still to be done: warm, unload."""
     wanted: str = "ready"
     """What the operator wanted at the last heartbeat: ready, draining, quarantined."""

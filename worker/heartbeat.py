@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,6 +28,8 @@ class Heartbeat:
         self.context = context
         self.failures = 0
         self.starting = True
+        self.on_orders: Callable[[list[dict[str, str]]], None] = lambda _: None
+        """Gets what operators have asked since the last beat."""
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -48,13 +51,14 @@ class Heartbeat:
         """One heartbeat."""
         context = self.context
         try:
-            wanted = heartbeat(
+            wanted, orders = heartbeat(
                 context.store, context.identity.id, self.state(), resident=list(context.residency.names), load=self.load()
             )
         except SQLAlchemyError as error:
             self.failures += 1
             log.warning("heartbeat.failed", error=str(error)[:200], failures=self.failures)
             return
+        self.on_orders(orders)
         if wanted != context.wanted:
             log.info("worker.wanted", wanted=wanted)
             context.wanted = wanted
@@ -90,6 +94,7 @@ class Heartbeat:
             "step_ms": None if context.pulse.usual_step_s is None else round(1000 * context.pulse.usual_step_s, 1),
             "peak_rss_bytes": peak_rss_bytes(),
             "peak_device_bytes": peak_device_bytes(),
+            "memory": context.residency.facts(),
             "troubles": {
                 "finishing": context.finishing.failures,
                 "progress": context.progress.failures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -51,6 +52,8 @@ class RenderLoop:
         self.pipeline: LoadedPipeline | None = None
         self.waiting: deque[ClaimedJob] = deque()
         """Claimed, but not in the running set: it is full, or must empty first."""
+        self.turn = threading.RLock()
+        """Held by whoever uses pipelines: a slice, or whoever carries out an operator's orders between slices."""
         self.device_lost = False
         """The device gave an error that only a new process gets rid of."""
         self._broken: dict[str, tuple[float, Failure]] = {}
@@ -63,6 +66,10 @@ class RenderLoop:
         """Work on what this worker serves until there is nothing left, or the slice is over and the running set
         empty. Issues a ticket for `lane` if work remains.
         """
+        with self.turn:
+            self._run_slice(lane)
+
+    def _run_slice(self, lane: str) -> None:
         context = self.context
         if context.drain.wanted:
             return  # this process is about to end
@@ -76,6 +83,8 @@ class RenderLoop:
             if not closing and not self.waiting and not self._runs_alone():
                 self.intake.ask(self._room())
                 asked = asked or self.intake.asking  # not while it pauses after an answer that may be out of date by now
+            if self.context.orders and not self._running():
+                self.obey()
             idle = not self._running() and not self.waiting
             newcomers = self.intake.answer(wait_s=0.05 if idle else 0.0)
             self.waiting.extend(newcomers)
@@ -214,9 +223,23 @@ class RenderLoop:
 
     def warm(self, names: list[str]) -> None:
         """Load these models before any job asks for them."""
-        for name in names:
-            self._load(name)
-        self.context.pulse.idle()
+        with self.turn:
+            for name in names:
+                self._load(name)
+            self.context.pulse.idle()
+
+    def obey(self) -> None:
+        """Load and let go what operators asked for. Only while nothing renders, and by whoever has the turn."""
+        context = self.context
+        while context.orders:
+            do, name = context.orders.popleft()
+            self._keep_learnt()
+            self.engine = self.pipeline = None  # so that residency may free it
+            if do == "warm":
+                self._load(name)
+            elif context.residency.unload(name):
+                log.info("model.let_go", model=name)
+        context.pulse.idle()
 
     def _keep_learnt(self) -> None:
         from worker.model_state import keep

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -44,6 +45,7 @@ class Residency:
         self.embeddings = EmbeddingCache()
         self.load_s: dict[str, float] = {}
         """Seconds that each model last took to load, warm-up included."""
+        self.loads = 0
         self.evictions = 0
         self.swaps = 0
         """Loads that made another model leave."""
@@ -66,6 +68,31 @@ class Residency:
     def bytes(self) -> int:
         """Of all loaded weights."""
         return sum(pipeline.bytes for pipeline in self._resident.values())
+
+    def facts(self) -> dict[str, Any]:
+        """What pages and metrics tell of it. For any thread."""
+        counts = self.embeddings.counts
+        return {
+            "models": {
+                name: {
+                    "tier": str(pipeline.tier),
+                    "weights": str(pipeline.tier.weights),
+                    "bytes": pipeline.bytes,
+                    "load_s": round(self.load_s.get(name, 0.0), 2),
+                }
+                for name, pipeline in list(self._resident.items())
+            },
+            "budget_bytes": self.budget,
+            "loads": self.loads,
+            "swaps": self.swaps,
+            "evictions": self.evictions,
+            "embeddings": {
+                "bytes": self.embeddings.nbytes,
+                "hits": counts.hits,
+                "encoded": counts.encoded,
+                "evicted": counts.evicted,
+            },
+        }
 
     def get(self, name: str) -> LoadedPipeline:
         """Return the pipeline of a model, loaded if need be; others leave if the budget asks for it.
@@ -91,6 +118,7 @@ class Residency:
             raise
         self._failed.pop(name, None)
         self._resident[name] = pipeline
+        self.loads += 1
         self.load_s[name] = time.perf_counter() - started
         return pipeline
 

@@ -1,4 +1,4 @@
-"""`imagefarm models` and `imagefarm models pull`: the catalogue, and its weights on this machine."""
+"""`imagefarm models`, `models pull | warm | unload`: the catalogue, its weights on this machine, and who holds them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from imagefarm.settings import load_settings
 SMALL_FILES = (".json", ".txt", ".model", ".jinja")
 """Configuration, tokenizers and licences; weights only as .safetensors, which can hold no code."""
 
-
+Worker = Annotated[str | None, typer.Option(help="Id or name of one worker; without it, all that serve the model.")]
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema)(-\d+-of-\d+)?\.safetensors$")
 
 
 def register(app: typer.Typer) -> None:
     area = typer.Typer(help="List the models, and fetch their weights.", invoke_without_command=True)
     area.callback()(models)
-    area.command()(pull)
+    for command in (pull, warm, unload):
+        area.command()(command)
     app.add_typer(area, name="models")
 
 
@@ -60,6 +61,30 @@ def pull(name: Annotated[str, typer.Argument(help="A model of the catalogue.")])
             note(f"{source} is a path of this machine; there is nothing to fetch")
             continue
         print(_fetch(source, revision, variant))
+
+
+def warm(
+    name: Annotated[str, typer.Argument(help="A model of the catalogue.")],
+    worker: Worker = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Have workers load a model before anybody asks for it."""
+    with connect(url, key) as farm:
+        told = farm.warm(name, worker=worker)
+    print(f"{name} is loaded by {len(told)} worker{'s' if len(told) != 1 else ''} when nothing renders there")
+
+
+def unload(
+    name: Annotated[str, typer.Argument(help="A model of the catalogue.")],
+    worker: Worker = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Have workers free the memory that a model takes."""
+    with connect(url, key) as farm:
+        told = farm.unload(name, worker=worker)
+    print(f"{name} is let go by {len(told)} worker{'s' if len(told) != 1 else ''} when nothing renders there")
 
 
 def wanted_files(files: list[str], variant: str) -> list[str]:

@@ -307,6 +307,19 @@ class Client:
         """Let a drained or quarantined worker claim again."""
         self._transport.send("POST", f"{API}/workers/{worker}/resume", json={})
 
+    def warm(self, model: str, *, worker: str | None = None) -> Sequence[str]:
+        """Have the workers that serve a model (or one of them) load it; the ids of those told."""
+        return self._order(model, "warm", worker)
+
+    def unload(self, model: str, *, worker: str | None = None) -> Sequence[str]:
+        """Have workers free the memory that a model takes; the ids of those told."""
+        return self._order(model, "unload", worker)
+
+    def _order(self, model: str, do: str, worker: str | None) -> Sequence[str]:
+        body = {} if worker is None else {"worker": worker}
+        told: Sequence[str] = self._transport.json("POST", f"{API}/models/{model}/{do}", json=body)["workers"]
+        return told
+
     def queue(self) -> Queue:
         """Lanes, flows and caps."""
         return Queue.model_validate(self._transport.json("GET", f"{API}/queue"))

@@ -376,6 +376,8 @@ class Worker(Base):
     """Memory, library versions, capabilities."""
     load: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Running images, current jobs, images a minute, at the last heartbeat."""
+    orders: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    """Models to load or to let go, `{"do": "warm" | "unload", "model": ...}`, that it has not heard of yet."""
     reason: Mapped[str] = mapped_column(Text, default="")
     started_at: Mapped[float]
     heartbeat_at: Mapped[float]

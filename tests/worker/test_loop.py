@@ -32,6 +32,7 @@ from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
 from worker.memory.learnt import LearntCaps
+from worker.orders import OrderKeeper
 from worker.progress import ProgressPublisher
 from worker.pulse import Pulse
 
@@ -115,6 +116,11 @@ class Shelf:
         self.loads = 0
         self.lower: list[str] = []
         """Models that were put one tier down; there is only one."""
+
+    def unload(self, name: str) -> bool:
+        was = name in self.names
+        self.names = [other for other in self.names if other != name]
+        return was
 
     def step_down(self, name: str) -> str | None:
         if name in self.lower:
@@ -429,6 +435,37 @@ def test_what_was_learnt_of_memory_survives_the_worker(farm: Farm, loop: RenderL
     assert loop.pipeline is not None
     assert loop.pipeline.caps.cap(5000, 16) == 3
     assert loop.pipeline.caps.bytes_per_unit(4160) == 10_000 / 4160 / 2
+
+
+def test_orders_are_carried_out_when_nothing_renders(farm: Farm, loop: RenderLoop) -> None:
+    shelf: Any = loop.context.residency
+    seen: list[list[str]] = []
+
+    def ask(_: StandIn) -> None:
+        if len(StandIn.steps_taken) == 3:
+            loop.context.orders.extend([("warm", "sd15"), ("unload", "demo")])
+        seen.append(list(shelf.names))
+
+    StandIn.on_step = ask
+    farm.submit_many(requests(1), nudge=False)
+    loop.run_slice("demo")
+    assert all(names == ["demo"] for names in seen), "a model left while its images were made"
+    assert shelf.names == ["sd15"]
+    assert not loop.context.orders
+    StandIn.on_step = None
+
+    done = threading.Event()
+    keeper = OrderKeeper(loop, on_done=done.set)
+    keeper.start()
+    with loop.turn:
+        keeper.take([{"do": "warm", "model": "demo"}])
+        assert not done.wait(0.2), "somebody else has the turn"
+    assert done.wait(10), "between slices nobody else would do it"
+    assert shelf.names == ["sd15", "demo"]
+    farm.submit_many(requests(1), nudge=False)
+    run(loop)
+    assert set(states(farm).values()) == {"succeeded"}
+    keeper.stop()
 
 
 def test_a_ticket_for_nothing_costs_nothing(loop: RenderLoop) -> None:

@@ -27,7 +27,7 @@ from imagefarm.states import WorkerState
 from imagefarm.store.models import Attempt, Job, Model
 from scheduler.cancel import cancel_job
 from scheduler.orphans import collect_orphans
-from scheduler.workers import want
+from scheduler.workers import order, want
 from tests.farm import CELERY, Farm
 
 LONG = {"steps": 50, "count": 16}
@@ -112,6 +112,31 @@ def test_the_parent_has_no_torch_and_the_worker_tells_how_it_is(farm: Farm) -> N
     maps = Path(f"/proc/{farm.processes['w1'].pid}/maps").read_text()
     assert "libtorch" not in maps
     assert "libtorch" in Path(f"/proc/{worker.pid}/maps").read_text()
+
+
+def test_models_are_let_go_and_warmed_by_order(farm: Farm) -> None:
+    (told,) = order(farm.store, "unload", "demo", worker="w1", by="test")
+    row = farm.worker()
+    assert row is not None
+    assert row.id == told
+    farm.wait_until(lambda: not farm.worker().resident, 30, "the model is gone")  # type: ignore[union-attr]
+    order(farm.store, "warm", "demo", by="test")
+    farm.wait_until(lambda: farm.worker().resident == ["demo"], 30, "the model is back")  # type: ignore[union-attr]
+    row = farm.worker()
+    assert row is not None
+    memory = row.load["memory"]
+    assert memory["loads"] == 2
+    assert memory["models"]["demo"]["tier"] == "resident"
+    assert memory["models"]["demo"]["load_s"] > 0
+    with farm.store.read() as session:
+        facts = session.get_one(Model, "demo").facts
+    assert (facts["tier"], facts["weights"]) == ("resident", "full")
+    job = farm.submit("a red mug")
+    assert farm.wait_for_jobs([job])[job] == "succeeded"
+    audit = farm.images(job)[0].audit
+    assert audit["model"]["tier"] == "resident"
+    assert audit["model"]["fidelity"].startswith("none")
+    assert audit["host_ms"] > 0
 
 
 def test_an_idle_worker_costs_next_to_nothing(farm: Farm) -> None:

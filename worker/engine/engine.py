@@ -53,6 +53,8 @@ class StepEngine:
     def __init__(self, pipeline: LoadedPipeline, *, max_images: int, encode_together: int = 0) -> None:
         self.pipeline = pipeline
         self.family = pipeline.family
+        if self.family.device.type == "cuda":
+            torch.cuda.set_device(self.family.device)  # of this thread: another one may have loaded the model
         self.max_images = max_images
         self.encode_together = encode_together or (ENCODED_TOGETHER if self.family.device.type != "cpu" else 1)
         self.meter: Meter = meter_for(self.family.device)
