@@ -76,6 +76,20 @@ class BatchCard:
         return self.state not in {BatchState.DONE, BatchState.CANCELLED}
 
 
+REMEDIES = {
+    "oom": "Ask for a smaller picture, or let a worker with more memory serve the model; then retry.",
+    "poison": "These jobs brought their workers down. Look at one of them, change what is odd about it, and submit it anew.",
+    "nan_output": "The model made no valid picture. Another seed or fewer steps may do; retrying renders the same.",
+    "model_invalid": "Mend the model's files on the workers, then retry.",
+    "expired": "No worker came to them in time. Retry them, or give them longer.",
+    "storage": "The store of the pictures did not take them. See that it is there and has room, then retry.",
+    "device_error": "A worker's device failed. Look at the workers, then retry.",
+    "deadline": "They took longer than they may. Ask for fewer steps or a smaller picture.",
+    "fetch_failed": "A picture's address did not answer. See that it can be reached, then retry.",
+}
+"""By error code."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorGroup:
     """Jobs that failed for one reason. `detail` is that of one of them."""
@@ -83,6 +97,11 @@ class ErrorGroup:
     code: str
     number: int
     detail: str
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do about it, in a sentence; empty where the detail says all."""
+        return REMEDIES.get(self.code, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -10,29 +11,36 @@ from typing import Any, BinaryIO, cast
 from flask import Blueprint, Response, redirect, request
 from pydantic import ValidationError
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from api import batches as api_batches
 from api.auth import authenticate, require
-from api.batch_answers import BatchAnswer
+from api.batch_answers import BatchAnswer, batch_answers
 from api.context import Farm, current_farm
 from api.field_errors import field_errors
+from api.job_answers import base_url
+from api.pages import contact_sheet
 from api.pages.batch_view import BatchCard, ErrorGroup, Sheet, batch_cards, error_groups, rate_per_minute, sheet
 from api.pages.rendering import page
+from api.pages.table_preview import Preview, preview, rename
+from api.picks import FinalsBody, make_batch_finals
 from api.tables import BatchParameters, Submission, make_options
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
 from imagefarm.ids import is_id
-from imagefarm.store.models import Batch
+from imagefarm.store.models import Batch, Job
 from scheduler.batches.rows import read_csv, read_json_lines
 
 pages = Blueprint("pages_batches", __name__)
 
 LISTED = 30
-FIELDS = ("name", "template", "table", "model", "canary", "variants", "on_error", "count", "steps", "seed")
-EXAMPLE = {
-    "template": "{{ product }} on a {{ background }}",
-    "table": "sku,product,background\nMUG-RED,a red mug,white background\nVASE-BLUE,a blue vase,yellow background\n",
-}
+FIELDS = (
+    "name", "template", "table", "model", "canary", "variants", "on_error", "count", "steps", "seed", "name_pattern", "labels",
+    "update_of",
+)  # fmt: skip
+MAPPED = "map."
+"""Fields of the form that say for what a column is taken begin so."""
+PREVIEW_CHARS = 256 * 1024
 ORDERS: dict[str, Callable[[Farm, Caller, str], BatchAnswer]] = {
     "pause": api_batches.pause_batch,
     "resume": api_batches.resume_batch,
@@ -50,6 +58,9 @@ class BatchesView:
     older: str | None
     fields: tuple[tuple[str, str], ...]
     models: tuple[str, ...]
+    mapping: tuple[tuple[str, str], ...]
+    update_name: str
+    preview: Preview
     quote: BatchAnswer | None
     errors: tuple[FieldError, ...]
     refusal: str
@@ -60,11 +71,15 @@ class BatchView:
     """One batch. `left_s` is the expected time to its end, None when nothing moves."""
 
     batch: BatchCard
+    answer: BatchAnswer
+    finals: tuple[tuple[str, str], ...]
+    drafts_name: str
     errors: tuple[ErrorGroup, ...]
     bad_rows: tuple[tuple[tuple[str, str], ...], ...]
     rate: int
     left_s: float | None
     sheet: Sheet
+    final_size: int
 
 
 @pages.get("/batches")
@@ -73,7 +88,18 @@ def batches_page() -> Response:
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.READ)
-    return page("batches.html", _batches_view(farm, caller, {}))
+    fields = {"update_of": request.args.get("update_of", "")[:255]}
+    return page("batches.html", _batches_view(farm, caller, fields))
+
+
+@pages.post("/batches/preview")
+def preview_form() -> Response:
+    """Show the table's columns and the first prompts of a batch that is being written."""
+    farm = current_farm()
+    require(authenticate(farm), Scope.SUBMIT)
+    head, template = request.form.get("head", "")[:PREVIEW_CHARS], request.form.get("template", "")
+    shown = preview(head, template, json_lines=request.form.get("kind") == "json", mapping=_mapping())
+    return page("batch_preview.html", shown)
 
 
 @pages.post("/batches")
@@ -112,11 +138,15 @@ def batch_page(batch_id: str) -> Response:
         rate = rate_per_minute(session, batch_id) if card.open else 0
         view = BatchView(
             batch=card,
+            answer=batch_answers(session, [batch], base_url())[0],
+            finals=_finals_of(session, batch_id),
+            drafts_name=_name_of(session, batch.drafts),
             errors=error_groups(session, batch_id),
             bad_rows=tuple(tuple((str(k), "" if v is None else str(v)) for k, v in error.items()) for error in batch.errors[:20]),
             rate=rate,
             left_s=card.open / rate * 60 if rate else None,
             sheet=sheet(session, batch_id, ""),
+            final_size=_final_size(session, farm, batch_id),
         )
     return page("batch.html", view)
 
@@ -127,13 +157,44 @@ def sheet_page(batch_id: str) -> Response:
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.READ)
-    after = request.args.get("after", "")
-    if after and not is_id(after, "job"):
-        raise InvalidRequest([FieldError(field="after", detail="is not the id of a job", remedy="leave it out")])
+    after = _after()
     with farm.store.read() as session:
         api_batches.visible_batch(session, caller, batch_id)
         view = sheet(session, batch_id, after)
     return page("sheet.html", view)
+
+
+@pages.get("/batches/<batch_id>/cells.json")
+def cells_of_sheet(batch_id: str) -> Response:
+    """A piece of the contact sheet for the page's script."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.READ)
+    after = _after()
+    with farm.store.read() as session:
+        api_batches.visible_batch(session, caller, batch_id)
+        text = json.dumps(contact_sheet.cells(session, batch_id, after), ensure_ascii=False, separators=(",", ":"))
+    response = Response(text, content_type="application/json")
+    response.add_etag()
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.make_conditional(request)
+    return response
+
+
+@pages.post("/batches/<batch_id>/finals")
+def finals_form(batch_id: str) -> Any:
+    """Render the approved pictures finally, and go to the batch that does."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.SUBMIT)
+    given = {name: value for name in ("width", "height", "steps", "name") if (value := request.form.get(name, "").strip())}
+    try:
+        body = FinalsBody.model_validate(given)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error, FinalsBody, whole="form")) from None
+    reply = make_batch_finals(farm, caller, batch_id, body)
+    answer = cast("BatchAnswer", reply.answer)
+    return redirect(f"/batches/{answer.id}", 303)
 
 
 @pages.post("/batches/<batch_id>/<order>")
@@ -148,6 +209,39 @@ def order_form(batch_id: str, order: str) -> Any:
     return redirect(f"/batches/{batch_id}", 303)
 
 
+def _after() -> str:
+    """The job after which a piece of a contact sheet begins. Raises InvalidRequest."""
+    after = request.args.get("after", "")
+    if after and not is_id(after, "job"):
+        raise InvalidRequest([FieldError(field="after", detail="is not the id of a job", remedy="leave it out")])
+    return after
+
+
+def _mapping() -> dict[str, str]:
+    """For what columns are taken, as the form says."""
+    given = request.form.items()
+    return {name.removeprefix(MAPPED): value for name, value in given if name.startswith(MAPPED) and value}
+
+
+def _finals_of(session: Session, batch_id: str) -> tuple[tuple[str, str], ...]:
+    rows = session.execute(select(Batch.id, Batch.name).where(Batch.drafts == batch_id).order_by(Batch.id.desc()).limit(10))
+    return tuple((row.id, row.name) for row in rows)
+
+
+def _final_size(session: Session, farm: Farm, batch_id: str) -> int:
+    """What the form for finals begins with: twice the draft's longer side, if the model goes so far."""
+    first = session.execute(select(Job.model, Job.recipe).where(Job.batch_id == batch_id).order_by(Job.id).limit(1)).first()
+    if first is None:
+        return 1024
+    entry = farm.catalogue.entries.get(first.model)
+    longest = 2 * max(int(first.recipe["width"]), int(first.recipe["height"]))
+    return longest if entry is None else min(longest, entry.limits.max_side)
+
+
+def _name_of(session: Session, batch_id: str | None) -> str:
+    return "" if batch_id is None else session.scalar(select(Batch.name).where(Batch.id == batch_id)) or ""
+
+
 def _submission(farm: Farm, fields: dict[str, str], *, dry_run: bool) -> Submission:
     """The table of the form, a file or pasted, with its options. Raises InvalidRequest, ValidationError."""
     given = {name: value for name, value in fields.items() if value and name != "table"}
@@ -158,7 +252,7 @@ def _submission(farm: Farm, fields: dict[str, str], *, dry_run: bool) -> Submiss
         raise InvalidRequest([FieldError(field="table", detail="is missing", remedy="choose a file, or paste some rows")])
     stream = cast("BinaryIO", upload.stream) if upload and name else io.BytesIO(fields["table"].encode())
     read = read_json_lines if name.lower().endswith((".jsonl", ".ndjson")) else read_csv
-    table = read(stream, max_rows=farm.settings.max_batch_rows)
+    table = rename(read(stream, max_rows=farm.settings.max_batch_rows), _mapping())
     if not parameters.name and name:
         parameters = parameters.model_copy(update={"name": name[:255]})
     pictures = request.files.get("archive")
@@ -173,7 +267,7 @@ def _launch(farm: Farm, caller: Caller, submission: Submission) -> str:
 def _batches_view(
     farm: Farm,
     caller: Caller,
-    fields: dict[str, str],
+    given: dict[str, str],
     *,
     quote: BatchAnswer | None = None,
     errors: tuple[FieldError, ...] = (),
@@ -182,17 +276,25 @@ def _batches_view(
     before = request.args.get("before", "")
     if before and not is_id(before, "batch"):
         raise InvalidRequest([FieldError(field="before", detail="is not the id of a batch", remedy="leave it out")])
+    fields = dict.fromkeys(FIELDS, "") | given
+    mapping = _mapping() if request.method == "POST" else {}
     where = [] if caller.tenant_filter is None else [Batch.tenant_id == caller.tenant_filter]
     if before:
         where.append(Batch.id < before)
     with farm.store.read() as session:
         found = session.scalars(select(Batch).where(*where).order_by(Batch.id.desc()).limit(LISTED + 1)).all()
         cards = batch_cards(session, found[:LISTED])
+        update_name = ""
+        if fields["update_of"]:
+            update_name = _name_of(session, fields["update_of"]) or fields["update_of"]
     return BatchesView(
         batches=cards,
         older=f"/batches?before={found[LISTED - 1].id}" if len(found) > LISTED else None,
-        fields=tuple((fields or dict.fromkeys(FIELDS, "")).items()),
+        fields=tuple(fields.items()),
         models=tuple(farm.catalogue.names()),
+        mapping=tuple(mapping.items()),
+        update_name=update_name,
+        preview=preview(fields["table"][:PREVIEW_CHARS], fields["template"], json_lines=False, mapping=mapping),
         quote=quote,
         errors=errors,
         refusal=refusal,

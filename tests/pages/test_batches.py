@@ -87,7 +87,7 @@ def test_orders_say_how_many_and_are_done(site: Site) -> None:
     order(site, batch, "cancel")
     text = site.page(page, "zh").text
     assert "已取消 <strong>5</strong>" in text
-    assert "<form" not in text.partition('id="live"')[2]
+    assert "<form" not in text.partition('id="live"')[2].partition('id="sheet-live"')[0]
     assert site.http.post(f"/batches/{batch}/burn", headers=HEADERS).status_code == 404
     assert site.http.post(f"/batches/{batch}/cancel", headers={"Origin": "https://example.org"}).status_code == 403
 
@@ -128,3 +128,65 @@ def test_hostile_text_stays_text(site: Site) -> None:
         assert refused.status_code == 422
         Reading(refused.text).check(payload)
     assert Reading(site.page("/batches").text).wrong == []
+
+
+def preview(site: Site, **fields: str) -> str:
+    answer = site.http.post("/batches/preview", data=fields, headers=HEADERS)
+    assert answer.status_code == 200
+    reading = Reading(answer.text)
+    assert reading.wrong == []
+    return reading.text
+
+
+def test_a_preview_shows_columns_and_the_first_three_prompts(site: Site) -> None:
+    text = preview(site, head=TABLE, template=TEMPLATE)
+    assert text.count("a red mug on a white background") == 3
+    assert "background" in text
+    assert "there is no column 'colour'" in preview(site, head=TABLE, template="{{ colour }}")
+    assert "a mug" in preview(site, head='{"product": "a mug"}\n', kind="json", template="{{ product }}")
+    assert preview(site, head="", template="x").strip() == ""
+    for payload in PAYLOADS[::4]:
+        preview(site, head=f"sku,{payload}\nA,{payload}", template=payload, **{f"map.{payload}": payload})
+
+
+def test_columns_are_taken_for_what_the_form_says(site: Site) -> None:
+    table = "Artikel,Ware,Zahl\nA-1,a mug,3\nA-2,a vase,4\n"
+    mapping = {"map.Artikel": "sku", "map.Ware": "product", "map.Zahl": "-"}
+    assert "a vase, new" in preview(site, head=table, template="{{ product }}, new", **mapping)
+    batch = launch(site, table=table, template="{{ product }}, new", **mapping)
+    jobs = site.get(f"/api/v1/jobs?batch={batch}")["items"]
+    assert {(job["recipe"]["prompt"], job["labels"].get("sku")) for job in jobs} == {
+        ("a mug, new", "A-1"),
+        ("a vase, new", "A-2"),
+    }
+    twice = post(site, table=table, template="x", **{"map.Artikel": "sku", "map.Ware": "sku"})
+    assert twice.status_code == 422
+    assert "two columns are taken for" in Reading(twice.text).text
+
+
+def test_a_table_sent_again_says_what_changed(site: Site) -> None:
+    first = launch(site, name="again")
+    for job in site.get(f"/api/v1/jobs?batch={first}")["items"][::-1]:
+        site.render(site.claim(job["id"]))
+    form = site.page(f"/batches?update_of={first}").text
+    assert f'name="update_of" value="{first}"' in form
+    quote = post(site, table=TABLE.replace("P-1,a red mug", "P-1,a blue vase") + "P-9,a bag,white background\n", template="",
+                 update_of=first, act="quote")  # fmt: skip
+    assert quote.status_code == 200, Reading(quote.text).text
+    assert "As before 4 · changed 1 · new 1 · gone from the table 0" in " ".join(Reading(quote.text).text.split())
+    second = launch(site, table=TABLE.replace("P-1,a red mug", "P-1,a blue vase"), template="", update_of=first)
+    assert "report.csv" in site.page(f"/batches/{second}").text
+
+
+def test_cells_of_the_sheet_are_small_and_those_of_others_are_not_found(site: Site) -> None:
+    batch = launch(site)
+    job = site.get(f"/api/v1/jobs?batch={batch}")["items"][-1]["id"]
+    image = site.render(site.claim(job))[0]
+    cells = site.get(f"/batches/{batch}/cells.json")
+    assert cells["jobs"][0] == [job, "P-0", "succeeded", 1, [[0, image, "", ""]]]
+    assert cells["next"] is None
+    assert site.get(f"/batches/{batch}/cells.json?after={job}")["jobs"][0][1] == "P-1"
+    other = site.key("someone else")
+    for path in (f"/batches/{batch}", f"/batches/{batch}/cells.json"):
+        assert site.page(path, **other).status_code == 404
+    assert site.app.test_client(use_cookies=False).post(f"/batches/{batch}/finals", headers=other).status_code in {404, 422}

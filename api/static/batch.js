@@ -1,0 +1,38 @@
+/* A batch while it is written: the beginning of the chosen table is read here, its columns and first prompts come from the farm. */
+(() => {
+  "use strict";
+  const HEAD_BYTES = 64 * 1024, TYPED_MS = 250;
+  const $ = (id) => document.getElementById(id), form = $("preview-form"), file = $("b-file"), table = $("b-table"), template = $("b-template");
+  let head = "", kind = "csv", timer = 0;
+
+  async function read() {
+    const chosen = file.files[0];
+    if (!chosen) { head = ""; kind = "csv"; return; }
+    const text = await chosen.slice(0, HEAD_BYTES).text();
+    // the last line may be cut in the middle
+    head = chosen.size > HEAD_BYTES ? text.slice(0, text.lastIndexOf("\n") + 1) : text;
+    kind = /\.(jsonl|ndjson)$/i.test(chosen.name) ? "json" : "csv";
+  }
+
+  function show() {
+    form.elements.head.value = head || table.value;
+    form.elements.kind.value = head ? kind : "csv";
+    form.elements.template.value = template.value;
+    htmx.trigger($("preview"), "preview");
+  }
+  function soon() { clearTimeout(timer); timer = setTimeout(show, TYPED_MS); }
+
+  file.addEventListener("change", async () => { await read(); show(); });
+  for (const field of [table, template]) field.addEventListener("input", soon);
+  $("batch-form").addEventListener("change", (event) => { if (event.target.name?.startsWith("map.")) show(); });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-column]");
+    if (!button) return;
+    event.preventDefault();
+    const { selectionStart: start, selectionEnd: end } = template, word = `{{ ${button.dataset.column} }}`;
+    template.focus();
+    template.setRangeText(word, start, end, "end");
+    soon();
+  });
+  if (file.files[0]) read().then(show);
+})();
