@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from api.pages import admin, assets, batches, errors, i18n, jobs, rendering, sign_in, start, status, studio, trace
+from api.pages import admin, assets, batches, errors, i18n, jobs, jobs_change, rendering, sign_in, start, status, studio, trace
 
 NAVIGATION = (
     ("/", "Status"),
@@ -18,6 +18,7 @@ AREAS: tuple[Blueprint, ...] = (
     status.pages,
     studio.pages,
     batches.pages,
+    jobs_change.pages,
     jobs.pages,
     trace.pages,
     start.pages,

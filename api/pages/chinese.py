@@ -374,6 +374,36 @@ WORDS: dict[str, str] = {
     "Its metadata names a job of this farm; the pixels differ.": "图中的信息指向这里的一个任务，但像素不同。",
     "This picture was not made here, or it has been changed.": "这张图片不是在这里生成的，或者已被修改。",
     "What the file says of itself": "文件自带的信息",
+    # changes of many jobs
+    "Cancel jobs": "取消任务",
+    "Retry jobs": "重试任务",
+    "Back to the list": "回到列表",
+    "One job cancelled": "已取消 1 个任务",
+    "{n} jobs cancelled": "已取消 {n} 个任务",
+    "One job queued again": "1 个任务已重新排队",
+    "{n} jobs queued again": "{n} 个任务已重新排队",
+    "One had ended meanwhile.": "其间有 1 个已经结束。",
+    "{n} had ended meanwhile.": "其间有 {n} 个已经结束。",
+    "Cancel one job?": "取消 1 个任务？",
+    "Cancel {n} jobs?": "取消 {n} 个任务？",
+    "Run one job again?": "重新运行 1 个任务？",
+    "Run {n} jobs again?": "重新运行 {n} 个任务？",
+    "No filter: all that you may see": "没有筛选：你能看到的全部",
+    "Those that wait or run now; running ones stop within a step. What has ended stays.": (
+        "包括正在等待和渲染的任务；渲染中的会在一步之内停下，已结束的不变。"
+    ),
+    "Those that failed or were cancelled. Each keeps its recipe, and so its picture.": (
+        "包括失败和已取消的任务；配方不变，图片也不变。"
+    ),
+    "Cancel this one job": "取消这 1 个任务",
+    "Cancel these {n} jobs": "取消这 {n} 个任务",
+    "Run this one job again": "重新运行这 1 个任务",
+    "Run these {n} jobs again": "重新运行这 {n} 个任务",
+    "Leave them": "不动它们",
+    "Nothing matches that could be cancelled.": "没有可以取消的任务。",
+    "Nothing matches that could run again.": "没有可以重新运行的任务。",
+    "Cancel all that match …": "取消全部符合的…",
+    "Retry all that match …": "重试全部符合的…",
     # getting started
     "Getting started": "快速上手",
     "This farm is at": "本站地址：",

@@ -24,6 +24,7 @@ from imagefarm.errors import NotFound
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
 from imagefarm.store.models import Attempt, Batch, Event, Image, Job, Tenant, Worker
+from scheduler import bulk
 
 pages = Blueprint("pages_jobs", __name__)
 
@@ -58,6 +59,8 @@ class JobsView:
     states: tuple[JobState, ...]
     periods: tuple[str, ...]
     is_admin: bool
+    may_cancel: bool
+    may_retry: bool
     tenants: tuple[tuple[str, str], ...]
     workers: tuple[str, ...]
     batches: tuple[tuple[str, str], ...]
@@ -167,6 +170,8 @@ def jobs_page() -> Response:
             states=tuple(JobState),
             periods=tuple(PERIODS),
             is_admin=caller.is_admin,
+            may_cancel=any(state in bulk.OPEN for state in asked.states),
+            may_retry=any(state in bulk.UNDONE for state in asked.states),
             tenants=_tenants(session) if caller.is_admin else (),
             workers=tuple(session.scalars(select(Worker.name).distinct().order_by(Worker.name).limit(MOST_CHOICES))),
             batches=_batches(session, caller),

@@ -33,7 +33,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFarm]:
         farm.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        farm.wait_until(lambda: farm.worker_state() == "ready", 90, "the worker is ready")
+        farm.wait_until(lambda: farm.worker_state() == "ready", 180, "the worker is ready")
         yield farm
         farm_of(app).close()
         server.shutdown()
@@ -77,7 +77,7 @@ def test_from_a_word_to_a_picture_and_what_comes_of_it(farm: LiveFarm, visit: An
     page.keyboard.press("ArrowLeft")
     side.get_by_text(farm.images(second.job_id)[0].sha256).wait_for()
     side.get_by_role("button", name="Same seed at 128×128").click()
-    larger = page.locator(".making", has_text="128×128").first
+    larger = page.locator(".making", has=page.locator("img[width='128']")).first
     larger.locator(".shot").first.wait_for(timeout=RENDERED_MS)
     assert not page.locator("#look").evaluate("dialog => dialog.open")
     [made] = farm.images(larger.get_attribute("id"))

@@ -1,0 +1,96 @@
+"""Cancel or retry all jobs that match a filter, `/jobs/change`: first how many, then with that number and no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask import Blueprint, Response, request
+from sqlalchemy import select
+
+from api.auth import authenticate, require
+from api.context import Farm, current_farm
+from api.pages.job_cards import JobCard, job_cards
+from api.pages.job_filter import PageFilter, read_filter
+from api.pages.rendering import page
+from imagefarm.auth import Caller, Scope
+from imagefarm.errors import FieldError, InvalidRequest, RequestError
+from imagefarm.store import db_now, jobs
+from imagefarm.store.jobs import JobFilter
+from scheduler import bulk
+
+pages = Blueprint("pages_jobs_change", __name__)
+
+CHANGES = {"cancel": bulk.OPEN, "retry": bulk.UNDONE}
+EXAMPLES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeView:
+    """What would be changed: `number` jobs, the newest of them shown. `changed` says how many were; None before."""
+
+    change: str
+    filter: PageFilter
+    number: int
+    jobs: tuple[JobCard, ...]
+    changed: int | None
+    refusal: str
+
+
+@pages.get("/jobs/change")
+def change_page() -> Response:
+    """Say how many jobs match, and ask."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.SUBMIT)
+    return _asked(farm, caller, _change(request.args.get("do", "cancel")), read_filter(request.args))
+
+
+@pages.post("/jobs/change")
+def change_form() -> Any:
+    """Change them, if they are no more than were shown."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.SUBMIT)
+    change, asked = _change(request.form.get("do", "")), read_filter(request.form)
+    expected = request.form.get("expected", "")
+    if not (expected.isascii() and expected.isdecimal() and len(expected) <= 9):
+        raise InvalidRequest([FieldError(field="expected", detail="is not a number", remedy="send the number that was shown")])
+    wanted = _wanted(farm, caller, asked)
+    try:
+        if change == "cancel":
+            report = bulk.cancel_matching(farm.store, wanted, expected=int(expected), by=caller.name)
+        else:
+            report = bulk.retry_matching(farm.store, wanted, farm.settings, expected=int(expected), by=caller.name)
+    except RequestError as error:
+        return _asked(farm, caller, change, asked, error)
+    for model in sorted(report.models):
+        farm.nudger.nudge(model)
+    return page("jobs_change.html", ChangeView(change, asked.anew(), report.matched, (), report.changed, ""))
+
+
+def _asked(farm: Farm, caller: Caller, change: str, asked: PageFilter, refusal: RequestError | None = None) -> Response:
+    wanted = _wanted(farm, caller, asked)
+    look = bulk.cancel_matching(farm.store, wanted, expected=None, by=caller.name) if change == "cancel" else None
+    if look is None:
+        look = bulk.retry_matching(farm.store, wanted, farm.settings, expected=None, by=caller.name)
+    states = tuple(state for state in CHANGES[change] if not asked.states or state in asked.states)
+    with farm.store.read() as session:
+        shown: list[Any] = []
+        if states:
+            some = replace(wanted, states=states)
+            shown = jobs.list_jobs(session, some, before=None, limit=EXAMPLES).jobs
+        cards = job_cards(session, farm, shown)
+    view = ChangeView(change, asked.anew(), look.matched, cards, None, refusal.detail if refusal else "")
+    return page("jobs_change.html", view, refusal.status if refusal else 200)
+
+
+def _wanted(farm: Farm, caller: Caller, asked: PageFilter) -> JobFilter:
+    with farm.store.read() as session:
+        return asked.wanted(caller, session.scalar(select(db_now())) or 0.0)
+
+
+def _change(text: str) -> str:
+    if text not in CHANGES:
+        raise InvalidRequest([FieldError(field="do", detail="is not a change", remedy="use cancel or retry")])
+    return text
