@@ -7,7 +7,7 @@
 | resource | out of memory after all tiers | failed at once, says what would fit |
 | infrastructure | store away, device error, disk full | again with backoff, ten times as often: about 45 minutes |
 | unknown | any other exception | again with backoff, up to `max_attempts` |
-| crash | the worker died with it | again alone, up to `max_crashes`, then `poison` |
+| crash | the worker died with it | again alone, up to `max_crashes`, then `poison`; see `crashed` |
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, String, cast, func, literal, select
 from sqlalchemy.orm import Session
 
 from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import db_now
-from imagefarm.store.models import Job
-from scheduler.transition import Moved, move
+from imagefarm.store.models import Attempt, Job
+from scheduler.transition import Moved, chunks, move
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 60.0
+DEATHS_LATELY_S = 600.0
+"""How far back one looks whether workers die without a job that its worker died with."""
 INFRASTRUCTURE_PATIENCE = 10
 """How many times `max_attempts` a job survives what is not its own fault; not for ever, since a job may itself be what breaks
 the device."""
@@ -93,30 +95,72 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
     return moved[0] if moved else None
 
 
-def crashed(session: Session, where: Sequence[ColumnElement[bool]], settings: Settings, reason: str) -> list[Moved]:
-    """The worker died with these running jobs: those that did so too often are poison, the rest goes back to the queue."""
-    poison = move(
-        session,
-        [*where, Job.crashes >= settings.max_crashes - 1],
-        JobState.RUNNING,
-        JobState.FAILED,
-        event="job.failed",
-        data={"reason": "poison"},
-        outcome="crashed",
-        reason=reason,
-        crashes=Job.crashes + 1,
-        error_code="poison",
-        error_detail=f"its worker died {settings.max_crashes} times while rendering it; the last time: {reason}",
+def crashed(
+    session: Session, where: Sequence[ColumnElement[bool]], settings: Settings, reason: str, *, by_itself: bool = False
+) -> list[Moved]:
+    """The worker died with these running jobs: those that are to blame fail as poison, the rest goes back to the queue.
+
+    Who was there at a death is a suspect, and is from then on claimed alone. A suspect that was not alone when its worker
+    died had not begun: that death says nothing of it. One that was there at `max_crashes` deaths, alone but for the first, is
+    poison, if such deaths prove it. They do if the process ended `by_itself`: by a signal of its own making, by an exit. One
+    that was killed or vanished may have been killed by the job, which ate its memory, or by whoever pulls plugs: that is
+    proof only where no worker died without the job in the last minutes. Where workers do, chance may have hit the same job
+    again, and it takes twice as many deaths.
+    """
+    lost = session.execute(select(Job.id, Job.owner, Job.crashes).where(Job.state == JobState.RUNNING, *where)).all()
+    owners = {row.owner for row in lost}
+    holding = dict(
+        session.execute(
+            select(Job.owner, func.count()).where(Job.state == JobState.RUNNING, Job.owner.in_(owners)).group_by(Job.owner)
+        ).all()
     )
-    again = move(
-        session,
-        where,
-        JobState.RUNNING,
-        JobState.QUEUED,
-        event="job.requeued",
-        data={"reason": "crashed"},
-        outcome="crashed",
-        reason=reason,
-        crashes=Job.crashes + 1,
+    poison, again, spared = [], [], []
+    for job_id, owner, crashes in lost:
+        if crashes and holding[owner] > 1:
+            spared.append(job_id)
+        elif crashes + 1 >= settings.max_crashes and (
+            by_itself or crashes + 1 >= 2 * settings.max_crashes or not _workers_die_without(session, job_id)
+        ):
+            poison.append(job_id)
+        else:
+            again.append(job_id)
+    moved: list[Moved] = []
+    for ids in chunks(poison):
+        moved += move(
+            session,
+            [*where, Job.id.in_(ids)],
+            JobState.RUNNING,
+            JobState.FAILED,
+            event="job.failed",
+            data={"reason": "poison"},
+            outcome="crashed",
+            reason=reason,
+            crashes=Job.crashes + 1,
+            error_code="poison",
+            error_detail=literal("its worker died ")
+            + cast(Job.crashes + 1, String)
+            + literal(f" times while rendering it; the last time: {reason}"),
+        )
+    for group, more in ((again, 1), (spared, 0)):
+        for ids in chunks(group):
+            moved += move(
+                session,
+                [*where, Job.id.in_(ids)],
+                JobState.RUNNING,
+                JobState.QUEUED,
+                event="job.requeued",
+                data={"reason": "crashed"},
+                outcome="crashed",
+                reason=reason,
+                crashes=Job.crashes + more,
+            )
+    return moved
+
+
+def _workers_die_without(session: Session, job_id: str) -> bool:
+    """Whether a worker of the farm died lately that did not hold this job."""
+    its_own = select(Attempt.owner).where(Attempt.job_id == job_id)
+    others = select(Attempt.owner).where(
+        Attempt.outcome == "crashed", Attempt.ended_at > db_now() - DEATHS_LATELY_S, Attempt.owner.not_in(its_own)
     )
-    return poison + again
+    return session.scalar(others.limit(1)) is not None

@@ -104,11 +104,13 @@ def order(store: Store, do: Literal["warm", "unload"], model: str, *, worker: st
     return store.retrying(work)
 
 
-def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool) -> int:
-    """A worker has stopped. If it died, its jobs go back at once and count a crash. Returns how many went back."""
+def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool, by_itself: bool = False) -> int:
+    """A worker has stopped. If it died, its jobs go back at once and count a crash; `by_itself`: nobody killed it. Returns
+    how many went back.
+    """
 
     def work(session: Session) -> int:
-        lost = [] if clean else crashed(session, [Job.owner == worker_id], settings, reason)
+        lost = [] if clean else crashed(session, [Job.owner == worker_id], settings, reason, by_itself=by_itself)
         changed = session.execute(
             update(Worker)
             .where(Worker.id == worker_id, Worker.state != WorkerState.GONE)

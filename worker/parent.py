@@ -42,6 +42,8 @@ LOOK_EVERY_S = 3.0
 """How often an idle worker looks for work without a ticket."""
 REAP_EVERY_S = 0.5
 """How often the pool looks for a child that died: one waitpid."""
+KILLED = {None, -signal.SIGKILL, -signal.SIGTERM}
+"""Exit codes of a child that may have been killed from outside."""
 TROUBLES = (SQLAlchemyError, RedisError, OperationalError, OSError)
 
 
@@ -56,7 +58,7 @@ class Overseer:
         self.incarnation = ""
         """Of the child that lives now."""
         self.failures = 0
-        self._deaths: list[tuple[str, str]] = []
+        self._deaths: list[tuple[str, str, bool]] = []
         self._wake = threading.Event()
         self._stopping = False
         self._consuming = True
@@ -80,7 +82,8 @@ class Overseer:
 
     def child_ended(self, incarnation: str, exitcode: int | None) -> None:
         """A child is no more. Called in Celery's event loop, which must not wait for SQL."""
-        self._deaths.append((incarnation, f"its process ended with {human_status(exitcode)}"))
+        by_itself = exitcode not in KILLED
+        self._deaths.append((incarnation, f"its process ended with {human_status(exitcode)}", by_itself))
         self._wake.set()
 
     def _run(self) -> None:
@@ -100,8 +103,8 @@ class Overseer:
 
     def _bury(self) -> None:
         while self._deaths:
-            incarnation, reason = self._deaths[0]
-            jobs = gone(self.store, incarnation, self.settings, reason, clean=False)
+            incarnation, reason, by_itself = self._deaths[0]
+            jobs = gone(self.store, incarnation, self.settings, reason, clean=False, by_itself=by_itself)
             log.info("child.gone", worker=incarnation, reason=reason, jobs=jobs)
             del self._deaths[0]
 
