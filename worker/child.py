@@ -32,6 +32,7 @@ from worker.pulse import Pulse
 log = get_logger(__name__)
 
 DEVICE_LOST_EXIT = 70
+BROKEN_EXIT = 71
 
 
 class Child:
@@ -87,8 +88,13 @@ class Child:
 
     def render(self, lane: str) -> None:
         """One ticket."""
-        with self.context.drain.slice():
-            self.loop.run_slice(lane)
+        try:
+            with self.context.drain.slice():
+                self.loop.run_slice(lane)
+        except Exception:
+            # a mistake of this program: what it holds would be held for ever, for its leases are renewed while it lives
+            log.exception("worker.broken")
+            os._exit(BROKEN_EXIT)
         if self.loop.device_lost:
             self.stop("its device failed")
             # no hook, no destructor: they might wait for the device

@@ -23,10 +23,22 @@ def find_device(_name: str) -> str:
     return "stand-in"
 
 
+class Learnt:
+    """Nothing to learn of a memory that is not used."""
+
+    changed = False
+
+    def recall(self, _kept: Any) -> None:
+        pass
+
+
 @dataclass
 class LoadedPipeline:
     name: str
     entry: Any
+    profile: str = "stand-in"
+    caps: Learnt = field(default_factory=Learnt)
+    decode_caps: Learnt = field(default_factory=Learnt)
     digest: str = "0" * 64
     load_s: float = 0.0
     bytes: int = 0
@@ -45,6 +57,9 @@ class Residency:
     def get(self, name: str) -> LoadedPipeline:
         return self.loaded.setdefault(name, LoadedPipeline(name, self.catalogue.get(name)))
 
+    def step_down(self, _name: str) -> None:
+        return None
+
 
 class AttemptFailed(RenderError):
     failure: Failure
@@ -55,8 +70,8 @@ def failure_of(error: BaseException) -> Failure:
 
 
 class StepEngine:
-    def __init__(self, _pipeline: LoadedPipeline, *, max_images: int) -> None:
-        self.max_images = max_images
+    def __init__(self, _pipeline: LoadedPipeline, *, max_images: int, **_options: Any) -> None:
+        self.max_images = self.most = max_images
         self._running: dict[str, list[Any]] = {}
 
     @property
@@ -71,7 +86,10 @@ class StepEngine:
     def jobs(self) -> list[str]:
         return list(self._running)
 
-    def add(self, job: Any, inputs: Any = None) -> None:
+    def encode_ahead(self, _jobs: Any) -> None:
+        pass
+
+    def add(self, job: Any, _inputs: Any = None) -> None:
         self._running[job.id] = [job, 0]
 
     def drop(self, job_id: str) -> bool:
