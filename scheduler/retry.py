@@ -159,7 +159,7 @@ def crashed(
 
 def _workers_die_without(session: Session, job_id: str) -> bool:
     """Whether a worker of the farm died lately that did not hold this job."""
-    its_own = select(Attempt.owner).where(Attempt.job_id == job_id)
+    its_own = select(Attempt.owner).where(Attempt.job_id == job_id, (Attempt.outcome == "crashed") | Attempt.ended_at.is_(None))
     others = select(Attempt.owner).where(
         Attempt.outcome == "crashed", Attempt.ended_at > db_now() - DEATHS_LATELY_S, Attempt.owner.not_in(its_own)
     )

@@ -28,6 +28,7 @@ from tests.faults.run import Run
 from tests.faults.verdict import judge
 
 LONGEST_S = 1800.0
+"""Of a run, or half a second a job if that is longer."""
 
 
 def kill_something(farm: FaultFarm, chance: random.Random) -> str:
@@ -62,11 +63,12 @@ def mixed(farm: FaultFarm, jobs: int, seed: int, every_s: float | None) -> dict[
     client.submit(requests)
     killed: Counter[str] = Counter()
     stuck = ""
-    next_at = began + (every_s or LONGEST_S)
-    while farm.count(*FINAL) < before + jobs and time.monotonic() - began < LONGEST_S:
+    longest_s = max(LONGEST_S, 0.5 * jobs)
+    next_at = began + (every_s or longest_s)
+    while farm.count(*FINAL) < before + jobs and time.monotonic() - began < longest_s:
         if time.monotonic() > next_at:
             killed[kill_something(farm, chance)] += 1
-            next_at += every_s or LONGEST_S
+            next_at += every_s or longest_s
         time.sleep(0.2)
     took_s = time.monotonic() - began
     try:

@@ -181,3 +181,49 @@ def test_what_is_not_the_jobs_fault_is_tried_for_longer(farm: SmallFarm) -> None
         (job,) = farm.claim("wrk_a")
         assert fail(farm.store, job, storage, farm.settings) == JobState.QUEUED
         farm.set(job.id, not_before=0.0)
+
+
+def die(farm: SmallFarm, owner: str, *, by_itself: bool = False) -> None:
+    lease.expire_owner(farm.store, owner, farm.settings, "killed", by_itself=by_itself)
+
+
+def test_where_workers_die_without_it_a_job_that_was_there_thrice_is_not_poison(farm: SmallFarm) -> None:
+    farm.submit(1, model="sd15")
+    farm.claim("wrk_storm", images=1)
+    die(farm, "wrk_storm")
+    farm.set(farm.submit(1)[0], rank=-1)
+    for number in range(5):
+        (job,) = farm.claim(f"wrk_{number}", images=1)
+        assert job.model == "demo"
+        die(farm, f"wrk_{number}")
+        assert farm.job(job.id).state == JobState.QUEUED
+    (job,) = farm.claim("wrk_last", images=1)
+    die(farm, "wrk_last")
+    assert (farm.job(job.id).state, farm.job(job.id).crashes) == (JobState.FAILED, 6)
+    assert "died 6 times" in (farm.job(job.id).error_detail or "")
+
+
+def test_a_death_of_the_jobs_own_making_is_proof_wherever_workers_die(farm: SmallFarm) -> None:
+    farm.submit(1, model="sd15")
+    farm.claim("wrk_storm", images=1)
+    die(farm, "wrk_storm")
+    (poison,) = farm.submit(1)
+    farm.set(poison, rank=-1)
+    for number in range(3):
+        (job,) = farm.claim(f"wrk_{number}", images=1)
+        assert job.id == poison
+        die(farm, f"wrk_{number}", by_itself=True)
+    assert farm.job(poison).error_code == "poison"
+
+
+def test_a_suspect_that_had_not_begun_is_not_blamed(farm: SmallFarm) -> None:
+    (suspect,) = farm.submit(1)
+    farm.set(suspect, crashes=2)
+    neighbours = farm.submit(2)
+    first = farm.claim("wrk_a")
+    rest = farm.claim("wrk_a")  # the suspect came alone, and waits until these are stored
+    assert sorted(job.id for job in (*first, *rest)) == sorted([suspect, *neighbours])
+    die(farm, "wrk_a", by_itself=True)
+    assert (farm.job(suspect).state, farm.job(suspect).crashes) == (JobState.QUEUED, 2)
+    assert {farm.job(job_id).crashes for job_id in neighbours} == {1}
+    farm.check_books()

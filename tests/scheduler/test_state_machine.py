@@ -42,6 +42,8 @@ class JobLife(RuleBasedStateMachine):
         self.state: dict[str, JobState] = {}
         self.holder: dict[str, tuple[int, str] | None] = {}
         self.crashes: dict[str, int] = {}
+        self.died_with: set[tuple[str, str]] = set()
+        """Every (owner, job) of a death."""
 
     def teardown(self) -> None:
         self.farm.check_books()
@@ -99,31 +101,43 @@ class JobLife(RuleBasedStateMachine):
         if self.holds(job):
             self.state[job.id], self.holder[job.id] = JobState.QUEUED, None
 
-    @rule(owner=st.sampled_from(OWNERS))
-    def worker_dies(self, owner: str) -> None:
-        lost = [
+    def held_by(self, owner: str) -> list[str]:
+        return [
             job_id
             for job_id, holder in self.holder.items()
             if self.state[job_id] is JobState.RUNNING and holder and holder[1] == owner
         ]
-        assert lease.expire_owner(self.farm.store, owner, self.farm.settings, "killed") == len(lost)
-        self._crashed(lost)
+
+    @rule(owner=st.sampled_from(OWNERS), by_itself=st.booleans())
+    def worker_dies(self, owner: str, by_itself: bool) -> None:
+        lost = self.held_by(owner)
+        told = lease.expire_owner(self.farm.store, owner, self.farm.settings, "killed", by_itself=by_itself)
+        assert told == len(lost)
+        self._crashed(lost, owner, len(lost), by_itself)
 
     @rule(job=claims)
     def lease_runs_out(self, job: ClaimedJob) -> None:
         held = self.holds(job)
+        holding = len(self.held_by(job.owner))
         if held:
             self.farm.set(job.id, lease_until=self.farm.store.now() - 1)
         report = sweep(self.farm.store, self.farm.settings)
         assert report.requeued + report.failed == int(held)
         if held:
-            self._crashed([job.id])
+            self._crashed([job.id], job.owner, holding, False)
 
-    def _crashed(self, lost: list[str]) -> None:
+    def _crashed(self, lost: list[str], owner: str, holding: int, by_itself: bool) -> None:
+        most = self.farm.settings.max_crashes
+        before = set(self.died_with)
         for job_id in lost:
-            self.crashes[job_id] += 1
-            poison = self.crashes[job_id] >= self.farm.settings.max_crashes
+            spared = self.crashes[job_id] > 0 and holding > 1
+            self.crashes[job_id] += not spared
+            mine = {name for name, other in before if other == job_id} | {owner}
+            chance = any(name not in mine for name, _ in before)
+            enough = self.crashes[job_id] >= (most if by_itself or not chance else 2 * most)
+            poison = enough and not spared
             self.state[job_id], self.holder[job_id] = (JobState.FAILED if poison else JobState.QUEUED), None
+            self.died_with.add((owner, job_id))
 
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
