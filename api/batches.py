@@ -23,6 +23,7 @@ from api.tables import TAKES, BatchParameters, Submission, read_submission
 from api.thumbs import decoding
 from imagefarm.errors import NotFound
 from imagefarm.ids import is_id
+from imagefarm.picture.channels import presets, resolve
 from imagefarm.states import BatchState
 from imagefarm.store.models import Batch, Job
 from scheduler.admission import learnt_costs
@@ -121,6 +122,8 @@ def plan_of(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = 
             earlier = earlier_batch(session, caller.tenant_id, named)
         submission.options = inherit(submission.options, earlier)
         before = Before(farm.store, earlier.id)
+    options = submission.options
+    options.channels = [*resolve(options.channels, presets(farm.settings.channels_file))]
     pictures = Pictures(farm.store, farm.settings, tenant_id=caller.tenant_id, archive=submission.archive, decoding=decoding)
     with closing(pictures):
         with farm.store.read() as session:
@@ -143,7 +146,14 @@ def quote_of(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:
     keep = submission.options.reuse or submission.options.update_of is not None
     with plan_of(farm, caller, submission, keep=keep) as (plan, _), farm.store.read() as session:
         is_update = submission.options.update_of is not None
-        quote = make_quote(session, plan, farm.catalogue, reuse_of=caller.tenant_id if keep else None, is_update=is_update)
+        quote = make_quote(
+            session,
+            plan,
+            farm.catalogue,
+            reuse_of=caller.tenant_id if keep else None,
+            is_update=is_update,
+            channels=submission.options.channels,
+        )
     return dry_run_answer(plan, quote, submission.options)
 
 

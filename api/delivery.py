@@ -34,8 +34,8 @@ class DeliveryQuery(Query):
 def batch_manifest_csv(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuery) -> Response:
     """Get a batch's manifest as CSV.
 
-    A line for each picture: row, sku, name, file, seed, sha256, state, reason, job, custom_id, pick. A picture that
-    was re-rolled has no file: the one that takes its place has its name. A cell that a spreadsheet would run begins with an
+    A line for each picture: row, sku, name, file, seed, sha256, state, reason, job, custom_id, pick, verdict, channel. A picture
+    that was re-rolled has no file: the one that takes its place has its name. A cell that a spreadsheet would run begins with an
     apostrophe.
     """
     name = _name(farm, caller, batch_id)

@@ -21,11 +21,13 @@ from api.routes import Reply, Routes, whole_upload
 from api.shapes import Answer, Query, Time
 from api.thumbs import SIZES, thumbnail
 from imagefarm.auth import Caller, Scope
-from imagefarm.errors import NotFound
+from imagefarm.errors import FieldError, InvalidRequest, NotFound
 from imagefarm.ids import is_id
+from imagefarm.picture.channels import ChannelName
 from imagefarm.picture.formats import MEDIA, extension
 from imagefarm.recipe import Recipe
-from imagefarm.store.models import Image, Job
+from imagefarm.store.jobs import channel_files_of
+from imagefarm.store.models import ChannelFile, Image, Job
 from scheduler.batches.picks import Place, picks_of
 
 routes = Routes(tag="images")
@@ -80,6 +82,8 @@ class ImageQuery(Query):
 
 class FileQuery(Query):
     """Which form of the picture to get."""
+
+    channel: ChannelName | None = Field(None, description="The file for this channel of its batch")
 
     thumb: Literal["64", "128", "256", "512"] | None = Field(None, description="Longest side of a small WebP instead of the file")
 
@@ -136,19 +140,26 @@ def get_image_file(farm: Farm, caller: Caller, image_id: str, query: FileQuery) 
 
     Its ETag is the file's SHA-256; ranges can be asked for. `thumb` answers a small WebP for lists and pages instead.
     """
+    if query.channel is not None and query.thumb is not None:
+        detail = "is asked for together with a channel"
+        raise InvalidRequest([FieldError(field="thumb", detail=detail, remedy="send one of them")])
     with farm.store.read() as session:
         image = visible_image(session, caller, image_id)
+        kept = image if query.channel is None else session.get(ChannelFile, (image.id, query.channel))
+    if kept is None:
+        raise NotFound(f"{image_id} has no file for channel {query.channel}")
     try:
         if query.thumb is not None:
             return _thumb(farm, image, int(query.thumb))
-        file = farm.outputs.open(image.storage_key)
+        file = farm.outputs.open(kept.storage_key)
     except FileNotFoundError:
         raise NotFound(f"the file of {image_id} is gone from storage", code="file_missing") from None
     response = Response(wrap_file(request.environ, file), direct_passthrough=True)
-    response.content_type = MEDIA.get(image.format, "application/octet-stream")
-    response.content_length = image.bytes
-    response.headers["Content-Disposition"] = f'inline; filename="{image.id}.{extension(image.format)}"'
-    return _conditional(response, image.sha256, image.bytes)
+    response.content_type = MEDIA.get(kept.format, "application/octet-stream")
+    response.content_length = kept.bytes
+    stem = image.id if query.channel is None else f"{image.id}-{query.channel}"
+    response.headers["Content-Disposition"] = f'inline; filename="{stem}.{extension(kept.format)}"'
+    return _conditional(response, kept.sha256, kept.bytes)
 
 
 @routes.post(
@@ -195,9 +206,10 @@ def found_images(session: Session, images: Sequence[Image], base: str) -> list[F
     """Images as JSON, each with its job and with what was decided of it there."""
     picks = picks_of(session, {image.job_id for image in images})
     picked = {place: decided.pick for place, decided in picks.items()}
+    files = channel_files_of(session, {image.id for image in images})
     return [
         FoundImage(
-            **dict(image_answer(image, base, picked.get(Place(image.job_id, image.index)))),
+            **dict(image_answer(image, base, picked.get(Place(image.job_id, image.index)), files.get(image.id, ()))),
             job_id=image.job_id,
             job_url=f"{base}/api/v1/jobs/{image.job_id}",
             created_at=image.created_at,

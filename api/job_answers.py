@@ -14,9 +14,21 @@ from api.shapes import Answer, Time
 from imagefarm.recipe import Recipe, Seed
 from imagefarm.states import JobState, PriorityClass
 from imagefarm.store import jobs
-from imagefarm.store.models import Image, Job
+from imagefarm.store.models import ChannelFile, Image, Job
 from scheduler import why
 from scheduler.batches.picks import Place, picks_of
+
+
+class ChannelAnswer(Answer):
+    """A picture in the form that one channel of its batch asks for."""
+
+    channel: str
+    format: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    url: str
 
 
 class ImageAnswer(Answer):
@@ -35,6 +47,7 @@ class ImageAnswer(Answer):
     thumb_url: str
     pick: Literal["approved", "rejected", "rerolled"] | None = Field(description="What was decided of it in its batch")
     scores: dict[str, Any] | None = Field(description="What the batch's gate measured, and its `verdict`")
+    channels: list[ChannelAnswer] = Field(description="Its files for the channels of its batch")
 
 
 class JobError(Answer):
@@ -97,8 +110,8 @@ def base_url() -> str:
     return request.host_url.rstrip("/")
 
 
-def image_answer(image: Image, base: str, pick: str | None = None) -> ImageAnswer:
-    """One image as JSON; `pick` is what was decided of it."""
+def image_answer(image: Image, base: str, pick: str | None = None, files: Sequence[ChannelFile] = ()) -> ImageAnswer:
+    """One image as JSON; `pick` is what was decided of it, `files` are its channels'."""
     url = f"{base}/api/v1/images/{image.id}/file"
     return ImageAnswer(
         id=image.id,
@@ -114,6 +127,18 @@ def image_answer(image: Image, base: str, pick: str | None = None) -> ImageAnswe
         thumb_url=f"{url}?thumb=256",
         pick=pick,
         scores=image.scores,
+        channels=[
+            ChannelAnswer(
+                channel=file.channel,
+                format=file.format,
+                width=file.width,
+                height=file.height,
+                bytes=file.bytes,
+                sha256=file.sha256,
+                url=f"{url}?channel={file.channel}",
+            )
+            for file in files
+        ],
     )
 
 
@@ -137,8 +162,9 @@ def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[
     found = jobs.images_of(session, [job.id for job in rows if job.state == JobState.SUCCEEDED])
     picks = picks_of(session, [job.id for job in rows if job.batch_id is not None and job.id in found])
     picked = {place: decided.pick for place, decided in picks.items()}
+    files = jobs.channel_files_of(session, {image.id for images in found.values() for image in images})
     return {
-        job_id: [image_answer(image, base, picked.get(Place(job_id, image.index))) for image in images]
+        job_id: [image_answer(image, base, picked.get(Place(job_id, image.index)), files.get(image.id, ())) for image in images]
         for job_id, images in found.items()
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,7 +15,10 @@ from api.jobs import next_link
 from api.routes import Caller, Farm, Reply, Routes, Scope
 from api.shapes import Answer, Body, Query
 from imagefarm.ids import is_id
+from imagefarm.picture.channels import MAX_CHANNELS, Channel, ChannelName, presets, resolve
 from imagefarm.recipe import Side, Steps, Upscale
+from imagefarm.store.jobs import channel_files_of
+from imagefarm.store.models import ChannelFile
 from imagefarm.text import Text
 from scheduler.batches import picks
 from scheduler.batches.contact_sheet import Shown, pictures_of
@@ -48,6 +52,9 @@ class FinalsBody(Body):
     steps: Steps | None = None
     upscale: Upscale | None = None
     name: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(None, description="Name of the new batch")
+    channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] | None = Field(
+        None, description="Forms in which each picture is delivered; left out: those of the drafts"
+    )
 
 
 class BatchImage(ImageAnswer):
@@ -96,9 +103,10 @@ def list_batch_images(farm: Farm, caller: Caller, batch_id: str, query: BatchIma
             pick=query.pick,
             verdict=query.verdict,
         )
+        files = channel_files_of(session, {shown.image.id for shown in found})
     cursor = make_cursor(str(found[query.limit - 1].place), wanted) if len(found) > query.limit else None
     base = base_url()
-    items = [_answer(shown, base) for shown in found[: query.limit]]
+    items = [_answer(shown, files.get(shown.image.id, ()), base) for shown in found[: query.limit]]
     return Reply(BatchImageList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
@@ -137,6 +145,7 @@ def make_batch_finals(farm: Farm, caller: Caller, batch_id: str, body: FinalsBod
         steps=body.steps,
         upscale=None if body.upscale is None else body.upscale.model_dump(mode="json"),
         name=body.name,
+        channels=None if body.channels is None else resolve(body.channels, presets(farm.settings.channels_file)),
     )
     finals_id, is_new, models = make_finals(farm.store, farm.catalogue, farm.settings, wish, batch_id=batch_id, tenant_id=tenant)
     for model in sorted(models):
@@ -145,9 +154,9 @@ def make_batch_finals(farm: Farm, caller: Caller, batch_id: str, body: FinalsBod
     return Reply(answer, 202 if is_new else 200, {"Location": answer.urls.self} if answer.urls else {})
 
 
-def _answer(shown: Shown, base: str) -> BatchImage:
+def _answer(shown: Shown, files: Sequence[ChannelFile], base: str) -> BatchImage:
     return BatchImage(
-        **dict(image_answer(shown.image, base, pick=None if shown.pick is None else shown.pick.pick)),
+        **dict(image_answer(shown.image, base, pick=None if shown.pick is None else shown.pick.pick, files=files)),
         job_id=shown.job.id,
         row=shown.job.row,
         name=shown.name,

@@ -63,6 +63,12 @@ class BatchParameters(Query):
     update_of: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(
         None, description="Id or name of an earlier batch of this table: only what changed since is rendered"
     )
+    gate: Annotated[Text, Field(max_length=4000)] | None = Field(
+        None, description='JSON: `{"sharpness": {"at_least": 20, "otherwise": "reroll"}}`; see docs/catalogue.md'
+    )
+    channels: Annotated[Text, Field(max_length=8000)] | None = Field(
+        None, description="Names of channels, separated by commas; or a JSON list, in which a channel may be written out"
+    )
     priority: PriorityClass | None = None
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)] | None = None
     delimiter: Annotated[str, Field(max_length=10)] | None = Field(None, description="Of a CSV table: a comma, `;` or a tab")
@@ -133,9 +139,18 @@ def make_options(parameters: BatchParameters, body: BatchBody | None = None) -> 
         given["defaults"] = {**given.get("defaults", {}), **defaults}
     if "variants" in sent:
         sent["variants"] = _json_parameter("variants", sent["variants"])
+    if "gate" in sent:
+        sent["gate"] = _json_parameter("gate", sent["gate"])
     if "labels" in sent:
-        sent["labels"] = [name.strip() for name in sent["labels"].split(",") if name.strip()]
+        sent["labels"] = _names(sent["labels"])
+    if "channels" in sent:
+        text = sent["channels"]
+        sent["channels"] = _json_parameter("channels", text) if text.lstrip().startswith("[") else _names(text)
     return _validated(BatchOptions, given | sent)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _json_parameter(name: str, text: str) -> Any:

@@ -21,7 +21,9 @@ TEMPORARY = ".tmp"
 """Folder of files that are still being written, in the same file system as the finished ones."""
 PART = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
 """One part of a key: no leading dot, so neither `..` nor the temporary folder can be named."""
-JOB_KEY = re.compile(r"^jobs/[0-9a-f]{2}/(?P<job>job_[0-9A-HJKMNP-TV-Z]{26})/(?P<index>\d+)-a(?P<attempt>\d+)\.[a-z0-9]+$")
+JOB_KEY = re.compile(
+    r"^jobs/[0-9a-f]{2}/(?P<job>job_[0-9A-HJKMNP-TV-Z]{26})/(?P<index>\d+)-a(?P<attempt>\d+)(\.[a-z0-9-]+)?\.[a-z0-9]+$"
+)
 
 
 class UnsafeKey(FarmError):
@@ -59,14 +61,16 @@ class Outputs(Protocol):
         """Remove what writers that died left half written; return how many files."""
 
 
-def picture_key(job_id: str, index: int, attempt: int, extension: str = "png") -> str:
+def picture_key(job_id: str, index: int, attempt: int, extension: str = "png", channel: str = "") -> str:
     """The key of one picture. The attempt is part of it, so that two attempts never write the same file.
 
     >>> picture_key("job_01JD0000000000000000000000", 3, 2)
     'jobs/9e/job_01JD0000000000000000000000/3-a2.png'
+    >>> picture_key("job_01JD0000000000000000000000", 3, 2, "webp", channel="story")
+    'jobs/9e/job_01JD0000000000000000000000/3-a2.story.webp'
     """
     shard = hashlib.sha256(job_id.encode()).hexdigest()[:2]  # an id's own characters begin with the time
-    return f"jobs/{shard}/{job_id}/{index}-a{attempt}.{extension}"
+    return f"jobs/{shard}/{job_id}/{index}-a{attempt}{channel and '.' + channel}.{extension}"
 
 
 def check_key(key: str) -> str:

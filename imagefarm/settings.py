@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     outputs_dir: Path | None = Field(None, description="Folder of the pictures; empty: `outputs` in the data folder")
     models_file: Path | None = Field(None, description="The catalogue; empty: models.toml here, else the project's own")
 
+    channels_file: Path | None = Field(None, description="Table of the farm's own channels, besides those that come with it")
+
     # the API
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
@@ -112,7 +114,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 
-    @field_validator("data_dir", "outputs_dir", "models_file")
+    @field_validator("data_dir", "outputs_dir", "models_file", "channels_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

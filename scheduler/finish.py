@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -14,13 +14,28 @@ from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append_many
-from imagefarm.store.models import Image, Job, Model
+from imagefarm.store.models import Batch, ChannelFile, Image, Job, Model
+from scheduler.batches.gate import Gate
+from scheduler.batches.gatekeeping import judge_images
 from scheduler.claim import ClaimedJob, StoredShares, load_flow, lock_shares, save_shares
 from scheduler.retry import Failure, after_failure
 from scheduler.transition import move
 
 LEARNING_RATE = 0.1
 """Weight of the newest measurement in a model's learnt cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedChannel:
+    """A picture in the form of one channel, complete in storage."""
+
+    channel: str
+    storage_key: str
+    format: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,9 @@ class FinishedImage:
     pixel_sha256: str
     ms: float
     audit: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] | None = None
+    """What the batch's gate looks at; None without a gate."""
+    channels: tuple[FinishedChannel, ...] = ()
 
 
 def succeed(
@@ -48,11 +66,14 @@ def succeed(
     actual_s: float,
     work: float = 0.0,
     warnings: list[str] | None = None,
+    gate: Gate | None = None,
+    settings: Settings | None = None,
 ) -> list[str]:
     """Commit a rendered job; return the ids of its image rows.
 
     `actual_s` is the GPU time that the job took, its share of shared passes; `work` what the job is worth in default images
-    of its model (0: do not learn from it). Raises Fenced if the attempt lost its job
+    of its model (0: do not learn from it). A `gate` (with `settings`) judges the
+    pictures by their scores. Raises Fenced if the attempt lost its job
     (cancelled, expired, claimed by another): the caller then deletes the files. Safe to repeat when the answer of a commit
     was lost: a job that this very attempt already finished counts as success.
     """
@@ -61,6 +82,8 @@ def succeed(
 
     def commit(session: Session) -> list[str]:
         queue = lock_shares(session)
+        # before the job, as whoever cancels a batch locks them too
+        batch = session.get(Batch, job.batch_id, with_for_update=True) if gate is not None else None
         values: dict[str, Any] = {"actual_s": actual_s, "error_code": None, "error_detail": None}
         if warnings:
             known = session.scalar(select(Job.warnings).where(Job.id == job.id)) or []
@@ -98,11 +121,13 @@ def succeed(
                 "pixel_sha256": image.pixel_sha256,
                 "ms": image.ms,
                 "audit": image.audit,
+                "scores": image.scores,
                 "created_at": now,
             }
             for image in images
         ]
         session.execute(insert(Image), rows)
+        _keep_channels(session, [str(row["id"]) for row in rows], images)
         append_many(
             session,
             [
@@ -115,12 +140,26 @@ def succeed(
                 for row in rows
             ],
         )
+        if gate is not None and settings is not None and batch is not None:
+            stored_images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
+            judge_images(session, gate, settings, batch=batch, job=session.get_one(Job, job.id), images=stored_images)
         _correct_charge(session, queue, job, actual_s)
         if work > 0 and actual_s > 0:
             _learn_cost(session, job.model, actual_s / work)
         return [str(row["id"]) for row in rows]
 
     return store.retrying(commit)
+
+
+def _keep_channels(session: Session, image_ids: list[str], images: list[FinishedImage]) -> None:
+    """Write the rows of the channels' files."""
+    rows = [
+        {"image_id": image_id, **asdict(each)}
+        for image_id, image in zip(image_ids, images, strict=True)
+        for each in image.channels
+    ]
+    if rows:
+        session.execute(insert(ChannelFile), rows)
 
 
 def fail(store: Store, job: ClaimedJob, failure: Failure, settings: Settings) -> JobState | None:

@@ -12,7 +12,7 @@ from imagefarm.logs import get_logger
 from imagefarm.outputs import JOB_KEY, Outputs
 from imagefarm.states import JobState
 from imagefarm.store import Store
-from imagefarm.store.models import Image, Job
+from imagefarm.store.models import ChannelFile, Image, Job
 
 log = get_logger(__name__)
 AT_ONCE = 500
@@ -47,6 +47,7 @@ def _needed(store: Store, keys: list[str]) -> set[str]:
         running = dict(session.execute(select(Job.id, Job.attempt).where(Job.id.in_(jobs), Job.state == JobState.RUNNING)).all())
     with store.read() as session:
         needed.update(session.scalars(select(Image.storage_key).where(Image.storage_key.in_(keys))))
+        needed.update(session.scalars(select(ChannelFile.storage_key).where(ChannelFile.storage_key.in_(keys))))
     needed.update(
         key for key, match in parsed.items() if match is not None and running.get(match["job"]) == int(match["attempt"])
     )

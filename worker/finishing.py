@@ -23,13 +23,17 @@ from imagefarm.picture.png import pixel_sha256
 from imagefarm.settings import Settings
 from imagefarm.store import Store
 from scheduler import finish
+from scheduler.batches.wishes import KnownWishes, Wishes
 from scheduler.claim import ClaimedJob
-from scheduler.finish import FinishedImage
+from scheduler.finish import FinishedChannel, FinishedImage
 from scheduler.retry import Failure, FailureClass
 from scheduler.workers import WorkerIdentity
 from worker.audit import image_audit
+from worker.channels import Box, ChannelPicture, make_channel
 from worker.holdings import Holdings
+from worker.inputs import Inputs
 from worker.retouch import retouched
+from worker.scores import measure
 
 if TYPE_CHECKING:
     from worker.engine.images import RenderedImage, RenderedJob
@@ -59,6 +63,7 @@ class Finishing:
         self.settings = settings
         self.worker = worker
         self.holdings = holdings
+        self.wishes = KnownWishes(store)
         self.failures = 0
         """Jobs whose end could not be committed; their leases run out and they are made again."""
         self.images = 0
@@ -94,11 +99,24 @@ class Finishing:
     def _succeed(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
         job, written, committing = rendered.job, list[str](), False
         try:
-            images = [self._keep(image, rendered, pipeline, written) for image in rendered.images]
-            warnings = sorted({f"image {image.index}: {text}" for image in rendered.images for text in image.warnings})
+            wishes = self.wishes.of(job.batch_id)
+            remarks = {f"image {image.index}: {text}" for image in rendered.images for text in image.warnings}
+            images = [
+                self._keep(image, rendered, pipeline, wishes=wishes, written=written, remarks=remarks)
+                for image in rendered.images
+            ]
             work = pipeline.entry.work(job.recipe, job.count)
             committing = True
-            ids = finish.succeed(self.store, job, images, actual_s=rendered.gpu_s, work=work, warnings=warnings)
+            ids = finish.succeed(
+                self.store,
+                job,
+                images,
+                actual_s=rendered.gpu_s,
+                work=work,
+                warnings=sorted(remarks),
+                gate=wishes.gate,
+                settings=self.settings,
+            )
         except Fenced as error:
             self._discard(written)
             log.info("finishing.fenced", job=job.id, attempt=job.attempt, detail=error.detail)
@@ -122,7 +140,17 @@ class Finishing:
         finally:
             self.holdings.remove(job)
 
-    def _keep(self, image: RenderedImage, rendered: RenderedJob, pipeline: LoadedPipeline, written: list[str]) -> FinishedImage:
+    def _keep(
+        self,
+        image: RenderedImage,
+        rendered: RenderedJob,
+        pipeline: LoadedPipeline,
+        *,
+        wishes: Wishes,
+        written: list[str],
+        remarks: set[str],
+    ) -> FinishedImage:
+        """Store a picture and its channels' files. Keys go into `written`, what people should know into `remarks`."""
         job, recipe = rendered.job, rendered.job.recipe
         began = time.perf_counter()
         pixels = np.ascontiguousarray(retouched(image.pixels, recipe, rendered.inputs))
@@ -135,9 +163,27 @@ class Finishing:
         written.append(key)
         self.outputs.write(key, data)
         stored = time.perf_counter()
+        scores = None if wishes.gate is None else measure(pixels, rendered.inputs.subject)
+        measured = time.perf_counter()
+        channels = []
+        for channel in wishes.channels:
+            made = make_channel(pixels, channel, texts, subject=_box(rendered.inputs, width), source=source)
+            if not made.fits:
+                remarks.add(
+                    f"image {image.index}: {len(made.data)} bytes for channel {channel.name}, whose limit is {channel.max_bytes}"
+                )
+            channels.append(
+                self._keep_channel(
+                    made, picture_key(job.id, image.index, job.attempt, extension(channel.format), channel.name), written
+                )
+            )
         held = self.holdings.get(job.id)
         claimed_ms = 0.0 if held is None else 1000 * (time.monotonic() - held.claimed_at)
         timings = {"encode": 1000 * (encoded - began), "store": 1000 * (stored - encoded), "claim_to_stored": claimed_ms}
+        if scores is not None:
+            timings["measure"] = 1000 * (measured - stored)
+        if channels:
+            timings["channels"] = 1000 * (time.perf_counter() - measured)
         return FinishedImage(
             index=image.index,
             seed=image.seed,
@@ -150,6 +196,21 @@ class Finishing:
             pixel_sha256=pixel_sha256(width, height, pixels.data),
             ms=claimed_ms,
             audit=image_audit(image, job, pipeline, self.worker, timings),
+            scores=scores,
+            channels=tuple(channels),
+        )
+
+    def _keep_channel(self, made: ChannelPicture, key: str, written: list[str]) -> FinishedChannel:
+        written.append(key)
+        self.outputs.write(key, made.data)
+        return FinishedChannel(
+            channel=made.channel.name,
+            storage_key=key,
+            format=made.channel.format,
+            width=made.channel.width,
+            height=made.channel.height,
+            bytes=len(made.data),
+            sha256=hashlib.sha256(made.data).hexdigest(),
         )
 
     def _fail(self, job: ClaimedJob, failure: Failure) -> None:
@@ -168,3 +229,11 @@ class Finishing:
             except OSError as error:
                 self.failures += 1
                 log.warning("finishing.not_deleted", key=key, error=str(error))
+
+
+def _box(inputs: Inputs, width: int) -> Box | None:
+    """Where product mode put its subject in a picture of this width."""
+    if inputs.subject is None:
+        return None
+    cutout, left, top = inputs.subject.at(width // inputs.subject.width)
+    return left, top, cutout.alpha.shape[1], cutout.alpha.shape[0]

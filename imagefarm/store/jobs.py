@@ -7,7 +7,7 @@ takes the same short time wherever it begins; it may then hold fewer jobs than a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import ColumnElement, Select, Subquery, exists, func, select, union_all
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from imagefarm.ids import first_id_at
 from imagefarm.states import JobState
-from imagefarm.store.models import Attempt, Image, Job, Worker
+from imagefarm.store.models import Attempt, ChannelFile, Image, Job, Worker
 
 SCAN = 5_000
 """Jobs looked at for one page when a filter has no index."""
@@ -65,6 +65,16 @@ def images_of(session: Session, job_ids: Sequence[str]) -> dict[str, list[Image]
         )
         for job_id, image in session.execute(pictures):
             found[job_id].append(image)
+    return found
+
+
+def channel_files_of(session: Session, image_ids: Iterable[str]) -> dict[str, list[ChannelFile]]:
+    """The channels' files of these images, by image; an image without any is not there."""
+    found: dict[str, list[ChannelFile]] = {}
+    if ids := list(image_ids):
+        where = ChannelFile.image_id.in_(ids)
+        for file in session.scalars(select(ChannelFile).where(where).order_by(ChannelFile.image_id, ChannelFile.channel)):
+            found.setdefault(file.image_id, []).append(file)
     return found
 
 

@@ -160,6 +160,8 @@ class Job(Base):
     """File name stem for delivery, from the batch's name pattern."""
     reuses: Mapped[str | None] = mapped_column(ID)
     """The job of the same recipe whose pictures are this one's; null where it renders its own."""
+    rerolls: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """How often the batch's gate had its picture rendered again before."""
     from_image: Mapped[str | None] = mapped_column(ID)
     """The picture that it was made from: the one that it replaces (a re-roll), or the draft of a final."""
     warnings: Mapped[list[Any]] = mapped_column(default=list)
@@ -257,6 +259,30 @@ class Image(Base):
     created_at: Mapped[float]
 
     __table_args__ = (UniqueConstraint("job_id", "index"), Index("ix_image_tenant_id_id", "tenant_id", "id"))
+
+
+class Look(Base):
+    """How a batch's pictures look, for its gate to know siblings that are too alike: 64 bits of each."""
+
+    __tablename__ = "look"
+    batch_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    row: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    image_id: Mapped[str] = mapped_column(ID, ForeignKey("image.id", ondelete="CASCADE"), primary_key=True, index=True)
+    dhash: Mapped[str] = mapped_column(String(16))
+
+
+class ChannelFile(Base):
+    """A picture in the form that one channel asks for."""
+
+    __tablename__ = "channel_file"
+    image_id: Mapped[str] = mapped_column(ID, ForeignKey("image.id", ondelete="CASCADE"), primary_key=True)
+    channel: Mapped[str] = mapped_column(String(32), primary_key=True)
+    storage_key: Mapped[str] = mapped_column(String(512), unique=True)
+    format: Mapped[str] = mapped_column(String(8))
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    bytes: Mapped[int] = mapped_column(Integer)
+    sha256: Mapped[str] = mapped_column(HASH)
 
 
 class Pick(Base):

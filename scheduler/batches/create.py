@@ -127,7 +127,7 @@ def _write(
     """Store a chunk's rows and jobs; return, for an update, how many of the jobs are what."""
     to_render, reused = rows, list[dict[str, Any]]()
     if options.reuse and rows:
-        rendered = find_rendered(session, rows[0]["tenant_id"], {row["recipe_hash"] for row in rows})
+        rendered = find_rendered(session, rows[0]["tenant_id"], {row["recipe_hash"] for row in rows}, options.channels)
         to_render, reused = split(rows, rendered)
     changes: Counter[Change] = Counter()
     if options.update_of:

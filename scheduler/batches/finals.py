@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
+from imagefarm.picture.channels import Channel
 from imagefarm.recipe import JobRequest, canonical_json
 from imagefarm.settings import Settings
 from imagefarm.states import OPEN, BatchState, JobState, PriorityClass
@@ -44,6 +45,7 @@ class FinalsWish:
     steps: int | None = None
     upscale: dict[str, Any] | None = None
     name: str | None = None
+    channels: list[Channel] | None = None
 
     @property
     def recipe_fields(self) -> dict[str, Any]:
@@ -75,11 +77,16 @@ def make_finals(
     if not approved:
         detail = f"no picture of batch {batch_id} is approved"
         raise InvalidRequest([FieldError(field="picks", detail=detail, remedy="approve pictures first")])
-    options = BatchOptions(name=wish.name or f"{drafts.name[:240]} finals", reuse=True, priority=PriorityClass(planner.priority))
+    options = BatchOptions(
+        name=wish.name or f"{drafts.name[:240]} finals",
+        reuse=True,
+        priority=PriorityClass(planner.priority),
+        channels=drafts.options.get("channels", []) if wish.channels is None else [*wish.channels],
+    )
     with closing(Plan(Spool())) as plan:
         hashes = planner.fill(plan, store, approved)
         with store.read() as session:
-            if (same := _earlier(session, batch_id, hashes)) is not None:
+            if (same := _earlier(session, batch_id, hashes, options)) is not None:
                 return same, False, set()
         return create_batch(store, plan, options, settings, tenant_id=tenant_id, drafts=batch_id), True, plan.models
 
@@ -156,6 +163,10 @@ class _FinalsPlanner:
     def _make_base(self, job: Job) -> tuple[dict[str, Any], Canonical]:
         fields = {name: value for name, value in job.recipe.items() if name in JobRequest.model_fields and value is not None}
         fields |= {"prompt": "x", "seed": 0, "priority": self.priority, **self.wish.recipe_fields}
+        if (subject := fields.get("subject")) and (scale := subject["place"]["scale"]) is not None:
+            # in a larger picture the subject is larger too
+            larger = min(self.wish.width / job.recipe["width"], self.wish.height / job.recipe["height"])
+            fields["subject"] = subject | {"place": subject["place"] | {"scale": scale * larger}}
         try:
             row = prepare(
                 self.catalogue,
@@ -190,19 +201,20 @@ def _in_chunks(store: Store, approved: Sequence[_Approved]) -> Iterator[list[tup
         yield [pictures[place.job_id, place.index] for place in some if (place.job_id, place.index) in pictures]
 
 
-def _earlier(session: Session, drafts_id: str, hashes: set[str]) -> str | None:
+def _earlier(session: Session, drafts_id: str, hashes: set[str], options: BatchOptions) -> str | None:
     """An earlier batch of just these finals. Raises Conflict if another batch is rendering some of them now."""
-    batches = session.scalars(
-        select(Batch.id)
+    batches = session.execute(
+        select(Batch.id, Batch.options)
         .where(Batch.drafts == drafts_id, Batch.state.not_in([BatchState.CANCELLED, BatchState.VALIDATING]))
         .order_by(Batch.id.desc())
         .limit(MOST_LOOKED_AT)
     ).all()
-    for batch_id in batches:
+    wanted = options.model_dump(mode="json")["channels"]
+    for batch_id, kept in batches:
         found = session.execute(select(Job.recipe_hash, Job.state).where(Job.batch_id == batch_id)).all()
         good = {recipe_hash for recipe_hash, state in found if state in OPEN or state == JobState.SUCCEEDED}
-        if good == hashes:
-            return batch_id
+        if good == hashes and kept.get("channels", []) == wanted:
+            return str(batch_id)
         under_way = {recipe_hash for recipe_hash, state in found if state in OPEN} & hashes
         if under_way:
             detail = f"batch {batch_id} is rendering {len(under_way)} of these {len(hashes)} finals now"

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import func, select
@@ -17,8 +17,8 @@ from sqlalchemy import func, select
 from imagefarm.picture.formats import extension
 from imagefarm.states import JobState
 from imagefarm.store import Store
-from imagefarm.store.jobs import images_of
-from imagefarm.store.models import Batch, Image, Job, Pick
+from imagefarm.store.jobs import channel_files_of, images_of
+from imagefarm.store.models import Batch, ChannelFile, Image, Job, Pick
 from scheduler.batches.names import file_stem
 from scheduler.batches.picks import Place, picks_of
 from scheduler.batches.source import SourceRow, kept_rows
@@ -26,7 +26,7 @@ from scheduler.batches.update import Change, removed_names
 
 PAGE = 500
 """Jobs that are read at a time."""
-COLUMNS = ("row", "sku", "name", "file", "seed", "sha256", "state", "reason", "job", "custom_id", "pick")
+COLUMNS = ("row", "sku", "name", "file", "seed", "sha256", "state", "reason", "job", "custom_id", "pick", "verdict", "channel")
 RISKY = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins so is a formula to a spreadsheet."""
 REPORT_COLUMNS = ("row", "sku", "change", "jobs", "pictures", "states", "problem")
@@ -55,6 +55,11 @@ class Entry:
     created_at: float = 0.0
     pick: str = ""
     """approved, rejected, rerolled; empty: not decided."""
+    verdict: str = ""
+    """What the gate said: accept, review, reroll."""
+    channel: str = ""
+    """The channel that this file is for; empty: the master."""
+    scores: dict[str, Any] | None = None
 
     def columns(self) -> dict[str, Any]:
         """What a manifest shows."""
@@ -73,11 +78,12 @@ def entries(store: Store, batch_id: str, pick: str | None = None) -> Iterator[En
             jobs = session.scalars(select(Job).where(Job.batch_id == batch_id, Job.id > after).order_by(Job.id).limit(PAGE)).all()
             images = images_of(session, [job.id for job in jobs])
             picks = picks_of(session, images)
+            files = channel_files_of(session, {image.id for found in images.values() for image in found})
         if not jobs:
             return
         after = jobs[-1].id
         for job in jobs:
-            for entry in _entries(job, images[job.id], picks):
+            for entry in _entries(job, images[job.id], picks, files):
                 if pick is None or (entry.sha256 and (entry.pick or "open") == pick):
                     yield entry
 
@@ -86,10 +92,13 @@ def entries_of_job(store: Store, job_id: str) -> list[Entry]:
     """The pictures of one job, named by its id or, in a batch, by the batch's pattern."""
     with store.read() as session:
         images = images_of(session, [job_id])[job_id]
-        return list(_entries(session.get_one(Job, job_id), images, {}))
+        files = channel_files_of(session, [image.id for image in images])
+        return list(_entries(session.get_one(Job, job_id), images, {}, files))
 
 
-def _entries(job: Job, images: Sequence[Image], picks: Mapping[Place, Pick]) -> Iterator[Entry]:
+def _entries(
+    job: Job, images: Sequence[Image], picks: Mapping[Place, Pick], files: Mapping[str, Sequence[ChannelFile]]
+) -> Iterator[Entry]:
     stem = job.name or job.id
     reason = (job.error_detail or job.error_code or "") if job.state == JobState.FAILED else "; ".join(map(str, job.warnings))
     shared = {"row": job.row, "sku": job.labels.get("sku", ""), "state": job.state, "reason": reason, "job": job.id}
@@ -100,7 +109,7 @@ def _entries(job: Job, images: Sequence[Image], picks: Mapping[Place, Pick]) -> 
         name = file_stem(stem, image.index, job.count)
         decided = picks.get(Place(job.id, image.index))
         gone = decided is not None and decided.replaced_by is not None
-        yield Entry(
+        master = Entry(
             **shared | ({"reason": f"re-rolled: {decided.replaced_by} takes its place"} if decided and gone else {}),
             name=name,
             file="" if gone else f"{name}.{extension(image.format)}",
@@ -110,7 +119,20 @@ def _entries(job: Job, images: Sequence[Image], picks: Mapping[Place, Pick]) -> 
             bytes=image.bytes,
             created_at=image.created_at,
             pick="" if decided is None else decided.pick,
+            verdict=(image.scores or {}).get("verdict", ""),
+            scores=image.scores,
         )
+        yield master
+        for file in () if gone else files.get(image.id, ()):
+            yield replace(
+                master,
+                # a folder for each channel: no name of a picture has a slash
+                file=f"{file.channel}/{name}.{extension(file.format)}",
+                sha256=file.sha256,
+                storage_key=file.storage_key,
+                bytes=file.bytes,
+                channel=file.channel,
+            )
 
 
 def neutral(value: Any) -> str:
@@ -151,7 +173,8 @@ def manifest_csv(found: Iterable[Entry]) -> Iterator[str]:
 def manifest_jsonl(found: Iterable[Entry]) -> Iterator[str]:
     """The manifest as JSON Lines."""
     for entry in found:
-        yield json.dumps(entry.columns(), ensure_ascii=False) + "\n"
+        scores = {} if entry.scores is None else {"scores": entry.scores}
+        yield json.dumps(entry.columns() | scores, ensure_ascii=False) + "\n"
 
 
 def errors_csv(store: Store, batch_id: str) -> Iterator[str]:

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from imagefarm.picture.channels import MAX_CHANNELS, Channel, ChannelName
 from imagefarm.states import PriorityClass
 from imagefarm.text import Label, NotBool, Text
+from scheduler.batches.gate import Gate
 from scheduler.batches.names import MAX_PATTERN_CHARS
 from scheduler.batches.rows import MAX_COLUMN_NAME, RECIPE_COLUMNS, column_name
 from scheduler.batches.seeds import SeedPolicy
@@ -66,6 +68,12 @@ class BatchOptions(BaseModel):
         None,
         description="The id or name of an earlier batch of this table: only what changed since is rendered, and what is not "
         "said here is as it was there",
+    )
+    gate: Gate | None = Field(
+        None, description="Rules on what is measured of each picture: accepted, sent to review, or rendered again"
+    )
+    channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] = Field(
+        default_factory=list, description="Forms in which each picture is delivered besides the master: names, or written out"
     )
     priority: PriorityClass = PriorityClass.BULK
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False), NotBool] | None = None

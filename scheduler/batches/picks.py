@@ -197,6 +197,7 @@ def reroll_row(job: Job, image: Image, *, held: bool = False) -> dict[str, Any]:
         "batch_id": job.batch_id,
         "row": job.row,
         "name": None if job.name is None else file_stem(job.name, image.index, job.count),
+        "rerolls": 0,
         "from_image": image.id,
         "warnings": [],
         "cost_s": job.cost_s / job.count,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from imagefarm.catalogue import Catalogue
+from imagefarm.picture.channels import Channel
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Backlog, Worker
 from scheduler.admission import learnt_costs
@@ -34,13 +36,21 @@ class Quote:
     """Of an update: numbers of jobs by what became of them."""
 
 
-def make_quote(session: Session, plan: Plan, catalogue: Catalogue, *, reuse_of: str | None, is_update: bool) -> Quote:
+def make_quote(
+    session: Session,
+    plan: Plan,
+    catalogue: Catalogue,
+    *,
+    reuse_of: str | None,
+    is_update: bool,
+    channels: Sequence[str | Channel] = (),
+) -> Quote:
     """Predict from the learnt (or first guessed) costs, the jobs that wait, and the workers that serve these models.
 
     `reuse_of` is the tenant whose pictures may be taken again; the plan's jobs must then have been kept.
     """
     changes: Counter[Change] = Counter()
-    reused, saved_s = _reusable(session, plan, reuse_of, changes) if reuse_of is not None else (0, 0.0)
+    reused, saved_s = _reusable(session, plan, reuse_of, channels=channels, changes=changes) if reuse_of is not None else (0, 0.0)
     gpu_s = plan.gpu_s - saved_s
     learnt = learnt_costs(session)
     waiting = session.execute(select(Backlog.model, func.sum(Backlog.queued + Backlog.running)).group_by(Backlog.model)).all()
@@ -64,12 +74,14 @@ def make_quote(session: Session, plan: Plan, catalogue: Catalogue, *, reuse_of: 
     )
 
 
-def _reusable(session: Session, plan: Plan, tenant_id: str, changes: Counter[Change]) -> tuple[int, float]:
+def _reusable(
+    session: Session, plan: Plan, tenant_id: str, *, channels: Sequence[str | Channel], changes: Counter[Change]
+) -> tuple[int, float]:
     """How many of the planned pictures exist, and the GPU-seconds that this saves; counts the jobs of an update."""
     pictures, seconds = 0, 0.0
     reports = {report.row: report for report in plan.reports}
     for chunk in plan.spool:
-        rendered = find_rendered(session, tenant_id, {job.recipe_hash for job in chunk.jobs})
+        rendered = find_rendered(session, tenant_id, {job.recipe_hash for job in chunk.jobs}, channels)
         for job in chunk.jobs:
             base = chunk.bases[job.base]
             change = Change.AGAIN if job.change == Change.SAME else Change(job.change or Change.NEW)

@@ -6,28 +6,41 @@ again renders only the rows that changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from imagefarm.picture.channels import Channel
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append_many
 from imagefarm.store.many import insert_many
-from imagefarm.store.models import Job
+from imagefarm.store.models import Batch, Job
 from scheduler.assets import record_use
 
 
-def find_rendered(session: Session, tenant_id: str, hashes: Collection[str]) -> dict[str, tuple[str, int]]:
-    """For each recipe hash that the tenant's succeeded jobs have: such a job, and how many pictures it has."""
+def find_rendered(
+    session: Session, tenant_id: str, hashes: Collection[str], channels: Sequence[str | Channel] = ()
+) -> dict[str, tuple[str, int]]:
+    """For each recipe hash that the tenant's succeeded jobs have: such a job, and how many pictures it has.
+
+    With `channels`, only jobs whose batch asked for just these: a channel's file is made with its picture.
+    """
     found = session.execute(
-        select(Job.recipe_hash, Job.id, Job.count)
+        select(Job.recipe_hash, Job.id, Job.count, Job.batch_id)
         .where(Job.recipe_hash.in_(hashes), Job.tenant_id == tenant_id, Job.state == JobState.SUCCEEDED, Job.reuses.is_(None))
         .order_by(Job.count, Job.id)  # the one with most pictures is last, and stays
     )
-    return {recipe_hash: (job_id, count) for recipe_hash, job_id, count in found}
+    rows = found.all()
+    if channels:
+        wanted = [channel if isinstance(channel, str) else channel.model_dump(mode="json") for channel in channels]
+        batches = {row.batch_id for row in rows if row.batch_id is not None}
+        options = session.execute(select(Batch.id, Batch.options).where(Batch.id.in_(batches)))
+        alike = {batch_id for batch_id, kept in options if kept.get("channels") == wanted}
+        rows = [row for row in rows if row.batch_id in alike]
+    return {recipe_hash: (job_id, count) for recipe_hash, job_id, count, _ in rows}
 
 
 def split(

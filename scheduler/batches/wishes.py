@@ -1,0 +1,57 @@
+"""What a batch wants of its pictures besides their recipes: its gate and its channels. They never change."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+
+from sqlalchemy import select
+
+from imagefarm.picture.channels import Channel
+from imagefarm.store import Store
+from imagefarm.store.models import Batch
+from scheduler.batches.gate import Gate
+
+REMEMBERED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """A batch's gate, if it has one, and its channels."""
+
+    gate: Gate | None = None
+    channels: tuple[Channel, ...] = ()
+
+
+NOTHING = Wishes()
+
+
+class KnownWishes:
+    """The wishes of the batches that were asked for last, read once each. Many threads may ask."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: OrderedDict[str, Wishes] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, batch_id: str | None) -> Wishes:
+        """What the batch wants; nothing for a job of no batch."""
+        if batch_id is None:
+            return NOTHING
+        with self._lock:
+            if (found := self._known.get(batch_id)) is not None:
+                self._known.move_to_end(batch_id)
+                return found
+        with self._store.read() as session:
+            options = session.scalar(select(Batch.options).where(Batch.id == batch_id)) or {}
+        gate = options.get("gate")
+        wishes = Wishes(
+            gate=None if gate is None else Gate.model_validate(gate),
+            channels=tuple(Channel.model_validate(channel) for channel in options.get("channels") or ()),
+        )
+        with self._lock:
+            self._known[batch_id] = wishes
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return wishes
