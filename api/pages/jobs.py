@@ -25,6 +25,7 @@ from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
 from imagefarm.store.models import Attempt, Batch, Event, Image, Job, Tenant, Worker
 from scheduler import bulk
+from scheduler.assets import assets_of
 
 pages = Blueprint("pages_jobs", __name__)
 
@@ -275,7 +276,7 @@ def _job_view(session: Session, farm: Farm, caller: Caller, job: Job) -> JobView
         spent=_spent(job, attempts[0] if attempts else None, images),
         replayed=_replayed(session, farm, caller, job),
         shows_tenant=caller.is_admin,
-        assets=tuple(value for value in (job.recipe.get("init_image"), job.recipe.get("mask")) if isinstance(value, str)),
+        assets=tuple(sorted(assets_of(job.recipe))),
         url=request.host_url.rstrip("/"),
     )
 

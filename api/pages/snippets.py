@@ -7,10 +7,13 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+BEYOND_CLI = ("init_image", "mask", "subject", "strength", "upscale", "loras")
+"""Fields for which the command line has no option."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snippets:
-    """The same request in three languages."""
+    """The same request in three languages; `cli` is empty where the command line has no words for it."""
 
     curl: str
     python: str
@@ -43,4 +46,6 @@ def snippets(url: str, recipe: dict[str, Any], count: int) -> Snippets:
         if name in asked:
             words += [option, str(asked[name])]
     words += ["--out", "pictures", "--", str(asked["prompt"])]
+    if any(asked.get(name) for name in BEYOND_CLI) or asked.get("format", "png") != "png":
+        return Snippets(curl, python, "")
     return Snippets(curl, python, shlex.join(words))

@@ -158,6 +158,7 @@ def start_form() -> Response:
     fields = typed({})
     refusal = ""
     try:
+        fields = typed(request.form) | {"init_image": ""}
         fields = _with_start(farm, caller, typed(request.form))
     except RequestEntityTooLarge:
         refusal = too_large().detail
@@ -165,7 +166,8 @@ def start_form() -> Response:
         refusal = "; ".join(f"{one.detail} – {one.remedy}" for one in error.errors)
     except RequestError as error:
         refusal = error.detail
-    return page("start.html", (fields["init_image"], fields["strength"]), refusal=refusal)
+    may_begin = "init_image" in farm.catalogue.by_alias.get(fields["model"], farm.catalogue.get(farm.catalogue.default)).features
+    return page("start.html", tuple(fields.items()), may_begin=may_begin, refusal=refusal)
 
 
 def _with_start(farm: Farm, caller: Caller, fields: dict[str, str]) -> dict[str, str]:

@@ -28,11 +28,17 @@ FIELDS = (
     "seed",
     "keep",
     "init_image",
+    "start_as",
     "strength",
+    "cut",
+    "shadow",
+    "scale",
     "upscale",
     "format",
     "quality",
 )
+PRODUCT = "product"
+"""What `start_as` says of a picture whose subject stays pixel for pixel; else the picture is begun from."""
 LORA = "lora:"
 """Before the name of a LoRA: the field of its weight, empty where it does not act."""
 ENLARGED = 2
@@ -130,7 +136,7 @@ def from_recipe(recipe: dict[str, Any], count: int) -> dict[str, str]:
     def text(name: str) -> str:
         return str(recipe.get(name) or "")
 
-    strength, upscale = recipe.get("strength"), recipe.get("upscale")
+    strength, upscale, subject = (recipe.get(name) for name in ("strength", "upscale", "subject"))
     fields = dict.fromkeys(FIELDS, "") | {name: text(name) for name in ("prompt", "negative_prompt", "model", "sampler")}
     return (
         fields
@@ -146,6 +152,17 @@ def from_recipe(recipe: dict[str, Any], count: int) -> dict[str, str]:
             "format": text("format"),
             "quality": text("quality"),
         }
+        | (
+            {
+                "init_image": subject["image"],
+                "start_as": PRODUCT,
+                "cut": subject["mask"],
+                "shadow": f"{float(subject['shadow']):g}",
+                "scale": f"{float(subject['place']['scale']):g}" if subject["place"]["scale"] else "",
+            }
+            if subject
+            else {}
+        )
         | {LORA + lora["name"]: f"{float(lora.get('weight', 1)):g}" for lora in recipe.get("loras") or ()}
     )
 
@@ -176,7 +193,14 @@ def request_of(fields: Mapping[str, str], entry: ModelEntry) -> JobRequest:
         "format": fields["format"] or None,
         "quality": (fields["quality"] or None) if fields["format"] in {"jpeg", "webp"} else None,
     }
-    if fields["init_image"]:
+    if fields["init_image"] and fields["start_as"] == PRODUCT:
+        asked["subject"] = {
+            "image": fields["init_image"],
+            "mask": fields["cut"] or "alpha",
+            "shadow": fields["shadow"] or 0,
+            "place": {"scale": fields["scale"] or None},
+        }
+    elif fields["init_image"]:
         asked |= {"init_image": fields["init_image"], "strength": fields["strength"] or None}
     if "negative_prompt" in entry.features:
         asked["negative_prompt"] = fields["negative_prompt"]

@@ -80,7 +80,7 @@ def _making(farm: Farm, card: JobCard, job: Job, images: list[Image], *, worker:
         guidance=f"{float(recipe['guidance']):g}",
         sampler=str(recipe["sampler"]),
         worker=worker,
-        begins_from=str(recipe.get("init_image") or ""),
+        begins_from=str(recipe.get("init_image") or (recipe.get("subject") or {}).get("image") or ""),
         code=snippets(url, recipe, job.count),
         larger=larger_size(entry, card.width, card.height) if entry else None,
         may_upscale=not recipe.get("upscale"),

@@ -114,7 +114,7 @@ def test_a_picture_is_dropped_to_begin_from(farm: LiveFarm, visit: Any) -> None:
     )
     page.locator("#start .begun img").wait_for()
     assert page.locator("[name=init_image]").input_value().startswith("asset_")
-    page.get_by_role("button", name="Begin from noise again").click()
+    page.get_by_role("button", name="Take it away").click()
     page.locator("#start input[type=file]").wait_for()
     window.check_clean(farm.url)
 

@@ -168,6 +168,21 @@ def test_a_picture_to_begin_from_is_shown_sent_along_and_taken_away(site: Site) 
     assert 'type="file"' in away
 
 
+def test_a_product_is_kept_pixel_for_pixel(site: Site) -> None:
+    [asset] = set(re.findall(r"asset_[0-9A-Z]{26}", start(site, png()).text))
+    form = {"init_image": asset, "start_as": "product", "cut": "white", "shadow": "0.25", "scale": "0.5", "strength": "0.4"}
+    location = submit(site, **form).headers["Location"]
+    recipe = job_of(site, location)["recipe"]
+    assert (recipe["init_image"], recipe["strength"]) == (None, None)
+    subject = recipe["subject"]
+    assert (subject["image"], subject["mask"], subject["shadow"]) == (asset, "white", 0.25)
+    assert subject["place"]["scale"] == 0.5
+    filled = site.page(location).text
+    assert 'value="product" checked' in filled
+    assert '<option value="white" selected>' in filled
+    assert asset in site.page(f"/jobs/{job_of(site, location)['id']}").text
+
+
 def test_a_picture_comes_with_the_form_where_there_is_no_script(site: Site) -> None:
     data = FORM | {"model": "sd15", "size": "512x512", "start": (io.BytesIO(png(32)), "x.png")}
     answer = site.http.post("/studio", data=data, headers={"Origin": "http://localhost", "Accept": "text/html"})
@@ -242,6 +257,10 @@ def test_hostile_text_stays_text(site: Site) -> None:
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_hostile_text_in_every_other_field_stays_text(site: Site, payload: str) -> None:
     others = (
+        "start_as",
+        "cut",
+        "shadow",
+        "scale",
         "kind",
         "sampler",
         "init_image",
