@@ -17,7 +17,7 @@ from api.context import Farm
 from api.cursor import make_cursor, read_cursor
 from api.job_answers import base_url, job_answer
 from api.jobs import POLL_S, next_link, visible_job
-from api.listeners import CLOSE, Subscription
+from api.listeners import CLOSE, EventReader, Subscription
 from api.listeners import Event as LiveEvent
 from api.routes import LAST_EVENT_ID, Reply, Routes
 from api.shapes import Answer, Query, Time, rfc3339
@@ -32,6 +32,9 @@ from imagefarm.text import check_text
 log = get_logger(__name__)
 routes = Routes(tag="events")
 
+LEAST_PACE_MS, PACE_MS_A_PAGE = 400, 20
+TEXT = "\0text"
+"""Under this name an event carries its own text, once somebody has written it."""
 FOR_ALL = frozenset({"away", "back", "many", "close"})
 """Kinds that say nothing of anybody: Redis lost and found, a bulk change, the end."""
 
@@ -102,10 +105,10 @@ def live_events(farm: Farm, caller: Caller) -> Response:
 
     The event's name is its kind (`job.progress`, `job.succeeded`, `worker.gone` ...), its data has `subject` and `data`.
     Nothing is replayed: read the lists at the beginning and after `away` (Redis cannot be heard: poll), `back` (it can
-    again) and `many` (a bulk change).
+    again) and `many` (a bulk change). `pace` says how often, in milliseconds, a page should read them at most.
     """
     subscription = farm.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.sees(event.get("tenant_id")))
-    return stream(_follow_all(subscription), partial(farm.events.unsubscribe, subscription))
+    return stream(_follow_all(farm.events, subscription), partial(farm.events.unsubscribe, subscription))
 
 
 @routes.get("/api/v1/events", scope=Scope.ADMIN, answer=AuditEventList)
@@ -203,18 +206,34 @@ def _news_of(farm: Farm, job_id: str, base: str, last: int, *, first: bool) -> t
     return texts, last, ended
 
 
-def _follow_all(subscription: Subscription) -> Iterator[str]:
-    yield RETRY
+def _follow_all(reader: EventReader, subscription: Subscription) -> Iterator[str]:
+    yield RETRY + _pace(reader)
+    paced_at = time.monotonic()
     while True:
         event = subscription.next(HEARTBEAT_S)
         if event is CLOSE:
             return
-        yield HEARTBEAT if event is None else _live_text(event)
+        if time.monotonic() - paced_at >= HEARTBEAT_S:
+            paced_at = time.monotonic()
+            yield _pace(reader)
+        yield HEARTBEAT if event is None else _text_of(event)
+
+
+def _pace(reader: EventReader) -> str:
+    """How often a page that follows should fetch itself at most: the more pages, the seldomer, or they would be all the load."""
+    return event_text("pace", {"ms": max(LEAST_PACE_MS, PACE_MS_A_PAGE * reader.streams)})
+
+
+def _text_of(event: LiveEvent) -> str:
+    """The event as it is sent: written once for all who follow, since with five hundred of them the writing is what costs."""
+    if TEXT not in event:
+        event[TEXT] = _live_text(event)
+    return str(event[TEXT])
 
 
 def _live_text(event: LiveEvent) -> str:
     kind = "".join(character for character in event["kind"] if character.isprintable())
-    news = {key: value for key, value in event.items() if key not in {"kind", "tenant_id"}}
+    news = {key: value for key, value in event.items() if key not in {"kind", "tenant_id", TEXT}}
     if "previews" in news:
         # whoever watches everything is told that there is one, and gets it where it is
         news["previews"] = [{key: value for key, value in preview.items() if key != "data"} for preview in news["previews"]]

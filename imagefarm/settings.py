@@ -62,13 +62,15 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     api_processes: int = Field(1, ge=1, le=64)
-    api_threads: int = Field(256, ge=4, le=1024, description="Threads per API process; each live page holds one")
+    api_threads: int = Field(
+        640, ge=4, le=4096, description="Threads per API process at most, made when needed; each live page holds one"
+    )
     max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024, description="Largest body of a request that is not a bulk table")
     max_table_bytes: int = Field(256 * 1024 * 1024, ge=1024, description="Largest body of a bulk table")
     max_asset_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest file of a picture that is sent in")
     max_asset_pixels: int = Field(40_000_000, ge=4096, description="Largest picture that is sent in")
     max_wait_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait`")
-    max_streams: int = Field(200, ge=0, description="Live event streams per API process")
+    max_streams: int = Field(500, ge=0, description="Live event streams per API process; pages beyond them poll")
     allow_private_urls: bool = Field(
         False, description="Let webhooks and pictures' URLs reach addresses that are not public, as in an intranet"
     )

@@ -2,11 +2,11 @@
    Without a stream it asks every few seconds; an unchanged page answers 304. Without JavaScript the page is complete, as it was. */
 (() => {
   "use strict";
-  const AT_MOST_EVERY_MS = 400, POLL_MS = 4000, POLL_LIVE_MS = 30000, QUIET = new Set(["job.progress", "close"]);
+  const POLL_MS = 4000, POLL_LIVE_MS = 30000, QUIET = new Set(["job.progress", "close", "pace"]);
   const words = document.getElementById("words").dataset;
   const stream = document.getElementById("stream");
   const mark = document.getElementById("live-mark");
-  let connected = false, refreshing = false, wanted = false, refreshedAt = 0, timer = 0;
+  let pace = 400, connected = false, refreshing = false, wanted = false, refreshedAt = 0, timer = 0;
 
   const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
   const live = () => document.getElementById("live");
@@ -21,7 +21,7 @@
   function refresh() {
     if (!live() || document.hidden) return;
     if (refreshing) { wanted = true; return; }
-    const wait = refreshedAt + AT_MOST_EVERY_MS - performance.now();
+    const wait = refreshedAt + pace - performance.now();
     clearTimeout(timer);
     if (wait > 0) { timer = setTimeout(refresh, wait); return; }
     refreshing = true;
@@ -87,7 +87,8 @@
     document.addEventListener("htmx:sse:close", () => { setConnected(false); });
     document.addEventListener("htmx:sse:before:message", (event) => {
       const { event: kind, data } = event.detail.message;
-      if (kind === "job.progress") showProgress(data);
+      if (kind === "pace") pace = JSON.parse(data).ms * (0.8 + 0.4 * Math.random());  // the farm says how much it can bear; never all at once
+      else if (kind === "job.progress") showProgress(data);
       else if (kind === "away") setConnected(false);
       else if (kind === "back") setConnected(true);
       if (!QUIET.has(kind)) refresh();

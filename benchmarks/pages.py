@@ -1,0 +1,333 @@
+"""Many open pages, many jobs, many pictures.
+
+python -m benchmarks.pages streams [--pages 500] [--seconds 20] [--events 2]
+    The REST API's latency on an idle process, then with so many pages open that follow its events and fetch themselves as
+    often as they are told to; the process's memory before and after.
+python -m benchmarks.pages large [--jobs 100000] [--pictures 10000] [--keep FOLDER]
+    First paint and scrolling in Chromium, traced, of the list of jobs and of one batch's contact sheet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from redis import Redis
+from sqlalchemy import func, insert, select
+
+from benchmarks.served import Served, database, quantile, serve
+from imagefarm.catalogue import Catalogue
+from imagefarm.ids import new_id
+from imagefarm.live import LiveEvents
+from imagefarm.outputs import LocalOutputs, picture_key
+from imagefarm.recipe import JobRequest
+from imagefarm.settings import PROJECT_ROOT
+from imagefarm.states import JobState
+from imagefarm.store import Store, db_now
+from imagefarm.store.migrate import DEFAULT_TENANT
+from imagefarm.store.models import Batch, Image, Job
+from scheduler import admission
+
+RATE = 25.0
+"""Requests a second by which the latency is measured."""
+FILES = 200
+"""Pictures that differ; the others are links to them."""
+CHUNK = 2000
+
+
+# many pages
+
+
+def rest(url: str, seconds: float) -> list[float]:
+    """Latencies in ms of lists and single submits at a steady rate, in turn."""
+    times = []
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+        began = time.monotonic()
+        for number in range(int(seconds * RATE)):
+            time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            start = time.perf_counter()
+            if number % 5:
+                answer = http.get("/api/v1/jobs?limit=20")
+            else:
+                answer = http.post("/api/v1/jobs", json={"prompt": f"a mug {number}"})
+            answer.raise_for_status()
+            times.append(1000 * (time.perf_counter() - start))
+    return times
+
+
+async def open_pages(url: str, pages: int, *, redis_url: str, prefix: str, events: float) -> None:
+    """Hold so many pages open until killed: each follows the stream and fetches itself at the pace it is told."""
+    place = urlsplit(url)
+    opened = asyncio.Semaphore(40)
+    fetched = [0]
+
+    def request(path: str, media: str) -> bytes:
+        return f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: {media}\r\nConnection: close\r\n\r\n".encode()
+
+    async def fetch() -> None:
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        writer.write(request("/", "text/html"))
+        while await reader.read(65536):
+            pass
+        writer.close()
+        fetched[0] += 1
+
+    async def follow() -> None:
+        async with opened:
+            reader, writer = await asyncio.open_connection(place.hostname, place.port)
+            writer.write(request("/api/v1/events/stream", "text/event-stream"))
+            await writer.drain()
+            status = (await reader.readline()).split()[1]
+            assert status == b"200", status
+        pace, last, kind = 0.4, 0.0, ""
+        while line := await reader.readline():
+            text = line.decode().strip()
+            if text.startswith("event:"):
+                kind = text.removeprefix("event:").strip()
+            elif text.startswith("data:") and kind == "pace":
+                pace = json.loads(text.removeprefix("data:"))["ms"] / 1000 * random.uniform(0.8, 1.2)
+            elif text.startswith("data:") and kind != "job.progress" and time.monotonic() - last > pace:
+                last = time.monotonic()
+                await fetch()
+
+    async def speak() -> None:
+        live = LiveEvents(Redis.from_url(redis_url), prefix)
+        while events:
+            await asyncio.sleep(1 / events)
+            live([{"kind": "job.submitted", "subject": new_id("job"), "tenant_id": DEFAULT_TENANT, "data": {}}])
+
+    following = [asyncio.create_task(follow()) for _ in range(pages)]
+    await asyncio.sleep(pages / 100 + 2)
+    print("open", flush=True)
+    await asyncio.gather(speak(), *following)
+
+
+def streams(pages: int, seconds: float, events: float) -> None:
+    """Measure and print."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    with (
+        tempfile.TemporaryDirectory(prefix="farm-pages-") as name,
+        database("sqlite", Path(name)) as url,
+        serve(url, Path(name)) as served,
+    ):
+        rest(served.url, 3)
+        idle, before = rest(served.url, seconds), served.rss_mb()
+        command = [sys.executable, "-m", "benchmarks.pages", "hold", "--url", served.url, "--pages", str(pages)]
+        more = ["--redis", served.settings.redis_url, "--prefix", served.settings.redis_prefix, "--events", str(events)]
+        holder = subprocess.Popen([*command, *more], stdout=subprocess.PIPE, text=True)
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline().strip() == "open"
+            health = httpx.get(f"{served.url}/healthz", trust_env=False, timeout=10).status_code
+            loaded, after = rest(served.url, seconds), served.rss_mb()
+        finally:
+            holder.kill()
+            holder.wait()
+    for what, times in (("idle", idle), (f"{pages} pages", loaded)):
+        shown = "  ".join(f"p{int(100 * q)} {quantile(times, q):6.1f} ms" for q in (0.5, 0.95, 0.99))
+        print(f"{what:>12}: {shown}")
+    print(
+        f"p99 with {pages} pages open is {quantile(loaded, 0.99) / quantile(idle, 0.99):.2f} times the idle one; healthz {health}"
+    )
+    page_kb = 1000 * (after - before) / pages
+    print(f"memory of the process: {before:.0f} MB before, {after:.0f} MB with the pages: {page_kb:.0f} kB a page")
+
+
+# many jobs, many pictures
+
+
+def fill(store: Store, served: Served, jobs: int, pictures: int) -> str:
+    """Store jobs that have ended, of which the newest are a batch with its pictures; return the batch's id."""
+    catalogue = Catalogue.read(PROJECT_ROOT / "models.toml")
+    base = admission.prepare(catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
+    outputs = LocalOutputs(served.settings.outputs)
+    keys, digests = _files(served, outputs)
+    batch_id = new_id("batch")
+    with store.write() as session:
+        batch = {
+            "id": batch_id,
+            "tenant_id": DEFAULT_TENANT,
+            "name": "Ten thousand",
+            "state": "done",
+            "template": "",
+            "options": {},
+        }
+        session.execute(
+            insert(Batch).values(**batch, rows=pictures, accepted=pictures, rejected=0, errors=[], created_at=db_now())
+        )
+    for start in range(0, jobs, CHUNK):
+        rows: list[dict[str, Any]] = []
+        images: list[dict[str, Any]] = []
+        for number in range(start, min(jobs, start + CHUNK)):
+            in_batch = number >= jobs - pictures
+            row = base | {
+                "id": new_id("job"),
+                "prompt": f"a mug in the colour no. {number}",
+                "state": str(JobState.SUCCEEDED),
+                "batch_id": batch_id if in_batch else None,
+                "name": f"SKU-{number:06d}" if in_batch else None,
+                "row": number if in_batch else None,
+                "created_at": time.time(),
+                "started_at": time.time(),
+                "finished_at": time.time(),
+            }
+            row.pop("expires_in", None)
+            rows.append(row)
+            if in_batch:
+                key = picture_key(row["id"], 0, 1)
+                target = served.settings.outputs / key
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(served.settings.outputs / keys[number % FILES], target)
+                images.append(_image_row(row["id"], key, digests[number % FILES]))
+        with store.write() as session:
+            session.execute(insert(Job), rows)
+            if images:
+                session.execute(insert(Image), images)
+    return batch_id
+
+
+def _files(served: Served, outputs: LocalOutputs) -> tuple[list[str], list[str]]:
+    import hashlib
+
+    import numpy as np
+
+    from imagefarm.picture.png import encode_png
+
+    keys, digests = [], []
+    for number in range(FILES):
+        colour = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+        data = encode_png(np.kron(colour, np.ones((64, 64, 1), np.uint8)), {})
+        keys.append(f"made/{number}.png")
+        outputs.write(keys[-1], data)
+        digests.append(hashlib.sha256(data).hexdigest())
+    return keys, digests
+
+
+def _image_row(job_id: str, key: str, digest: str) -> dict[str, Any]:
+    return {
+        "id": new_id("img"), "job_id": job_id, "tenant_id": DEFAULT_TENANT, "index": 0, "seed": "1", "storage_key": key,
+        "format": "png", "width": 512, "height": 512, "bytes": 1, "sha256": digest, "pixel_sha256": digest, "ms": 1.0,
+        "audit": {}, "created_at": time.time(),
+    }  # fmt: skip
+
+
+@contextmanager
+def traced(page: Any) -> Iterator[dict[str, float]]:
+    """Trace the block in Chromium; afterwards the answer has the longest task of the main thread and the longest wait for a
+    frame, in ms.
+    """
+    session = page.context.new_cdp_session(page)
+    events: list[dict[str, Any]] = []
+    finished: list[bool] = []
+    session.on("Tracing.dataCollected", lambda data: events.extend(data["value"]))
+    session.on("Tracing.tracingComplete", lambda _: finished.append(True))
+    categories = "devtools.timeline,disabled-by-default-devtools.timeline,disabled-by-default-devtools.timeline.frame,toplevel"
+    session.send("Tracing.start", {"categories": categories, "transferMode": "ReportEvents"})
+    answer: dict[str, float] = {}
+    yield answer
+    session.send("Tracing.end")
+    while not finished:
+        page.wait_for_timeout(50)
+    mains = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"}
+    tasks = [e for e in events if (e["pid"], e["tid"]) in mains and e["name"] == "RunTask"]
+    frames = sorted(e["ts"] / 1000 for e in events if e["name"] == "DrawFrame")
+    gaps = [later - earlier for earlier, later in pairwise(frames)]
+    answer |= {
+        "frames": len(frames),
+        "gap": max(gaps, default=0.0),
+        "task": max((task.get("dur", 0) / 1000 for task in tasks), default=0.0),
+        "cpu": max((task.get("tdur", 0) / 1000 for task in tasks), default=0.0),
+    }
+
+
+def look(browser: Any, url: str, ready: str) -> tuple[float, float, dict[str, float], int]:
+    """First contentful paint, seconds until `ready`, the trace of scrolling, and how many elements the page has."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    began = time.monotonic()
+    page.goto(url)
+    page.locator(ready).first.wait_for()
+    seconds = time.monotonic() - began
+    page.wait_for_timeout(1500)
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    page.mouse.move(640, 600)
+    with traced(page) as trace:
+        for _ in range(120):  # about 10 s, 18,000 pixels a second at its fastest
+            page.mouse.wheel(0, 600)
+            page.wait_for_timeout(33)
+        for _ in range(20):
+            page.mouse.wheel(0, -4000)
+            page.wait_for_timeout(50)
+    elements = page.evaluate("document.querySelectorAll('*').length")
+    page.close()
+    return paint, seconds, trace, elements
+
+
+def large(jobs: int, pictures: int) -> None:
+    """Measure and print."""
+    from playwright.sync_api import sync_playwright
+
+    with (
+        tempfile.TemporaryDirectory(prefix="farm-pages-") as name,
+        database("sqlite", Path(name)) as url,
+        serve(url, Path(name)) as served,
+        sync_playwright() as playwright,
+    ):
+        store = Store(url, pool_size=2)
+        batch = fill(store, served, jobs, pictures)
+        with store.read() as session:
+            print(f"{session.scalar(select(func.count()).select_from(Job)):,} jobs, {pictures:,} pictures in one batch")
+        store.close()
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+        for what, path, ready in (
+            ("list of jobs", "/jobs", ".row"),
+            ("status", "/", ".card"),
+            ("contact sheet", f"/batches/{batch}", ".vgrid .cell img[src]"),
+        ):
+            paint, seconds, trace, elements = look(browser, served.url + path, ready)
+            print(
+                f"{what:>14}: first paint {paint:.0f} ms, shown after {1000 * seconds:.0f} ms; scrolling: longest task"
+                f" {trace['task']:.0f} ms ({trace['cpu']:.0f} ms of CPU),"
+                f" longest wait for a frame {trace['gap']:.0f} ms of {trace['frames']:.0f} frames;"
+                f" {elements} elements"
+            )
+        browser.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("streams", "large", "hold"))
+    parser.add_argument("--pages", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--events", type=float, default=2.0, help="events a second that every page hears of")
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--url")
+    parser.add_argument("--redis")
+    parser.add_argument("--prefix")
+    given = parser.parse_args()
+    if given.what == "streams":
+        streams(given.pages, given.seconds, given.events)
+    elif given.what == "large":
+        large(given.jobs, given.pictures)
+    else:
+        asyncio.run(open_pages(given.url, given.pages, redis_url=given.redis, prefix=given.prefix, events=given.events))
+
+
+if __name__ == "__main__":
+    main()
