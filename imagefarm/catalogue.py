@@ -75,6 +75,17 @@ class LoraEntry(BaseModel):
     families: tuple[Family, ...]
 
 
+class UpscalerEntry(BaseModel):
+    """A network that enlarges finished pictures. `lanczos` needs no entry."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str = ""
+    source: str = Field(description="A .safetensors file: ESRGAN, Compact, SPAN or SwinIR")
+    scale: int = Field(ge=2, le=4, description="How many times it enlarges each side")
+    sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="If given, no other file is loaded")
+    license: str = ""
+
+
 class ModelEntry(BaseModel):
     """One model: where its weights are, what it needs, what it allows."""
 
@@ -131,9 +142,17 @@ class ModelEntry(BaseModel):
 class Catalogue:
     """All models, by name and alias."""
 
-    def __init__(self, entries: list[ModelEntry], loras: dict[str, LoraEntry], folder: Path, default: str) -> None:
+    def __init__(
+        self,
+        entries: list[ModelEntry],
+        loras: dict[str, LoraEntry],
+        folder: Path,
+        default: str,
+        upscalers: dict[str, UpscalerEntry] | None = None,
+    ) -> None:
         self.entries = {entry.name: entry for entry in entries}
         self.loras = loras
+        self.upscalers = upscalers or {}
         self.folder = folder
         self.default = default
 
@@ -149,6 +168,7 @@ class Catalogue:
         try:
             entries = [ModelEntry(name=name, **fields) for name, fields in data.get("models", {}).items()]
             loras = {name: LoraEntry(**fields) for name, fields in data.get("loras", {}).items()}
+            upscalers = {name: UpscalerEntry(**fields) for name, fields in data.get("upscalers", {}).items()}
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -156,7 +176,9 @@ class Catalogue:
         if not entries:
             raise SetupError(f"{file} has no [models.NAME] table")
         default = data.get("default", entries[0].name)
-        catalogue = cls(entries, loras, file.parent, default)
+        if "lanczos" in upscalers:
+            raise SetupError(f"{file}: upscalers.lanczos: the name is taken; it is always there")
+        catalogue = cls(entries, loras, file.parent, default, upscalers)
         if default not in catalogue.entries:
             raise SetupError(f"{file}: default = {default!r} is not one of its models")
         return catalogue
@@ -273,7 +295,13 @@ class Catalogue:
         if request.strength is not None and request.subject is None and request.init_image is None:
             wrong("strength", "needs an init_image", "leave it out")
         if request.upscale and request.upscale.model != "lanczos":
-            wrong("upscale.model", f"no upscaler {request.upscale.model!r}", "use lanczos")
+            upscaler = self.upscalers.get(request.upscale.model)
+            if upscaler is None:
+                names = " or ".join(["lanczos", *self.upscalers])
+                wrong("upscale.model", f"no upscaler {request.upscale.model!r}", f"use {names}")
+            elif request.upscale.scale > upscaler.scale:
+                detail = f"upscaler {request.upscale.model} enlarges {upscaler.scale} times"
+                wrong("upscale.scale", detail, f"use {upscaler.scale} or less, or lanczos")
         scale = request.upscale.scale if request.upscale else 1
         if width * height * scale**2 > MAX_PICTURE_PIXELS:
             wrong(

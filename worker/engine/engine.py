@@ -27,6 +27,7 @@ from worker.families.base import cast_to
 from worker.inputs import NOTHING, Inputs
 from worker.memory.learnt import LearntCaps
 from worker.memory.meter import Meter, headroom, meter_for
+from worker.upscalers.tiles import Enlarging
 
 if TYPE_CHECKING:
     from worker.loading import LoadedPipeline
@@ -39,6 +40,9 @@ DECODED_TOGETHER = 2 * 1024 * 1024
 """Pixels of one decoder pass at most; its activations are many times larger than the pictures."""
 ENCODED_TOGETHER = 8
 """New prompts in one pass of the text encoder. On a CPU it was measured to gain nothing, and the first would wait for all."""
+LANCZOS = "lanczos"
+ENLARGE_S = 0.03
+"""Time for enlarging between two steps, one tile at least."""
 STEPS_AHEAD = 2
 """Steps that may be queued on the device: one runs while the next is made ready, and newcomers still join at once."""
 
@@ -132,15 +136,18 @@ class StepEngine:
         if len(self._queued) == STEPS_AHEAD:
             self._queued[0].wait()
         self._denoise([slot for slot in self._slots() if not slot.sample.done])
+        self._enlarge([slot for slot in self._slots() if slot.enlarging is not None])
         if self._last_pass is not None:
             self._queued.append(self._last_pass)
-        self._finish([slot for slot in self._slots() if slot.running and slot.sample.done])
+        self._finish([slot for slot in self._slots() if slot.running and slot.sample.done and slot.enlarging is None])
         return self._report()
 
     def _start(self, job: ClaimedJob, inputs: Inputs) -> RunningJob:
         recipe, family, pipeline = job.recipe, self.family, self.pipeline
         if not inputs.fit(recipe):
             raise RenderError("input_invalid", f"{', '.join(recipe.assets)}: {recipe.width}x{recipe.height} pixels are needed")
+        if recipe.upscale is not None and recipe.upscale.model != LANCZOS:
+            pipeline.upscalers.get(recipe.upscale.model)  # what is missing is said before the picture is made
         if not self._jobs:
             pipeline.loras.use(recipe.loras)
         with timed(family.device) as encoding:
@@ -321,7 +328,26 @@ class StepEngine:
     def _deliver(self, slot: Slot, pixels: NDArray[np.uint8], *warnings: str) -> None:
         slot.warnings.extend(warnings)
         self._largest = max(self._largest, (slot.sample.width, slot.sample.height), key=lambda size: size[0] * size[1])
-        slot.image = RenderedImage(slot.index, slot.seed, pixels, slot.facts(), slot.warnings)
+        upscale = slot.job.job.recipe.upscale
+        if upscale is None or upscale.model == LANCZOS:
+            slot.image = RenderedImage(slot.index, slot.seed, pixels, slot.facts(), slot.warnings)
+        else:
+            slot.enlarging = Enlarging(pixels, self.pipeline.upscalers.get(upscale.model))
+
+    def _enlarge(self, slots: list[Slot]) -> None:
+        """Some tiles of the picture that waits longest: the running set's next step is never far."""
+        for slot in slots[:1]:
+            enlarging = slot.enlarging
+            assert enlarging is not None
+            try:
+                done = enlarging.advance(ENLARGE_S)
+            except Exception as error:  # noqa: BLE001 - as in add: this job's failure, not the worker's
+                slot.job.failure = failure_of(error)
+                return
+            if done:
+                facts = slot.facts() | {"upscaler": enlarging.facts}
+                slot.image = RenderedImage(slot.index, slot.seed, enlarging.result, facts, slot.warnings)
+                slot.enlarge_s, slot.enlarging = enlarging.seconds, None
 
     def _look_again(self, slot: Slot, why: str) -> None:
         """Make the image once more from its seed, alone and at the safest dtype; the second time the job fails."""

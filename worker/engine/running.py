@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from worker.engine.clock import Span
 from worker.engine.images import RenderedImage
 from worker.families.base import Embedding, Sample
 from worker.inputs import Inputs
+
+if TYPE_CHECKING:
+    from worker.upscalers.tiles import Enlarging
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -43,7 +46,9 @@ class RunningJob:
 
     @property
     def gpu_s(self) -> float:
-        return self.encoding.seconds + sum(slot.seconds(slot.denoising) + slot.seconds(slot.decoding) for slot in self.slots)
+        return self.encoding.seconds + sum(
+            slot.seconds(slot.denoising) + slot.seconds(slot.decoding) + slot.enlarge_s for slot in self.slots
+        )
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -68,6 +73,9 @@ class Slot:
     """Its latents were finite, its decoded picture was not."""
     flat: NDArray[np.uint8] | None = None
     """A first picture that was one plain colour."""
+    enlarge_s: float = 0.0
+    enlarging: Enlarging | None = None
+    """Its picture, on its way through an upscaler."""
     image: RenderedImage | None = None
 
     @property
