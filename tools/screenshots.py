@@ -59,6 +59,7 @@ def pages(seed: Seed) -> dict[str, str]:
         "admin-webhooks": "/admin/webhooks",
         "admin-audit": "/admin/audit",
         "admin-settings": "/admin/settings",
+        "start": "/start",
         "docs": "/docs",
         "sign-in": "/sign-in",
     }
