@@ -19,7 +19,7 @@ from api.field_errors import field_errors
 from api.routes import JSON, too_large
 from api.shapes import Query
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.recipe import Count, Guidance, ModelName, NegativePrompt, Seed, Side, Steps
+from imagefarm.recipe import Count, Format, Guidance, ModelName, NegativePrompt, Quality, Seed, Side, Steps
 from imagefarm.settings import Settings
 from imagefarm.states import PriorityClass
 from imagefarm.text import Label, NotBool, Text
@@ -36,7 +36,7 @@ TAKES = (CSV, *JSON_LINES, MULTIPART, JSON)
 M = TypeVar("M", bound=BaseModel)
 FORM_FILES = {"file": "send the table as `file`", "archive": "send one ZIP of pictures as `archive`"}
 PIECE = 256 * 1024
-DEFAULTS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "sampler", "seed", "count")
+DEFAULTS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "sampler", "seed", "count", "format", "quality")
 
 
 class BatchParameters(Query):
@@ -48,6 +48,9 @@ class BatchParameters(Query):
     )
     variants: Annotated[Text, Field(max_length=20_000)] | None = Field(
         None, description='JSON: `{"view": ["front", "side"]}` multiplies every row'
+    )
+    subject: Annotated[Text, Field(max_length=2000)] | None = Field(
+        None, description='JSON: what holds for all photos of the column subject, such as `{"shadow": 0.4, "place": {"y": 0.6}}`'
     )
     labels: Annotated[Text, Field(max_length=2100)] | None = Field(
         None, description="Columns and variants, separated by commas, that become labels of the jobs"
@@ -82,6 +85,8 @@ class BatchParameters(Query):
     sampler: Label | None = None
     seed: Seed | None = None
     count: Count | None = None
+    format: Format | None = None
+    quality: Quality | None = None
 
 
 class BatchBody(BatchOptions):
@@ -135,6 +140,8 @@ def make_options(parameters: BatchParameters, body: BatchBody | None = None) -> 
     for name in ("delimiter", "charset"):
         sent.pop(name, None)
     defaults = {name: sent.pop(name) for name in DEFAULTS if name in sent}
+    if "subject" in sent:
+        defaults["subject"] = _json_parameter("subject", sent.pop("subject"))
     if defaults:
         given["defaults"] = {**given.get("defaults", {}), **defaults}
     if "variants" in sent:

@@ -75,6 +75,8 @@ class RowPlanner:
             refuse("seeds", "fixed needs a seed", "send a seed, or choose row, sku or random")
 
     def _check_defaults(self) -> int | None:
+        if not isinstance(self.options.defaults.get("subject", ""), str | dict):
+            refuse("defaults.subject", "is not an object", 'send one like {"shadow": 0.4}, or the name of a photo')
         try:
             # a picture's name becomes an id later
             fields = {name: value for name, value in self.options.defaults.items() if name not in PICTURE_FIELDS}
@@ -198,6 +200,8 @@ class RowPlanner:
     def _make_base(self, fields: dict[str, Any]) -> tuple[JobRow, Canonical] | InvalidRequest:
         options = self.options
         whole = {**options.defaults, **fields, "priority": options.priority, "expires_in": options.expires_in}
+        if isinstance(common := options.defaults.get("subject"), dict):
+            whole["subject"] = _subject(common, fields.get("subject"))
         try:
             # prompt and seed stand in: no check of the catalogue looks at them
             row = self.make_job_row({**whole, "prompt": "x", "seed": 0})
@@ -206,6 +210,13 @@ class RowPlanner:
         except InvalidRequest as error:
             return error
         return row, Canonical(row["recipe"])
+
+
+def _subject(common: dict[str, Any], own: Any) -> Any:
+    """A row's subject: what the defaults say of all of them, and the row's own photo. A row without one has no subject."""
+    if own is None:
+        return common if "image" in common else None
+    return {**common, **(own if isinstance(own, dict) else {"image": own})}
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:

@@ -61,6 +61,10 @@ BAD: dict[str, Bad] = {
     "a stray quote": Bad("cannot be read as CSV", 'sku,name\nA,"mug"s\n', query=T, row=1),
     "an endless quote": Bad("field larger", 'sku,name\nA,"' + "x\n" * 200_000, query=T),
     "an endless line": Bad("longer than", "sku,name\nA," + "x" * 1_100_000 + "\n", query=T),
+    "a cell of 10 MB": Bad("longer than", "sku,name\nA," + "x" * 10_000_000 + "\n", query=T),
+    "a quoted cell of 10 MB over many lines": Bad(
+        "field larger", 'sku,name\nA,"' + ("x" * 1000 + "\n") * 10_000 + '"\n', query=T
+    ),
     "an endless header": Bad("longer than", "x" * 1_100_000, query=T),
     "too many columns": Bad("has 300 columns", ",".join(f"c{n}" for n in range(300)) + "\n", query=T),
     "a long column name": Bad("longer than 64", "sku," + "n" * 65 + "\nA,b\n", query=T),
@@ -96,6 +100,11 @@ BAD: dict[str, Bad] = {
     "a long custom id": Bad("128", "prompt,custom_id\nmug," + "x" * 129 + "\n", "custom_id", 1),
     # options
     "an unknown parameter": Bad("known", names="tempalte", query={"tempalte": "x"}),
+    "an unknown format": Bad("'png', 'jpeg' or 'webp'", names="format", query=T | {"format": "gif"}),
+    "a subject that is no JSON": Bad("", names="subject", query=T | {"subject": "{shadow"}),
+    "a subject nested deep": Bad("", names="subject", query=T | {"subject": "[" * 900 + "]" * 900}),
+    "a subject that is a list": Bad("is not an object", names="defaults.subject", query=T | {"subject": "[1]"}),
+    "a subject of an asset nobody has": Bad("no asset", names="subject", row=1, query=T | {"subject": '{"image": "a"}'}),
     "an unknown seeds policy": Bad("known", names="seeds", query=T | {"seeds": "lucky"}),
     "a fixed seed without one": Bad("needs a seed", names="seeds", query=T | {"seeds": "fixed"}),
     "seeds of SKUs without SKUs": Bad("needs a column sku", "name\nmug\n", "seeds", query=T | {"seeds": "sku"}),

@@ -110,6 +110,36 @@ def test_masks_go_with_their_pictures(quick_farm: BulkFarm) -> None:
     assert numbers(quick_farm) == (1, 2, 2, 3)
 
 
+def test_subjects_with_and_without_a_photo(quick_farm: BulkFarm) -> None:
+    files = {
+        "a.png": picture("red"),
+        "b.jpg": picture("blue", kind="JPEG"),
+        "m.png": picture("white"),
+        "s.png": picture("white", (8, 8)),
+    }
+    table = "sku,prompt,subject,mask\nA,mug,a.png,\nB,cup,b.jpg,white\nC,bowl,,\nD,dish,a.png,m.png\n"
+    body = {"file": (io.BytesIO(table.encode()), "t.csv"), "archive": (io.BytesIO(zipped(files)), "p.zip")}
+    answer = quick_farm.client.post(
+        BATCHES, data=body, query_string={"subject": json.dumps({"shadow": 0.5, "place": {"y": 0.6}})}
+    )
+    assert answer.status_code == 202, answer.text
+    with quick_farm.store.read() as session:
+        names = dict(session.execute(select(Asset.id, Asset.name)).all())
+        recipes = session.scalars(select(Job.recipe).order_by(Job.id)).all()
+    subjects = [recipe["subject"] for recipe in recipes]
+    assert [subject and (names[subject["image"]], names.get(subject["mask"], subject["mask"])) for subject in subjects] == [
+        ("a.png", "alpha"),
+        ("b.jpg", "white"),
+        None,
+        ("a.png", "m.png"),
+    ]
+    assert (subjects[0]["shadow"], subjects[0]["place"]["y"]) == (0.5, 0.6)
+    refused(send(quick_farm, "prompt,subject,mask\nmug,a.png,s.png\n", zipped(files), model="demo"), "subject.mask", "8x8 pixels")
+    refused(send(quick_farm, "prompt,subject\nmug,none.png\n", zipped(files), model="demo"), "subject", "neither the ZIP")
+    lines = json.dumps({"prompt": "mug", "subject": {"image": "a.png", "shadow": 9}})
+    refused(send(quick_farm, lines, zipped(files), "t.jsonl", model="demo"), "subject.shadow", "less than or equal")
+
+
 def test_names_as_macos_packs_them(quick_farm: BulkFarm) -> None:
     answer = send(quick_farm, "prompt,image\nmug,caf\u00e9.png\n", zipped({"cafe\u0301.png": picture("red")}))
     assert answer.status_code == 202, answer.text
