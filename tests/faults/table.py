@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.faults.run import Fault, Outcome
 
 HEAD = (
-    "| fault | database | runs | jobs | disturbed | lost | doubled | ghosts | orphans | chain | back p50 / p99 | "
-    "again p50 / p99 | failing p50 / max |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|---|---|"
+    "| fault | database | runs | flawed | jobs | disturbed | lost | doubled | ghosts | orphans | chain | back p50 / p99 | "
+    "again p50 / p99 | failing p50 / max |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|---|---|---|"
 )
 
 
@@ -28,6 +30,39 @@ def one_line(outcome: Outcome) -> str:
     return "  ".join(words) + "".join(f"\n     {flaw[:3000]}" for flaw in verdict.flaws)
 
 
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def read(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """The runs that these files hold, one a line."""
+    return [json.loads(line) for file in files if file.exists() for line in file.read_text("utf-8").splitlines() if line]
+
+
+def put(page: Path, text: str) -> None:
+    """Replace what stands between the marks in a page."""
+    before, begin, rest = page.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no {BEGIN} ... {END}")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
+
+
+def summary(runs: Collection[Mapping[str, Any]]) -> str:
+    """All runs in a sentence."""
+    verdicts = [run["verdict"] for run in runs]
+    names = ("accepted", "lost", "doubled", "ghosts", "orphans", "strays")
+    total = {name: sum(verdict[name] for verdict in verdicts) for name in names}
+    disturbed = sum(run["disturbed"] for run in runs)
+    commits = sorted({run.get("commit") or "unknown" for run in runs})
+    flawed = sum(not run["good"] for run in runs)
+    return (
+        f"In all {len(runs):,} runs, {total['accepted']:,} accepted jobs, {disturbed:,} attempts lost to a fault: "
+        f"lost {total['lost']}, doubled {total['doubled']}, ghosts {total['ghosts']}, orphans {total['orphans']} "
+        f"({total['strays']:,} stray files were there to collect); {flawed} runs had a flaw of any kind. "
+        f"Code: {', '.join(commits)}."
+    )
+
+
 def markdown(runs: Collection[Mapping[str, Any]], faults: Mapping[str, Fault]) -> str:
     """The table of all runs, in the order of the faults."""
     groups: dict[tuple[str, str, float], list[Mapping[str, Any]]] = {}
@@ -40,7 +75,7 @@ def markdown(runs: Collection[Mapping[str, Any]], faults: Mapping[str, Fault]) -
                 rows.append(_row(fault, database, lease_s, members))
     shown = {run["fault"] for run in runs}
     legend = [f"- `{name}`: {fault.what}" for name, fault in faults.items() if name in shown]
-    return "\n".join([HEAD, *rows, "", *legend])
+    return "\n".join([summary(runs), "", HEAD, *rows, "", *legend])
 
 
 def _row(fault: Fault, database: str, lease_s: float, runs: list[Mapping[str, Any]]) -> str:
@@ -49,6 +84,7 @@ def _row(fault: Fault, database: str, lease_s: float, runs: list[Mapping[str, An
         f"`{fault.name}`" + (f", lease {lease_s:.0f} s" if lease_s >= 30 else ""),
         database,
         len(runs),
+        sum(not run["good"] for run in runs),
         sum(verdict["accepted"] for verdict in verdicts),
         sum(run["disturbed"] for run in runs),
         *(sum(verdict[name] for verdict in verdicts) for name in ("lost", "doubled", "ghosts", "orphans")),

@@ -57,8 +57,21 @@ class Residency:
     def get(self, name: str) -> LoadedPipeline:
         return self.loaded.setdefault(name, LoadedPipeline(name, self.catalogue.get(name)))
 
+    @property
+    def bytes(self) -> int:
+        return 0
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def plan(self, _name: str) -> None:
+        return None
+
     def step_down(self, _name: str) -> None:
         return None
+
+    def unload(self, name: str) -> None:
+        self.loaded.pop(name, None)
 
 
 class AttemptFailed(RenderError):
