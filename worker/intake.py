@@ -27,6 +27,8 @@ AWAY_PAUSE_S = 1.0
 """The same when the database did not answer."""
 RESERVE_OF = 8
 """One place in so many is kept for interactive jobs, so that one joins at the next step even when bulk fills the rest."""
+RESERVE_FROM = 4
+"""Places from which one is kept in any case; of fewer it would cost bulk too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Intake:
 
     def _limits(self, room: Room, now: float) -> ClaimLimits | None:
         settings = self.context.settings
-        reserve = room.most // RESERVE_OF
+        reserve = reserved(room.most)
         fair = room.compat_key is None or now - self._fair_at >= settings.quantum_s
         only_reserve = room.free <= reserve < room.most
         images = room.free if only_reserve else room.free - reserve
@@ -139,6 +141,15 @@ class Intake:
         if not jobs:
             self._not_before = began + (BUSY_PAUSE_S if busy else FRUITLESS_PAUSE_S)
         return jobs
+
+
+def reserved(most: int) -> int:
+    """How many of `most` places are kept for interactive jobs.
+
+    >>> [reserved(most) for most in (1, 3, 4, 8, 16)]
+    [0, 0, 1, 1, 2]
+    """
+    return max(int(most >= RESERVE_FROM), most // RESERVE_OF)
 
 
 def has_work(context: WorkerContext, interactive_only: bool = False) -> bool:
