@@ -40,6 +40,8 @@ def batch(
     name: Annotated[str | None, typer.Option(help="Name of the batch; the default is the file's.")] = None,
     name_pattern: Annotated[str | None, typer.Option(help="File names, such as {sku}-{view}-{n}.")] = None,
     canary: Annotated[int | None, typer.Option(help="Render so many rows and hold the rest until approved.")] = None,
+    gate: Annotated[str | None, typer.Option(help="JSON rules on what is measured of each picture.")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="Also deliver it for this channel; may be repeated.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Render the good rows of a table that has bad ones.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Render nothing; say what it would make and take.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
@@ -65,6 +67,8 @@ def batch(
             name=name or (None if update_of else table.stem),
             name_pattern=name_pattern,
             canary=canary,
+            gate=gate,
+            channels=channel or None,
             on_error="skip" if skip_bad_rows else None,
             dry_run=dry_run or None,
         )

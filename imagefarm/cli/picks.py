@@ -20,8 +20,29 @@ State = Literal["approved", "rejected", "rerolled", "open"]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (picks, finals):
+    for command in (approve, picks, finals):
         app.command()(command)
+
+
+def approve(
+    batch_id: BatchId,
+    *,
+    wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Let the rest of a batch follow its canary."""
+    with connect(url, key) as farm:
+        batch = farm.approve_batch(batch_id)
+        if wait:
+            batch, _ = _fetch(farm, batch, None)
+    if as_json:
+        print_json(batch.model_dump(mode="json"))
+    else:
+        print(f"{batch.id} {batch.state}: {batch.counts.succeeded} of {batch.counts.accepted} succeeded")
+    if batch.counts.failed or batch.counts.cancelled:
+        raise typer.Exit(ExitCode.JOB_FAILED)
 
 
 def picks(
@@ -69,6 +90,7 @@ def finals(
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the default is the drafts'.")] = None,
     upscale: Annotated[str | None, typer.Option(help="MODEL:SCALE, such as lanczos:2.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new batch.")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="Also deliver it for this channel; may be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
     as_json: AsJson = False,
@@ -78,7 +100,7 @@ def finals(
     """Render the approved pictures of a batch finally. Asking again renders nothing twice."""
     width, height = sides(size)
     with connect(url, key) as farm:
-        made = farm.finals(batch_id, width or 0, height or 0, steps=steps, upscale=_upscale(upscale), name=name)
+        made = farm.finals(batch_id, width or 0, height or 0, steps=steps, upscale=_upscale(upscale), name=name, channels=channel)
         files: Sequence[Path] = []
         if wait:
             made, files = _fetch(farm, made, out)

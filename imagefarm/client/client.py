@@ -230,6 +230,10 @@ class Client:
         """A batch as it is now."""
         return Batch.model_validate(self._transport.json("GET", f"{API}/batches/{_id(batch)}"))
 
+    def approve_batch(self, batch: Batch | str) -> Batch:
+        """Let the rest of a batch follow its canary."""
+        return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/approve"))
+
     def cancel_batch(self, batch: Batch | str) -> Batch:
         """Cancel what of a batch has not ended."""
         return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/cancel"))
@@ -256,8 +260,8 @@ class Client:
         return seen or self.get_batch(batch)
 
     def finals(self, batch: Batch | str, width: int, height: int, **options: Any) -> Batch:
-        """Render the approved pictures of a batch in another size, as a new batch. Options are the API's: steps, upscale, name;
-        None means as the drafts. Asking again renders nothing twice."""
+        """Render the approved pictures of a batch in another size, as a new batch. Options are the API's: steps, upscale, name,
+        channels; None means as the drafts. Asking again renders nothing twice."""
         body = {"width": width, "height": height} | {name: value for name, value in options.items() if value is not None}
         return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/finals", json=body))
 
@@ -353,7 +357,10 @@ def _parameter(value: Any) -> Any:
     """An option as a query parameter."""
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False)
-    return ",".join(value) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        plain = all(isinstance(each, str) for each in value)
+        return ",".join(value) if plain else json.dumps(value, ensure_ascii=False)
+    return value
 
 
 def _path_of(url: str) -> str:
