@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import httpx
 from PIL import Image
 
 from imagefarm import Client
@@ -27,12 +28,12 @@ from imagefarm.supervisor.farm import EmbeddedFarm
 
 WIDTHS = {"wide": (1280, 800), "narrow": (390, 780)}
 SCHEMES = ("light", "dark")
-TALLEST = {"wide": 1800, "narrow": 1700}
+TALLEST = {"wide": 1500, "narrow": 1600}
 QUALITY = 72
 TEMPLATE = "{{ product }}, {{ background }}"
 TABLE = Path(__file__).resolve().parent.parent / "examples" / "products.csv"
 COLOURS = ("red", "blue", "green", "yellow", "purple", "orange", "black", "white", "pink", "brown")
-THINGS = ("mug", "bottle", "chair", "t-shirt", "vase", "bag", "lamp", "shoe")
+THINGS = ("mug", "bottle", "bag", "chair", "t-shirt", "lamp", "shoe")
 
 
 @dataclass(frozen=True)
@@ -44,24 +45,24 @@ class Seed:
 
 
 def pages(seed: Seed) -> dict[str, str]:
-    """By name, the address of every page."""
+    """By name, the address of every page; those that look best while something is rendered come first."""
     return {
         "status": "/",
-        "studio": "/studio",
+        "admin": "/admin",
+        "admin-workers": "/admin/workers",
         "batches": "/batches",
+        "studio": "/studio",
         "batch": f"/batches/{seed.batch}",
         "jobs": "/jobs",
         "job": f"/jobs/{seed.job}",
         "trace": "/trace",
-        "admin": "/admin",
-        "admin-workers": "/admin/workers",
+        "start": "/start",
+        "docs": "/docs",
+        "sign-in": "/sign-in",
         "admin-keys": "/admin/keys",
         "admin-webhooks": "/admin/webhooks",
         "admin-audit": "/admin/audit",
         "admin-settings": "/admin/settings",
-        "start": "/start",
-        "docs": "/docs",
-        "sign-in": "/sign-in",
     }
 
 
@@ -78,22 +79,37 @@ def small_farm() -> Iterator[EmbeddedFarm]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def seed(client: Client, folder: Path) -> Seed:
-    """A finished batch, a larger one, single jobs, and one that waits for weights that are not here."""
-    rows = [
-        f"{thing}-{colour}".upper() + f",a {colour} {thing},{'yellow' if colour == 'white' else 'white'} background"
+def seed(client: Client, url: str, folder: Path) -> Seed:
+    """A finished batch with some picks, single jobs, a key, a webhook, and a batch that is being rendered."""
+    table = folder / "spring.csv"
+    table.write_text("\n".join(["sku,product,background", *_rows("")]) + "\n", "utf-8")
+    client.batch(TABLE, template=TEMPLATE, name="products.csv", seed=7)
+    batch = client.wait_batch(client.batch(table, template=TEMPLATE, name="Spring catalogue", seed=7))
+    images = [image.id for image in client.batch_images(batch)]
+    picks: dict[str, Literal["approve", "reject", "reroll", "clear"]]
+    picks = dict.fromkeys(images[::3], "approve") | dict.fromkeys(images[7::11], "reject")
+    client.pick(batch, picks)
+    with httpx.Client(base_url=url, trust_env=False) as http:
+        http.post("/api/v1/keys", json={"name": "shop importer", "tenant": "shop"}).raise_for_status()
+        hook = {"url": "https://1.1.1.1/imagefarm", "kinds": ["batch.stopped"]}
+        http.post("/api/v1/webhooks", json=hook).raise_for_status()
+    later = folder / "autumn.csv"
+    lines = [row for season in ("AUTUMN-", "WINTER-", "SALE-", "GIFT-") for row in _rows(season)]
+    later.write_text("\n".join(["sku,product,background", *lines]) + "\n", "utf-8")
+    client.batch(later, template=TEMPLATE, name="Autumn catalogue", seed=11)
+    # interactive ones: they pass the large batch, and are the newest
+    for prompt in ("白色背景上的红色马克杯", "a blue bottle, yellow background", "a green lamp on a white background"):
+        client.wait(client.submit(prompt, seed=42, count=4), check=True)
+    job = client.wait(client.submit("a purple chair on a white background", seed=5, count=2), check=True)
+    return Seed(batch.id, job.id)
+
+
+def _rows(prefix: str) -> list[str]:
+    return [
+        f"{prefix}{thing}-{colour}".upper() + f",a {colour} {thing},{'yellow' if colour == 'white' else 'white'} background"
         for thing in THINGS
         for colour in COLOURS
     ]
-    table = folder / "spring.csv"
-    table.write_text("sku,product,background\n" + "\n".join(rows) + "\n", "utf-8")
-    client.batch(TABLE, template=TEMPLATE, name="products.csv", seed=7)
-    batch = client.batch(table, template=TEMPLATE, name="Spring catalogue", seed=7)
-    for prompt in ("白色背景上的红色马克杯", "a blue bottle, yellow background", "a green vase on a white background"):
-        client.wait(client.submit(prompt, seed=42, count=4), check=True)
-    job = client.wait(client.submit("a purple chair on a white background", seed=5, count=2), check=True)
-    client.wait_batch(batch)
-    return Seed(batch.id, job.id)
 
 
 def photograph(browser: Any, url: str, *, width: str, scheme: str, lang: str) -> Image.Image:
@@ -124,7 +140,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with small_farm() as farm, Client(farm.url) as client, sync_playwright() as playwright:
-        seeded = seed(client, farm.settings.data_dir)
+        seeded = seed(client, farm.url, farm.settings.data_dir)
         print(f"seeded after {time.monotonic() - began:.0f} s", file=sys.stderr)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
         total = 0
