@@ -15,10 +15,12 @@ from flask import request
 from api.context import Farm
 from imagefarm.auth import OPEN_CALLER, Caller, Scope, caller_of, is_loopback, is_open
 from imagefarm.errors import Forbidden, RequestError, Unauthorized
+from imagefarm.users import session_caller
+from scheduler.limits import ASKING, KeyLimits
 
 HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
-SESSION_COOKIE = "imagefarm_key"
-"""The cookie of a browser that signed in: its API key, out of reach of scripts."""
+SESSION_COOKIE = "imagefarm_session"
+"""The cookie of a browser that signed in, out of reach of scripts. It names a session, which can be ended here."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -27,9 +29,9 @@ def authenticate(farm: Farm) -> Caller:
     header = request.headers.get("Authorization")
     if header is None:
         # what the sign-in page keeps; SameSite=Strict and `check_origin` keep other sites from using it
-        session = caller_of(farm.store, request.cookies.get(SESSION_COOKIE, ""))
+        session = session_caller(farm.store, request.cookies.get(SESSION_COOKIE, ""), farm.settings)
         if session is not None:
-            return session
+            return _asking(session)
         if is_open(farm.settings):
             return OPEN_CALLER
         raise Unauthorized("send a key: `Authorization: Bearer if_...` (make one with `imagefarm keys create`)")
@@ -39,6 +41,13 @@ def authenticate(farm: Farm) -> Caller:
     caller = caller_of(farm.store, key.strip())
     if caller is None:
         raise Unauthorized("this key is unknown or revoked")
+    return _asking(caller)
+
+
+def _asking(caller: Caller) -> Caller:
+    """Let the limits of the caller's key hold for what this request asks."""
+    if caller.limits and caller.account is not None:
+        ASKING.set(KeyLimits(caller.account, caller.limits))
     return caller
 
 
@@ -68,5 +77,9 @@ def check_origin(farm: Farm) -> None:
         return
     origin = request.headers.get("Origin")
     cross = origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
-    if cross or request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
+    site = request.headers.get("Sec-Fetch-Site")
+    if cross or site in {"cross-site", "same-site"}:
         raise Forbidden("a page of another origin may not change anything here")
+    if origin is None and site is None and SESSION_COOKIE in request.cookies:
+        # every browser says one of them with a form: without, nobody knows whose page sent it
+        raise Forbidden("a change made by a signed-in browser must say from which page it comes (Origin); programs send a key")

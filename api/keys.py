@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field
 from api.context import Farm
 from api.routes import Routes
 from api.shapes import Answer, Body, Time
-from imagefarm.auth import Caller, KeyInfo, Scope, create_key, list_keys, revoke_key
-from imagefarm.text import check_text
+from imagefarm.auth import LONGEST_GRACE_S, Caller, KeyInfo, Scope, create_key, list_keys, revoke_key, rotate_key
+from imagefarm.text import NotBool, check_text
 
 routes = Routes(tag="keys")
 
@@ -25,12 +25,34 @@ def _stripped(text: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text), AfterValidator(_stripped)]
 
 
+Number = Annotated[int, Field(ge=0, le=2**53 - 1), NotBool]
+
+
+class KeyLimits(Body):
+    """What one key may ask for; null: no more narrowly than its tenant."""
+
+    queued: Number | None = Field(None, description="Jobs that wait at a time")
+    running: Number | None = Field(None, description="Jobs that run at a time")
+    images_per_day: Number | None = Field(None, description="Pictures asked for on one day (UTC)")
+    pixels: Number | None = Field(None, description="Width times height of a picture")
+    steps: Number | None = None
+
+
 class KeyRequest(Body):
     """A key to be made."""
 
     name: Name = Field(description="What it is for, for those who read the list")
     tenant: Name = Field("default", description="Name of the tenant it belongs to, who is made if new")
     scopes: list[Scope] = Field(default_factory=lambda: [Scope.SUBMIT, Scope.READ], min_length=1, max_length=3)
+    limits: KeyLimits = Field(default_factory=KeyLimits, description="Of this key alone, within those of its tenant")
+
+
+class RotateRequest(Body):
+    """How a key is to be replaced."""
+
+    grace_s: Annotated[float, Field(ge=0, le=LONGEST_GRACE_S, allow_inf_nan=False), NotBool] = Field(
+        86400.0, description="Seconds for which the old key holds on"
+    )
 
 
 class KeyAnswer(Answer):
@@ -42,7 +64,9 @@ class KeyAnswer(Answer):
     tenant_id: str
     tenant: str
     scopes: list[Scope]
+    limits: dict[str, int]
     created_at: Time
+    expires_at: Time | None = Field(description="When a key that was replaced ceases to hold")
     revoked_at: Time | None
     last_used_at: Time | None
 
@@ -69,7 +93,18 @@ def list_api_keys(farm: Farm, caller: Caller) -> KeyList:
 @routes.post("/api/v1/keys", scope=Scope.ADMIN, answer=NewKeyAnswer, status=201)
 def create_api_key(farm: Farm, caller: Caller, body: KeyRequest) -> NewKeyAnswer:
     """Make a key. It is shown this once."""
-    made = create_key(farm.store, name=body.name, scopes=body.scopes, tenant=body.tenant, by=caller.name)
+    limits = body.limits.model_dump(exclude_none=True)
+    made = create_key(farm.store, name=body.name, scopes=body.scopes, tenant=body.tenant, limits=limits, by=caller.name)
+    return NewKeyAnswer(**asdict(made.info), key=made.key)
+
+
+@routes.post("/api/v1/keys/{key}/rotate", scope=Scope.ADMIN, answer=NewKeyAnswer, status=201, errors=(409,))
+def rotate_api_key(farm: Farm, caller: Caller, key: str, body: RotateRequest) -> NewKeyAnswer:
+    """Replace a key, by id or prefix.
+
+    The new key has the name, tenant, scopes and limits of the old one, which holds on for `grace_s`. It is shown this once.
+    """
+    made = rotate_key(farm.store, key, grace_s=body.grace_s, by=caller.name)
     return NewKeyAnswer(**asdict(made.info), key=made.key)
 
 

@@ -10,14 +10,15 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.errors import FieldError, InvalidRequest, NotFound
+from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound
 from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
@@ -31,8 +32,21 @@ USED_EVERY_S = 60.0
 """How exact `last_used_at` is: a write for every request would cost more than it tells."""
 
 KEY_OF_PREFIX = select(
-    ApiKey.id, ApiKey.tenant_id, ApiKey.hash, ApiKey.scopes, ApiKey.revoked_at, ApiKey.last_used_at, db_now().label("now")
+    ApiKey.id,
+    ApiKey.tenant_id,
+    ApiKey.hash,
+    ApiKey.scopes,
+    ApiKey.limits,
+    ApiKey.account,
+    ApiKey.revoked_at,
+    ApiKey.expires_at,
+    ApiKey.last_used_at,
+    db_now().label("now"),
 ).where(ApiKey.prefix == bindparam("of_prefix"))
+IN_FORCE = ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > db_now()))
+LONGEST_GRACE_S = 90 * 86400
+LIMITS = ("queued", "running", "images_per_day", "pixels", "steps")
+"""What may be limited for a tenant and for a key."""
 
 
 class Scope(StrEnum):
@@ -49,11 +63,18 @@ ALL_SCOPES = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who made a request. `key_id` is None on an open farm."""
+    """Who made a request: a key, a person who signed in, the bearer of a token, or anybody on an open farm (none of these)."""
 
     tenant_id: str
     scopes: frozenset[Scope]
     key_id: str | None = None
+    user: str | None = None
+    subject: str | None = None
+    """Whom a bearer token names."""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """Of the key alone; the tenant's hold besides."""
+    account: str | None = None
+    """Under which id the key's own limits are counted."""
 
     @property
     def is_admin(self) -> bool:
@@ -62,6 +83,8 @@ class Caller:
     @property
     def name(self) -> str:
         """How the audit calls the caller."""
+        if self.user or self.subject:
+            return f"user {self.user}" if self.user else f"token of {self.subject}"
         return self.key_id or "open farm"
 
     def may(self, scope: Scope) -> bool:
@@ -92,7 +115,9 @@ class KeyInfo:
     tenant_id: str
     tenant: str
     scopes: list[str]
+    limits: dict[str, int]
     created_at: float
+    expires_at: float | None
     revoked_at: float | None
     last_used_at: float | None
 
@@ -121,38 +146,81 @@ def is_open(settings: Settings) -> bool:
 
 
 def create_key(
-    store: Store, *, name: str, scopes: Iterable[str] = (Scope.SUBMIT, Scope.READ), tenant: str = "default", by: str = "operator"
+    store: Store,
+    *,
+    name: str,
+    scopes: Iterable[str] = (Scope.SUBMIT, Scope.READ),
+    tenant: str = "default",
+    limits: Mapping[str, int] | None = None,
+    by: str = "operator",
 ) -> NewKey:
-    """Make a key for the tenant called `tenant`, who is made if new. Raises InvalidRequest for a scope that is not one."""
-    wanted = check_scopes(scopes)
+    """Make a key for the tenant called `tenant`, who is made if new. `limits` hold for this key alone; see LIMITS.
+
+    Raises InvalidRequest for a scope or a limit that is not one.
+    """
+    wanted, own = check_scopes(scopes), check_limit_names(limits or {})
+    with store.write() as session:
+        made = _add_key(session, tenant_id=tenant_named(session, tenant), name=name, scopes=wanted, limits=own)
+        append(session, "key.created", made.info.id, made.info.tenant_id, {"name": name, "scopes": wanted, "by": by})
+    return made
+
+
+def rotate_key(store: Store, key_id_or_prefix: str, *, grace_s: float = 86400.0, by: str = "operator") -> NewKey:
+    """Replace a key by a new one of the same name, tenant, scopes and limits; the old one holds for `grace_s` more.
+
+    What the old one has used of its limits today counts for the new one. Raises NotFound, and Conflict for a key that is not
+    in force.
+    """
+    if not 0 <= grace_s <= LONGEST_GRACE_S:
+        remedy = f"use 0 to {LONGEST_GRACE_S} seconds"
+        raise InvalidRequest([FieldError(field="grace_s", detail="is no time that an old key may hold", remedy=remedy)])
+    with store.write() as session:
+        old = session.get_one(ApiKey, _key_id(session, key_id_or_prefix), with_for_update=True)
+        made = _add_key(
+            session, tenant_id=old.tenant_id, name=old.name, scopes=old.scopes, limits=old.limits, account=old.account or old.id
+        )
+        shortened = update(ApiKey).where(ApiKey.id == old.id, IN_FORCE)
+        until = db_now() + grace_s
+        ends = case((ApiKey.expires_at < until, ApiKey.expires_at), else_=until)
+        if session.execute(shortened.values(expires_at=ends).returning(ApiKey.id)).first() is None:
+            raise Conflict(f"key {old.prefix} is not in force; make a new one")
+        append(session, "key.rotated", old.id, old.tenant_id, {"by": by, "grace_s": grace_s, "new": made.info.id})
+    return made
+
+
+def _add_key(
+    session: Session, *, tenant_id: str, name: str, scopes: list[str], limits: dict[str, int], account: str | None = None
+) -> NewKey:
     prefix = "".join(secrets.choice(PREFIX_ALPHABET) for _ in range(10))
     key = f"{MARK}_{prefix}_{secrets.token_urlsafe(32)}"
-    key_id = new_id("key")
-    with store.write() as session:
-        session.execute(
-            insert(ApiKey).values(
-                id=key_id,
-                tenant_id=tenant_named(session, tenant),
-                name=name,
-                prefix=prefix,
-                hash=_digest(key),
-                scopes=wanted,
-                created_at=db_now(),
-                revoked_at=None,
-                last_used_at=None,
-            )
-        )
-        info = key_info(session, key_id)
-        append(session, "key.created", key_id, info.tenant_id, {"name": name, "scopes": wanted, "by": by})
-    return NewKey(info, key)
+    values: dict[str, Any] = {"id": new_id("key"), "tenant_id": tenant_id, "name": name, "prefix": prefix, "hash": _digest(key)}
+    values |= {"scopes": scopes, "limits": limits, "account": account}
+    session.execute(insert(ApiKey).values(**values, created_at=db_now()))
+    return NewKey(key_info(session, str(values["id"])), key)
+
+
+def check_limit_names(limits: Mapping[str, int]) -> dict[str, int]:
+    """The limits, checked: known names, whole numbers from 0. Raises InvalidRequest."""
+    for name, value in limits.items():
+        if name not in LIMITS:
+            remedy = "use some of " + ", ".join(LIMITS)
+            raise InvalidRequest([FieldError(field=f"limits.{name}"[:100], detail="is not a limit", remedy=remedy)])
+        if isinstance(value, bool) or not 0 <= value < 2**53:
+            raise InvalidRequest([FieldError(field=f"limits.{name}", detail="is not a whole number from 0", remedy="mend it")])
+    return {name: int(value) for name, value in limits.items()}
+
+
+def _key_id(session: Session, key_id_or_prefix: str) -> str:
+    key_id = session.scalar(select(ApiKey.id).where((ApiKey.id == key_id_or_prefix) | (ApiKey.prefix == key_id_or_prefix)))
+    if key_id is None:
+        raise NotFound(f"no key {key_id_or_prefix!r}")
+    return key_id
 
 
 def revoke_key(store: Store, key_id_or_prefix: str, *, by: str = "operator") -> KeyInfo:
     """Make a key useless from now on; repeating does no harm. Raises NotFound."""
     with store.write() as session:
-        key_id = session.scalar(select(ApiKey.id).where((ApiKey.id == key_id_or_prefix) | (ApiKey.prefix == key_id_or_prefix)))
-        if key_id is None:
-            raise NotFound(f"no key {key_id_or_prefix!r}")
+        key_id = _key_id(session, key_id_or_prefix)
         revoked = session.execute(
             update(ApiKey)
             .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
@@ -176,7 +244,7 @@ def list_keys(store: Store, *, tenant_id: str | None = None) -> list[KeyInfo]:
 def has_keys(store: Store) -> bool:
     """True if any key is in force."""
     with store.read() as session:
-        return session.scalar(select(ApiKey.id).where(ApiKey.revoked_at.is_(None)).limit(1)) is not None
+        return session.scalar(select(ApiKey.id).where(IN_FORCE).limit(1)) is not None
 
 
 def caller_of(store: Store, key: str) -> Caller | None:
@@ -189,12 +257,18 @@ def caller_of(store: Store, key: str) -> Caller | None:
         row = sql.execute(KEY_OF_PREFIX, {"of_prefix": prefix}).first()
     # compared also when there is no such row, so that the time taken does not tell
     right = hmac.compare_digest(row.hash if row is not None else _digest(""), _digest(key))
-    if row is None or not right or row.revoked_at is not None:
+    if row is None or not right or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= row.now):
         return None
     if row.last_used_at is None or row.now - row.last_used_at > USED_EVERY_S:
         with store.write() as session:
             session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=db_now()))
-    return Caller(row.tenant_id, frozenset(Scope(scope) for scope in row.scopes), row.id)
+    return key_caller(row)
+
+
+def key_caller(row: Any) -> Caller:
+    """Whom a key's row stands for."""
+    scopes = frozenset(Scope(scope) for scope in row.scopes)
+    return Caller(row.tenant_id, scopes, row.id, limits=row.limits, account=row.account or row.id)
 
 
 def check_scopes(scopes: Iterable[str]) -> list[str]:
@@ -234,7 +308,9 @@ def _info(row: ApiKey, tenant: str | None) -> KeyInfo:
         tenant_id=row.tenant_id,
         tenant=tenant or "",
         scopes=row.scopes,
+        limits=row.limits,
         created_at=row.created_at,
+        expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
     )

@@ -79,6 +79,10 @@ class Settings(BaseSettings):
         30 * 86400.0, ge=600, description="A picture that was sent in and that no job uses is removed after this long"
     )
     auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")
+    session_idle_s: float = Field(
+        12 * 3600.0, gt=0, le=60 * 86400, description="A browser that is signed in and idle for so long is signed out"
+    )
+    session_s: float = Field(7 * 86400.0, gt=0, description="A browser stays signed in for so long at most")
 
     # limits
     max_queued: int = Field(2_000_000, ge=1, description="Jobs that may wait in the whole farm")

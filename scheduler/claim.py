@@ -13,7 +13,7 @@ from imagefarm.recipe import Recipe
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append_many
-from imagefarm.store.models import Backlog, Flow, FlowClass, Job, Model, Tenant, Worker
+from imagefarm.store.models import ApiKey, Backlog, Flow, FlowClass, Job, Model, Tenant, Worker
 from scheduler.fair import ClassShare, FairQueue, FlowShare, Lane
 from scheduler.transition import Moved, count, open_attempts
 
@@ -50,8 +50,16 @@ LOAD_TIMES = select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S))
 WORK = select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running).where(
     (Backlog.queued > 0) | (Backlog.running > 0)
 )
+KEYS_RUNNING = (
+    select(Job.limited_by, func.count())
+    .where(Job.limited_by.is_not(None), Job.state == literal_column("'running'"))
+    .group_by(Job.limited_by)
+)
+KEY_CAPS = select(func.coalesce(ApiKey.account, ApiKey.id), ApiKey.limits).where(
+    func.coalesce(ApiKey.account, ApiKey.id).in_(bindparam("accounts", expanding=True))
+)
 PICK = (
-    select(Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes)
+    select(Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes, Job.limited_by)
     .where(
         Job.state == literal_column("'queued'"),
         Job.model == bindparam("model"),
@@ -59,6 +67,7 @@ PICK = (
         Job.tenant_id == bindparam("tenant_id"),
         Job.not_before <= db_now(),
         Job.expires_at.is_(None) | (Job.expires_at > db_now()),
+        Job.limited_by.is_(None) | Job.limited_by.not_in(bindparam("full_keys", expanding=True)),
     )
     .order_by(Job.rank, Job.id)
     .limit(LOOK_AHEAD)
@@ -159,6 +168,7 @@ def claim_in(
         return []
     queue = lock_shares(session)
     lanes, running = _lanes(session, queue, serves, set(resident))
+    rooms = KeyRooms(session)
     for lane in queue.order(lanes):
         flow = lane.flow
         if limits.interactive_only and flow.priority_class != "interactive":
@@ -168,7 +178,7 @@ def claim_in(
             continue
         if lane.model in limits.caps and running.get("model:" + lane.model, 0) >= limits.caps[lane.model]:
             continue
-        jobs = _pick(session, lane, limits)
+        jobs = _pick(session, lane, limits, rooms)
         if jobs:
             claimed = _take(session, jobs, owner, limits)
             if claimed:
@@ -176,6 +186,26 @@ def claim_in(
                 save_shares(session, queue)
                 return claimed
     return []
+
+
+class KeyRooms:
+    """How many more jobs of each key that has a cap of its own may run."""
+
+    def __init__(self, session: Session) -> None:
+        self.sql = session.connection()
+        self.running: dict[str, int] = dict(self.sql.execute(KEYS_RUNNING).all())  # type: ignore[arg-type]
+        self.left: dict[str, float] = {}
+        for account in self.running:
+            self.has_one(account)
+        self.full = [account for account, left in self.left.items() if left <= 0]
+
+    def has_one(self, account: str) -> bool:
+        """True if one more of this key's may run. A key and the one that replaced it count together."""
+        if account not in self.left:
+            caps = [own.get("running") for _, own in self.sql.execute(KEY_CAPS, {"accounts": [account]})]
+            cap = min((float(cap) for cap in caps if cap is not None), default=float("inf"))
+            self.left[account] = cap - self.running.get(account, 0)
+        return self.left[account] > 0
 
 
 @dataclass
@@ -263,15 +293,22 @@ def _lanes(
     return lanes, running
 
 
-def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
+def _pick(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms) -> list[str]:
     """Ids of the flow's next jobs that go together, up to the quantum and the free places; at least one if it fits."""
     picked: list[str] = []
     key, places, cost = limits.compat_key, limits.images, 0.0
-    values = {"model": lane.model, "priority_class": lane.flow.priority_class, "tenant_id": lane.flow.tenant_id}
+    values: dict[str, Any] = {
+        "model": lane.model,
+        "priority_class": lane.flow.priority_class,
+        "tenant_id": lane.flow.tenant_id,
+        "full_keys": rooms.full,
+    }
     statement = PICK
     if limits.compat_key is not None:
         statement, values = PICK_LIKE, values | {"compat_key": limits.compat_key}
-    for job_id, compat_key, images, cost_s, crashes in session.connection().execute(statement, values):
+    for job_id, compat_key, images, cost_s, crashes, account in session.connection().execute(statement, values):
+        if account is not None and not rooms.has_one(account):
+            continue
         if crashes and not picked:
             return [job_id]
         if crashes or (key is not None and compat_key != key):
@@ -281,6 +318,8 @@ def _pick(session: Session, lane: Lane, limits: ClaimLimits) -> list[str]:
         if images > places and (picked or limits.compat_key is not None):
             break
         picked.append(job_id)
+        if account is not None:
+            rooms.left[account] -= 1
         key, places, cost = compat_key, places - images, cost + cost_s
         if places <= 0:
             break

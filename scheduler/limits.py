@@ -3,21 +3,49 @@ value, and when to come back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest, LimitExceeded
 from imagefarm.settings import Settings
 from imagefarm.states import WorkerState
-from imagefarm.store.models import Backlog, Model, Tenant, Usage, Worker
+from imagefarm.store.models import Backlog, Job, Model, Tenant, Usage, Worker
 
 DAY_S = 86400
 GUESSED_COST_S = 1.0
 """GPU-seconds of a job of a model that was never measured."""
+
+
+class KeyLimits(NamedTuple):
+    """The limits of one key, and the id under which they are counted."""
+
+    account: str
+    limits: Mapping[str, Any]
+
+
+ASKING: ContextVar[KeyLimits | None] = ContextVar("asking", default=None)
+"""The key that makes the present request, if it has limits of its own. Set by whoever knows who asks; holds for its thread."""
+KEY_QUEUED = select(func.count()).select_from(
+    select(Job.id)
+    .where(Job.limited_by == bindparam("account"), Job.state.in_([literal_column("'held'"), literal_column("'queued'")]))
+    .limit(bindparam("most"))
+    .subquery()
+)
+
+
+def narrowed(limits: Mapping[str, Any]) -> dict[str, Any]:
+    """A tenant's limits, with those of size no wider than the asking key's."""
+    key = ASKING.get()
+    found = dict(limits)
+    for name in ("pixels", "steps"):
+        if key is not None and name in key.limits:
+            found[name] = min(key.limits[name], found.get(name, key.limits[name]))
+    return found
 
 
 def _record_usage(insert_into: Any) -> Any:
@@ -37,8 +65,11 @@ RECORD_USAGE = {"sqlite": _record_usage(sqlite.insert), "postgresql": _record_us
 
 
 def tenant_limits(session: Session, tenant_id: str) -> dict[str, Any]:
-    """The tenant's own limits: any of queued, running, images_per_day, pixels, steps."""
-    return session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}
+    """The tenant's own limits: any of queued, running, images_per_day, pixels, steps.
+
+    Those of size are as narrow as the asking key's.
+    """
+    return narrowed(session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {})
 
 
 def check_limits(session: Session, rows: Sequence[dict[str, Any]], settings: Settings, now: float) -> None:
@@ -48,7 +79,7 @@ def check_limits(session: Session, rows: Sequence[dict[str, Any]], settings: Set
     """
     tenant_id = rows[0]["tenant_id"]
     standing = _standing(session, tenant_id)
-    check_size(rows, standing.limits)
+    check_size(rows, narrowed(standing.limits))
     _check_queue(session, standing, len(rows), settings)
     check_day(session, tenant_id, sum(row["count"] for row in rows), standing.limits, now)
 
@@ -61,10 +92,10 @@ def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
     for row in rows:
         recipe = row["recipe"]
         if most_pixels is not None and recipe["width"] * recipe["height"] > most_pixels:
-            detail = f"{recipe['width']}x{recipe['height']} is more than the {most_pixels} pixels your tenant may ask for"
+            detail = f"{recipe['width']}x{recipe['height']} is more than the {most_pixels} pixels you may ask for"
             raise InvalidRequest([FieldError(field="width", detail=detail, remedy="ask for a smaller picture", row=row["row"])])
         if most_steps is not None and recipe["steps"] > most_steps:
-            detail = f"{recipe['steps']} is more than the {most_steps} steps your tenant may ask for"
+            detail = f"{recipe['steps']} is more than the {most_steps} steps you may ask for"
             raise InvalidRequest([FieldError(field="steps", detail=detail, remedy=f"use {most_steps}", row=row["row"])])
 
 
@@ -97,6 +128,7 @@ def _check_queue(session: Session, standing: Standing, more: int, settings: Sett
             retry_after=expected_wait_s(session),
             status=503,
         )
+    _check_key_queue(session, more)
     if own + more > own_limit:
         raise LimitExceeded(
             f"your queue is full: {own} of {own_limit} jobs wait, and {more} more do not fit",
@@ -106,19 +138,39 @@ def _check_queue(session: Session, standing: Standing, more: int, settings: Sett
         )
 
 
+def _check_key_queue(session: Session, more: int) -> None:
+    key = ASKING.get()
+    if key is None or "queued" not in key.limits:
+        return
+    most = int(key.limits["queued"])
+    own = session.connection().scalar(KEY_QUEUED, {"account": key.account, "most": most + 1}) or 0
+    if own + more > most:
+        raise LimitExceeded(
+            f"this key may have {most} jobs wait; {'that many do' if own >= most else f'{own} do'}, and {more} more do not fit",
+            limit="key.queued",
+            value=most,
+            retry_after=expected_wait_s(session),
+        )
+
+
 def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any], now: float) -> None:
     """Raise LimitExceeded if `more` pictures would exceed the tenant's day."""
-    most = limits.get("images_per_day")
-    if most is None:
-        return
-    used = session.scalar(select(Usage.images).where(Usage.tenant_id == tenant_id, Usage.day == int(now // DAY_S))) or 0
-    if used + more > most:
-        raise LimitExceeded(
-            f"your tenant may ask for {most} pictures a day (UTC); {used} were asked for today, and {more} more do not fit",
-            limit="images_per_day",
-            value=float(most),
-            retry_after=DAY_S - now % DAY_S,
-        )
+    key = ASKING.get()
+    asked: list[tuple[str, str, str, Mapping[str, Any]]] = [("your tenant", "images_per_day", tenant_id, limits)]
+    if key is not None:
+        asked.append(("this key", "key.images_per_day", key.account, key.limits))
+    for whose, limit, account, own in asked:
+        most = own.get("images_per_day")
+        if most is None:
+            continue
+        used = session.scalar(select(Usage.images).where(Usage.tenant_id == account, Usage.day == int(now // DAY_S))) or 0
+        if used + more > most:
+            raise LimitExceeded(
+                f"{whose} may ask for {most} pictures a day (UTC); {used} were asked for today, and {more} more do not fit",
+                limit=limit,
+                value=float(most),
+                retry_after=DAY_S - now % DAY_S,
+            )
 
 
 def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_s: float) -> None:
@@ -126,6 +178,9 @@ def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_
     sql = session.connection()
     row = {"tenant_id": tenant_id, "day": int(now // DAY_S), "images": images, "gpu_s": gpu_s}
     sql.execute(RECORD_USAGE[sql.dialect.name], row)
+    key = ASKING.get()
+    if key is not None:
+        sql.execute(RECORD_USAGE[sql.dialect.name], row | {"tenant_id": key.account})
 
 
 def expected_wait_s(session: Session) -> float:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from imagefarm.logs import get_logger
 from imagefarm.outputs import Outputs
 from imagefarm.store import Store, idempotency
+from imagefarm.users import forget_old_sessions
 from scheduler.orphans import collect_orphans
 from scheduler.unused_assets import collect_assets
 
@@ -45,6 +46,7 @@ class Tidier:
         """Return how many files and how many old answers went."""
         files = collect_orphans(self.store, self.outputs, ORPHAN_AGE_S)
         files += collect_assets(self.store, self.outputs, self.keep_assets_s, ORPHAN_AGE_S)
+        self.store.retrying(forget_old_sessions)
         return files, self.store.retrying(idempotency.forget_old)
 
     def _run(self) -> None:

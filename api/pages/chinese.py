@@ -445,6 +445,9 @@ WORDS: dict[str, str] = {
     "This farm asks for an API key.": "这里需要 API 密钥。",
     "This key is unknown or revoked.": "密钥未知或已吊销。",
     "Key": "密钥",
+    "Password": "密码",
+    "Or with an API key:": "或使用 API 密钥：",
+    "The name or the password is wrong.": "用户名或密码错误。",
     "An operator makes one:": "由管理员创建：",
     # errors
     "The farm could not do this": "无法完成",

@@ -1,4 +1,4 @@
-"""Sign in with an API key, and out again: pages of a farm that asks for keys."""
+"""Sign in with a name and a password or with an API key, and out again: pages of a farm that is not open to all."""
 
 from __future__ import annotations
 
@@ -6,42 +6,58 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, redirect, request
 
+from api import sign_in_throttle
 from api.auth import SESSION_COOKIE
 from api.context import current_farm
 from api.pages.rendering import page
 from imagefarm.auth import caller_of
+from imagefarm.users import check_password, close_session, has_users, open_session
 
 pages = Blueprint("pages_sign_in", __name__)
 
-STAYS_S = 30 * 86400
-
 
 def init_app(app: Flask) -> None:
-    """Give templates `signed_in()`."""
+    """Give templates `signed_in()` and `with_passwords()`."""
     app.jinja_env.globals["signed_in"] = lambda: SESSION_COOKIE in request.cookies
+    app.jinja_env.globals["with_passwords"] = lambda: has_users(current_farm().store)
 
 
 @pages.get("/sign-in")
 def sign_in_page() -> Response:
-    """Ask for a key."""
+    """Ask for a name and a password, or a key."""
     return page("sign_in.html", ("", safe_path(request.args.get("next", ""))))
 
 
 @pages.post("/sign-in")
 def sign_in_form() -> Any:
-    """Keep the key, if it is one, and go on to where the reader wanted to be."""
+    """Begin a session, if the password or the key is right, and go on to where the reader wanted to be."""
+    farm = current_farm()
     onward = safe_path(request.form.get("next", ""))
     key = request.form.get("key", "").strip()
-    if caller_of(current_farm().store, key) is None:
-        return page("sign_in.html", ("This key is unknown or revoked.", onward), 401)
+    name, password = request.form.get("name", "").strip(), request.form.get("password", "")
+    who = (farm.redis, farm.settings.redis_prefix, request.remote_addr or "", "" if key else name.lower()[:64])
+    sign_in_throttle.check(*who)
+    if key:
+        caller = caller_of(farm.store, key)
+        token = open_session(farm.store, key_id=caller.key_id) if caller is not None else None
+    else:
+        user_id = check_password(farm.store, name, password) if name and password else None
+        token = open_session(farm.store, user_id=user_id) if user_id is not None else None
+    if token is None:
+        sign_in_throttle.failed(*who)
+        complaint = "This key is unknown or revoked." if key else "The name or the password is wrong."
+        return page("sign_in.html", (complaint, onward), 401)
     answer = redirect(onward, 303)
-    answer.set_cookie(SESSION_COOKIE, key, max_age=STAYS_S, httponly=True, samesite="Strict", secure=request.is_secure)
+    answer.set_cookie(
+        SESSION_COOKIE, token, max_age=int(farm.settings.session_s), httponly=True, samesite="Strict", secure=request.is_secure
+    )
     return answer
 
 
 @pages.post("/sign-out")
 def sign_out_form() -> Any:
-    """Forget the key."""
+    """End the session."""
+    close_session(current_farm().store, request.cookies.get(SESSION_COOKIE, ""))
     answer = redirect("/sign-in", 303)
     answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")
     return answer

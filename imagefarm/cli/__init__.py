@@ -21,6 +21,7 @@ from imagefarm.cli import (
     settings,
     submit,
     up,
+    users,
     workers,
 )
 from imagefarm.cli.exit_codes import exit_code_of
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for area in (up, demo, services, health, submit, batch, picks, jobs, workers, models, plan, lookup, keys, audit, settings):
+for area in (up, demo, services, health, submit, batch, picks, jobs, workers, models, plan, lookup, keys, users, audit, settings):
     area.register(app)
 
 

@@ -65,13 +65,45 @@ class ApiKey(Base):
     prefix: Mapped[str] = mapped_column(String(16), unique=True)
     hash: Mapped[str] = mapped_column(HASH)
     scopes: Mapped[list[Any]]
+    limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Of this key alone: queued, running, images_per_day, pixels, steps."""
+    account: Mapped[str | None] = mapped_column(ID)
+    """Under which id its limits are counted: that of the first key, which this one has replaced; null: its own."""
     created_at: Mapped[float]
+    expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
     last_used_at: Mapped[float | None]
 
 
+class UserAccount(Base):
+    """A person who signs in with a name and a password."""
+
+    __tablename__ = "user_account"
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    """In lower case."""
+    password_hash: Mapped[str]
+    """argon2id, with its salt and its costs."""
+    role: Mapped[str] = mapped_column(String(16))
+    tenant_id: Mapped[str] = mapped_column(ID)
+    created_at: Mapped[float]
+    disabled_at: Mapped[float | None]
+    last_sign_in_at: Mapped[float | None]
+
+
+class WebSession(Base):
+    """A browser that is signed in, by a user's password or by a key. What the cookie says is stored only as its hash."""
+
+    __tablename__ = "web_session"
+    token_hash: Mapped[str] = mapped_column(HASH, primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(ID, index=True)
+    key_id: Mapped[str | None] = mapped_column(ID)
+    created_at: Mapped[float]
+    seen_at: Mapped[float] = mapped_column(index=True)
+
+
 class Usage(Base):
-    """What a tenant asked for on one day (days since 1970, UTC)."""
+    """What a tenant, or a key that has limits of its own, asked for on one day (days since 1970, UTC)."""
 
     __tablename__ = "usage"
     tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -165,6 +197,8 @@ class Job(Base):
     from_image: Mapped[str | None] = mapped_column(ID)
     """The picture that it was made from: the one that it replaces (a re-roll), or the draft of a final."""
     warnings: Mapped[list[Any]] = mapped_column(default=list)
+    limited_by: Mapped[str | None] = mapped_column(ID)
+    """The account of the key that asked for it, if that key has limits of its own."""
     cost_s: Mapped[float]
     """Predicted GPU-seconds."""
     actual_s: Mapped[float | None]
@@ -208,6 +242,13 @@ class Job(Base):
             "expires_at",
             sqlite_where=text("state IN ('queued', 'held') AND expires_at IS NOT NULL"),
             postgresql_where=text("state IN ('queued', 'held') AND expires_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_job_limited_by",
+            "limited_by",
+            "state",
+            sqlite_where=text("limited_by IS NOT NULL AND state IN ('held', 'queued', 'running')"),
+            postgresql_where=text("limited_by IS NOT NULL AND state IN ('held', 'queued', 'running')"),
         ),
         # the lists
         Index("ix_job_tenant_id_id", "tenant_id", "id"),

@@ -6,6 +6,7 @@ from imagefarm.auth import has_keys, is_loopback
 from imagefarm.errors import SetupError
 from imagefarm.settings import Settings
 from imagefarm.store import Store
+from imagefarm.users import has_users
 
 
 def check_exposure(settings: Settings, store: Store) -> str | None:
@@ -14,9 +15,9 @@ def check_exposure(settings: Settings, store: Store) -> str | None:
         return None
     if settings.auth == "open":
         return f"auth = open on {settings.host}: whoever reaches this address may use, read and administer the farm"
-    if not has_keys(store):
+    if not has_keys(store) and not has_users(store):
         raise SetupError(
-            f"{settings.host} is not a loopback address and there is no API key: make one first with "
-            "`imagefarm keys create NAME`, or listen on 127.0.0.1"
+            f"{settings.host} is not a loopback address and there is no API key and no user: make one first with "
+            "`imagefarm keys create NAME` or `imagefarm users create NAME`, or listen on 127.0.0.1"
         )
     return None

@@ -198,3 +198,21 @@ def test_pulling_a_local_model_has_nothing_to_do(run: Command) -> None:
     assert (outcome.code, outcome.out) == (0, "")
     assert "is a path of this machine" in outcome.err
     assert run("models", "pull", "nope").code == 2
+
+
+def test_users_and_keys_that_are_replaced(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
+    made = json.loads(run("users", "create", "Ada", "--role", "admin", "--password-stdin", "--json").out)
+    assert (made["name"], made["role"], made["tenant"]) == ("ada", "admin", "default")
+    assert "ada" in run("users", "list").out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("short\n"))
+    refused = run("users", "password", "ada", "--password-stdin")
+    assert (refused.code, "password" in refused.err) == (2, True)
+    assert run("users", "disable", "nobody").code == 11
+    assert run("users", "disable", "ada").code == 0
+    key = json.loads(run("keys", "create", "shop", "--limit", "queued=5", "--json").out)
+    new = json.loads(run("keys", "rotate", key["prefix"], "--grace", "1", "--json").out)
+    assert (new["limits"], new["name"]) == ({"queued": 5}, "shop")
+    assert new["key"] != key["key"]
+    for limit in ("queued", "queued=x", "speed=1", "queued=-1"):
+        assert run("keys", "create", "x", "--limit", limit).code == 2

@@ -1,0 +1,240 @@
+"""People who sign in, and their browsers' sessions.
+
+A password is kept as argon2id; a session is a random token in a cookie, of which the database has only the hash, so that it
+can be ended from here. A session ends when it was idle too long, when it is too old, when its person signs out or gets a new
+password, or when the key that opened it is revoked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.auth import ALL_SCOPES, Caller, Scope, key_caller, tenant_named
+from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound
+from imagefarm.ids import new_id
+from imagefarm.settings import Settings
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append
+from imagefarm.store.models import ApiKey, Tenant, UserAccount, WebSession
+
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
+NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
+SEEN_EVERY_S = 60.0
+"""How exact `seen_at` is: a write for every request would cost more than it tells."""
+KEEP_IDLE_S = 90 * 86400.0
+"""When the row of a session goes; no browser keeps its cookie so long."""
+
+_hasher = PasswordHasher()
+_NOBODY = _hasher.hash(secrets.token_urlsafe(16))
+"""Checked where there is no such user, so that the time taken does not tell."""
+
+
+class Role(StrEnum):
+    VIEWER = "viewer"
+    """Sees what the tenant has."""
+    MEMBER = "member"
+    """Submits, cancels and retries too."""
+    ADMIN = "admin"
+    """Everything, of every tenant."""
+
+
+SCOPES: Mapping[Role, frozenset[Scope]] = {
+    Role.VIEWER: frozenset({Scope.READ}),
+    Role.MEMBER: frozenset({Scope.READ, Scope.SUBMIT}),
+    Role.ADMIN: ALL_SCOPES,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserInfo:
+    """A person as they may be shown."""
+
+    id: str
+    name: str
+    role: str
+    tenant_id: str
+    tenant: str
+    created_at: float
+    disabled_at: float | None
+    last_sign_in_at: float | None
+
+
+def create_user(
+    store: Store, *, name: str, password: str, role: str = Role.MEMBER, tenant: str = "default", by: str = "operator"
+) -> UserInfo:
+    """Make a person of the tenant called `tenant`, who is made if new. Raises InvalidRequest, and Conflict for a taken name."""
+    name = name.lower()
+    if not NAME.fullmatch(name):
+        _refuse("name", "is no user name", "use 1 to 64 of a-z 0-9 . _ @ + -, a letter or digit first")
+    if role not in set(Role):
+        _refuse("role", f"no role {role[:40]!r}", "use one of " + ", ".join(Role))
+    hashed = _hash(password)
+    with store.write() as session:
+        if session.scalar(select(UserAccount.id).where(UserAccount.name == name)) is not None:
+            raise Conflict(f"there is a user {name!r} already")
+        user_id = new_id("user")
+        values = {"id": user_id, "name": name, "password_hash": hashed, "role": role, "tenant_id": tenant_named(session, tenant)}
+        session.execute(insert(UserAccount).values(**values, created_at=db_now()))
+        append(session, "user.created", user_id, values["tenant_id"], {"role": role, "by": by})
+        return _info(session, user_id)
+
+
+def set_password(store: Store, name: str, password: str, *, by: str = "operator") -> UserInfo:
+    """Give a person a new password and end their sessions. Raises NotFound."""
+    hashed = _hash(password)
+    with store.write() as session:
+        user_id = _user_id(session, name)
+        session.execute(update(UserAccount).where(UserAccount.id == user_id).values(password_hash=hashed))
+        session.execute(delete(WebSession).where(WebSession.user_id == user_id))
+        info = _info(session, user_id)
+        append(session, "user.password", user_id, info.tenant_id, {"by": by})
+        return info
+
+
+def disable_user(store: Store, name: str, *, by: str = "operator") -> UserInfo:
+    """Let a person sign in no more, and end their sessions; repeating does no harm. Raises NotFound."""
+    with store.write() as session:
+        user_id = _user_id(session, name)
+        changed = update(UserAccount).where(UserAccount.id == user_id, UserAccount.disabled_at.is_(None))
+        first = session.execute(changed.values(disabled_at=db_now()).returning(UserAccount.tenant_id)).first()
+        session.execute(delete(WebSession).where(WebSession.user_id == user_id))
+        if first:
+            append(session, "user.disabled", user_id, first.tenant_id, {"by": by})
+        return _info(session, user_id)
+
+
+def list_users(store: Store) -> list[UserInfo]:
+    """Everybody, by name."""
+    with store.read() as session:
+        return [_info(session, user_id) for user_id in session.scalars(select(UserAccount.id).order_by(UserAccount.name))]
+
+
+def has_users(store: Store) -> bool:
+    """True if anybody can sign in."""
+    with store.read() as session:
+        return session.scalar(select(UserAccount.id).where(UserAccount.disabled_at.is_(None)).limit(1)) is not None
+
+
+def check_password(store: Store, name: str, password: str) -> str | None:
+    """The id of the person of that name and password; None if there is none, without saying which is wrong."""
+    name = name.lower() if NAME.fullmatch(name.lower()) else ""
+    with store.read() as session:
+        found = select(UserAccount.id, UserAccount.password_hash, UserAccount.disabled_at)
+        row = session.execute(found.where(UserAccount.name == name)).first()
+    try:
+        _hasher.verify(row.password_hash if row else _NOBODY, password[: LONGEST_PASSWORD + 1].encode("utf-8", "replace"))
+    except (VerificationError, InvalidHashError):
+        return None
+    return row.id if row and row.disabled_at is None else None
+
+
+def open_session(store: Store, *, user_id: str | None = None, key_id: str | None = None) -> str:
+    """Begin a session of a person or a key; return the token for the cookie."""
+    token = secrets.token_urlsafe(32)
+    with store.write() as session:
+        values = {"token_hash": _digest(token), "user_id": user_id, "key_id": key_id}
+        session.execute(insert(WebSession).values(**values, created_at=db_now(), seen_at=db_now()))
+        if user_id is not None:
+            session.execute(update(UserAccount).where(UserAccount.id == user_id).values(last_sign_in_at=db_now()))
+            tenant_id = session.scalar(select(UserAccount.tenant_id).where(UserAccount.id == user_id))
+            append(session, "user.signed_in", user_id, tenant_id, {})
+    return token
+
+
+def close_session(store: Store, token: str) -> None:
+    """End a session."""
+    with store.write() as session:
+        session.execute(delete(WebSession).where(WebSession.token_hash == _digest(token)))
+
+
+def session_caller(store: Store, token: str, settings: Settings) -> Caller | None:
+    """Who is signed in with this token; None if nobody is, or not any more."""
+    if not token or len(token) > 100:
+        return None
+    hashed = _digest(token)
+    with store.reader.connect() as sql:
+        row = sql.execute(FIND, {"hash": hashed}).first()
+        if row is None or row.now - row.seen_at > settings.session_idle_s or row.now - row.began_at > settings.session_s:
+            return None
+        key = sql.execute(KEY, {"key_id": row.key_id}).first() if row.key_id is not None else None
+    if row.now - row.seen_at > SEEN_EVERY_S:
+        with store.write(durable=False) as session:
+            session.execute(update(WebSession).where(WebSession.token_hash == hashed).values(seen_at=db_now()))
+    if row.user_id is not None:
+        alive = row.name is not None and row.disabled_at is None
+        return Caller(row.tenant_id, SCOPES[Role(row.role)], user=row.name) if alive else None
+    if key is None or key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= row.now):
+        return None
+    return key_caller(key)
+
+
+def forget_old_sessions(session: Session) -> int:
+    """Drop the sessions that nobody has used for long; return how many. They have ended before: the settings say when."""
+    over = WebSession.seen_at < db_now() - KEEP_IDLE_S
+    return len(session.scalars(delete(WebSession).where(over).returning(WebSession.token_hash)).all())
+
+
+FIND = (
+    select(
+        WebSession.user_id,
+        WebSession.key_id,
+        WebSession.created_at.label("began_at"),
+        WebSession.seen_at,
+        UserAccount.name,
+        UserAccount.role,
+        UserAccount.tenant_id,
+        UserAccount.disabled_at,
+        db_now().label("now"),
+    )
+    .join(UserAccount, UserAccount.id == WebSession.user_id, isouter=True)
+    .where(WebSession.token_hash == bindparam("hash"))
+)
+KEY = select(
+    ApiKey.id, ApiKey.tenant_id, ApiKey.scopes, ApiKey.limits, ApiKey.account, ApiKey.revoked_at, ApiKey.expires_at
+).where(ApiKey.id == bindparam("key_id"))
+
+
+def _hash(password: str) -> str:
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        _refuse("password", f"has not {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters", "choose another")
+    return _hasher.hash(password)
+
+
+def _user_id(session: Session, name: str) -> str:
+    user_id = session.scalar(select(UserAccount.id).where((UserAccount.name == name.lower()) | (UserAccount.id == name)))
+    if user_id is None:
+        raise NotFound(f"no user {name[:64]!r}")
+    return user_id
+
+
+def _info(session: Session, user_id: str) -> UserInfo:
+    row = session.get_one(UserAccount, user_id, populate_existing=True)
+    tenant = session.scalar(select(Tenant.name).where(Tenant.id == row.tenant_id)) or ""
+    return UserInfo(
+        id=row.id,
+        name=row.name,
+        role=row.role,
+        tenant_id=row.tenant_id,
+        tenant=tenant,
+        created_at=row.created_at,
+        disabled_at=row.disabled_at,
+        last_sign_in_at=row.last_sign_in_at,
+    )
+
+
+def _refuse(field: str, detail: str, remedy: str) -> None:
+    raise InvalidRequest([FieldError(field=field, detail=detail, remedy=remedy)])
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "backslashreplace")).hexdigest()
