@@ -78,7 +78,7 @@ FIDELITY = {
     Weights.FULL: "none: the model as released",
     Weights.INT8: "small: rounding of the weights, 39 dB or more against full weights on test models",
     Weights.FP8: "some: coarser rounding of the weights, 33 dB or more against full weights on test models",
-    Weights.NF4: "the largest: 4-bit weights; not measured in this project",
+    Weights.NF4: "the largest: 4-bit weights, 26 dB against full weights on one tiny test model",
 }
 STORED_BYTES = {Weights.INT8: 1.0, Weights.FP8: 1.0, Weights.NF4: 0.5625}
 """Bytes of one stored parameter, the scales of NF4's blocks of 64 included."""
