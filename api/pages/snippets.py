@@ -7,13 +7,12 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-BEYOND_CLI = ("init_image", "mask", "subject", "strength", "upscale", "loras")
-"""Fields for which the command line has no option."""
+from imagefarm.recipe import Place, Subject
 
 
 @dataclass(frozen=True, slots=True)
 class Snippets:
-    """The same request in three languages; `cli` is empty where the command line has no words for it."""
+    """The same request in three languages."""
 
     curl: str
     python: str
@@ -34,6 +33,10 @@ def snippets(url: str, recipe: dict[str, Any], count: int) -> Snippets:
         f"    job = farm.submit({asked['prompt']!r}, {arguments})\n"
         '    farm.download(farm.wait(job), "pictures")'
     )
+    return Snippets(curl, python, shlex.join(_command(asked)))
+
+
+def _command(asked: dict[str, Any]) -> list[str]:
     words = ["imagefarm", "submit", "--model", str(asked["model"]), "--size", f"{asked['width']}x{asked['height']}"]
     for option, name in (
         ("--steps", "steps"),
@@ -42,10 +45,34 @@ def snippets(url: str, recipe: dict[str, Any], count: int) -> Snippets:
         ("--seed", "seed"),
         ("--count", "count"),
         ("--negative", "negative_prompt"),
+        ("--init-image", "init_image"),
+        ("--mask", "mask"),
+        ("--strength", "strength"),
     ):
         if name in asked:
             words += [option, str(asked[name])]
-    words += ["--out", "pictures", "--", str(asked["prompt"])]
-    if any(asked.get(name) for name in BEYOND_CLI) or asked.get("format", "png") != "png":
-        return Snippets(curl, python, "")
-    return Snippets(curl, python, shlex.join(words))
+    for lora in asked.get("loras", []):
+        words += ["--lora", f"{lora['name']}:{lora['weight']}"]
+    if "subject" in asked:
+        words += _subject(asked["subject"])
+    if "upscale" in asked:
+        words += ["--upscale", f"{asked['upscale']['model']}:{asked['upscale']['scale']}"]
+    if asked.get("format", "png") != "png":
+        words += ["--format", str(asked["format"])]
+    if "quality" in asked:
+        words += ["--quality", str(asked["quality"])]
+    return [*words, "--out", "pictures", "--", str(asked["prompt"])]
+
+
+def _subject(subject: dict[str, Any]) -> list[str]:
+    """A subject's options: its photo and what of it, and the rest where it is not the usual."""
+    words = ["--subject", str(subject["image"]), "--subject-mask", str(subject["mask"])]
+    usual = Subject.model_fields
+    place = Place.model_validate(subject["place"])
+    if place != Place():
+        numbers = (place.x, place.y, place.scale)
+        words += ["--subject-place", ",".join(str(number) for number in numbers if number is not None)]
+    for name in ("shadow", "feather"):
+        if subject[name] != usual[name].default:
+            words += [f"--{name}", str(subject[name])]
+    return words

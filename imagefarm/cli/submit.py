@@ -12,8 +12,12 @@ from imagefarm.cli.connection import Key, Url, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json, print_table
 from imagefarm.cli.progress import progress_bar
+from imagefarm.cli.recipe_options import MASKS, finite, loras_of, picture_of, place_of, sent, subject_of, upscale_of
 from imagefarm.client import Client, Job
+from imagefarm.recipe import Format
 from imagefarm.states import JobState, PriorityClass
+
+PICTURE = "PICTURE"
 
 
 def register(app: typer.Typer) -> None:
@@ -26,11 +30,35 @@ def submit(
     model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.")] = None,
     size: Annotated[str | None, typer.Option(help="Width and height in pixels, such as 512x512.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.", callback=finite)] = None,
     seed: Annotated[str | None, typer.Option(help="Seed of the first picture, 0 to 2^64-1.")] = None,
     count: Annotated[int, typer.Option(help="Number of pictures: seed, seed + 1, ...")] = 1,
     negative: Annotated[str | None, typer.Option(help="What it shall not show.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler; the default is the model's.")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[:WEIGHT]", help="LoRA of the catalogue; may be repeated.")
+    ] = None,
+    init_image: Annotated[str | None, typer.Option(metavar=PICTURE, help="Picture to begin from.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(metavar=PICTURE, help="What of it is painted anew: white is; of the size of --init-image.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="How far from --init-image, above 0 up to 1.", callback=finite)] = None,
+    subject: Annotated[str | None, typer.Option(metavar=PICTURE, help="Photo of a product that stays pixel for pixel.")] = None,
+    subject_mask: Annotated[
+        str | None,
+        typer.Option(metavar=f"alpha|white|{PICTURE}", help="What of the photo is the product; the default is alpha."),
+    ] = None,
+    subject_place: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y[,SCALE]", help="Its middle, as shares of the picture; pixels for one of the photo."),
+    ] = None,
+    shadow: Annotated[float | None, typer.Option(help="How dark its shadow is, 0 to 1.", callback=finite)] = None,
+    feather: Annotated[float | None, typer.Option(help="Pixels over which its edge fades.", callback=finite)] = None,
+    upscale: Annotated[
+        str | None, typer.Option(metavar="MODEL[:SCALE]", help="Enlarge the finished picture, such as lanczos:2.")
+    ] = None,
+    format: Annotated[Format | None, typer.Option(help="Of the file; the default is png.")] = None,
+    quality: Annotated[int | None, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE to find it by; may be repeated.")] = None,
     priority: Annotated[PriorityClass, typer.Option(help="Who shares with whom.")] = PriorityClass.INTERACTIVE,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures to.")] = None,
@@ -39,24 +67,40 @@ def submit(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Submit a job, wait for it, and fetch its pictures into --out. Ctrl-C leaves the job to go on."""
+    """Submit a job, wait for it, and fetch its pictures into --out. Ctrl-C leaves the job to go on.
+
+    A PICTURE is a file here (it is sent in first), a URL, or the id of an asset.
+    """
     width, height = sides(size)
-    labels = _labels(label or [])
+    fields = {
+        "model": model,
+        "width": width,
+        "height": height,
+        "steps": steps,
+        "guidance": guidance,
+        "seed": seed,
+        "count": count,
+        "negative_prompt": negative,
+        "sampler": sampler,
+        "loras": loras_of(lora or []),
+        "init_image": picture_of(init_image, "--init-image"),
+        "mask": picture_of(mask, "--mask"),
+        "strength": strength,
+        "subject": subject_of(
+            picture_of(subject, "--subject"),
+            mask=picture_of(subject_mask, "--subject-mask", words=MASKS),
+            place=place_of(subject_place),
+            shadow=shadow,
+            feather=feather,
+        ),
+        "upscale": upscale_of(upscale),
+        "format": format,
+        "quality": quality,
+        "labels": _labels(label or []),
+        "priority": str(priority),
+    }
     with connect(url, key) as farm:
-        job = farm.submit(
-            prompt,
-            model=model,
-            width=width,
-            height=height,
-            steps=steps,
-            guidance=guidance,
-            seed=seed,
-            count=count,
-            negative_prompt=negative,
-            sampler=sampler,
-            labels=labels,
-            priority=str(priority),
-        )
+        job = farm.submit(prompt, **sent(farm, fields))
         for warning in job.warnings:
             note(f"imagefarm: {warning}")
         if wait:

@@ -214,6 +214,12 @@ def test_each_picture_tells_how_it_was_made(site: Site) -> None:
         assert told in shot
 
 
+@pytest.mark.parametrize(("asked", "ending"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")])
+def test_a_download_is_named_by_the_format_of_its_file(site: Site, asked: str, ending: str) -> None:
+    job = site.rendered("in a format", format=asked)
+    assert f'download="{job["id"]}-0.{ending}"' in site.page("/studio").text
+
+
 def test_larger_sizes_are_within_the_model_s_limits(catalogue: Catalogue) -> None:
     for entry in catalogue.entries.values():
         for size in sizes_of(entry):
