@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from pydantic import Field
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.shapes import Answer, Time
 from imagefarm.errors import FieldError
 from imagefarm.states import BatchState, JobState, PriorityClass
-from imagefarm.store.models import Batch
+from imagefarm.store.models import Batch, Push
 from scheduler.batches import lifecycle
 from scheduler.batches.create import error_json
 from scheduler.batches.options import BatchOptions
@@ -45,6 +47,20 @@ class PickCounts(Answer):
     open: int
 
 
+class DeliveryAnswer(Answer):
+    """A batch's files on their way to a bucket. `state`: open until the batch is done, then waiting, delivered or failed."""
+
+    bucket: str
+    prefix: str
+    state: Literal["open", "waiting", "delivered", "failed"]
+    files: int = Field(description="Files that are there, the manifest too")
+    sent: int = Field(description="Files that the last try sent: what is there already is not sent again")
+    bytes: int
+    tries: int
+    error: str | None
+    finished_at: Time | None
+
+
 class RowError(Answer):
     """What is wrong with a row: where, what, and how to mend it."""
 
@@ -77,6 +93,7 @@ class BatchUrls(Answer):
     images: str
     picks: str
     finals: str
+    deliver: str
     manifest_csv: str
     manifest_jsonl: str
     report_csv: str
@@ -122,6 +139,7 @@ class BatchAnswer(Answer):
     update_of: str | None = Field(description="The batch that this one brings up to date")
     changes: BatchChanges | None = Field(description="Of an update; null otherwise")
     picks: PickCounts
+    delivery: DeliveryAnswer | None = Field(description="Of a batch that is delivered to a bucket")
     drafts: str | None = Field(description="The batch whose approved pictures this one renders finally")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
     quote: QuoteAnswer | None
@@ -142,7 +160,8 @@ def batch_answers(session: Session, batches: Sequence[Batch], base: str) -> list
     """Batches of the store as JSON, with the numbers of their jobs."""
     numbers = lifecycle.counts(session, list(batches))
     picks = pick_counts(session, list(numbers))
-    return [_answer(batch, numbers[batch.id], picks[batch.id], base) for batch in batches]
+    pushes = {push.batch_id: push for push in session.scalars(select(Push).where(Push.batch_id.in_(numbers)))}
+    return [_answer(batch, numbers[batch.id], picks[batch.id], pushes.get(batch.id), base) for batch in batches]
 
 
 def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
@@ -150,7 +169,7 @@ def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
     numbers = lifecycle.counts(session, [batch])[batch.id]
     if batch.state == BatchState.QUEUED:
         numbers["queued"], numbers["held"] = numbers["queued"] + numbers["held"], 0
-    return _answer(batch, numbers, pick_counts(session, [batch.id])[batch.id], base)
+    return _answer(batch, numbers, pick_counts(session, [batch.id])[batch.id], session.get(Push, batch.id), base)
 
 
 def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnswer:
@@ -172,6 +191,7 @@ def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnsw
         update_of=options.update_of,
         changes=None if quote.changes is None else BatchChanges(**quote.changes),
         picks=PickCounts(approved=0, rejected=0, rerolled=0, open=0),
+        delivery=None,
         drafts=None,
         errors=row_errors(plan.errors),
         rows=[_row_report(report) for report in plan.reports],
@@ -209,7 +229,7 @@ def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
     return [RowError.model_validate(error_json(error)) for error in errors]
 
 
-def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], base: str) -> BatchAnswer:
+def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], push: Push | None, base: str) -> BatchAnswer:
     url = f"{base}/api/v1/batches/{batch.id}"
     state = BatchState(batch.state)
     if state is BatchState.QUEUED and any(numbers[name] for name in lifecycle.STARTED):
@@ -224,6 +244,9 @@ def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], base: 
         update_of=batch.options.get("update_of"),
         changes=BatchChanges(**changes) if (changes := batch.options.get("changes")) else None,
         picks=PickCounts(**picks),
+        delivery=None
+        if push is None
+        else DeliveryAnswer.model_validate({name: getattr(push, name) for name in DeliveryAnswer.model_fields}),
         drafts=batch.drafts,
         errors=[RowError.model_validate(error) for error in batch.errors],
         quote=None,
@@ -241,6 +264,7 @@ def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], base: 
             images=f"{url}/images",
             picks=f"{url}/picks",
             finals=f"{url}/finals",
+            deliver=f"{url}/deliver",
             manifest_csv=f"{url}/manifest.csv",
             manifest_jsonl=f"{url}/manifest.jsonl",
             report_csv=f"{url}/report.csv",

@@ -33,6 +33,7 @@ from scheduler.batches.pictures import Pictures
 from scheduler.batches.plan import Plan, Submitter, plan_table
 from scheduler.batches.quote import make_quote
 from scheduler.batches.update import Before, earlier_batch, inherit
+from scheduler.buckets import check_bucket
 from scheduler.limits import tenant_limits
 
 routes = Routes(tag="batches")
@@ -127,6 +128,8 @@ def plan_of(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = 
     pictures = Pictures(farm.store, farm.settings, tenant_id=caller.tenant_id, archive=submission.archive, decoding=decoding)
     with closing(pictures):
         with farm.store.read() as session:
+            if options.deliver is not None:
+                check_bucket(session, farm.settings, options.deliver.bucket, caller.tenant_id)
             submitter = Submitter(
                 catalogue=farm.catalogue,
                 tenant_id=caller.tenant_id,

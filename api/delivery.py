@@ -8,13 +8,19 @@ from collections.abc import Iterable
 from flask import Response
 from pydantic import Field
 
-from api.batches import visible_batch
+from api.batch_answers import BatchAnswer
+from api.batches import get_batch, tenant_of_batch, visible_batch
 from api.jobs import visible_job
 from api.picks import PickState
 from api.routes import Caller, Farm, Routes, Scope
-from api.shapes import Query
+from api.shapes import Body, Query
+from imagefarm.errors import Conflict
+from imagefarm.states import BatchState
+from scheduler.batches import lifecycle, push
 from scheduler.batches.archive import stream_zip
+from scheduler.batches.deliver import Deliver
 from scheduler.batches.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl, report_csv
+from scheduler.buckets import check_bucket
 
 routes = Routes(tag="batches")
 job_routes = Routes(tag="jobs")
@@ -78,6 +84,27 @@ def batch_archive(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuer
     """
     name = _name(farm, caller, batch_id)
     return _stream(stream_zip(entries(farm.store, batch_id, query.pick), farm.outputs), ZIP, f"{name}.zip")
+
+
+class DeliverBody(Deliver, Body):
+    """A bucket that the operator allows, and the folder in it."""
+
+
+@routes.post("/api/v1/batches/{batch_id}/deliver", scope=Scope.SUBMIT, answer=BatchAnswer, status=202, errors=(404, 409))
+def deliver_batch(farm: Farm, caller: Caller, batch_id: str, body: DeliverBody) -> BatchAnswer:
+    """Push a batch's files to a bucket.
+
+    When it is done, or at once if it is: masters and channels under their names, then the manifest; not what was rejected. What
+    is there already is not sent again, so a delivery that failed may simply be asked for anew. Its state is in the batch.
+    """
+    tenant = tenant_of_batch(farm, caller, batch_id)
+    with farm.store.write() as session:
+        check_bucket(session, farm.settings, body.bucket, tenant)
+        batch = lifecycle.locked(session, batch_id, tenant)
+        if batch.state in {BatchState.CANCELLED, BatchState.VALIDATING}:
+            raise Conflict(f"batch {batch_id} is {batch.state}; only what is, or will be, done can be delivered")
+        push.want(session, batch, Deliver(bucket=body.bucket, prefix=body.prefix), by=caller.name)
+    return get_batch(farm, caller, batch_id)
 
 
 @job_routes.get("/api/v1/jobs/{job_id}/archive.zip", scope=Scope.READ, media=ZIP)

@@ -22,8 +22,10 @@ from imagefarm.store.models import ChannelFile
 from imagefarm.text import Text
 from scheduler.batches import picks
 from scheduler.batches.contact_sheet import Shown, pictures_of
+from scheduler.batches.deliver import Deliver
 from scheduler.batches.finals import FinalsWish, make_finals
 from scheduler.batches.picks import PickAction, Place, Wish
+from scheduler.buckets import check_bucket
 
 routes = Routes(tag="batches")
 
@@ -55,6 +57,7 @@ class FinalsBody(Body):
     channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] | None = Field(
         None, description="Forms in which each picture is delivered; left out: those of the drafts"
     )
+    deliver: Deliver | None = Field(None, description="The bucket and folder that its files go to when it is done")
 
 
 class BatchImage(ImageAnswer):
@@ -139,12 +142,16 @@ def make_batch_finals(farm: Farm, caller: Caller, batch_id: str, body: FinalsBod
     instead of rendered again; where just these finals were asked for before, the answer is 200 with that batch.
     """
     tenant = tenant_of_batch(farm, caller, batch_id)
+    if body.deliver is not None:
+        with farm.store.read() as session:
+            check_bucket(session, farm.settings, body.deliver.bucket, tenant)
     wish = FinalsWish(
         width=body.width,
         height=body.height,
         steps=body.steps,
         upscale=None if body.upscale is None else body.upscale.model_dump(mode="json"),
         name=body.name,
+        deliver=body.deliver,
         channels=None if body.channels is None else resolve(body.channels, presets(farm.settings.channels_file)),
     )
     finals_id, is_new, models = make_finals(farm.store, farm.catalogue, farm.settings, wish, batch_id=batch_id, tenant_id=tenant)

@@ -72,6 +72,9 @@ class BatchParameters(Query):
     channels: Annotated[Text, Field(max_length=8000)] | None = Field(
         None, description="Names of channels, separated by commas; or a JSON list, in which a channel may be written out"
     )
+    deliver: Annotated[Text, Field(max_length=500)] | None = Field(
+        None, description='JSON: `{"bucket": "shop", "prefix": "spring"}`; the operator says which buckets there are'
+    )
     priority: PriorityClass | None = None
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)] | None = None
     delimiter: Annotated[str, Field(max_length=10)] | None = Field(None, description="Of a CSV table: a comma, `;` or a tab")
@@ -146,8 +149,9 @@ def make_options(parameters: BatchParameters, body: BatchBody | None = None) -> 
         given["defaults"] = {**given.get("defaults", {}), **defaults}
     if "variants" in sent:
         sent["variants"] = _json_parameter("variants", sent["variants"])
-    if "gate" in sent:
-        sent["gate"] = _json_parameter("gate", sent["gate"])
+    for name in ("gate", "deliver"):
+        if name in sent:
+            sent[name] = _json_parameter(name, sent[name])
     if "labels" in sent:
         sent["labels"] = _names(sent["labels"])
     if "channels" in sent:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -41,6 +41,18 @@ Tier = Literal[
     "sequential",
 ]
 """Ways of holding a model, the best first (worker/memory/planner.py says what each is), or `auto`: the best that fits."""
+
+
+class BucketSettings(BaseModel):
+    """A bucket that batches may be delivered to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,62}(/[A-Za-z0-9._-]+)*/?$")
+    endpoint: str = Field("", pattern=r"^(https?://[^\s/@]+/?)?$")
+    region: str = "us-east-1"
+    key_file: Path | None = None
+    tenants: list[str] = Field(default_factory=list)
 
 
 class Settings(BaseSettings):
@@ -83,6 +95,12 @@ class Settings(BaseSettings):
         12 * 3600.0, gt=0, le=60 * 86400, description="A browser that is signed in and idle for so long is signed out"
     )
     session_s: float = Field(7 * 86400.0, gt=0, description="A browser stays signed in for so long at most")
+
+    buckets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")], BucketSettings] = Field(
+        default_factory=dict,
+        description="Where batches may be delivered, by name: url (s3://bucket/folder), endpoint, region, key_file (TOML with "
+        "access_key and secret_key), tenants (names; empty: all)",
+    )
 
     # limits
     max_queued: int = Field(2_000_000, ge=1, description="Jobs that may wait in the whole farm")

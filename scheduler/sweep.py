@@ -15,7 +15,7 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
 from imagefarm.store.models import Backlog, Batch, Job, SweepState
 from scheduler import rollup, webhooks
-from scheduler.batches import lifecycle
+from scheduler.batches import lifecycle, push
 from scheduler.breaker import BreakerReport, trip
 from scheduler.retry import crashed
 from scheduler.transition import move
@@ -139,6 +139,7 @@ def _finish_batches(session: Session) -> int:
     ).all()
     for batch_id, tenant_id in done:
         append(session, "batch.done", batch_id, tenant_id, {})
+    push.due_when_done(session, [batch_id for batch_id, _ in done])
     return len(done)
 
 

@@ -166,6 +166,16 @@ class PickCounts(Answer):
     open: int = 0
 
 
+class Delivery(Answer):
+    """A batch's files on their way to a bucket: open until it is done, then waiting, delivered or failed."""
+
+    bucket: str
+    prefix: str
+    state: str
+    files: int = 0
+    error: str | None = None
+
+
 class RowError(Answer):
     """What is wrong with a row of a table, and how to mend it."""
 
@@ -192,6 +202,8 @@ class Batch(Answer):
     state: BatchState | None = None
     counts: Counts = Field(default_factory=Counts)
     picks: PickCounts = Field(default_factory=PickCounts)
+    delivery: Delivery | None = None
+    """Of a batch that is delivered to a bucket."""
     drafts: str | None = None
     """The batch whose approved pictures this one renders finally."""
     errors: list[RowError] = Field(default_factory=list)

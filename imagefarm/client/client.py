@@ -261,9 +261,14 @@ class Client:
 
     def finals(self, batch: Batch | str, width: int, height: int, **options: Any) -> Batch:
         """Render the approved pictures of a batch in another size, as a new batch. Options are the API's: steps, upscale, name,
-        channels; None means as the drafts. Asking again renders nothing twice."""
+        channels, deliver; None means as the drafts. Asking again renders nothing twice."""
         body = {"width": width, "height": height} | {name: value for name, value in options.items() if value is not None}
         return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/finals", json=body))
+
+    def deliver(self, batch: Batch | str, bucket: str, prefix: str) -> Batch:
+        """Push a batch's files to a bucket that the farm's operator allows, when it is done; its `delivery` tells how it goes."""
+        body = {"bucket": bucket, "prefix": prefix}
+        return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/deliver", json=body))
 
     def wait_batch(
         self, batch: Batch | str, *, timeout_s: float | None = None, on_progress: Callable[[Batch], None] | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Double,
     ForeignKey,
@@ -514,6 +515,35 @@ class Delivery(Base):
     __table_args__ = (
         Index(
             "ix_delivery_due",
+            "next_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
+    )
+
+
+class Push(Base):
+    """A batch's files on their way to a bucket. Which bucket a name means, and its keys, only the settings say."""
+
+    __tablename__ = "push"
+    batch_id: Mapped[str] = mapped_column(ID, ForeignKey("batch.id", ondelete="CASCADE"), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ID)
+    bucket: Mapped[str] = mapped_column(String(64))
+    prefix: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    """open, waiting, delivered, failed"""
+    files: Mapped[int] = mapped_column(Integer, default=0)
+    """Files that are there, the manifest too; of these, `sent` by the last try."""
+    sent: Mapped[int] = mapped_column(Integer, default=0)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    next_at: Mapped[float]
+    error: Mapped[str | None] = mapped_column(Text)
+    finished_at: Mapped[float | None]
+
+    __table_args__ = (
+        Index(
+            "ix_push_due",
             "next_at",
             sqlite_where=text("state = 'waiting'"),
             postgresql_where=text("state = 'waiting'"),

@@ -23,7 +23,7 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import Batch
 from scheduler import admission, limits
-from scheduler.batches import lifecycle
+from scheduler.batches import lifecycle, push
 from scheduler.batches.options import BatchOptions, OnError
 from scheduler.batches.plan import Plan
 from scheduler.batches.reuse import find_rendered, split, submit_reused
@@ -119,6 +119,8 @@ def _open(
     )
     data = {"rows": plan.rows, "jobs": plan.accepted} | ({"drafts": drafts} if drafts else {})
     append(session, "batch.submitted", batch_id, tenant_id, data)
+    if options.deliver is not None:
+        push.want(session, session.get_one(Batch, batch_id), options.deliver, by="its submission")
 
 
 def _write(

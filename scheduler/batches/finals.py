@@ -22,6 +22,7 @@ from imagefarm.store.models import Batch, Image, Job, Pick
 from scheduler.admission import Placement, learnt_costs, prepare
 from scheduler.batches import lifecycle
 from scheduler.batches.create import create_batch
+from scheduler.batches.deliver import Deliver
 from scheduler.batches.names import file_stem
 from scheduler.batches.options import BatchOptions
 from scheduler.batches.picks import CHUNK, Picked
@@ -46,6 +47,7 @@ class FinalsWish:
     upscale: dict[str, Any] | None = None
     name: str | None = None
     channels: list[Channel] | None = None
+    deliver: Deliver | None = None
 
     @property
     def recipe_fields(self) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def make_finals(
         name=wish.name or f"{drafts.name[:240]} finals",
         reuse=True,
         priority=PriorityClass(planner.priority),
+        deliver=wish.deliver,
         channels=drafts.options.get("channels", []) if wish.channels is None else [*wish.channels],
     )
     with closing(Plan(Spool())) as plan:

@@ -25,7 +25,7 @@ from scheduler.batches.seeds import SeedPolicy
 
 PAGE = 2000
 """Jobs that are read at a time."""
-OWN = frozenset({"name", "update_of", "reuse", "canary", "dry_run", "on_error", "expires_in"})
+OWN = frozenset({"name", "update_of", "reuse", "canary", "dry_run", "on_error", "expires_in", "deliver"})
 """Options that an update does not take over from the batch that it brings up to date."""
 
 

@@ -7,11 +7,13 @@ import zipfile
 from typing import Any
 
 import pytest
+from PIL import Image
 from sqlalchemy import select
 
 from api.context import farm_of
 from imagefarm.auth import create_key
-from imagefarm.store.models import Batch, Event, Image, Job
+from imagefarm.store.models import Batch, Event, Job
+from imagefarm.store.models import Image as ImageRow
 from scheduler.batches import finals, picks
 from scheduler.batches.seeds import next_seed
 from scheduler.sweep import sweep
@@ -170,7 +172,7 @@ def test_finals_are_the_approved_ones_in_another_size(farm: BulkFarm, monkeypatc
     made = ask(farm, batch, steps=6, name="the finals")
     assert (made["drafts"], made["name"], made["counts"]["queued"], made["counts"]["rows"]) == (batch, "the finals", 3, 2)
     with farm.store.read() as session:
-        before = {image.id: (image, session.get_one(Job, image.job_id)) for image in session.scalars(select(Image))}
+        before = {image.id: (image, session.get_one(Job, image.job_id)) for image in session.scalars(select(ImageRow))}
         for job in session.scalars(select(Job).where(Job.batch_id == made["id"])):
             image, draft = before[job.from_image or ""]
             assert job.recipe == draft.recipe | {"width": 128, "height": 128, "steps": 6, "seed": image.seed}
@@ -222,3 +224,24 @@ def test_thousands_in_one_request(quick_farm: BulkFarm) -> None:
     assert answer["picks"] == {"approved": 400, "rejected": 0, "rerolled": 200, "open": 0}
     assert ask(farm, batch)["counts"]["queued"] == 400
     farm.check_books()
+
+
+def test_a_subjects_scale_grows_with_the_picture(quick_farm: BulkFarm) -> None:
+    farm = quick_farm
+    photo = io.BytesIO()
+    cut = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    cut.paste((200, 30, 30, 255), (4, 4, 16, 16))
+    cut.save(photo, "PNG")
+    sent = farm.client.post("/api/v1/assets", data=photo.getvalue(), content_type="image/png")
+    asset = (sent.json or {})["items"][0]["id"]
+    row = {"sku": "A", "prompt": "a mug", "subject": {"image": asset, "place": {"x": 0.4, "scale": 1.5}, "feather": 2}}
+    answer = farm.client.post(BATCHES, json={"rows": [row, row | {"sku": "B", "subject": {"image": asset}}]})
+    batch = (answer.json or {})["id"]
+    render(farm)
+    decide(farm, batch, approve=" ".join(item["id"] for item in images(farm, batch)))
+    made = ask(farm, batch)
+    with farm.store.read() as session:
+        scaled, fitted = session.scalars(select(Job.recipe).where(Job.batch_id == made["id"]).order_by(Job.id))
+    assert scaled["subject"]["place"] == {"x": 0.4, "y": 0.5, "scale": 3.0}
+    assert (scaled["subject"]["image"], scaled["subject"]["feather"]) == (asset, 2)
+    assert fitted["subject"]["place"]["scale"] is None  # as large as fits, there too

@@ -1,0 +1,198 @@
+"""Pushing a batch's files to a bucket when it is done: masters and channels under their names, then the manifest.
+
+A file that is there with the same SHA-256 is not sent again, so a push that broke off goes on where it was, and one that is
+repeated sends nothing. Pictures that were rejected or re-rolled are left out.
+
+| state | |
+|---|---|
+| open | the batch is not done yet |
+| waiting | it is due, at once or after a pause |
+| delivered | all is there; it is due again when the batch gets further pictures |
+| failed | given up after about a day; `POST /api/v1/batches/ID/deliver` tries anew |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.logs import get_logger
+from imagefarm.outputs import Outputs
+from imagefarm.picture.formats import MEDIA
+from imagefarm.settings import Settings
+from imagefarm.states import BatchState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append
+from imagefarm.store.models import Batch, Push
+from scheduler.batches.deliver import Deliver
+from scheduler.batches.manifest import Entry, entries, manifest_csv
+from scheduler.batches.picks import Picked
+from scheduler.buckets import Bucket, PushFailed, open_bucket
+
+log = get_logger(__name__)
+
+BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
+"""Pause after each failed try; after the last the push is given up."""
+SENDING_S = 180.0
+"""A push that was taken and has told of no progress for so long is due again: its sender died."""
+TELL_S = 10.0
+MANIFEST = "manifest.csv"
+LEFT_OUT = {Picked.REJECTED, Picked.REROLLED}
+
+
+def want(session: Session, batch: Batch, deliver: Deliver, *, by: str) -> None:
+    """Have a batch delivered when it is done, or at once if it is; also again, in the caller's transaction."""
+    values: dict[str, Any] = {
+        "tenant_id": batch.tenant_id,
+        "bucket": deliver.bucket,
+        "prefix": deliver.prefix,
+        "state": "waiting" if batch.state == BatchState.DONE else "open",
+        "tries": 0,
+        "next_at": session.scalar(select(db_now())) or 0.0,
+        "error": None,
+        "finished_at": None,
+    }
+    if session.get(Push, batch.id, with_for_update=True) is None:
+        session.execute(insert(Push).values(batch_id=batch.id, files=0, sent=0, bytes=0, **values))
+    else:
+        session.execute(update(Push).where(Push.batch_id == batch.id).values(**values))
+    append(session, "batch.delivery", batch.id, batch.tenant_id, {"by": by, **deliver.model_dump()})
+
+
+def due_when_done(session: Session, batch_ids: Collection[str]) -> None:
+    """These batches are done: what is to be delivered of them is due, in the sweep's transaction."""
+    if batch_ids:
+        session.execute(
+            update(Push).where(Push.batch_id.in_(batch_ids)).values(state="waiting", tries=0, next_at=db_now(), error=None)
+        )
+
+
+def push_due(store: Store, settings: Settings, outputs: Outputs) -> bool:
+    """Push one batch that is due; False if none is. Two pushers never take the same one."""
+    due = (Push.state == "waiting", Push.next_at <= db_now())
+    with store.read() as session:
+        if session.scalar(select(Push.batch_id).where(*due).limit(1)) is None:
+            return False
+
+    def take(session: Session) -> Push | None:
+        batch_id = session.scalar(
+            select(Push.batch_id).where(*due).order_by(Push.next_at).limit(1).with_for_update(skip_locked=True)
+        )
+        if batch_id is None:
+            return None
+        session.execute(update(Push).where(Push.batch_id == batch_id).values(next_at=db_now() + SENDING_S))
+        return session.get_one(Push, batch_id, populate_existing=True)
+
+    taken = store.retrying(take)
+    if taken is not None:
+        _Run(store, outputs, taken).go(settings)
+    return taken is not None
+
+
+class _Run:
+    """One try to push one batch."""
+
+    def __init__(self, store: Store, outputs: Outputs, push: Push) -> None:
+        self.store, self.outputs, self.push = store, outputs, push
+        self.files = self.sent = self.bytes = 0
+        self.lost: set[str] = set()
+        self._told_at = time.monotonic()
+
+    def go(self, settings: Settings) -> None:
+        push = self.push
+        try:
+            bucket = open_bucket(settings, push.bucket)
+            for entry in self._wanted():
+                self._send_picture(bucket, entry)
+            listed = "".join(manifest_csv(self._listed())).encode()
+            self._send(bucket, MANIFEST, listed, hashlib.sha256(listed).hexdigest(), "text/csv; charset=utf-8")
+        except (PushFailed, OSError) as error:
+            detail = error.detail if isinstance(error, PushFailed) else f"a picture cannot be read: {error.strerror or error}"
+            tries = push.tries + 1
+            final = tries > len(BACKOFF_S)
+            log.warning("push.failed", batch=push.batch_id, bucket=push.bucket, tries=tries, error=detail, final=final)
+            pause = 0.0 if final else BACKOFF_S[tries - 1]
+            self._end("failed" if final else "waiting", error=detail, tries=tries, pause=pause)
+        else:
+            log.info("push.delivered", batch=push.batch_id, bucket=push.bucket, files=self.files, sent=self.sent)
+            error_text = f"{len(self.lost)} files are gone from the farm's store" if self.lost else None
+            self._end("delivered", error=error_text, tries=push.tries + 1, pause=0.0)
+
+    def _wanted(self) -> Iterator[Entry]:
+        return (e for e in entries(self.store, self.push.batch_id) if e.storage_key and e.pick not in LEFT_OUT)
+
+    def _listed(self) -> Iterator[Entry]:
+        for entry in self._wanted():
+            lost = entry.storage_key in self.lost
+            yield replace(entry, file="", reason="its file is gone from the store") if lost else entry
+
+    def _send_picture(self, bucket: Bucket, entry: Entry) -> None:
+        try:
+            data = self.outputs.read(entry.storage_key)
+        except FileNotFoundError:
+            self.lost.add(entry.storage_key)
+            return
+        ending = entry.file.rsplit(".", 1)[-1]
+        self._send(bucket, entry.file, data, entry.sha256, MEDIA.get(ending, "application/octet-stream"))
+
+    def _send(self, bucket: Bucket, name: str, data: bytes, sha256: str, media: str) -> None:
+        key = f"{self.push.prefix}/{name}"
+        if not bucket.has(key, sha256):
+            bucket.put(key, data, sha256, media)
+            self.sent += 1
+            self.bytes += len(data)
+        self.files += 1
+        if time.monotonic() - self._told_at > TELL_S:
+            self._told_at = time.monotonic()
+            with self.store.write() as session:
+                session.execute(
+                    self._mine().values(files=self.files, sent=self.sent, bytes=self.bytes, next_at=db_now() + SENDING_S)
+                )
+
+    def _mine(self) -> Any:
+        """What may still be written: not if the batch is to go elsewhere by now, or got further pictures."""
+        push = self.push
+        where = (Push.batch_id == push.batch_id, Push.state == "waiting", Push.bucket == push.bucket, Push.prefix == push.prefix)
+        return update(Push).where(*where, Push.tries == push.tries, Push.next_at > db_now())
+
+    def _end(self, state: str, *, error: str | None, tries: int, pause: float) -> None:
+        def end(session: Session) -> None:
+            values = {"state": state, "error": error, "tries": tries, "files": self.files, "sent": self.sent, "bytes": self.bytes}
+            finished = db_now() if state != "waiting" else None
+            ended = session.execute(
+                self._mine().values(**values, next_at=db_now() + pause, finished_at=finished).returning(Push.batch_id)
+            )
+            if ended.first() is not None and state != "waiting":
+                data = {"bucket": self.push.bucket, "prefix": self.push.prefix, "files": self.files, "sent": self.sent}
+                event = "batch.delivered" if state == "delivered" else "batch.undelivered"
+                append(session, event, self.push.batch_id, self.push.tenant_id, data | ({"error": error} if error else {}))
+
+        self.store.retrying(end)
+
+
+class Pusher:
+    """Pushes what is due off the sweep's path: one thread, woken by each sweep."""
+
+    def __init__(self, store: Store, settings: Settings, outputs: Outputs) -> None:
+        self.store, self.settings, self.outputs = store, settings, outputs
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Start pushing unless it is being done already."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="pusher", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while push_due(self.store, self.settings, self.outputs):
+                pass
+        except Exception as error:  # noqa: BLE001 - a thread's end would be silent; the next sweep wakes a new one
+            log.error("push.broken", error=str(error)[:300])

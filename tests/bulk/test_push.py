@@ -1,0 +1,224 @@
+"""Delivery to a bucket, against a real server of the S3 protocol in its own process: once, again, broken off, refused."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import obstore
+import pytest
+from obstore.store import S3Store
+from sqlalchemy import select, update
+
+from api.context import farm_of
+from imagefarm.outputs import LocalOutputs
+from imagefarm.settings import BucketSettings
+from imagefarm.store.models import Batch, Event, Push
+from scheduler import buckets
+from scheduler.batches.push import BACKOFF_S, push_due
+from scheduler.sweep import sweep
+from tests.bulk.conftest import BATCHES, BulkFarm
+from tests.bulk.test_delivery import render
+from tests.bulk.test_picks import ask, decide, images
+from tests.waiting import until
+
+SECRET = "s3cret-of-the-operator"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a server of the S3 protocol."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        url = f"http://127.0.0.1:{port}"
+
+        def answers() -> bool:
+            assert server.poll() is None
+            with suppress(httpx.TransportError):
+                return httpx.get(url, timeout=5).status_code < 500
+            return False
+
+        until(answers, "the S3 server answers", 60)
+        yield url
+        server.terminate()
+
+
+@pytest.fixture
+def shop(farm: BulkFarm, s3: str, tmp_path: Path) -> S3Store:
+    """A bucket that the farm's settings know as `shop`, its keys in a file."""
+    name = f"shop-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]}"
+    assert httpx.put(f"{s3}/{name}").status_code == 200
+    key_file = tmp_path / "keys.toml"
+    key_file.write_text(f'access_key = "AKIAOPERATOR"\nsecret_key = "{SECRET}"\n')
+    place = BucketSettings(url=f"s3://{name}/catalogues/", endpoint=s3, key_file=key_file)
+    other = place.model_copy(update={"tenants": ["somebody"]})
+    for settings in (farm.settings, api_settings(farm)):
+        settings.buckets = {"shop": place, "private": other, "gone": place.model_copy(update={"url": "s3://no-such-bucket"})}
+    return S3Store(
+        name,
+        endpoint=s3,
+        region="us-east-1",
+        access_key_id="any",
+        secret_access_key="any",
+        client_options={"allow_http": True},
+    )
+
+
+def api_settings(farm: BulkFarm) -> Any:
+    assert farm.app is not None
+    return farm_of(farm.app).settings
+
+
+def push(farm: BulkFarm) -> int:
+    """Push all that is due; how many tries that took."""
+    sweep(farm.store, farm.settings)
+    tries = 0
+    while push_due(farm.store, farm.settings, LocalOutputs(farm.settings.outputs)):
+        tries += 1
+    return tries
+
+
+def delivery(farm: BulkFarm, batch: str) -> dict[str, Any]:
+    return dict((farm.get(batch).json or {})["delivery"])
+
+
+def files_in(store: S3Store) -> dict[str, bytes]:
+    keys = [meta["path"] for page in obstore.list(store) for meta in page]
+    return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
+
+
+def make_due(farm: BulkFarm) -> None:
+    with farm.store.write() as session:
+        session.execute(update(Push).where(Push.state == "waiting").values(next_at=0.0))
+
+
+def test_a_batch_is_delivered_when_it_is_done_and_never_sent_twice(farm: BulkFarm, shop: S3Store) -> None:
+    where = json.dumps({"bucket": "shop", "prefix": "spring/drafts"})
+    batch = farm.batch("sku,prompt,count\nA,mug,1\nB,cup,2\n", deliver=where)["id"]
+    assert (delivery(farm, batch)["state"], push(farm)) == ("open", 0)
+    made = render(farm)
+    assert push(farm) == 1
+    told = delivery(farm, batch)
+    assert (told["state"], told["files"], told["sent"], told["error"]) == ("delivered", 4, 4, None)
+    there = files_in(shop)
+    assert sorted(there) == [f"catalogues/spring/drafts/{name}" for name in ("A.png", "B-1.png", "B-2.png", "manifest.csv")]
+    assert sorted(data for key, data in there.items() if key.endswith(".png")) == sorted(made.values())
+    lines = list(csv.DictReader(there["catalogues/spring/drafts/manifest.csv"].decode("utf-8-sig").splitlines()))
+    assert [line["file"] for line in lines] == ["A.png", "B-1.png", "B-2.png"]
+    got = obstore.get(shop, "catalogues/spring/drafts/A.png")
+    assert got.attributes["Content-Type"] == "image/png"
+    # again: nothing is sent; one file that is not as it was: that one
+    obstore.put(shop, "catalogues/spring/drafts/A.png", b"somebody else's")
+    asked = farm.client.post(f"{BATCHES}/{batch}/deliver", json={"bucket": "shop", "prefix": "spring/drafts/"})
+    assert asked.status_code == 202, asked.text
+    assert push(farm) == 1
+    assert (delivery(farm, batch)["sent"], delivery(farm, batch)["files"]) == (1, 4)
+    # a re-roll opens the batch again, and what takes its place is delivered under its name; the rejected one is not sent
+    first = images(farm, batch)
+    decide(farm, batch, reroll=first[0]["id"], reject=first[1]["id"])
+    for job in farm.claim("wrk_a"):
+        farm.settings.outputs.joinpath(f"{job.id}").mkdir(parents=True)
+        farm.settings.outputs.joinpath(f"{job.id}/0-a1.png").write_bytes(b"again")
+        farm.finish(job)
+    assert push(farm) == 1
+    assert delivery(farm, batch)["files"] == 3
+    assert files_in(shop)["catalogues/spring/drafts/A.png"] == b"again"
+    with farm.store.read() as session:
+        kinds = session.scalars(select(Event.kind).where(Event.subject == batch, Event.kind.like("batch.deliver%"))).all()
+        assert kinds == ["batch.delivery", "batch.delivered", "batch.delivery", "batch.delivered", "batch.delivered"]
+        rows = [str(row) for table in (Batch, Push, Event) for row in session.execute(select(table.__table__))]  # type: ignore[var-annotated]
+    assert not [row for row in rows if SECRET in row or "AKIAOPERATOR" in row]
+    farm.check_books()
+
+
+def test_a_push_that_breaks_off_goes_on_where_it_was(farm: BulkFarm, shop: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = farm.batch("sku,prompt\nA,a\nB,b\nC,c\nD,d\n", deliver='{"bucket": "shop", "prefix": "x"}')["id"]
+    render(farm)
+    real, sent = buckets._S3.put, list[str]()
+
+    def breaks(self: Any, key: str, *rest: Any) -> None:
+        if len(sent) == 2:
+            raise buckets.PushFailed("the line is cut")
+        sent.append(key)
+        real(self, key, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(buckets._S3, "put", breaks)
+        assert push(farm) == 1
+    told = delivery(farm, batch)
+    assert (told["state"], told["files"], told["tries"], told["error"]) == ("waiting", 2, 1, "the line is cut")
+    assert push(farm) == 0  # it waits a little
+    make_due(farm)
+    assert push(farm) == 1
+    told = delivery(farm, batch)
+    assert (told["state"], told["files"], told["sent"]) == ("delivered", 5, 3)
+
+
+def test_what_a_bucket_refuses_is_tried_then_given_up_and_may_be_asked_anew(
+    farm: BulkFarm, shop: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = farm.batch("sku,prompt\nA,a\n", deliver='{"bucket": "gone", "prefix": "x"}')["id"]
+    render(farm)
+    for _ in range(len(BACKOFF_S) + 1):
+        assert push(farm) == 1
+        make_due(farm)
+    told = delivery(farm, batch)
+    assert (told["state"], told["tries"], told["error"]) == ("failed", len(BACKOFF_S) + 1, "there is no such bucket")
+    assert push(farm) == 0
+    with farm.store.read() as session:
+        assert session.scalars(select(Event.kind).where(Event.subject == batch)).all()[-1] == "batch.undelivered"
+    farm.client.post(f"{BATCHES}/{batch}/deliver", json={"bucket": "shop", "prefix": "x"})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "obstore.store", None)
+        assert push(farm) == 1
+    assert delivery(farm, batch)["error"] == "delivery to buckets is not installed here: pip install 'imagefarm[bucket]'"
+    (farm.settings.buckets["shop"].key_file or Path()).unlink()
+    make_due(farm)
+    push(farm)
+    assert "file of keys cannot be read" in delivery(farm, batch)["error"]
+
+
+@pytest.mark.parametrize(
+    ("deliver", "field"),
+    [
+        ({"bucket": "nope", "prefix": "x"}, "deliver.bucket"),
+        ({"bucket": "private", "prefix": "x"}, "deliver.bucket"),
+        ({"bucket": "shop", "prefix": "../x"}, "deliver.prefix"),
+        ({"bucket": "shop", "prefix": "a/../b"}, "deliver.prefix"),
+        ({"bucket": "shop", "prefix": "a//b"}, "deliver.prefix"),
+        ({"bucket": "shop", "prefix": "/"}, "deliver.prefix"),
+        ({"bucket": "shop"}, "deliver.prefix"),
+        ({"bucket": "s3://x", "prefix": "x"}, "deliver.bucket"),
+        ({"bucket": "shop", "prefix": "x", "endpoint": "http://evil"}, "deliver.endpoint"),
+    ],
+)
+def test_only_where_the_operator_allows(farm: BulkFarm, shop: S3Store, deliver: dict[str, str], field: str) -> None:
+    answer = farm.send("sku,prompt\nA,a\n", deliver=json.dumps(deliver))
+    assert answer.status_code == 422, answer.text
+    assert (answer.json or {})["errors"][0]["field"] == field
+    assert "keys.toml" not in answer.text
+    assert "127.0.0.1" not in answer.text
+
+
+def test_finals_are_delivered_where_they_are_asked_to_be(farm: BulkFarm, shop: S3Store) -> None:
+    batch = farm.batch("sku,prompt\nA,a\n")["id"]
+    render(farm)
+    decide(farm, batch, approve=images(farm, batch)[0]["id"])
+    made = ask(farm, batch, deliver={"bucket": "shop", "prefix": "finals"})
+    assert made["delivery"]["state"] == "open"
+    render(farm)
+    assert push(farm) == 1
+    assert sorted(files_in(shop)) == ["catalogues/finals/A.png", "catalogues/finals/manifest.csv"]
+    assert ask(farm, batch, 422, deliver={"bucket": "nope", "prefix": "x"})["errors"][0]["field"] == "deliver.bucket"
