@@ -1,4 +1,4 @@
-"""Who is asking: a bearer key, or anybody on an open farm; and which hosts and origins may ask at all.
+"""Who is asking: a bearer key or token, a signed-in browser, or anybody on an open farm; and which hosts and origins may ask.
 
 An open farm on a loopback address is reachable by every web page that its user visits: such a page could resolve its own
 name to 127.0.0.1 (DNS rebinding) or post a form across origins. So an open farm answers only to the names of this machine,
@@ -15,6 +15,7 @@ from flask import request
 from api.context import Farm
 from imagefarm.auth import OPEN_CALLER, Caller, Scope, caller_of, is_loopback, is_open
 from imagefarm.errors import Forbidden, RequestError, Unauthorized
+from imagefarm.tokens import looks_like_token
 from imagefarm.users import session_caller
 from scheduler.limits import ASKING, KeyLimits
 
@@ -38,6 +39,8 @@ def authenticate(farm: Farm) -> Caller:
     method, _, key = header.partition(" ")
     if method.lower() != "bearer" or not key.strip():
         raise Unauthorized("the Authorization header must read `Bearer if_...`")
+    if farm.tokens.file is not None and looks_like_token(key):
+        return farm.tokens.caller(key.strip())
     caller = caller_of(farm.store, key.strip())
     if caller is None:
         raise Unauthorized("this key is unknown or revoked")

@@ -53,7 +53,7 @@ class BatchQuery(Query):
     answer=BatchAnswer,
     status=202,
     also=(200,),
-    errors=(409, 429),
+    errors=(404, 409, 429),
     headers=(IDEMPOTENCY_KEY,),
     takes=TAKES,
     max_body=lambda settings: settings.max_table_bytes,

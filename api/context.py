@@ -16,6 +16,7 @@ from imagefarm.outputs import LocalOutputs, Outputs
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings
 from imagefarm.store import Store
+from imagefarm.tokens import TokenReader
 from scheduler.celery_app import make_celery
 from scheduler.tickets import Nudger
 
@@ -34,6 +35,7 @@ class Farm:
     redis: Redis
     outputs: Outputs
     nudger: Nudger
+    tokens: TokenReader
     events: EventReader
     progress: ProgressReader
 
@@ -51,6 +53,8 @@ def make_farm(settings: Settings) -> Farm:
     redis = connect_redis(settings, timeout_s=REDIS_TIMEOUT_S)
     store = Store(settings.database)
     store.listener = LiveEvents(redis, settings.redis_prefix)
+    tokens = TokenReader(settings, store)
+    tokens.check()
     return Farm(
         settings=settings,
         store=store,
@@ -58,6 +62,7 @@ def make_farm(settings: Settings) -> Farm:
         redis=redis,
         outputs=LocalOutputs(settings.outputs, "api"),
         nudger=Nudger(make_celery(settings, catalogue, publisher=True), redis, settings.redis_prefix),
+        tokens=tokens,
         events=EventReader(redis, settings.redis_prefix, most=settings.max_streams),
         progress=ProgressReader(redis, settings.redis_prefix),
     )

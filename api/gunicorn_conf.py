@@ -16,6 +16,7 @@ from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import check
+from imagefarm.tokens import TokenReader
 
 try:
     settings = load_settings()
@@ -46,6 +47,7 @@ def on_starting(server: Any) -> None:
     store = Store(settings.database, pool_size=1)
     try:
         check(store)
+        TokenReader(settings, store).check()
     except SetupError as error:
         get_logger(__name__).error("api.refused", reason=error.detail)
         sys.exit(error.exit_code)

@@ -91,6 +91,13 @@ class Settings(BaseSettings):
         30 * 86400.0, ge=600, description="A picture that was sent in and that no job uses is removed after this long"
     )
     auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")
+    jwt_secret_file: Path | None = Field(None, description="Take bearer tokens signed with the secret in this file (HS256 ...)")
+    jwt_public_key_file: Path | None = Field(None, description="Take those that this PEM file's public key verifies (RS, PS, ES)")
+    jwt_jwks_file: Path | None = Field(None, description="Take those that a key of this JWKS file verifies; read again on change")
+    jwt_issuer: str = Field("", description="Who must have made a token (iss)")
+    jwt_audience: str = Field("", description="For whom a token must be made (aud)")
+    jwt_tenant_claim: str = Field("tenant", description="The claim that names a token's tenant, who is made if new")
+    jwt_scope_claim: str = Field("scope", description="The claim with a token's scopes: submit, read, admin")
     session_idle_s: float = Field(
         12 * 3600.0, gt=0, le=60 * 86400, description="A browser that is signed in and idle for so long is signed out"
     )
@@ -138,7 +145,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
 
-    @field_validator("data_dir", "outputs_dir", "models_file", "channels_file")
+    @field_validator(
+        "data_dir", "outputs_dir", "models_file", "channels_file", "jwt_secret_file", "jwt_public_key_file", "jwt_jwks_file"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

@@ -31,6 +31,8 @@ class FarmApi:
     """What the tests of the API act on."""
 
     app: Flask
+    keeps_cookies = False
+    """A program keeps none, a browser does."""
 
     @cached_property
     def farm(self) -> Farm:
@@ -38,7 +40,7 @@ class FarmApi:
 
     @cached_property
     def http(self) -> FlaskClient:
-        return self.app.test_client()
+        return self.app.test_client(use_cookies=self.keeps_cookies)
 
     @cached_property
     def inside(self) -> SmallFarm:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from sqlalchemy import select
 
+from api.auth import SESSION_COOKIE
 from api.routes import Route, routes_of
 from imagefarm.auth import Scope, create_key
 from imagefarm.ids import new_id
 from imagefarm.store.models import ApiKey, Event
+from imagefarm.users import open_session
 from tests.api.farm_api import FarmApi, problem
 
 PUBLIC = {"healthz", "readyz", "openapi", "docs", "explain_problem"}
@@ -78,9 +83,31 @@ def test_a_wrong_key_is_no_key(keyed: FarmApi, owned: dict[str, str], key: str) 
         problem(keyed.http.get("/api/v1/jobs", headers={"Authorization": f"Bearer {wrong}"}), 401)
 
 
-def test_a_scope_opens_its_routes_and_no_other(keyed: FarmApi, owned: dict[str, str]) -> None:
+KINDS = ("key", "token", "browser")
+SECRET = "a secret of thirty-two bytes and some more"
+
+
+def headers_of(api: FarmApi, kind: str, folder: Path, tenant: str, *scopes: Scope) -> dict[str, str]:
+    """The headers of a caller with these scopes: by key, by bearer token, or by a browser that signed in."""
+    if kind == "token":
+        settings = api.farm.settings
+        settings.jwt_secret_file = folder / "secret"
+        settings.jwt_secret_file.write_text(SECRET)
+        settings.jwt_issuer, settings.jwt_audience = "https://id.example", "imagefarm"
+        claims = {"iss": "https://id.example", "aud": "imagefarm", "sub": "somebody", "exp": time.time() + 600}
+        claims |= {"tenant": tenant, "scope": " ".join(scopes)}
+        return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
+    if kind == "browser":
+        made = create_key(api.farm.store, name="test", scopes=scopes, tenant=tenant)
+        token = open_session(api.farm.store, key_id=made.info.id)
+        return {"Cookie": f"{SESSION_COOKIE}={token}", "Origin": "http://localhost"}
+    return api.key(tenant, *scopes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scope_opens_its_routes_and_no_other(keyed: FarmApi, owned: dict[str, str], kind: str, tmp_path: Path) -> None:
     for scope in Scope:
-        headers = keyed.key("scoped", scope)
+        headers = headers_of(keyed, kind, tmp_path, "scoped", scope)
         for route in routes(keyed):
             response = ask(keyed, route, owned, headers)
             if route.scope in {None, scope} or scope is Scope.ADMIN:
@@ -91,9 +118,10 @@ def test_a_scope_opens_its_routes_and_no_other(keyed: FarmApi, owned: dict[str, 
             assert response.status_code < 500
 
 
-def test_another_tenant_sees_nothing(keyed: FarmApi, owned: dict[str, str]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_tenant_sees_nothing(keyed: FarmApi, owned: dict[str, str], kind: str, tmp_path: Path) -> None:
     """Every route, asked by a stranger with every scope but admin: what is another's does not exist."""
-    stranger = keyed.key("stranger", Scope.SUBMIT, Scope.READ)
+    stranger = headers_of(keyed, kind, tmp_path, "stranger", Scope.SUBMIT, Scope.READ)
     for route in routes(keyed):
         if route.media == "text/event-stream" and not route.path_names:
             continue  # without an end; see test_events
@@ -110,8 +138,8 @@ def test_another_tenant_sees_nothing(keyed: FarmApi, owned: dict[str, str]) -> N
     for query in ("custom_id=SECRET-ID", "text=SECRET", "label=SECRET-LABEL:SECRET-VALUE", "state=queued", "model=demo"):
         listed = keyed.get(f"/api/v1/jobs?{query}", headers=stranger)["items"]
         assert all(job["recipe"]["prompt"] == "a cup" for job in listed)
-    for kind in ("sha256", "pixel_sha256"):
-        assert keyed.get(f"/api/v1/images?{kind}={owned[kind]}", headers=stranger)["items"] == []
+    for digest in ("sha256", "pixel_sha256"):
+        assert keyed.get(f"/api/v1/images?{digest}={owned[digest]}", headers=stranger)["items"] == []
     assert keyed.get(f"/api/v1/jobs/{owned['job_id']}", headers={"Authorization": owned["owner"]})["state"] == "queued"
 
 

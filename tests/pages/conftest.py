@@ -34,6 +34,8 @@ QUIET_CHROMIUM = [
 class Site(FarmApi):
     """A farm with its pages, served on `url` as a browser sees it."""
 
+    keeps_cookies = True
+
     url: str = field(default="")
 
     def page(self, path: str, lang: str = "en", **headers: str) -> Any:
