@@ -25,7 +25,16 @@ from scheduler.fetch import MAX_URL_CHARS, FetchFailed
 
 routes = Routes(tag="webhooks")
 
-Kind = Literal["job.succeeded", "job.failed", "job.cancelled", "batch.done", "batch.cancelled", "batch.stopped"]
+Kind = Literal[
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+    "batch.done",
+    "batch.cancelled",
+    "batch.stopped",
+    "batch.delivered",
+    "batch.undelivered",
+]
 DeliveryState = Literal["waiting", "delivered", "dead"]
 
 

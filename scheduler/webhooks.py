@@ -27,7 +27,16 @@ from scheduler.fetch import FetchFailed, check_url, fetch
 
 log = get_logger(__name__)
 
-KINDS = ("job.succeeded", "job.failed", "job.cancelled", "batch.done", "batch.cancelled", "batch.stopped")
+KINDS = (
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+    "batch.done",
+    "batch.cancelled",
+    "batch.stopped",
+    "batch.delivered",
+    "batch.undelivered",
+)
 """Events that can be told."""
 BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
 """Pause after each failed try; after the last a delivery is dead."""

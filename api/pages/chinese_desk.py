@@ -85,6 +85,8 @@ DESK: dict[str, str] = {
     "hook batch.done": "批次结束",
     "hook batch.cancelled": "批次取消",
     "hook batch.stopped": "批次因失败过多而停止",
+    "hook batch.delivered": "批次的文件已送达存储桶",
+    "hook batch.undelivered": "存储桶未能接收批次的文件",
     "Make the webhook": "创建 Webhook",
     # audit and settings
     "job, image, batch, worker …": "任务、图片、批次、工作进程……",

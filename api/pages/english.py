@@ -29,4 +29,6 @@ NAMES: dict[str, str] = {
     "hook batch.done": "a batch that is done",
     "hook batch.cancelled": "a batch that was cancelled",
     "hook batch.stopped": "a batch that stopped because too much failed",
+    "hook batch.delivered": "a batch whose files are in its bucket",
+    "hook batch.undelivered": "a batch whose bucket would not take its files",
 }
