@@ -1,12 +1,13 @@
 """The pages on a whole farm: real renders, two readers at once, a worker that dies and a Redis that is lost while they look."""
 
 import io
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw
 from werkzeug.serving import make_server
 
 from api.app import create_app
@@ -25,7 +26,7 @@ class LiveFarm(Farm):
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFarm]:
-    with LiveFarm(tmp_path_factory.mktemp("whole")) as farm:
+    with LiveFarm(tmp_path_factory.mktemp("whole"), lease_s=10.0) as farm:
         farm.start_worker(wait=False)
         farm.start_scheduler()
         app = create_app(farm.settings)
@@ -48,9 +49,39 @@ def live(window: Any, address: str) -> Any:
     return window.page
 
 
+def png(picture: Image.Image) -> bytes:
+    saved = io.BytesIO()
+    picture.save(saved, "PNG")
+    return saved.getvalue()
+
+
+def drop(page: Any, data: bytes) -> None:
+    """Drop a picture on the studio's form and wait until it is shown there."""
+    page.evaluate(
+        """bytes => {
+            const given = new DataTransfer();
+            given.items.add(new File([new Uint8Array(bytes)], "x.png", {type: "image/png"}));
+            document.querySelector("#start").dispatchEvent(new DragEvent("drop", {bubbles: true, dataTransfer: given}));
+        }""",
+        list(data),
+    )
+    page.locator("#start .begun img").wait_for()
+
+
+def mug_on_white() -> Image.Image:
+    """A photo of a mug, its label as white as what is around it."""
+    photo = Image.new("RGB", (100, 90), "white")
+    draw = ImageDraw.Draw(photo)
+    draw.ellipse((54, 26, 86, 64), outline=(190, 44, 52), width=8)
+    draw.rounded_rectangle((16, 12, 66, 78), radius=6, fill=(190, 44, 52))
+    draw.rectangle((20, 20, 28, 70), fill=(220, 92, 96))
+    draw.rectangle((34, 34, 56, 52), fill="white")
+    return photo
+
+
 def long_job(farm: LiveFarm, prompt: str) -> str:
     """A job that renders for some seconds."""
-    return farm.submit(prompt, width=128, height=128, steps=50, count=3, preview=True)
+    return farm.submit(prompt, width=128, height=128, steps=50, count=2, preview=True)
 
 
 def test_from_a_word_to_a_picture_and_what_comes_of_it(farm: LiveFarm, visit: Any) -> None:
@@ -102,20 +133,49 @@ def test_words_are_saved_in_the_browser_and_added_by_a_press(farm: LiveFarm, vis
 def test_a_picture_is_dropped_to_begin_from(farm: LiveFarm, visit: Any) -> None:
     window = visit()
     page = live(window, f"{farm.url}/studio?model=sd15")
-    saved = io.BytesIO()
-    Image.new("RGB", (64, 64), "teal").save(saved, "PNG")
-    page.evaluate(
-        """bytes => {
-            const given = new DataTransfer();
-            given.items.add(new File([new Uint8Array(bytes)], "x.png", {type: "image/png"}));
-            document.querySelector("#start").dispatchEvent(new DragEvent("drop", {bubbles: true, dataTransfer: given}));
-        }""",
-        list(saved.getvalue()),
-    )
-    page.locator("#start .begun img").wait_for()
+    drop(page, png(Image.new("RGB", (64, 64), "teal")))
     assert page.locator("[name=init_image]").input_value().startswith("asset_")
     page.get_by_role("button", name="Take it away").click()
     page.locator("#start input[type=file]").wait_for()
+    window.check_clean(farm.url)
+
+
+def test_a_product_is_dropped_cut_out_and_kept_pixel_for_pixel(farm: LiveFarm, visit: Any) -> None:
+    photo = mug_on_white()
+    window = visit()
+    page = live(window, f"{farm.url}/studio")
+    drop(page, png(photo))
+    assert not page.locator("#cut").is_visible()
+    page.locator("label.pick", has_text="Keep the product").click()
+    page.select_option("#cut", "white")
+    page.fill("#shadow", "0.5")
+    page.fill("#scale", "1")
+    page.locator("label.pick", has_text="128×128").click()
+    page.fill("#prompt", "a wooden table, blue background")
+    page.keyboard.press("Control+Enter")
+    making = page.locator(".making", has_text="a wooden table").first
+    making.locator(".shot").first.wait_for(timeout=RENDERED_MS)
+    assert making.locator(".from img").evaluate("img => img.complete && img.naturalWidth") == photo.width
+    making.locator(".copy summary").click()
+    making.get_by_text(re.compile("--subject asset_.* --subject-mask white --subject-place 0.5,0.5,1.0 --shadow 0.5")).wait_for()
+    [image] = farm.images(making.get_attribute("id"))
+    left, top, width, height = image.audit["subject"]["box"]
+    with Image.open(io.BytesIO(farm.outputs.read(image.storage_key))) as file:
+        made = file.convert("RGB")
+    mug = ImageChops.difference(photo, Image.new("RGB", photo.size, "white")).convert("L").point(lambda value: value and 255)
+    ImageDraw.floodfill(mug, (45, 43), 255)  # the label
+    photo_box = mug.getbbox()
+    assert photo_box is not None
+    assert (width, height) == (photo_box[2] - photo_box[0], photo_box[3] - photo_box[1])
+    shown = made.crop((left, top, left + width, top + height))
+    kept = Image.composite(shown, photo.crop(photo_box), mug.crop(photo_box))
+    assert ImageChops.difference(kept, photo.crop(photo_box)).getbbox() is None
+    assert ImageChops.difference(shown, photo.crop(photo_box)).getbbox() is not None  # what is around it is made
+    page.reload()
+    page.locator("#live-mark.on").wait_for()
+    page.locator("#" + str(making.get_attribute("id"))).get_by_role("link", name="Reuse").click()
+    assert page.locator("[name=start_as][value=product]").is_checked()
+    assert (page.input_value("#cut"), page.input_value("#shadow"), page.input_value("#scale")) == ("white", "0.5", "1")
     window.check_clean(farm.url)
 
 
@@ -124,10 +184,10 @@ def test_a_job_is_watched_to_its_end_and_replayed(farm: LiveFarm, visit: Any) ->
     window = visit(width=390, scheme="dark")
     page = live(window, f"{farm.url}/jobs/{job}")
     page.locator(".ghost img").first.wait_for(timeout=RENDERED_MS)
-    page.locator(".picture").nth(2).wait_for(timeout=RENDERED_MS)
+    page.locator(".picture").nth(1).wait_for(timeout=RENDERED_MS)
     assert page.locator(".legend", has_text="steps").count() == 1
     assert window.overflow() <= 0
-    page.get_by_role("button", name="Replay these 3 pictures").click()
+    page.get_by_role("button", name="Replay these 2 pictures").click()
     page.get_by_text("A replay: every pixel is as it was.").wait_for(timeout=RENDERED_MS)
     window.check_clean(farm.url)
 
@@ -152,13 +212,19 @@ def test_a_worker_that_dies_is_seen_and_its_job_ends_well(farm: LiveFarm, visit:
     job = long_job(farm, "a yellow ball")
     window = visit()
     page = live(window, f"{farm.url}/jobs/{job}")
+    page.evaluate("window.kept = true")
     page.locator(f"[data-job={job}] progress").first.wait_for(timeout=RENDERED_MS)
     farm.wait_until(lambda: farm.job(job).state == "running", 30)
     farm.kill_child()
-    page.locator(".picture").nth(2).wait_for(timeout=90_000)
+    farm.wait_until(lambda: (farm.job(job).state, farm.job(job).attempt) == ("running", 2), 60, "it is tried again")
+    farm.kill("w1")  # the parent too: nobody is left to tell of it, and the lease runs out
     attempts = page.locator("section", has_text="Attempts")
-    assert attempts.locator("th").count() == 2
+    attempts.get_by_text("its lease ran out").first.wait_for(timeout=60_000)
+    farm.start_worker(wait=False)
+    page.locator(".picture").nth(1).wait_for(timeout=120_000)
+    assert attempts.locator("th").count() == 3
     attempts.get_by_text("crashed").first.wait_for()
+    assert page.evaluate("window.kept")
     window.check_clean(farm.url)
 
 
