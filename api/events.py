@@ -32,7 +32,7 @@ from imagefarm.text import check_text
 log = get_logger(__name__)
 routes = Routes(tag="events")
 
-LEAST_PACE_MS, PACE_MS_A_PAGE = 400, 100
+LEAST_PACE_MS, PACE_MS_A_PAGE = 200, 6
 TEXT = "\0text"
 """Under this name an event carries its own text, once somebody has written it."""
 FOR_ALL = frozenset({"away", "back", "many", "close"})

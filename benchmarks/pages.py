@@ -15,6 +15,7 @@ import json
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ import httpx
 from redis import Redis
 from sqlalchemy import func, insert, select
 
+from api.pages.sharing import SHARED_S
 from benchmarks.served import Served, database, quantile, serve
 from imagefarm.catalogue import Catalogue
 from imagefarm.ids import new_id
@@ -54,12 +56,14 @@ CHUNK = 2000
 
 
 def rest(url: str, seconds: float) -> list[float]:
-    """Latencies in ms of lists and single submits at a steady rate, in turn."""
-    times = []
+    """Latencies in ms of lists and single submits at a steady rate, in turn; an API that falls behind is asked less often."""
+    times: list[float] = []
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
         began = time.monotonic()
         for number in range(int(seconds * RATE)):
             time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            if time.monotonic() - began > 1.2 * seconds:
+                break
             start = time.perf_counter()
             if number % 5:
                 answer = http.get("/api/v1/jobs?limit=20")
@@ -70,51 +74,86 @@ def rest(url: str, seconds: float) -> list[float]:
     return times
 
 
-async def open_pages(url: str, pages: int, *, redis_url: str, prefix: str, events: float) -> None:
-    """Hold so many pages open until killed: each follows the stream and fetches itself at the pace it is told."""
-    place = urlsplit(url)
-    opened = asyncio.Semaphore(40)
-    fetched = [0]
+class OpenPage:
+    """A page as its script behaves: it follows the stream, and fetches itself after a change, at the pace it is told."""
 
-    def request(path: str, media: str) -> bytes:
-        return f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: {media}\r\nConnection: close\r\n\r\n".encode()
+    def __init__(self, url: str, times: list[float]) -> None:
+        self.place = urlsplit(url)
+        self.times = times
+        self.pace = self.heard_at = self.fetched_at = 0.0
+        self.etag = ""
+        self.open = False
+        self.fetching: asyncio.Task[None] | None = None
+        self.line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def fetch() -> None:
-        reader, writer = await asyncio.open_connection(place.hostname, place.port)
-        writer.write(request("/", "text/html"))
-        while await reader.read(65536):
-            pass
-        writer.close()
-        fetched[0] += 1
+    async def _ask(self, path: str, **headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = self.line or await asyncio.open_connection(self.place.hostname, self.place.port)
+        self.line = None
+        told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {self.place.netloc}\r\n{told}\r\n".encode())
+        await writer.drain()
+        return reader, writer
 
-    async def follow() -> None:
-        async with opened:
-            reader, writer = await asyncio.open_connection(place.hostname, place.port)
-            writer.write(request("/api/v1/events/stream", "text/event-stream"))
-            await writer.drain()
-            status = (await reader.readline()).split()[1]
-            assert status == b"200", status
-        pace, last, kind = 0.4, 0.0, ""
+    async def follow(self) -> None:
+        """Until the stream ends."""
+        reader, _ = await self._ask("/api/v1/events/stream", Accept="text/event-stream")
+        status = (await reader.readline()).split()[1]
+        assert status == b"200", status
+        self.open, kind = True, ""
         while line := await reader.readline():
             text = line.decode().strip()
             if text.startswith("event:"):
                 kind = text.removeprefix("event:").strip()
             elif text.startswith("data:") and kind == "pace":
-                pace = json.loads(text.removeprefix("data:"))["ms"] / 1000 * random.uniform(0.8, 1.2)
-            elif text.startswith("data:") and kind != "job.progress" and time.monotonic() - last > pace:
-                last = time.monotonic()
-                await fetch()
+                self.pace = json.loads(text.removeprefix("data:"))["ms"] / 1000 * random.uniform(0.8, 1.2)
+            elif text.startswith("data:") and kind not in {"job.progress", "close"}:
+                self.heard_at = self.heard_at or time.monotonic()
+                if self.fetching is None or self.fetching.done():
+                    self.fetching = asyncio.create_task(self._fetch())
 
-    async def speak() -> None:
-        live = LiveEvents(Redis.from_url(redis_url), prefix)
-        while events:
-            await asyncio.sleep(1 / events)
-            live([{"kind": "job.submitted", "subject": new_id("job"), "tenant_id": DEFAULT_TENANT, "data": {}}])
+    async def _fetch(self) -> None:
+        while self.heard_at:
+            now = time.monotonic()
+            await asyncio.sleep(max(SHARED_S + random.random() * self.pace, self.fetched_at + self.pace - now))
+            heard_at, self.heard_at, self.fetched_at = self.heard_at, 0.0, time.monotonic()
+            try:
+                line = await self._ask("/", Accept="text/html", HX_Request="true", If_None_Match=self.etag)
+                head = (await line[0].readuntil(b"\r\n\r\n")).decode().lower()
+            except (OSError, EOFError):  # the server had closed the line meanwhile: a browser asks again
+                self.heard_at = heard_at
+                continue
+            fields = dict(one.split(": ", 1) for one in head.split("\r\n")[1:] if ": " in one)
+            await line[0].readexactly(int(fields.get("content-length", 0)))
+            self.etag = fields.get("etag", "").replace("w/", "W/")
+            if fields.get("connection") == "close":
+                line[1].close()
+            else:
+                self.line = line
+            self.times.append(1000 * (time.monotonic() - heard_at))
 
-    following = [asyncio.create_task(follow()) for _ in range(pages)]
-    await asyncio.sleep(pages / 100 + 2)
+
+async def open_pages(url: str, pages: int, *, redis_url: str, prefix: str, events: float) -> None:
+    """Hold so many pages open until told to end, and print how long after a change each had fetched itself, in ms."""
+    times: list[float] = []
+    told = [OpenPage(url, times) for _ in range(pages)]
+    following = []
+    for page in told:
+        following.append(asyncio.create_task(page.follow()))
+        await asyncio.sleep(0.01)
+    while not all(page.open for page in told):
+        await asyncio.sleep(0.1)
+        for task in following:
+            if task.done():
+                task.result()
+    live = LiveEvents(Redis.from_url(redis_url), prefix)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     print("open", flush=True)
-    await asyncio.gather(speak(), *following)
+    while not ended.is_set():
+        await asyncio.sleep(1 / events)
+        live([{"kind": "job.submitted", "subject": new_id("job"), "tenant_id": DEFAULT_TENANT, "data": {}}])
+    print(json.dumps(times), flush=True)
+    os._exit(0)  # hundreds of open streams need no goodbye
 
 
 def streams(pages: int, seconds: float, events: float) -> None:
@@ -134,14 +173,20 @@ def streams(pages: int, seconds: float, events: float) -> None:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline().strip() == "open"
-            health = httpx.get(f"{served.url}/healthz", trust_env=False, timeout=10).status_code
+            rest(served.url, 3)
+            health, used = httpx.get(f"{served.url}/healthz", trust_env=False, timeout=30).status_code, served.cpu_s()
+            began = time.monotonic()
             loaded, after = rest(served.url, seconds), served.rss_mb()
+            used = (served.cpu_s() - used) / (time.monotonic() - began)
+            holder.send_signal(signal.SIGTERM)
+            fetched = json.loads(holder.stdout.readline())
         finally:
             holder.kill()
             holder.wait()
-    for what, times in (("idle", idle), (f"{pages} pages", loaded)):
+    for what, times in (("idle", idle), (f"{pages} pages", loaded), ("change", fetched)):
         shown = "  ".join(f"p{int(100 * q)} {quantile(times, q):6.1f} ms" for q in (0.5, 0.95, 0.99))
-        print(f"{what:>12}: {shown}")
+        print(f"{what:>12}: {shown}  ({len(times)} read)")
+    print(f"change: from the event that a page heard to the page that it fetched; the API used {100 * used:.0f} % of a core")
     print(
         f"p99 with {pages} pages open is {quantile(loaded, 0.99) / quantile(idle, 0.99):.2f} times the idle one; healthz {health}"
     )

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from api.pages import admin, assets, batches, errors, i18n, jobs, jobs_change, rendering, sign_in, start, status, studio, trace
+from api.pages import (
+    admin,
+    assets,
+    batches,
+    errors,
+    i18n,
+    jobs,
+    jobs_change,
+    rendering,
+    sharing,
+    sign_in,
+    start,
+    status,
+    studio,
+    trace,
+)
 
 NAVIGATION = (
     ("/", "Status"),
@@ -32,6 +47,7 @@ def register(app: Flask) -> None:
     assets.init_app(app)
     i18n.init_app(app)
     rendering.init_app(app)
+    sharing.init_app(app)
     errors.init_app(app)
     sign_in.init_app(app)
     for area in AREAS:

@@ -22,6 +22,7 @@ from api.job_answers import base_url
 from api.pages import contact_sheet
 from api.pages.batch_view import BatchCard, ErrorGroup, Sheet, batch_cards, error_groups, rate_per_minute, sheet
 from api.pages.rendering import page
+from api.pages.sharing import shared
 from api.pages.table_preview import Preview, preview, rename
 from api.picks import FinalsBody, make_batch_finals
 from api.tables import BatchParameters, Submission, make_options
@@ -83,6 +84,7 @@ class BatchView:
 
 
 @pages.get("/batches")
+@shared
 def batches_page() -> Response:
     """List batches, with the form for a new one."""
     farm = current_farm()
@@ -127,6 +129,7 @@ def batches_form() -> Any:
 
 
 @pages.get("/batches/<batch_id>")
+@shared
 def batch_page(batch_id: str) -> Response:
     """Show one batch."""
     farm = current_farm()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from urllib.parse import urlencode
 
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, g, render_template, request
 from markupsafe import Markup, escape
 
 from api.pages import i18n
@@ -40,10 +40,10 @@ def init_app(app: Flask) -> None:
 
 
 def page(template: str, view: object, status: int = 200, **more: object) -> Response:
-    """The page of a view, or 304 if the browser has it already."""
+    """The page of a view, or 304 if the browser has it already and the page is for this browser alone."""
     shown = repr((template, i18n.language(), request.full_path, view, more))
     tag = hashlib.blake2s(shown.encode("utf-8", "backslashreplace")).hexdigest()[:24]
-    if status == HTTPStatus.OK and request.if_none_match.contains_weak(tag):
+    if status == HTTPStatus.OK and not g.get("whole") and request.if_none_match.contains_weak(tag):
         response = Response(status=HTTPStatus.NOT_MODIFIED)
     else:
         response = Response(

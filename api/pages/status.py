@@ -12,6 +12,7 @@ from api.context import current_farm
 from api.pages.farm_view import FarmView, RedisPulse, farm_view
 from api.pages.job_cards import JobCard, job_cards
 from api.pages.rendering import page
+from api.pages.sharing import shared
 from imagefarm.auth import Scope
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
@@ -41,6 +42,7 @@ class StatusView:
 
 
 @pages.get("/")
+@shared
 def status_page() -> Response:
     """Show how the farm is."""
     farm = current_farm()

@@ -6,7 +6,8 @@
   const words = document.getElementById("words").dataset;
   const stream = document.getElementById("stream");
   const mark = document.getElementById("live-mark");
-  let pace = 400, connected = false, refreshing = false, wanted = false, refreshedAt = 0, timer = 0;
+  const SHARED_MS = Number(words.shared);
+  let pace = 400, connected = false, refreshing = false, heardAt = 0, refreshedAt = 0, timer = 0;
 
   const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
   const live = () => document.getElementById("live");
@@ -18,12 +19,20 @@
     mark.textContent = now ? mark.dataset.live : mark.dataset.polling;
   }
 
+  // What comes may have been rendered for another reader, up to SHARED_MS ago: asked for so long after the change, it holds it.
   function refresh() {
+    heardAt = performance.now();
+    plan();
+  }
+
+  function plan() {
+    if (timer || refreshing) return;
+    timer = setTimeout(fetchPage, Math.max(SHARED_MS + Math.random() * pace, refreshedAt + pace - performance.now()));
+  }
+
+  function fetchPage() {
+    timer = 0;
     if (!live() || document.hidden) return;
-    if (refreshing) { wanted = true; return; }
-    const wait = refreshedAt + pace - performance.now();
-    clearTimeout(timer);
-    if (wait > 0) { timer = setTimeout(refresh, wait); return; }
     refreshing = true;
     refreshedAt = performance.now();
     htmx.trigger(live(), "refresh");
@@ -36,7 +45,7 @@
   function refreshed() {
     if (!refreshing) return;
     refreshing = false;
-    if (wanted) { wanted = false; refresh(); }
+    if (heardAt + SHARED_MS > refreshedAt) plan();
   }
 
   function showProgress(data) {

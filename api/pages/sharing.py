@@ -1,0 +1,86 @@
+"""One rendering for all who follow the same page: five hundred open pages cost the farm three renderings a second, not hundreds.
+
+Only a page that fetches itself gets a shared rendering, of at most `SHARED_S` ago; its script waits so long after it heard of a
+change, so what it gets holds the change. Whoever opens a page, or comes back to it from a form, gets one of their own. Shared
+are the pages of one tenant, with the same scopes, in one language, at one address: nothing else of the caller is in them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from functools import wraps
+
+from flask import Flask, Response, current_app, g, request
+
+from api.auth import SESSION_COOKIE, authenticate
+from api.context import current_farm
+from api.pages.i18n import language
+
+SHARED_S = 0.3
+MOST = 200
+"""Renderings kept, of some ten kilobytes each; those not asked for longest go first."""
+KEY = "imagefarm.pages.sharing"
+Page = tuple[int, list[tuple[str, str]], bytes]
+
+
+class Renderings:
+    """The newest renderings by what they depend on. Each is made once, while others wait for it."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, tuple[float, Future[Page]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Page]) -> Page:
+        """The rendering begun less than `SHARED_S` ago, or a new one. What `make` raises is raised to all who waited for it."""
+        with self._lock:
+            began, page = self._kept.get(key, (float("-inf"), Future()))
+            if mine := time.monotonic() - began >= SHARED_S:
+                page = Future()
+                self._kept[key] = (time.monotonic(), page)
+                while len(self._kept) > MOST:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+        if mine:
+            try:
+                page.set_result(make())
+            except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+                page.set_exception(error)
+        return page.result()
+
+
+def init_app(app: Flask) -> None:
+    """Keep the renderings of this process; tell the pages' script how long it has to wait."""
+    app.extensions[KEY] = Renderings()
+    app.jinja_env.globals["shared_ms"] = round(1000 * SHARED_S)
+
+
+def shared(view: Callable[..., Response]) -> Callable[..., Response]:
+    """Let those who follow this page share a rendering. It may show nothing of the caller but tenant and scopes."""
+
+    @wraps(view)
+    def answer(**arguments: str) -> Response:
+        if "HX-Request" not in request.headers:
+            return view(**arguments)
+
+        def make() -> Page:
+            g.whole = True  # whatever this reader has already, others need it whole
+            response = view(**arguments)
+            return response.status_code, list(response.headers), response.get_data()
+
+        caller = authenticate(current_farm())
+        key = (
+            caller.tenant_id,
+            caller.scopes,
+            SESSION_COOKIE in request.cookies,
+            language(),
+            request.host_url,
+            request.full_path,
+        )
+        status, headers, body = current_app.extensions[KEY].get(key, make)
+        return Response(body, status, headers).make_conditional(request)  # type: ignore[return-value]
+
+    return answer
