@@ -19,10 +19,24 @@ from scheduler.batches.gate import Gate
 from scheduler.batches.gatekeeping import judge_images
 from scheduler.claim import ClaimedJob, StoredShares, load_flow, lock_shares, save_shares
 from scheduler.retry import Failure, after_failure
-from scheduler.transition import move
+from scheduler.transition import move, move_to_succeeded
 
 LEARNING_RATE = 0.1
 """Weight of the newest measurement in a model's learnt cost."""
+
+# Made once, and of the tables themselves: for every job, making them and the objects of a session took longer than running
+NOW = select(db_now())
+WARNINGS = select(Job.warnings).where(Job.id == bindparam("of_job"))
+STORED = select(Image.storage_key, Image.id).where(Image.job_id == bindparam("of_job"))
+INSERT_IMAGES = insert(Image.__table__)  # type: ignore[arg-type]
+LEARN_COST = (
+    update(Model.__table__)  # type: ignore[arg-type]
+    .where(Model.__table__.c.name == bindparam("learnt_model"))
+    .values(
+        cost_s=func.coalesce(Model.__table__.c.cost_s, bindparam("unit_s")) * (1 - LEARNING_RATE)
+        + bindparam("unit_s") * LEARNING_RATE
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +98,15 @@ def succeed(
         queue = lock_shares(session)
         # before the job, as whoever cancels a batch locks them too
         batch = session.get(Batch, job.batch_id, with_for_update=True) if gate is not None else None
-        values: dict[str, Any] = {"actual_s": actual_s, "error_code": None, "error_detail": None}
-        if warnings:
-            known = session.scalar(select(Job.warnings).where(Job.id == job.id)) or []
-            values["warnings"] = [*known, *warnings]
-        hashes = [image.sha256 for image in sorted(images, key=lambda image: image.index)]
-        moved = move(
-            session,
-            [Job.id == job.id, Job.attempt == job.attempt, Job.owner == job.owner],
-            JobState.RUNNING,
-            JobState.SUCCEEDED,
-            event="job.succeeded",
-            data={"recipe_hash": job.recipe.recipe_hash, "sha256": hashes, "owner": job.owner},
-            outcome="succeeded",
-            **values,
-        )
-        if not moved:
-            stored = dict(session.execute(select(Image.storage_key, Image.id).where(Image.job_id == job.id)).all())
+        sql = session.connection()
+        every_warning = [*(sql.scalar(WARNINGS, {"of_job": job.id}) or []), *warnings] if warnings else None
+        moved = move_to_succeeded(session, job.fence, actual_s=actual_s, warnings=every_warning)
+        if moved is None:
+            stored = dict(sql.execute(STORED, {"of_job": job.id}).all())
             if {image.storage_key for image in images} == set(stored):
                 return [stored[image.storage_key] for image in images]
             raise Fenced(f"attempt {job.attempt} of {job.id} no longer owns it")
-        now = session.scalar(select(db_now()))
+        now = sql.scalar(NOW)
         rows = [
             {
                 "id": new_id("img"),
@@ -126,20 +128,9 @@ def succeed(
             }
             for image in images
         ]
-        session.execute(insert(Image), rows)
+        sql.execute(INSERT_IMAGES, rows)
         _keep_channels(session, [str(row["id"]) for row in rows], images)
-        append_many(
-            session,
-            [
-                (
-                    "image.stored",
-                    str(row["id"]),
-                    job.tenant_id,
-                    {"job": job.id, "key": row["storage_key"], "sha256": row["sha256"]},
-                )
-                for row in rows
-            ],
-        )
+        append_many(session, [_told_of_job(job, images), *(_told_of_image(row) for row in rows)], at=now)
         if gate is not None and settings is not None and batch is not None:
             stored_images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
             judge_images(session, gate, settings, batch=batch, job=session.get_one(Job, job.id), images=stored_images)
@@ -149,6 +140,20 @@ def succeed(
         return [str(row["id"]) for row in rows]
 
     return store.retrying(commit)
+
+
+Told = tuple[str, str, str | None, dict[str, Any]]
+
+
+def _told_of_job(job: ClaimedJob, images: list[FinishedImage]) -> Told:
+    hashes = [image.sha256 for image in sorted(images, key=lambda image: image.index)]
+    data = {"attempt": job.attempt, "recipe_hash": job.recipe.recipe_hash, "sha256": hashes, "owner": job.owner}
+    return "job.succeeded", job.id, job.tenant_id, data
+
+
+def _told_of_image(row: dict[str, Any]) -> Told:
+    data = {"job": row["job_id"], "key": row["storage_key"], "sha256": row["sha256"]}
+    return "image.stored", row["id"], row["tenant_id"], data
 
 
 def _keep_channels(session: Session, image_ids: list[str], images: list[FinishedImage]) -> None:
@@ -202,17 +207,6 @@ def _correct_charge(session: Session, queue: StoredShares, job: ClaimedJob, actu
     flow = load_flow(session, queue, job.priority_class, job.tenant_id)
     queue.correct(flow, actual_s - job.cost_s)
     save_shares(session, queue)
-
-
-LEARN_COST = (
-    update(Model.__table__)  # type: ignore[arg-type]
-    .where(Model.__table__.c.name == bindparam("learnt_model"))
-    .values(
-        cost_s=func.coalesce(Model.__table__.c.cost_s, bindparam("unit_s")) * (1 - LEARNING_RATE)
-        + bindparam("unit_s") * LEARNING_RATE
-    )
-)
-"""Made once: building it for every job took longer than running it."""
 
 
 def _learn_cost(session: Session, model: str, unit_s: float) -> None:

@@ -47,11 +47,11 @@ def append(session: Session, kind: str, subject: str, tenant_id: str | None, dat
     tell_after_commit(session, [(kind, subject, tenant_id, data)])
 
 
-def append_many(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]]) -> None:
-    """Add many events (kind, subject, tenant_id, data) with one statement's time."""
+def append_many(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]], *, at: float | None = None) -> None:
+    """Add many events (kind, subject, tenant_id, data) with one statement's time, `at` if the caller has just asked for it."""
     if events:
         rows = [{"kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
-        insert_many(session, Event, rows, at=session.connection().scalar(NOW))
+        insert_many(session, Event, rows, at=session.connection().scalar(NOW) if at is None else at)
         tell_after_commit(session, events)
 
 
