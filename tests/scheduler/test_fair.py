@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scheduler.fair import ClassShare, FairQueue, FlowShare, Lane
 
@@ -76,3 +77,123 @@ def test_a_refund_gives_the_turn_back() -> None:
     first = serve(queue, 2.0)
     queue.correct(first, -2.0)
     assert serve(queue, 2.0).tenant_id == first.tenant_id
+
+
+Key = tuple[str, str]
+CLASS_WEIGHTS = {"interactive": 4.0, "bulk": 1.0}
+IN_FLIGHT = 2
+"""Claims whose actual cost is still to come, at most, in the machine below."""
+
+
+class FairQueueMachine(RuleBasedStateMachine):
+    """Flows come, are served, corrected, re-weighted and go, in any order. The model is a ledger: what each flow was served over
+    its weight, and for every two that have had work all the while, what they had when that began.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = FairQueue({name: ClassShare(name, weight) for name, weight in CLASS_WEIGHTS.items()})
+        self.waiting: set[Key] = set()
+        self.running: list[tuple[Key, float]] = []
+        self.by_flow, self.by_class = Counter[Key](), Counter[str]()
+        self.since: dict[tuple[Key, Key], float] = {}
+        """How far the first was ahead of the second when both began to wait."""
+        self.classes_since: float | None = None
+        self.least: dict[Key, float] = {}
+        self.vtimes = self.times()
+
+    def times(self) -> list[float]:
+        return [self.queue.vtime, *(share.vtime for share in self.queue.classes.values())]
+
+    def note(self, key: Key, seconds: float) -> None:
+        self.by_flow[key] += seconds / self.queue.flows[key].weight  # type: ignore[assignment]
+        self.by_class[key[0]] += seconds / CLASS_WEIGHTS[key[0]]  # type: ignore[assignment]
+
+    @rule(name=st.sampled_from(sorted(CLASS_WEIGHTS)), tenant=st.sampled_from("abc"), weight=st.floats(0.5, 8.0))
+    def work_comes(self, name: str, tenant: str, weight: float) -> None:
+        key = (name, tenant)
+        if key not in self.queue.flows:
+            self.queue.flows[key] = FlowShare(name, tenant, weight)
+            self.least[key] = weight
+        self.waiting.add(key)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def work_ends(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.waiting)))
+        for claim in [claim for claim in self.running if claim[0] == key]:
+            self.running.remove(claim)
+        self.waiting.remove(key)
+        self.since = {pair: ahead for pair, ahead in self.since.items() if key not in pair}
+        if {name for name, _ in self.waiting} != set(CLASS_WEIGHTS):
+            self.classes_since = None
+
+    @precondition(lambda self: self.queue.flows)
+    @rule(data=st.data(), weight=st.floats(0.5, 8.0))
+    def weight_changes(self, data: st.DataObject, weight: float) -> None:
+        key = data.draw(st.sampled_from(sorted(self.queue.flows)))
+        self.queue.flows[key].weight = weight
+        self.least[key] = min(self.least[key], weight)
+
+    def claim(self, cost: float) -> Key:
+        before = {key: (flow.pass_, flow.active) for key, flow in self.queue.flows.items()}
+        self.queue.note_work(set(self.waiting))
+        for key, flow in self.queue.flows.items():
+            pass_, active = before[key]
+            woken = key in self.waiting and not active
+            assert flow.pass_ == (max(pass_, self.queue.classes[key[0]].vtime) if woken else pass_)
+        for one in self.waiting:
+            for other in self.waiting:
+                if one < other and one[0] == other[0]:
+                    self.since.setdefault((one, other), self.by_flow[one] - self.by_flow[other])
+        if {name for name, _ in self.waiting} == set(CLASS_WEIGHTS) and self.classes_since is None:
+            self.classes_since = self.by_class["interactive"] - self.by_class["bulk"]
+        lanes = [Lane(self.queue.flows[key], "m") for key in sorted(self.waiting)]
+        flow = next(self.queue.order(lanes)).flow
+        key = (flow.priority_class, flow.tenant_id)
+        assert flow.pass_ == min(self.queue.flows[each].pass_ for each in self.waiting if each[0] == key[0])
+        self.queue.charge(flow, cost)
+        self.note(key, cost)
+        return key
+
+    @precondition(lambda self: self.waiting)
+    @rule(cost=COSTS, times=st.integers(1, 40))
+    def many_are_served_as_predicted(self, cost: float, times: int) -> None:
+        for _ in range(times):
+            self.claim(cost)
+
+    @precondition(lambda self: self.waiting and len(self.running) < IN_FLIGHT)
+    @rule(cost=COSTS)
+    def one_is_claimed(self, cost: float) -> None:
+        self.running.append((self.claim(cost), cost))
+
+    @precondition(lambda self: self.running)
+    @rule(actual=st.one_of(st.just(0.0), COSTS))
+    def one_ends_or_is_given_back(self, actual: float) -> None:
+        key, cost = self.running.pop(0)
+        self.queue.correct(self.queue.flows[key], actual - cost)
+        self.note(key, actual - cost)
+
+    @invariant()
+    def time_never_goes_back(self) -> None:
+        now = self.times()
+        assert all(after >= before for before, after in zip(self.vtimes, now, strict=True))
+        self.vtimes = now
+
+    @invariant()
+    def who_waits_all_the_while_gets_its_share(self) -> None:
+        """Within a claim each of theorem 1, and the claims whose predictions were off, both when it began and now."""
+        slack = 2 * (1 + IN_FLIGHT) * MOST
+        for (one, other), before in self.since.items():
+            apart = self.by_flow[one] - self.by_flow[other] - before
+            assert abs(apart) <= slack / self.least[one] + slack / self.least[other] + 1e-6
+
+    @invariant()
+    def classes_that_wait_all_the_while_share_four_to_one(self) -> None:
+        if self.classes_since is not None:
+            apart = self.by_class["interactive"] - self.by_class["bulk"] - self.classes_since
+            assert abs(apart) <= 2 * (1 + IN_FLIGHT) * MOST * (1 / 4 + 1) + 1e-6
+
+
+FairQueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestFairQueueMachine = FairQueueMachine.TestCase
