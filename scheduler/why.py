@@ -9,11 +9,15 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store.engine import db_now
 from imagefarm.store.models import Backlog, Batch, Job, Model, Tenant, Worker
+from scheduler.claim import KeyRooms
+from scheduler.workers import NO_ROOM
 
 MOST_COUNTED = 1000
 """Jobs ahead are counted so far: every submit asks, and a table of a million rows may wait."""
 
-WORKERS = select(Worker.state, Worker.wanted, Worker.serves, Worker.resident).where(Worker.state != WorkerState.GONE)
+WORKERS = select(Worker.state, Worker.wanted, Worker.serves, Worker.resident, Worker.facts[NO_ROOM].label("no_room")).where(
+    Worker.state != WorkerState.GONE
+)
 STANDING = select(
     db_now(),
     select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery(),
@@ -65,9 +69,14 @@ def _why_queued(session: Session, job: Job, settings: Settings) -> str:
     usable = [worker for worker in workers if worker.wanted == WorkerState.READY]
     if not usable:
         return f"Every worker that serves model {job.model} is draining or quarantined."
+    if all(job.model in (worker.no_room or {}) for worker in usable):
+        return f"No worker has the memory for model {job.model}: {usable[0].no_room[job.model]}."
     cap = min(settings.max_running_per_tenant, int((limits or {}).get("running", 10**9)))
     if running >= cap:
         return f"Your cap of {cap} running jobs is reached."
+    if job.limited_by is not None and not (rooms := KeyRooms(session)).has_one(job.limited_by):
+        quota = rooms.left[job.limited_by] + rooms.running.get(job.limited_by, 0)
+        return f"The quota of {quota:.0f} running jobs of its key is reached."
     if all(worker.state == WorkerState.STARTING for worker in usable):
         return "The worker is starting."
     ahead = sql.scalar(AHEAD, flow | {"rank": job.rank, "job_id": job.id}) or 0

@@ -17,6 +17,8 @@ from imagefarm.store.models import Job, Model, Worker
 from scheduler.retry import crashed
 from scheduler.rollup import count_load
 
+NO_ROOM = "no_room"
+"""Key of a worker's facts: the models that it had not the memory to load, each with what it said."""
 KEEP_GONE_S = 3600.0
 """How long a worker that is gone stays on the page."""
 
@@ -193,6 +195,20 @@ def report_model(
             append(session, f"model.{state}", name, None, {"reason": reason, "digest": digest})
 
     store.retrying(work)
+
+
+def tell_room(store: Store, worker_id: str, model: str, no_room: str = "") -> None:
+    """Keep whether a worker has the memory for a model: `no_room` says why not, and is empty if it has."""
+
+    def work(session: Session) -> None:
+        facts = session.scalar(select(Worker.facts).where(Worker.id == worker_id).with_for_update())
+        if facts is None or facts.get(NO_ROOM, {}).get(model, "") == no_room:
+            return
+        others = {name: reason for name, reason in facts.get(NO_ROOM, {}).items() if name != model}
+        kept = others | ({model: no_room} if no_room else {})
+        session.execute(update(Worker).where(Worker.id == worker_id).values(facts={**facts, NO_ROOM: kept}))
+
+    store.retrying(work, patience_s=10.0)
 
 
 def keep_learnt(store: Store, name: str, profile: str, learnt: dict[str, Any]) -> None:

@@ -1,0 +1,119 @@
+"""Why a job waits: each cause has its sentence, and each sentence its Chinese."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from sqlalchemy import insert, update
+
+from api.pages.chinese import SENTENCES
+from imagefarm.states import BatchState, JobState, WorkerState
+from imagefarm.store import db_now
+from imagefarm.store.migrate import DEFAULT_TENANT
+from imagefarm.store.models import ApiKey, Batch, Job, Tenant
+from scheduler import workers
+from scheduler.why import explain
+from tests.small_farm import SmallFarm
+
+
+@pytest.fixture
+def farm(farm: SmallFarm) -> SmallFarm:
+    """With a worker that is ready and has the demo model."""
+    farm.worker("wrk_a")
+    ready(farm, "demo")
+    return farm
+
+
+def ready(farm: SmallFarm, *resident: str, worker: str = "wrk_a") -> None:
+    workers.heartbeat(farm.store, worker, WorkerState.READY, resident=list(resident), load={})
+
+
+def why(farm: SmallFarm, job_id: str) -> str:
+    """The sentence, once it is known to have a Chinese one."""
+    with farm.store.read() as session:
+        text = explain(session, session.get_one(Job, job_id), farm.settings)
+    chinese = text
+    for pattern, words in SENTENCES:
+        chinese = re.sub(pattern, words, chinese)
+    assert "。" in chinese
+    assert not re.search(r"\b(is|are|for|of)\b", chinese), chinese
+    return text
+
+
+def test_position(farm: SmallFarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _, third = farm.submit(3)
+    assert why(farm, first) == "It is the next of its lane."
+    assert why(farm, third) == "2 of your jobs of this lane are ahead of it."
+    monkeypatch.setattr("scheduler.why.MOST_COUNTED", 2)
+    assert why(farm, third) == "2 or more of your jobs of this lane are ahead of it."
+
+
+def test_cap(farm: SmallFarm) -> None:
+    with farm.store.write() as session:
+        session.execute(update(Tenant).where(Tenant.id == DEFAULT_TENANT).values(limits={"running": 1}))
+    *_, last = farm.submit(2)
+    farm.claim("wrk_a", images=1)
+    assert why(farm, last) == "Your cap of 1 running jobs is reached."
+
+
+def test_quota_of_a_key(farm: SmallFarm) -> None:
+    key = {"tenant_id": DEFAULT_TENANT, "name": "shop", "prefix": "if_shop", "hash": "0" * 64, "scopes": []}
+    with farm.store.write() as session:
+        session.execute(insert(ApiKey).values(id="key_shop", limits={"running": 1}, created_at=db_now(), **key))
+    first, last, free = farm.submit(3)
+    for job_id in (first, last):
+        farm.set(job_id, limited_by="key_shop")
+    assert [job.id for job in farm.claim("wrk_a", images=1)] == [first]
+    assert why(farm, last) == "The quota of 1 running jobs of its key is reached."
+    assert why(farm, free) == "1 of your jobs of this lane are ahead of it."
+
+
+def test_model_swap(farm: SmallFarm) -> None:
+    (job_id,) = farm.submit(1, model="sd15")
+    assert why(farm, job_id).endswith("No worker has model sd15 loaded yet; one will load it.")
+    workers.report_model(farm.store, "sd15", "ready", load_s=12.0)
+    assert why(farm, job_id).endswith("No worker has model sd15 loaded yet; one will load it (about 12 s).")
+
+
+def test_nobody_serves_the_model(farm: SmallFarm) -> None:
+    (job_id,) = farm.submit(1, model="sdxl")
+    assert why(farm, job_id) == "No worker serves model sdxl now."
+    (job_id,) = farm.submit(1)
+    workers.want(farm.store, "wrk_a", WorkerState.DRAINING, by="test")
+    assert why(farm, job_id) == "Every worker that serves model demo is draining or quarantined."
+
+
+def test_no_memory(farm: SmallFarm) -> None:
+    (job_id,) = farm.submit(1, model="sd15")
+    other = farm.worker("wrk_b")
+    ready(farm, worker=other)
+    workers.tell_room(farm.store, "wrk_a", "sd15", "its weights take 3.2 GiB, 2.0 GiB free")
+    assert "one will load it" in why(farm, job_id), "the other may have the memory"
+    workers.tell_room(farm.store, other, "sd15", "its weights take 3.2 GiB, 1.0 GiB free")
+    assert re.fullmatch(
+        r"No worker has the memory for model sd15: its weights take 3\.2 GiB, [12]\.0 GiB free\.", why(farm, job_id)
+    )
+    workers.tell_room(farm.store, other, "sd15")
+    assert "one will load it" in why(farm, job_id), "it was loaded after all"
+
+
+def test_held(farm: SmallFarm) -> None:
+    (job_id,) = farm.submit(1)
+    with farm.store.write() as session:
+        session.execute(
+            insert(Batch).values(
+                id="batch_a", tenant_id=DEFAULT_TENANT, name="mugs", state=BatchState.PAUSED, created_at=db_now()
+            )
+        )
+    farm.set(job_id, state=JobState.HELD, batch_id="batch_a")
+    assert why(farm, job_id) == "Held: its batch 'mugs' is paused."
+    with farm.store.write() as session:
+        session.execute(update(Batch).values(state=BatchState.HELD))
+    assert why(farm, job_id) == "Held: its batch waits for approval."
+
+
+def test_a_failure_before(farm: SmallFarm) -> None:
+    (job_id,) = farm.submit(1)
+    farm.set(job_id, attempt=1, not_before=farm.store.now() + 60)
+    assert re.fullmatch(r"Waits (59|60) s before attempt 2, after a failure\.", why(farm, job_id))
