@@ -15,6 +15,7 @@ from api import (
     images,
     jobs,
     keys,
+    limits,
     models,
     pages,
     picks,
@@ -22,6 +23,7 @@ from api import (
     prompts,
     queue,
     replay,
+    request_limit,
     request_log,
     statistics,
     webhooks,
@@ -44,6 +46,7 @@ AREAS = (
     models.routes,
     prompts.routes,
     queue.routes,
+    limits.routes,
     statistics.routes,
     workers.routes,
     keys.routes,
@@ -60,6 +63,7 @@ def create_app(settings: Settings) -> Flask:
     context.init_app(app, context.make_farm(settings))
     problems.init_app(app)
     request_log.init_app(app)
+    request_limit.init_app(app)
     register(app, AREAS)
     docs.init_app(app)
     pages.register(app)

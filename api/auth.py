@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from flask import request
 
 from api.context import Farm
+from api.request_limit import count_request
 from imagefarm.auth import OPEN_CALLER, Caller, Scope, caller_of, is_loopback, is_open
 from imagefarm.errors import Forbidden, RequestError, Unauthorized
 from imagefarm.tokens import looks_like_token
@@ -25,8 +26,19 @@ SESSION_COOKIE = "imagefarm_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def authenticate(farm: Farm) -> Caller:
-    """Who makes the current request. Raises Unauthorized."""
+def authenticate(farm: Farm, *, counted: bool = True) -> Caller:
+    """Who makes the current request, which is counted as theirs. Raises Unauthorized or LimitExceeded."""
+    try:
+        caller = _caller(farm)
+    except Unauthorized:
+        count_request(farm.requests, None)
+        raise
+    if counted:
+        count_request(farm.requests, caller)
+    return caller
+
+
+def _caller(farm: Farm) -> Caller:
     header = request.headers.get("Authorization")
     if header is None:
         # what the sign-in page keeps; SameSite=Strict and `check_origin` keep other sites from using it

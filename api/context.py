@@ -10,6 +10,7 @@ from redis import Redis
 
 from api.listeners import EventReader
 from api.progress import ProgressReader
+from api.request_limit import RequestLimit
 from imagefarm.catalogue import Catalogue
 from imagefarm.live import LiveEvents
 from imagefarm.outputs import LocalOutputs, Outputs
@@ -38,6 +39,7 @@ class Farm:
     tokens: TokenReader
     events: EventReader
     progress: ProgressReader
+    requests: RequestLimit
 
     def close(self) -> None:
         """End the streams and give back every connection."""
@@ -45,6 +47,7 @@ class Farm:
         self.events.join()
         self.store.close()
         self.redis.close()
+        self.requests.close()
 
 
 def make_farm(settings: Settings) -> Farm:
@@ -65,6 +68,7 @@ def make_farm(settings: Settings) -> Farm:
         tokens=tokens,
         events=EventReader(redis, settings.redis_prefix, most=settings.max_streams),
         progress=ProgressReader(redis, settings.redis_prefix),
+        requests=RequestLimit(settings),
     )
 
 

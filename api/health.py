@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from typing import Literal
 
+from pydantic import Field
 from redis.exceptions import RedisError
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,6 +37,9 @@ class Ready(Answer):
     status: Literal["ready", "not ready"]
     database: str
     redis: str
+    requests_unchecked: int = Field(
+        description="Let through without a look at their limit, by this process, since Redis was away"
+    )
 
 
 @routes.get("/healthz", scope=None, answer=Alive)
@@ -54,7 +58,10 @@ def readyz(farm: Farm) -> Reply:
 
     found = {"database": _ask(database, SQLAlchemyError), "redis": _ask(farm.redis.ping, RedisError)}
     ready = set(found.values()) == {"ok"}
-    return Reply(Ready(status="ready" if ready else "not ready", **found), 200 if ready else 503)
+    return Reply(
+        Ready(status="ready" if ready else "not ready", **found, requests_unchecked=farm.requests.unchecked),
+        200 if ready else 503,
+    )
 
 
 def _ask(check: Callable[[], object], failure: type[Exception]) -> str:

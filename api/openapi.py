@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from api.problems import MEDIA, ProblemAnswer
+from api.request_limit import HEADERS
 from api.routes import JSON, Route
 from imagefarm import __version__
 from imagefarm.ids import PATTERN
@@ -62,6 +63,7 @@ def document(routes: list[Route]) -> Json:
         "paths": paths,
         "components": {
             "schemas": definitions.get("$defs", {}),
+            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, `if_...`"}},
         },
     }
@@ -151,6 +153,8 @@ def _responses(route: Route, names: Names) -> Json:
         answers[str(status)] = {"description": REASONS[status]} | (
             {"content": content} if content and status not in {204, 304} else {}
         )
+        if route.is_counted and route.path.startswith("/api/"):
+            answers[str(status)]["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
     problem = {MEDIA: {"schema": names[ProblemAnswer, "serialization"]}}
     for status in sorted(expected_errors(route) - {route.status, *route.also}):
         answers[str(status)] = {"description": REASONS[status], "content": problem}
@@ -162,6 +166,8 @@ def expected_errors(route: Route) -> set[int]:
     statuses = {400, 422, 503, *route.errors}
     if route.scope is not None:
         statuses |= {401, 403}
+    if route.is_counted or route.scope is not None:
+        statuses.add(429)
     if route.path_names:
         statuses.add(404)
     if route.body is not None or route.takes:

@@ -32,6 +32,7 @@ from api.auth import authenticate, require
 from api.context import Farm, current_farm
 from api.field_errors import field_errors
 from api.idempotency_key import IdempotencyKey, read_key
+from api.request_limit import count_request
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
 from imagefarm.ids import PATTERN
@@ -39,6 +40,7 @@ from imagefarm.settings import Settings
 from imagefarm.text import check_text
 
 JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
 PROVIDED = frozenset({"farm", "caller", "query", "body", "idempotency"})
 M = TypeVar("M", bound=BaseModel)
 Handler = TypeVar("Handler", bound=Callable[..., "BaseModel | Reply | Response"])
@@ -110,6 +112,11 @@ class Route:
         """Summary and description: the first line and the rest of the handler's docstring."""
         summary, _, rest = inspect.cleandoc(self.handler.__doc__ or "").partition("\n")
         return summary.rstrip("."), rest.strip()
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether a request counts for the caller's limit: not of a supervisor's questions, nor a stream that comes back."""
+        return self.tag != "health" and self.media != EVENT_STREAM
 
     @property
     def path_names(self) -> tuple[str, ...]:
@@ -228,9 +235,11 @@ def _view(route: Route) -> Callable[..., Response]:
         farm = current_farm()
         given: dict[str, Any] = {"farm": farm, **path_values}
         if route.scope is not None:
-            caller = authenticate(farm)
+            caller = authenticate(farm, counted=route.is_counted)
             require(caller, route.scope)
             given["caller"] = caller
+        elif route.is_counted:
+            count_request(farm.requests, None)
         for value in path_values.values():
             _check_path(value)
         given["query"] = _query(route.query)

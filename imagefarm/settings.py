@@ -110,6 +110,11 @@ class Settings(BaseSettings):
     )
 
     # limits
+    requests_per_minute: int = Field(
+        30_000,
+        ge=0,
+        description="Requests of one key, person or address a minute; 0: no limit. Health checks and live streams are free",
+    )
     max_queued: int = Field(2_000_000, ge=1, description="Jobs that may wait in the whole farm")
     max_queued_per_tenant: int = Field(1_000_000, ge=1)
     max_running_per_tenant: int = Field(10_000, ge=1)

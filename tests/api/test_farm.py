@@ -66,7 +66,7 @@ def test_a_worker_is_drained_resumed_and_quarantined(api: FarmApi) -> None:
 
 def test_health_and_readiness(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
     assert api.get("/healthz")["status"] == "ok"
-    assert api.get("/readyz") == {"status": "ready", "database": "ok", "redis": "ok"}
+    assert api.get("/readyz") == {"status": "ready", "database": "ok", "redis": "ok", "requests_unchecked": 0}
 
     def refuse() -> None:
         raise ConnectionError("refused")
@@ -74,7 +74,7 @@ def test_health_and_readiness(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(api.farm.redis, "ping", refuse)
     response = api.http.get("/readyz")
     assert response.status_code == 503
-    assert response.get_json() == {"status": "not ready", "database": "ok", "redis": "away"}
+    assert response.get_json() == {"status": "not ready", "database": "ok", "redis": "away", "requests_unchecked": 0}
 
 
 def test_a_database_that_is_away_is_a_503(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:

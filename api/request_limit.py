@@ -1,0 +1,144 @@
+"""How many requests a caller may make in a minute, counted in Redis for all processes together.
+
+One round trip counts a request, in a window that begins with each minute of the clock. When Redis does not answer in time the
+request is let through: a limit is a courtesy among callers, and no reason to be away. What was let through so is counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from threading import Lock
+from time import monotonic
+from time import time as clock
+from typing import NamedTuple
+
+from flask import Flask, Response, g, request
+from limits.storage import RedisStorage
+from redis.exceptions import RedisError
+
+from imagefarm.auth import Caller
+from imagefarm.errors import LimitExceeded
+from imagefarm.logs import get_logger
+from imagefarm.redis import connect_redis
+from imagefarm.settings import Settings
+
+log = get_logger(__name__)
+
+WINDOW_S = 60
+PATIENCE_S = 0.25
+"""A request waits no longer to be counted."""
+PAUSE_S = 2.0
+"""Redis is not asked again for so long after it failed: else every request would wait."""
+LOG_EVERY_S = 60.0
+HEADERS = {
+    "RateLimit-Policy": 'The limit of requests: `"requests";q=30000;w=60` is 30,000 in 60 s. Absent where there is none.',
+    "RateLimit": 'What is left of it: `"requests";r=29990;t=42` is 29,990 until 42 seconds from now.',
+}
+"""What they say of the limit, after the IETF's draft-ietf-httpapi-ratelimit-headers."""
+
+
+class Window(NamedTuple):
+    """Where a caller stands in the present minute."""
+
+    most: int
+    used: int
+    left_s: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "RateLimit-Policy": f'"requests";q={self.most};w={WINDOW_S}',
+            "RateLimit": f'"requests";r={max(0, self.most - self.used)};t={self.left_s}',
+        }
+
+
+class RequestLimit:
+    """The count of one process's requests in the Redis that all share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._redis = connect_redis(settings, timeout_s=PATIENCE_S)
+        self._counts = RedisStorage(
+            "redis://", connection_pool=self._redis.connection_pool, key_prefix=f"{settings.redis_prefix}:requests"
+        )
+        self._lock = Lock()
+        self._ask_again_at = 0.0
+        self._log_again_at = 0.0
+        self.unchecked = 0
+        """Requests that were let through uncounted, since this process began."""
+
+    def count(self, who: str) -> Window | None:
+        """Count a request; None if no limit is in force or Redis is away. Raises LimitExceeded."""
+        most = self._settings.requests_per_minute
+        if most == 0:
+            return None
+        if self.asks_again_in_s > 0:
+            self._let_through()
+            return None
+        minute, into = divmod(clock(), WINDOW_S)
+        try:
+            used = self._counts.incr(f"{who}:{int(minute)}", WINDOW_S)
+        except (RedisError, OSError) as error:
+            self._let_through(error)
+            return None
+        return Window(most, used, math.ceil(WINDOW_S - into))
+
+    @property
+    def asks_again_in_s(self) -> float:
+        """Seconds until Redis is asked again after a failure; 0: it is asked."""
+        return max(0.0, self._ask_again_at - monotonic())
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._redis.close()
+
+    def _let_through(self, error: Exception | None = None) -> None:
+        now = monotonic()
+        with self._lock:
+            self.unchecked += 1
+            tell = error is not None and now >= self._log_again_at
+            if error is not None:
+                self._ask_again_at = now + PAUSE_S
+            if tell:
+                self._log_again_at = now + LOG_EVERY_S
+        if tell:
+            log.warning("requests.uncounted", error=str(error)[:200], unchecked=self.unchecked)
+
+
+def count_request(limit: RequestLimit, caller: Caller | None) -> None:
+    """Count the current request, once, for its caller, or for its address if nobody knows who asks. Raises LimitExceeded."""
+    if "request_window" in g:
+        return
+    g.request_window = window = limit.count(_name(caller))
+    if window is not None and window.used > window.most:
+        detail = f"{window.most} requests a minute are taken from one caller; the next minute begins in {window.left_s} s"
+        raise LimitExceeded(detail, limit="requests_per_minute", value=window.most, retry_after=window.left_s)
+
+
+def present_window() -> Window | None:
+    """Where the caller of the current request stands."""
+    window: Window | None = g.get("request_window")
+    return window
+
+
+def init_app(app: Flask) -> None:
+    """Tell every caller of the REST API where it stands."""
+    app.after_request(_tell)
+
+
+def _name(caller: Caller | None) -> str:
+    """Under which name a caller is counted: its key (and those that the key replaced), the person, the token's subject, the
+    address."""
+    known = caller and (caller.account or caller.key_id)
+    if known:
+        return known
+    parts = (caller.tenant_id, caller.name) if caller and (caller.user or caller.subject) else (request.remote_addr or "",)
+    return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def _tell(response: Response) -> Response:
+    window = present_window()
+    if window is not None and request.path.startswith("/api/"):
+        response.headers.update(window.headers)
+    return response
