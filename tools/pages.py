@@ -12,6 +12,7 @@ import typer
 from pydantic_core import PydanticUndefined
 
 from imagefarm.cli import app
+from imagefarm.cli.exit_codes import MEANING
 from imagefarm.settings import ENV_PREFIX, Settings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -34,18 +35,17 @@ for programs.
 
 | exit code | |
 |---|---|
-| 0 | done |
-| 1 | a job failed or was cancelled, or the audit is broken |
-| 2 | the request or the command line is wrong |
-| 3 | the farm cannot start or run as it is set up |
-| 4, 5, 6, 7 | the data folder is in use; the port is in use; no redis-server; the database does not fit this version |
-| 8, 9, 10, 11 | no farm answers; it is busy; the key is refused; there is no such thing |
-| 12 | waited too long; the job goes on |
-| 130 | interrupted; what was submitted goes on |
+"""
+CLI_FARM = """
+Commands that talk to a farm look for it at `--url`, then `IMAGEFARM_URL`, then at the profile's address, then where the farm of
+the data folder here says it is, then at `http://127.0.0.1:8000`. The key is `--key`, then `IMAGEFARM_API_KEY`, then the
+profile's; a profile's key is sent to the profile's address only.
 
-Commands that talk to a farm look for it at `--url`, then `IMAGEFARM_URL`, then where the farm of the data folder here says it
-is, then at `http://127.0.0.1:8000`.
-`imagefarm --install-completion` adds completion to your shell.
+`imagefarm profiles add shop --url https://farm.example` keeps an address and its key under a name, in a file that only you can
+read; `imagefarm --profile shop submit "a red mug"` uses them, or `IMAGEFARM_PROFILE=shop` for a whole session.
+
+`imagefarm --install-completion` adds completion to the shell it is called from (bash, zsh, fish or PowerShell); `imagefarm
+--show-completion` only writes its script. Commands, options, profiles and the farm's models complete.
 """
 
 
@@ -63,7 +63,8 @@ def settings_page() -> str:
 
 def cli_page() -> str:
     """docs/cli.md."""
-    return CLI_HEAD + "".join(_sections(typer.main.get_command(app), "imagefarm"))
+    codes = "".join(f"| {code:d} | {meaning} |\n" for code, meaning in MEANING.items())
+    return CLI_HEAD + codes + CLI_FARM + "".join(_sections(typer.main.get_command(app), "imagefarm"))
 
 
 def _sections(command: Any, path: str) -> list[str]:

@@ -17,6 +17,7 @@ from imagefarm.cli import (
     models,
     picks,
     plan,
+    profiles,
     services,
     settings,
     submit,
@@ -24,27 +25,46 @@ from imagefarm.cli import (
     users,
     workers,
 )
-from imagefarm.cli.exit_codes import exit_code_of
+from imagefarm.cli.connection import choose_profile
+from imagefarm.cli.exit_codes import MEANING, exit_code_of
 from imagefarm.cli.output import print_error
 from imagefarm.errors import FarmError
 
 app = typer.Typer(
     name="imagefarm",
     help="A self-hosted render farm for text-to-image diffusion.",
-    epilog="Exit codes: 0 done; 1 a job failed or was cancelled; 2 the request is wrong; 3 to 7 the farm cannot start; 8 no "
-    "farm answers; 9 it is busy; 10 the key is refused; 11 no such thing; 12 waited too long; 130 interrupted.",
+    epilog="Exit codes: " + "; ".join(f"{code:d} {meaning}" for code, meaning in MEANING.items()) + ".",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for area in (up, demo, services, health, submit, batch, picks, jobs, workers, models, plan, lookup, keys, users, audit, settings):
+app.callback()(choose_profile)
+for area in (
+    up,
+    demo,
+    services,
+    health,
+    submit,
+    batch,
+    picks,
+    jobs,
+    workers,
+    models,
+    plan,
+    lookup,
+    profiles,
+    keys,
+    users,
+    audit,
+    settings,
+):
     area.register(app)
 
 
 def main() -> None:
     """Run the command line; errors made on purpose become one line and an exit code, never a traceback."""
     try:
-        app()
+        app(prog_name="imagefarm")  # also when it runs as `python -m imagefarm`
     except FarmError as error:
         print_error(error)
         sys.exit(exit_code_of(error))

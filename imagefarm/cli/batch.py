@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json
 from imagefarm.cli.progress import progress_bar
@@ -33,7 +33,7 @@ def batch(
     ] = None,
     template: Annotated[str | None, typer.Option(help="Prompt with {{ column }}; the default is the column `prompt`.")] = None,
     variants: Annotated[list[str] | None, typer.Option(help="NAME=A|B|C multiplies every row; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.", autocompletion=complete_model)] = None,
     size: Annotated[str | None, typer.Option(help="Width and height in pixels, such as 512x512.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     seed: Annotated[str | None, typer.Option(help="One seed for all; the default is a seed from each SKU.")] = None,

@@ -1,4 +1,4 @@
-"""Which farm a command talks to: --url, IMAGEFARM_URL, the farm that runs on the data folder here, else the usual address."""
+"""Which farm a command talks to: --url, IMAGEFARM_URL, the profile, the farm of the data folder here, else the usual address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from imagefarm.cli.output import note
+from imagefarm.cli.profiles import get_profile, read_profiles
 from imagefarm.client import Client
+from imagefarm.errors import FarmError
 from imagefarm.settings import load_settings
 
 Url = Annotated[str | None, typer.Option("--url", envvar="IMAGEFARM_URL", help="The farm's address.", show_envvar=True)]
@@ -15,11 +18,66 @@ Key = Annotated[str | None, typer.Option("--key", envvar="IMAGEFARM_API_KEY", he
 
 RETRIES = 4
 """About four seconds of patience: an API that restarts is back by then, and nobody wonders why nothing happens."""
+COMPLETION_TIMEOUT_S = 1.0
+"""Who presses Tab does not wait longer."""
 
 
-def connect(url: str | None, key: str | None) -> Client:
-    """A client of the farm that is meant."""
-    return Client(url or _farm_here(), key, retries=RETRIES)
+class Chosen:
+    """The profile that this run of the command line was given."""
+
+    profile: str | None = None
+
+
+def complete_profile(incomplete: str) -> list[str]:
+    """Names of profiles, for the shell."""
+    try:
+        return sorted(name for name in read_profiles() if name.startswith(incomplete))
+    except FarmError:
+        return []
+
+
+def complete_model(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the farm's models, for the shell; none where no farm answers at once."""
+    Chosen.profile = context.find_root().params.get("profile")
+    try:
+        with connect(
+            context.params.get("url"), context.params.get("key"), retries=0, timeout_s=COMPLETION_TIMEOUT_S, quiet=True
+        ) as farm:
+            return sorted(model.name for model in farm.models() if model.name.startswith(incomplete))
+    except FarmError:
+        return []
+
+
+def choose_profile(
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            envvar="IMAGEFARM_PROFILE",
+            show_envvar=True,
+            metavar="NAME",
+            help="The farm to talk to; see `imagefarm profiles`.",
+            autocompletion=complete_profile,
+        ),
+    ] = None,
+) -> None:
+    """A self-hosted render farm for text-to-image diffusion."""
+    Chosen.profile = profile or None
+
+
+def connect(
+    url: str | None, key: str | None, *, retries: int | None = None, timeout_s: float = 30.0, quiet: bool = False
+) -> Client:
+    """A client of the farm that is meant. What --url, --key and their environment say goes before the profile.
+
+    The key of a profile is sent to the profile's own address only.
+    """
+    if Chosen.profile is not None:
+        profile = get_profile(Chosen.profile)
+        if url is None or url.rstrip("/") == profile.url.rstrip("/"):
+            url, key = profile.url, key or profile.key
+        elif not quiet:
+            note(f"imagefarm: asking {url}, as --url or IMAGEFARM_URL says, without the key of profile {Chosen.profile}")
+    return Client(url or _farm_here(), key, retries=RETRIES if retries is None else retries, timeout_s=timeout_s)
 
 
 def _farm_here() -> str | None:

@@ -1,4 +1,4 @@
-"""What the command line's exit codes mean."""
+"""What the command line's exit codes mean: the one table, of which docs/cli.md and --help are written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from imagefarm.errors import FarmError, RequestError, SetupError
 class ExitCode(IntEnum):
     OK = 0
     JOB_FAILED = 1
-    """A job failed or was cancelled; or the audit is broken."""
     REQUEST = 2
-    """The request, or the command line, is wrong."""
     SETUP = 3
-    """The farm cannot start or run as it is set up; 4 to 7 are kinds of it (see imagefarm.errors)."""
+    DATA_FOLDER_BUSY = 4
+    PORT_IN_USE = 5
+    NO_REDIS = 6
+    DATABASE = 7
     UNREACHABLE = 8
     BUSY = 9
     KEY_REFUSED = 10
@@ -22,6 +23,23 @@ class ExitCode(IntEnum):
     WAITED_TOO_LONG = 12
     INTERRUPTED = 130
 
+
+MEANING = {
+    ExitCode.OK: "done",
+    ExitCode.JOB_FAILED: "a job failed or was cancelled, a table has bad rows, or the audit is broken",
+    ExitCode.REQUEST: "the request or the command line is wrong",
+    ExitCode.SETUP: "the farm cannot start or run as it is set up, or a file of settings is wrong",
+    ExitCode.DATA_FOLDER_BUSY: "the data folder is in use by another farm",
+    ExitCode.PORT_IN_USE: "the port is in use",
+    ExitCode.NO_REDIS: "no redis-server is found",
+    ExitCode.DATABASE: "the database does not fit this version",
+    ExitCode.UNREACHABLE: "no farm answers",
+    ExitCode.BUSY: "the farm is busy, or a limit is reached: come back later",
+    ExitCode.KEY_REFUSED: "the key is missing, wrong, or may not do this",
+    ExitCode.NOT_THERE: "there is no such thing",
+    ExitCode.WAITED_TOO_LONG: "waited too long; the job goes on",
+    ExitCode.INTERRUPTED: "interrupted; what was submitted goes on",
+}
 
 BY_CODE = {
     "unreachable": ExitCode.UNREACHABLE,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, print_json, print_table
 from imagefarm.client import BulkResult, Job
@@ -16,7 +16,7 @@ from imagefarm.states import JobState
 Ids = Annotated[list[str] | None, typer.Argument(help="Ids of jobs.", metavar="[JOB...]")]
 Every = Annotated[bool, typer.Option("--all", help="All jobs that match the filters below; asks before it acts.")]
 States = Annotated[list[JobState] | None, typer.Option(help="Only jobs in this state; may be repeated.")]
-Model = Annotated[str | None, typer.Option(help="Only jobs of this model.")]
+Model = Annotated[str | None, typer.Option(help="Only jobs of this model.", autocompletion=complete_model)]
 InBatch = Annotated[str | None, typer.Option(help="Only jobs of this batch.")]
 Labels = Annotated[list[str] | None, typer.Option(help="Only jobs with this label, NAME:VALUE; may be repeated.")]
 Words = Annotated[str | None, typer.Option(help="Only jobs with this in their prompt.")]

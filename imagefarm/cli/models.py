@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from imagefarm.catalogue import Catalogue, ModelEntry
-from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.output import AsJson, note, print_json, print_table
 from imagefarm.client import FarmUnreachable, Model
 from imagefarm.errors import SetupError
@@ -64,7 +64,7 @@ def pull(name: Annotated[str, typer.Argument(help="A model of the catalogue.")])
 
 
 def warm(
-    name: Annotated[str, typer.Argument(help="A model of the catalogue.")],
+    name: Annotated[str, typer.Argument(help="A model of the catalogue.", autocompletion=complete_model)],
     worker: Worker = None,
     url: Url = None,
     key: Key = None,
@@ -76,7 +76,7 @@ def warm(
 
 
 def unload(
-    name: Annotated[str, typer.Argument(help="A model of the catalogue.")],
+    name: Annotated[str, typer.Argument(help="A model of the catalogue.", autocompletion=complete_model)],
     worker: Worker = None,
     url: Url = None,
     key: Key = None,

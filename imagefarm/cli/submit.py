@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json, print_table
 from imagefarm.cli.progress import progress_bar
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 def submit(
     prompt: Annotated[str, typer.Argument(help="What the picture shall show.")],
     *,
-    model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.", autocompletion=complete_model)] = None,
     size: Annotated[str | None, typer.Option(help="Width and height in pixels, such as 512x512.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.", callback=finite)] = None,
