@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 
 from imagefarm.errors import RenderError
 from imagefarm.outputs import LocalOutputs
-from imagefarm.store.models import Job, Model
+from imagefarm.store.models import Job, Model, Worker
 from scheduler.cancel import cancel_job
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure, FailureClass
@@ -32,6 +32,7 @@ from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
 from worker.memory.learnt import LearntCaps
+from worker.model_state import tell_loaded
 from worker.orders import OrderKeeper
 from worker.progress import ProgressPublisher
 from worker.pulse import Pulse
@@ -107,12 +108,13 @@ class StandIn:
 
 
 class Shelf:
-    """Keeps residency's contract: every model is there, but `missing`."""
+    """Keeps residency's contract: every model is there, but `missing`, and fits, but `too_large`."""
 
     def __init__(self, farm: Farm) -> None:
         self.farm = farm
         self.names: list[str] = []
         self.missing: set[str] = set()
+        self.too_large: set[str] = set()
         self.loads = 0
         self.lower: list[str] = []
         """Models that were put one tier down; there is only one."""
@@ -133,6 +135,8 @@ class Shelf:
         self.loads += 1
         if name in self.missing:
             raise RenderError("model_invalid", f"model {name}: there is nothing")
+        if name in self.too_large:
+            raise RenderError("oom", f"model {name} does not fit")
         if name not in self.names:
             self.names.append(name)
         entry = self.farm.catalogue.get(name)
@@ -310,6 +314,23 @@ def test_a_model_that_cannot_be_loaded_is_tried_once_for_all_its_jobs(farm: Farm
     with farm.store.read() as session:
         assert session.get_one(Model, "sd15").state == "missing"
         assert session.get_one(Model, "demo").state == "ready"
+
+
+def test_a_model_that_does_not_fit_is_said_of_the_worker_not_of_the_model(farm: Farm, loop: RenderLoop) -> None:
+    def no_room() -> object:
+        with farm.store.read() as session:
+            assert session.get(Model, "sd15") is None or session.get_one(Model, "sd15").state == "ready"
+            return session.get_one(Worker, loop.context.identity.id).facts["no_room"]
+
+    shelf: Any = loop.context.residency
+    shelf.too_large.add("sd15")
+    (job_id,) = farm.submit_many(requests(1, model="sd15"), nudge=False)
+    run(loop)
+    assert farm.job(job_id).error_code == "oom"
+    assert no_room() == {"sd15": "model sd15 does not fit"}
+    shelf.too_large.clear()
+    tell_loaded(loop.context, shelf.get("sd15"))
+    assert no_room() == {}
 
 
 def test_out_of_memory_alone_puts_the_model_one_tier_down_in_the_same_attempt(farm: Farm, loop: RenderLoop) -> None:
