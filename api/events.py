@@ -207,21 +207,21 @@ def _news_of(farm: Farm, job_id: str, base: str, last: int, *, first: bool) -> t
 
 
 def _follow_all(reader: EventReader, subscription: Subscription) -> Iterator[str]:
-    yield RETRY + _pace(reader)
-    paced_at = time.monotonic()
+    told = _pace_ms(reader)
+    yield RETRY + event_text("pace", {"ms": told})
     while True:
         event = subscription.next(HEARTBEAT_S)
         if event is CLOSE:
             return
-        if time.monotonic() - paced_at >= HEARTBEAT_S:
-            paced_at = time.monotonic()
-            yield _pace(reader)
+        if not 0.8 * told <= (now := _pace_ms(reader)) <= 1.25 * told:  # many came since, or went
+            told = now
+            yield event_text("pace", {"ms": told})
         yield HEARTBEAT if event is None else _text_of(event)
 
 
-def _pace(reader: EventReader) -> str:
+def _pace_ms(reader: EventReader) -> int:
     """How often a page that follows should fetch itself at most: the more pages, the seldomer, or they would be all the load."""
-    return event_text("pace", {"ms": max(LEAST_PACE_MS, PACE_MS_A_PAGE * reader.streams)})
+    return max(LEAST_PACE_MS, PACE_MS_A_PAGE * reader.streams)
 
 
 def _text_of(event: LiveEvent) -> str:

@@ -31,8 +31,8 @@
     do {
       const got = await piece(after);
       pieces.push(got);
-      arrange();
       after = got.next;
+      if (after === null || !(pieces.length & (pieces.length - 1))) arrange();  // after 1, 2, 4, 8 ... pieces: each time takes all
     } while (after !== null);
     grid.setAttribute("aria-busy", "false");
   }

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from api.events import _follow_all
+from api.listeners import BACK
 from api.pages import sharing
 from api.pages.sharing import MOST, SHARED_S, Page, Renderings
 from imagefarm.auth import Scope, create_key
@@ -122,3 +124,15 @@ def test_no_more_are_kept_than_are_bounded() -> None:
     for number in range(MOST + 50):
         renderings.get(number, lambda: page_of("x"))
     assert len(renderings._kept) == MOST
+
+
+def test_a_page_is_told_at_once_when_many_more_came(site: Site) -> None:
+    events = site.farm.events
+    mine = events.subscribe(lambda _: False)
+    text = _follow_all(events, mine)
+    assert '"ms": 200' in next(text)
+    others = [events.subscribe(lambda _: False) for _ in range(99)]
+    mine.offer(BACK)
+    assert '"ms": 600' in next(text)
+    for one in (mine, *others):
+        events.unsubscribe(one)
