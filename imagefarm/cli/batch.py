@@ -11,7 +11,6 @@ import typer
 from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json
-from imagefarm.cli.progress import progress_bar
 from imagefarm.cli.submit import sides
 from imagefarm.client import Batch, Client
 from imagefarm.client.answers import Quote
@@ -96,8 +95,7 @@ def batch(
 
 def wait_for_batch(farm: Client, batch: Batch) -> Batch:
     """Wait behind a progress bar until a batch has ended, or only what waits for approval is left of it."""
-    with progress_bar("pictures", batch.counts.jobs) as advance:
-        return farm.wait_batch(batch, on_progress=lambda seen: advance(seen.counts.ended, seen.counts.accepted))
+    return farm.wait_batch(batch, progress=True)
 
 
 def _variants(given: list[str] | None) -> dict[str, list[str]] | None:

@@ -11,9 +11,8 @@ import typer
 from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json, print_table
-from imagefarm.cli.progress import progress_bar
 from imagefarm.cli.recipe_options import MASKS, finite, loras_of, picture_of, place_of, sent, subject_of, upscale_of
-from imagefarm.client import Client, Job
+from imagefarm.client import Job
 from imagefarm.recipe import Format
 from imagefarm.states import JobState, PriorityClass
 
@@ -105,7 +104,7 @@ def submit(
             note(f"imagefarm: {warning}")
         if wait:
             try:
-                job = _wait(farm, job)
+                job = farm.wait(job, progress=True)
             except KeyboardInterrupt:
                 note(f"imagefarm: {job.id} goes on; `imagefarm show {job.id}` shows it, `imagefarm cancel {job.id}` ends it")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -136,16 +135,6 @@ def _labels(pairs: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--label")
         labels[name] = value
     return labels
-
-
-def _wait(farm: Client, job: Job) -> Job:
-    with progress_bar(str(job.state), 1) as advance:
-
-        def show(seen: Job) -> None:
-            steps = seen.progress.steps or 1
-            advance(steps if seen.is_final else seen.progress.step, steps, str(seen.state))
-
-        return farm.wait(job, on_progress=show)
 
 
 def _print(job: Job, paths: list[Path]) -> None:

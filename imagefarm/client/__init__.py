@@ -1,6 +1,29 @@
 """The Python client: `from imagefarm import Client`."""
 
-from imagefarm.client.answers import Batch, BatchImage, BulkResult, Finding, Image, Job, JobList, Model, Queue, Worker
+from imagefarm.client.answers import (
+    ApiKey,
+    Asset,
+    Batch,
+    BatchImage,
+    BulkResult,
+    Chain,
+    Event,
+    Finding,
+    Image,
+    Job,
+    JobList,
+    Kind,
+    Limits,
+    Message,
+    Model,
+    Queue,
+    Statistics,
+    Suggestion,
+    Tenant,
+    Uploaded,
+    Webhook,
+    Worker,
+)
 from imagefarm.client.client import Client
 from imagefarm.client.errors import (
     ClientError,
@@ -14,11 +37,15 @@ from imagefarm.client.errors import (
 )
 
 __all__ = [
+    "ApiKey",
+    "Asset",
     "Batch",
     "BatchImage",
     "BulkResult",
+    "Chain",
     "Client",
     "ClientError",
+    "Event",
     "FarmBusy",
     "FarmUnreachable",
     "Finding",
@@ -27,10 +54,18 @@ __all__ = [
     "JobFailed",
     "JobList",
     "KeyRefused",
+    "Kind",
+    "Limits",
+    "Message",
     "Model",
     "NotThere",
     "Queue",
     "RequestRefused",
+    "Statistics",
+    "Suggestion",
+    "Tenant",
+    "Uploaded",
     "WaitedTooLong",
+    "Webhook",
     "Worker",
 ]

@@ -53,6 +53,13 @@ class BatchImage(Image):
     from_image: str | None = None
 
 
+class ImageList(Answer):
+    """One page of pictures; `next_cursor` is None on the last."""
+
+    items: list[FoundImage]
+    next_cursor: str | None = None
+
+
 class BatchImageList(Answer):
     """One page of a batch's pictures; `next_cursor` is None on the last."""
 
@@ -226,6 +233,172 @@ class Batch(Answer):
         """Whether nothing of it will run by itself: it has ended, or the rest is paused or waits for approval."""
         waiting = self.state in (BatchState.HELD, BatchState.PAUSED) and self.counts.queued == self.counts.running == 0
         return self.is_final or waiting
+
+
+class BatchList(Answer):
+    """One page of batches; `next_cursor` is None on the last."""
+
+    items: list[Batch]
+    next_cursor: str | None = None
+
+
+class Asset(Answer):
+    """A picture that was sent in."""
+
+    id: str
+    name: str
+    sha256: str
+    format: str
+    width: int
+    height: int
+    bytes: int
+    created_at: datetime
+    url: str
+
+
+class AssetList(Answer):
+    """One page of assets; `next_cursor` is None on the last."""
+
+    items: list[Asset]
+    next_cursor: str | None = None
+
+
+class Uploaded(Answer):
+    """What became of a ZIP of pictures: their assets, how many are new, and which files are no pictures."""
+
+    items: list[Asset]
+    stored: int
+    errors: list[RowError] = Field(default_factory=list)
+
+
+class Webhook(Answer):
+    """Where messages go. `secret` is there only in the answer that made it."""
+
+    id: str
+    url: str
+    kinds: list[str]
+    subject: str | None = None
+    secret: str | None = Field(default=None, repr=False)
+    created_at: datetime
+
+
+class Message(Answer):
+    """One message to a webhook: waiting, delivered or dead. `id` is its `webhook-id` header, the same at every try."""
+
+    id: str
+    kind: str
+    state: str
+    tries: int
+    status: int | None = None
+    error: str | None = None
+    body: str
+    next_at: datetime
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
+class MessageList(Answer):
+    """One page of messages; `next_cursor` is None on the last."""
+
+    items: list[Message]
+    next_cursor: str | None = None
+
+
+class ApiKey(Answer):
+    """An API key. `key` itself is there only in the answer that made it."""
+
+    id: str
+    name: str
+    prefix: str
+    tenant: str
+    scopes: list[str]
+    limits: dict[str, int] = Field(default_factory=dict)
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    key: str | None = Field(default=None, repr=False)
+
+
+class Event(Answer):
+    """One entry of the audit."""
+
+    id: int
+    at: datetime
+    kind: str
+    subject: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class EventList(Answer):
+    """One page of the audit; `next_cursor` is None on the last."""
+
+    items: list[Event]
+    next_cursor: str | None = None
+
+
+class Chain(Answer):
+    """Whether the audit is whole."""
+
+    whole: bool
+    sealed: int
+    unsealed: int
+    head: str
+    broken_at: int | None = None
+    detail: str
+
+
+class Statistics(Answer):
+    """What the farm did over an hour, a day or a week: the whole, and piece by piece."""
+
+    period: str
+    step_s: int
+    whole: dict[str, Any]
+    points: list[dict[str, Any]]
+
+
+class Limits(Answer):
+    """What this key and its tenant may ask for, and how much of it is used."""
+
+    tenant: dict[str, Any]
+    key: dict[str, Any] | None = None
+    requests: dict[str, Any]
+    day_ends_at: datetime
+    max_batch_rows: int
+    max_body_bytes: int
+    max_table_bytes: int
+
+
+class Tenant(Answer):
+    """A tenant: its weight, its queue, what it asked for today."""
+
+    id: str
+    name: str
+    weight: float
+    queued: int
+    running: int
+    images_today: int
+
+
+class Suggestion(Answer):
+    """What a prompt leaves unsaid: the prompt with every addition, and each addition."""
+
+    prompt: str
+    enhanced: str
+    additions: list[dict[str, str]]
+    negative_prompt: str
+    kind: str
+    language: str
+
+
+class Kind(Answer):
+    """A kind of picture, and what suits it on a model."""
+
+    name: str
+    title: dict[str, str]
+    steps: int
+    guidance: float
+    negative_prompt: dict[str, str]
 
 
 class Model(Answer):

@@ -9,6 +9,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from imagefarm.client.answers import (
     Batch,
     BatchImage,
     BatchImageList,
+    BatchList,
     BulkResult,
     Finding,
     Image,
@@ -32,14 +34,14 @@ from imagefarm.client.answers import (
     Worker,
 )
 from imagefarm.client.errors import JobFailed, WaitedTooLong
-from imagefarm.client.transport import Transport
+from imagefarm.client.transport import API, Transport
+from imagefarm.client.upkeep import Upkeep
 from imagefarm.picture.formats import extension
 from imagefarm.states import JobState
 
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-API = "/api/v1"
 BATCH_TIMEOUT_S = 600.0
 """A large table with its pictures takes the farm some time."""
 FIRST_POLL_S = 0.1
@@ -51,7 +53,7 @@ MEDIA = {".csv": "text/csv", ".jsonl": "application/x-ndjson", ".ndjson": "appli
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
-class Client:
+class Client(Upkeep):
     """Talks to a farm.
 
     ```
@@ -154,13 +156,23 @@ class Client:
         *,
         timeout_s: float | None = None,
         on_progress: Callable[[Job], None] | None = None,
+        progress: bool = False,
         check: bool = False,
     ) -> Job:
-        """Wait until a job has ended and return it. `on_progress` gets every state seen on the way, the last one too.
+        """Wait until a job has ended and return it. `on_progress` gets every state seen on the way, the last one too; `progress`
+        shows a bar with the time that is left on a terminal's standard error.
 
         Raises WaitedTooLong after `timeout_s` (the job goes on), and with `check` JobFailed unless it succeeded.
         """
-        seen = self._wait(lambda: self.get(job), lambda seen: seen.is_final, timeout_s, on_progress)
+        with _bar(progress, "waiting", 1) as advance:
+
+            def show(seen: Job) -> None:
+                steps = seen.progress.steps or 1
+                advance(steps if seen.is_final else seen.progress.step, steps, str(seen.state))
+                if on_progress is not None:
+                    on_progress(seen)
+
+            seen = self._wait(lambda: self.get(job), lambda seen: seen.is_final, timeout_s, show)
         if check and seen.state != JobState.SUCCEEDED:
             raise JobFailed(f"{seen.id} {seen.state}: {seen.error.detail if seen.error else seen.why}")
         return seen
@@ -188,12 +200,15 @@ class Client:
 
     def save(self, image: Image, path: Path) -> Path:
         """Write one picture's file to `path`, whole or not at all."""
-        partial = path.with_name(path.name + ".part")
-        with self._transport.stream(_path_of(image.url)) as response, partial.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-        partial.replace(path)
-        return path
+        return self._transport.save(_path_of(image.url), path)
+
+    def save_archive(self, job: Job | str, path: Path | str) -> Path:
+        """Write a job's pictures to `path` as one ZIP, whole or not at all."""
+        return self._transport.save(f"{API}/jobs/{_id(job)}/archive.zip", Path(path))
+
+    def preview(self, job: Job | str, *, index: int = 0) -> bytes:
+        """A small WebP of an image in the making, of a job that was submitted with `preview`. Raises NotThere without one."""
+        return self._transport.send("GET", f"{API}/jobs/{_id(job)}/preview", params={"index": index}).content
 
     def upload(self, picture: Path | str, *, name: str | None = None) -> str:
         """Send a picture in and return its id, for `init_image`, `mask` and `subject`. The same picture has one id for ever."""
@@ -229,6 +244,27 @@ class Client:
     def get_batch(self, batch: Batch | str) -> Batch:
         """A batch as it is now."""
         return Batch.model_validate(self._transport.json("GET", f"{API}/batches/{_id(batch)}"))
+
+    def batches(self, *, state: str | None = None) -> Iterator[Batch]:
+        """Batches, newest first; with `state`, those in it."""
+        yield from self._pages(f"{API}/batches", BatchList, {"state": state})
+
+    def pause_batch(self, batch: Batch | str) -> Batch:
+        """Hold what of a batch waits; what runs finishes."""
+        return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/pause"))
+
+    def resume_batch(self, batch: Batch | str) -> Batch:
+        """Let a paused batch go on."""
+        return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/resume"))
+
+    def retry_failed(self, batch: Batch | str) -> Batch:
+        """Run the failed jobs of a batch again."""
+        return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/retry-failed"))
+
+    def save_batch_file(self, batch: Batch | str, file: str, path: Path | str) -> Path:
+        """Write a file of a batch to `path`, whole or not at all: manifest.csv, manifest.jsonl, report.csv (a line for each row
+        of the table), errors.csv (the rows that failed, to be mended and sent again) or archive.zip."""
+        return self._transport.save(f"{API}/batches/{_id(batch)}/{file}", Path(path))
 
     def approve_batch(self, batch: Batch | str) -> Batch:
         """Let the rest of a batch follow its canary."""
@@ -271,13 +307,26 @@ class Client:
         return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/deliver", json=body))
 
     def wait_batch(
-        self, batch: Batch | str, *, timeout_s: float | None = None, on_progress: Callable[[Batch], None] | None = None
+        self,
+        batch: Batch | str,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[Batch], None] | None = None,
+        progress: bool = False,
     ) -> Batch:
         """Wait until nothing of a batch will run by itself: it has ended, is paused, or waits for approval of its canary.
+        `progress` shows a bar with the time that is left on a terminal's standard error.
 
         Raises WaitedTooLong after `timeout_s`.
         """
-        return self._wait(lambda: self.get_batch(batch), lambda seen: seen.rests, timeout_s, on_progress)
+        with _bar(progress, "pictures", 1) as advance:
+
+            def show(seen: Batch) -> None:
+                advance(seen.counts.ended, seen.counts.accepted)
+                if on_progress is not None:
+                    on_progress(seen)
+
+            return self._wait(lambda: self.get_batch(batch), lambda seen: seen.rests, timeout_s, show)
 
     def download_batch(self, batch: Batch | str, folder: Path | str, *, pick: str | None = None) -> Sequence[Path]:
         """Write the pictures of a batch that are there, and its manifest.csv, into `folder`; return their paths. With `pick`,
@@ -304,6 +353,10 @@ class Client:
         """The catalogue, with each model's state."""
         return [Model.model_validate(item) for item in self._items(f"{API}/models")]
 
+    def model(self, name: str) -> Model:
+        """A model by its name or an alias."""
+        return Model.model_validate(self._transport.json("GET", f"{API}/models/{name}"))
+
     def workers(self) -> Sequence[Worker]:
         """The workers and what they do."""
         return [Worker.model_validate(item) for item in self._items(f"{API}/workers")]
@@ -311,6 +364,10 @@ class Client:
     def drain(self, worker: str, *, reason: str = "") -> None:
         """Let a worker (id or name) finish what it holds and claim nothing more."""
         self._transport.send("POST", f"{API}/workers/{worker}/drain", json={"reason": reason})
+
+    def quarantine(self, worker: str) -> None:
+        """Keep a suspect worker from claiming until it is resumed."""
+        self._transport.send("POST", f"{API}/workers/{worker}/quarantine", json={})
 
     def resume(self, worker: str) -> None:
         """Let a drained or quarantined worker claim again."""
@@ -333,10 +390,6 @@ class Client:
         """Lanes, flows and caps."""
         return Queue.model_validate(self._transport.json("GET", f"{API}/queue"))
 
-    def _items(self, path: str) -> Sequence[dict[str, Any]]:
-        items: Sequence[dict[str, Any]] = self._transport.json("GET", path)["items"]
-        return items
-
     def _wait(
         self, look: Callable[[], T], ended: Callable[[T], bool], timeout_s: float | None, on_progress: Callable[[T], None] | None
     ) -> T:
@@ -352,6 +405,18 @@ class Client:
                 raise WaitedTooLong(f"not ended after {timeout_s:g} s; it goes on")
             time.sleep(pause)
             pause = min(pause * 1.3, LONGEST_POLL_S)
+
+
+@contextmanager
+def _bar(shown: bool, words: str, total: float) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal, or nothing."""
+    if not shown:
+        yield lambda *_: None
+        return
+    from imagefarm.client.progress import progress_bar  # Rich is slow to import, and programs seldom want it
+
+    with progress_bar(words, total) as advance:
+        yield advance
 
 
 def _id(thing: Job | Batch | str) -> str:

@@ -6,12 +6,14 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from imagefarm.client.errors import FarmBusy, FarmUnreachable, error_of
 
+API = "/api/v1"
 BUSY = frozenset({429, 503})
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 30.0
@@ -81,6 +83,14 @@ class Transport:
                 yield response
         except httpx.TransportError as error:
             raise FarmUnreachable(f"{self.url} broke off: {error or type(error).__name__}") from None
+
+    def save(self, path: str, file: Path) -> Path:
+        """Write the answer to a GET to `file`, whole or not at all."""
+        part = file.with_name(file.name + ".part")
+        with self.stream(path) as response, part.open("wb") as out:
+            for chunk in response.iter_bytes():
+                out.write(chunk)
+        return part.replace(file)
 
 
 def _pause(attempt: int, retry_after: float | None) -> None:
