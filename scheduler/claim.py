@@ -50,10 +50,11 @@ LOAD_TIMES = select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S))
 WORK = select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running).where(
     (Backlog.queued > 0) | (Backlog.running > 0)
 )
-KEYS_RUNNING = (
-    select(Job.limited_by, func.count())
-    .where(Job.limited_by.is_not(None), Job.state == literal_column("'running'"))
-    .group_by(Job.limited_by)
+KEY_RUNNING = select(func.count()).where(
+    Job.limited_by == bindparam("account"),
+    Job.state == literal_column("'running'"),
+    # the condition of the index `ix_job_limited_by`, spelt as it is there: SQLite does not infer it
+    literal_column("job.state IN ('held', 'queued', 'running')"),
 )
 KEY_CAPS = select(func.coalesce(ApiKey.account, ApiKey.id), ApiKey.limits).where(
     func.coalesce(ApiKey.account, ApiKey.id).in_(bindparam("accounts", expanding=True))
@@ -193,18 +194,21 @@ class KeyRooms:
 
     def __init__(self, session: Session) -> None:
         self.sql = session.connection()
-        self.running: dict[str, int] = dict(self.sql.execute(KEYS_RUNNING).all())  # type: ignore[arg-type]
         self.left: dict[str, float] = {}
-        for account in self.running:
-            self.has_one(account)
-        self.full = [account for account, left in self.left.items() if left <= 0]
+        """By account, of those that were met so far: a farm without such keys asks nothing."""
+
+    @property
+    def full(self) -> list[str]:
+        """Accounts that were met and have no room."""
+        return [account for account, left in self.left.items() if left <= 0]
 
     def has_one(self, account: str) -> bool:
         """True if one more of this key's may run. A key and the one that replaced it count together."""
         if account not in self.left:
             caps = [own.get("running") for _, own in self.sql.execute(KEY_CAPS, {"accounts": [account]})]
             cap = min((float(cap) for cap in caps if cap is not None), default=float("inf"))
-            self.left[account] = cap - self.running.get(account, 0)
+            running = 0 if cap == float("inf") else self.sql.scalar(KEY_RUNNING, {"account": account}) or 0
+            self.left[account] = cap - running
         return self.left[account] > 0
 
 
@@ -295,6 +299,15 @@ def _lanes(
 
 def _pick(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms) -> list[str]:
     """Ids of the flow's next jobs that go together, up to the quantum and the free places; at least one if it fits."""
+    while True:
+        full = rooms.full
+        picked = _look(session, lane, limits, rooms)
+        if picked or rooms.full == full:
+            return picked
+        # all that the look showed may belong to keys that are full: look past them
+
+
+def _look(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms) -> list[str]:
     picked: list[str] = []
     key, places, cost = limits.compat_key, limits.images, 0.0
     values: dict[str, Any] = {
