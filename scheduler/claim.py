@@ -205,11 +205,15 @@ class KeyRooms:
     def has_one(self, account: str) -> bool:
         """True if one more of this key's may run. A key and the one that replaced it count together."""
         if account not in self.left:
-            caps = [own.get("running") for _, own in self.sql.execute(KEY_CAPS, {"accounts": [account]})]
-            cap = min((float(cap) for cap in caps if cap is not None), default=float("inf"))
+            cap = self.cap(account)
             running = 0 if cap == float("inf") else self.sql.scalar(KEY_RUNNING, {"account": account}) or 0
             self.left[account] = cap - running
         return self.left[account] > 0
+
+    def cap(self, account: str) -> float:
+        """How many of this key's jobs may run at once; infinite without a cap."""
+        caps = [own.get("running") for _, own in self.sql.execute(KEY_CAPS, {"accounts": [account]})]
+        return min((float(cap) for cap in caps if cap is not None), default=float("inf"))
 
 
 @dataclass

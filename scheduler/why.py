@@ -75,8 +75,7 @@ def _why_queued(session: Session, job: Job, settings: Settings) -> str:
     if running >= cap:
         return f"Your cap of {cap} running jobs is reached."
     if job.limited_by is not None and not (rooms := KeyRooms(session)).has_one(job.limited_by):
-        quota = rooms.left[job.limited_by] + rooms.running.get(job.limited_by, 0)
-        return f"The quota of {quota:.0f} running jobs of its key is reached."
+        return f"The quota of {rooms.cap(job.limited_by):.0f} running jobs of its key is reached."
     if all(worker.state == WorkerState.STARTING for worker in usable):
         return "The worker is starting."
     ahead = sql.scalar(AHEAD, flow | {"rank": job.rank, "job_id": job.id}) or 0

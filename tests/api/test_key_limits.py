@@ -9,6 +9,7 @@ from imagefarm.auth import Scope, caller_of, create_key, list_keys, revoke_key, 
 from imagefarm.errors import Conflict, InvalidRequest
 from imagefarm.store import db_now
 from imagefarm.store.models import ApiKey
+from scheduler.claim import LOOK_AHEAD
 from tests.api.farm_api import FarmApi, problem
 
 
@@ -90,7 +91,8 @@ def test_a_key_s_sizes(keyed: FarmApi) -> None:
 
 def test_no_more_of_a_key_s_jobs_run_than_its_cap(keyed: FarmApi) -> None:
     headers = limited(keyed, "capped", running=1)
-    capped = {submit(keyed, headers).get_json()["id"] for _ in range(3)}
+    # more than a claim looks at: it must look past them
+    capped = {submit(keyed, headers).get_json()["id"] for _ in range(LOOK_AHEAD + 3)}
     free = submit(keyed, keyed.key("capped")).get_json()["id"]
     held = []
     while claimed := keyed.inside.claim("worker_1", images=8):
