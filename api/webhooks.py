@@ -22,19 +22,10 @@ from imagefarm.store.models import Delivery, Webhook
 from imagefarm.text import Text
 from scheduler import webhooks
 from scheduler.fetch import MAX_URL_CHARS, FetchFailed
+from scheduler.webhooks import Kind
 
 routes = Routes(tag="webhooks")
 
-Kind = Literal[
-    "job.succeeded",
-    "job.failed",
-    "job.cancelled",
-    "batch.done",
-    "batch.cancelled",
-    "batch.stopped",
-    "batch.delivered",
-    "batch.undelivered",
-]
 DeliveryState = Literal["waiting", "delivered", "dead"]
 
 

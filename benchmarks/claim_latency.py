@@ -1,6 +1,6 @@
 """Claim latency with many jobs queued: p50, p99 and the query plans, on SQLite and PostgreSQL.
 
-    python -m benchmarks.claim_latency --jobs 1000000 --keep /tmp/claims
+    python -m benchmarks.claim_latency --jobs 1000000 --keep FOLDER
 
 Each claim is the farm's own, the whole transaction: shares, pick, counters, attempts, audit, commit. Beside it runs what the
 sweep does to SQLite's log every few seconds. With `--keep` the filled databases stay and the next reading begins at once.

@@ -11,6 +11,7 @@ import json
 import secrets
 import threading
 from datetime import UTC, datetime
+from typing import Literal, get_args
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
@@ -27,7 +28,7 @@ from scheduler.fetch import FetchFailed, check_url, fetch
 
 log = get_logger(__name__)
 
-KINDS = (
+Kind = Literal[
     "job.succeeded",
     "job.failed",
     "job.cancelled",
@@ -36,8 +37,9 @@ KINDS = (
     "batch.stopped",
     "batch.delivered",
     "batch.undelivered",
-)
+]
 """Events that can be told."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
 """Pause after each failed try; after the last a delivery is dead."""
 TIMEOUT_S = 10.0

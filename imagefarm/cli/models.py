@@ -72,7 +72,7 @@ def warm(
     """Have workers load a model before anybody asks for it."""
     with connect(url, key) as farm:
         told = farm.warm(name, worker=worker)
-    print(f"{name} is loaded by {len(told)} worker{'s' if len(told) != 1 else ''} when nothing renders there")
+    print(_told(name, "is loaded by", len(told)))
 
 
 def unload(
@@ -84,7 +84,11 @@ def unload(
     """Have workers free the memory that a model takes."""
     with connect(url, key) as farm:
         told = farm.unload(name, worker=worker)
-    print(f"{name} is let go by {len(told)} worker{'s' if len(told) != 1 else ''} when nothing renders there")
+    print(_told(name, "is let go by", len(told)))
+
+
+def _told(name: str, what: str, workers: int) -> str:
+    return f"{name} {what} {workers} worker{'s' if workers != 1 else ''} when nothing renders there"
 
 
 def wanted_files(files: list[str], variant: str) -> list[str]:

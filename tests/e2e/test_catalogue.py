@@ -11,10 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from imagefarm import Client
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import BatchState
 from tests.e2e.up import Up, clean_environment
+from tests.receiver import Receiver, receiving
 from tests.waiting import until
 
 PRODUCTS = ("mug", "bottle", "box", "t-shirt", "chair", "lamp")
@@ -41,33 +40,10 @@ CHANNELS = [
 ]
 
 
-class Receiver:
-    """A shop's own server for webhooks: keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        got = self.got
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                got.append((dict(self.headers.items()), self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.server.shutdown()
-    receiver.server.server_close()
+    with receiving() as receiver:
+        yield receiver
 
 
 def photo(number: int) -> Image.Image:

@@ -35,7 +35,16 @@ def answer_lost(run: Run) -> None:
     run.begin()
 
 
+def loop_broken(run: Run) -> None:
+    """a mistake of the worker's own program, when jobs are claimed and nothing has begun"""
+    run.farm.lay("after_claim", "raise", after=run.random.randint(0, run.jobs // 4))
+    run.submit()
+    run.farm.wait_until(lambda: run.farm.taken("after_claim"), 60, "a worker's loop broke")
+    run.begin()
+
+
 FAULTS = [
     *(Fault(f"killed-{point.replace('_', '-')}", killed_at(point, what)) for point, what in POINTS.items()),
     Fault("commit-answer-lost", answer_lost),
+    Fault("loop-broken", loop_broken),
 ]

@@ -13,7 +13,14 @@ from tests.faults.run import perform
 JOBS = 16
 ON_SQLITE = ["redis-restarted-empty", "child-killed", "cancel-races", "poison-job"]
 """With the demo model."""
-ON_POSTGRESQL = ["killed-after-rename", "frozen-before-commit", "worker-killed", "commit-answer-lost", "api-killed-in-bulk"]
+ON_POSTGRESQL = [
+    "killed-after-rename",
+    "frozen-before-commit",
+    "worker-killed",
+    "commit-answer-lost",
+    "loop-broken",
+    "api-killed-in-bulk",
+]
 """With a stand-in for the renderer: what is hurt here is claims, leases and commits."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from worker.families.samplers import make_scheduler, takes_generator
 from worker.model_files import ModelFiles, adapter_file
 
 
-class UNetFamily:
+class UNetFamily(ABC):
     """A Stable Diffusion pipeline step by step: bit-equal to it for an image alone."""
 
     pipelines: ClassVar[tuple[str, ...]]
@@ -59,8 +60,9 @@ class UNetFamily:
     def texts(self, recipe: Recipe) -> list[str]:
         return [recipe.prompt, recipe.negative_prompt] if self._is_guided(recipe) else [recipe.prompt]
 
+    @abstractmethod
     def encode(self, text: str) -> Embedding:
-        raise NotImplementedError
+        """Encode one text by the pipeline's own text encoders."""
 
     def encode_many(self, texts: Sequence[str]) -> list[Embedding]:
         # CLIP reads 77 tokens in milliseconds: sharing its passes would save nothing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from flask import Blueprint, Response, redirect, request
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from api.pages.rendering import page
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store.models import Delivery, Webhook
+from scheduler.webhooks import KINDS
 
 pages = Blueprint("pages_admin_webhooks", __name__)
 
@@ -164,7 +165,7 @@ def _view(
             for row, address in sent
         ),
         only=only,
-        kinds=get_args(api_webhooks.Kind),
+        kinds=KINDS,
         url=url,
         chosen=chosen,
         errors=errors,

@@ -1,8 +1,9 @@
 """Faults from within, for farms under test: Python loads this first in every process that has this folder on its PYTHONPATH.
 
 Failpoints: a process that passes a point looks for a file of that name in the folder `FARM_FAULTS`; it takes the file and
-does what it says: `kill` (-9 of itself), `stop` (SIGSTOP of itself), or the error that is named at the point. Hostile jobs: a
-prompt that begins with `hostile:` does to the engine what its next word says. The farm's own code knows nothing of this.
+does what it says: `kill` (-9 of itself), `stop` (SIGSTOP of itself), `raise`, or the error that is named at the point.
+Hostile jobs: a prompt that begins with `hostile:` does to the engine what its next word says. The farm's own code knows
+nothing of this.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ def armed(point: str) -> str | None:
 
 
 def reach(point: str) -> None:
-    """Pass a point; die or freeze here if that is laid."""
+    """Pass a point; die, freeze or fail here if that is laid."""
     action = armed(point)
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif action == "raise":
+        raise RuntimeError(f"a mistake at {point} (made up)")
 
 
 def wrap(owner: Any, name: str, before: str | None = None, after: str | None = None) -> None:
