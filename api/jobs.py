@@ -30,7 +30,7 @@ from imagefarm.recipe import MAX_COUNT, JobRequest, Recipe
 from imagefarm.states import JobState
 from imagefarm.store import jobs
 from imagefarm.store.models import Job
-from imagefarm.text import check_text
+from imagefarm.text import NotBool, check_text
 from scheduler import admission, bulk
 from scheduler.assets import check_references
 from scheduler.bulk import MOST, BulkReport, reopen
@@ -100,8 +100,8 @@ class JobQuery(JobFilters, Query):
 class BulkBody(JobFilters, Body):
     """Which jobs to change: the filters of the list of jobs, all that are given must match."""
 
-    expected: int | None = Field(
-        None, ge=0, le=MOST, description="How many you saw. If more match now, nothing is changed; without it nothing is either"
+    expected: Annotated[int, Field(ge=0, le=MOST), NotBool] | None = Field(
+        None, description="How many you saw. If more match now, nothing is changed; without it nothing is either"
     )
 
 

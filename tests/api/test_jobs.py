@@ -295,6 +295,11 @@ def test_all_that_match_are_changed_if_no_more_than_seen(api: FarmApi) -> None:
     assert first.get_json() == {"matched": 2, "changed": 2}
     replayed = api.http.post("/api/v1/jobs/retry", json=again, headers=headers)
     assert (replayed.get_json(), replayed.headers["Idempotency-Replayed"]) == (first.get_json(), "true")
-    for bad, field in (({"expected": -1}, "expected"), ({"state": ["odd"]}, "state"), ({"lable": ["a:b"]}, "lable")):
+    for bad, field in (
+        ({"expected": -1}, "expected"),
+        ({"expected": True}, "expected"),
+        ({"state": ["odd"]}, "state"),
+        ({"lable": ["a:b"]}, "lable"),
+    ):
         errors = problem(api.http.post("/api/v1/jobs/cancel", json=bad), 422)["errors"]
         assert errors[0]["field"].startswith(field)
