@@ -136,6 +136,9 @@ class Settings(BaseSettings):
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; one is best on a shared machine")
     memory_budget_gib: float = Field(0.0, ge=0, description="Memory for resident models; 0: what the device has, less a reserve")
+    max_memory_gib: float = Field(
+        0.0, ge=0, description="Main memory a worker's process may hold for itself; one that takes more is ended. 0: no limit"
+    )
     max_running_images: int = Field(16, ge=1, le=256, description="Images that share a worker's forward pass at most")
     tier: Tier = Field("auto", description="How models are held in memory: auto, or a tier that `imagefarm plan` lists")
     encode_together: int = Field(

@@ -293,7 +293,8 @@ def _lanes(
     for model, priority_class, tenant_id, queued, busy in sql.execute(WORK):
         running[tenant_id] = running.get(tenant_id, 0) + busy
         running["model:" + model] = running.get("model:" + model, 0) + busy
-        with_work.add((priority_class, tenant_id))
+        if queued > 0:
+            with_work.add((priority_class, tenant_id))
         if queued > 0 and model in serves:
             flow = load_flow(session, queue, priority_class, tenant_id)
             lanes.append(Lane(flow, model, 0.0 if model in resident else swap.get(model, DEFAULT_SWAP_S)))

@@ -24,6 +24,7 @@ class FlowShare:
     weight: float = 1.0
     pass_: float = 0.0
     active: bool = False
+    """It had work waiting at the last look. What runs was paid for, and counts no more."""
 
 
 @dataclass(slots=True)
@@ -55,7 +56,11 @@ class FairQueue:
     flows: dict[tuple[str, str], FlowShare] = field(default_factory=dict)
 
     def note_work(self, with_work: set[tuple[str, str]]) -> None:
-        """Tell which flows (class, tenant) have work now. One that had none starts at the present, not in the past."""
+        """Tell which flows (class, tenant) have work waiting now. One that had none starts at the present, not in the past.
+
+        A flow all of whose work is running is idle, as in the paper: virtual time goes on with those who are served, and what
+        it submits next starts there. Else a long render would save up all that others were served meanwhile.
+        """
         busy_classes = {name for name, _ in with_work}
         for share in self.classes.values():
             if share.name in busy_classes and not share.active:

@@ -1,9 +1,8 @@
-"""The lease keeper: renews what this worker holds while its render thread advances, and kills the worker when it hangs."""
+"""The lease keeper: renews what this worker holds while its render thread advances, and ends the worker when it hangs."""
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -23,9 +22,14 @@ LONGEST_FINISH_S = 300.0
 """A picture that takes longer to store is stuck; its lease runs out and another attempt makes it again."""
 
 
-def kill_this_process() -> None:
-    """End at once, without any hook: the parent sees it, gives the jobs back and starts a new child."""
-    os.kill(os.getpid(), signal.SIGKILL)
+HUNG_EXIT = 72
+STUCK_EXIT = 73
+"""A load, or the disk, and not a job is what it waits for."""
+
+
+def end_this_process(phase: str) -> None:
+    """End at once, without any hook: the parent sees why, gives the jobs back and starts a new child."""
+    os._exit(HUNG_EXIT if phase == "step" else STUCK_EXIT)
 
 
 class LeaseKeeper:
@@ -43,7 +47,7 @@ class LeaseKeeper:
         *,
         holdings: Holdings,
         pulse: Pulse,
-        on_hang: Callable[[], None] = kill_this_process,
+        on_hang: Callable[[str], None] = end_this_process,
     ) -> None:
         self.store = store
         self.owner = owner
@@ -93,5 +97,6 @@ class LeaseKeeper:
             if self.pulse.alive:
                 self.renew_all()
             else:
-                log.critical("worker.hung", phase=self.pulse.phase, jobs=[item.job.id for item in self.holdings.all()])
-                self.on_hang()
+                phase = self.pulse.phase
+                log.critical("worker.hung", phase=phase, jobs=[item.job.id for item in self.holdings.all()])
+                self.on_hang(phase)

@@ -3,6 +3,7 @@
 - Its child died: the jobs go back to the queue at once, and a ticket makes somebody take them.
 - Its child is idle while a lane has work: a ticket was lost, so one is issued.
 - It is told to end: the child is told to drain.
+- Its child takes more memory than it may (see worker.memory_limit): it is ended.
 - The operator drains the worker: it leaves its lanes' tickets to others.
 """
 
@@ -35,6 +36,8 @@ from scheduler import tickets
 from scheduler.celery_app import lane_queue
 from scheduler.workers import gone
 from worker.identity import next_incarnation
+from worker.leases import HUNG_EXIT, STUCK_EXIT
+from worker.memory_limit import GIB, MemoryLimit
 
 log = get_logger(__name__)
 
@@ -42,8 +45,12 @@ LOOK_EVERY_S = 3.0
 """How often an idle worker looks for work without a ticket."""
 REAP_EVERY_S = 0.5
 """How often the pool looks for a child that died: one waitpid."""
-KILLED = {None, -signal.SIGKILL, -signal.SIGTERM}
-"""Exit codes of a child that may have been killed from outside."""
+NOT_ITS_OWN = {None, -signal.SIGKILL, -signal.SIGTERM, STUCK_EXIT}
+"""Exit codes of a child that may have been killed from outside, or that waited for what no job brings about."""
+ENDS = {
+    HUNG_EXIT: "hung: a step did not end, and the process was ended",
+    STUCK_EXIT: "hung: a model's load, or the storing of pictures, did not end, and the process was ended",
+}
 TROUBLES = (SQLAlchemyError, RedisError, OperationalError, OSError)
 
 
@@ -80,10 +87,12 @@ class Overseer:
         """A child is about to be made: it gets a new incarnation."""
         self.incarnation = next_incarnation()
 
-    def child_ended(self, incarnation: str, exitcode: int | None) -> None:
-        """A child is no more. Called in Celery's event loop, which must not wait for SQL."""
-        by_itself = exitcode not in KILLED
-        self._deaths.append((incarnation, f"its process ended with {human_status(exitcode)}", by_itself))
+    def child_ended(self, incarnation: str, exitcode: int | None, ended_here: str | None = None) -> None:
+        """A child is no more; `ended_here` is why this process killed it. Called in Celery's event loop, which must not wait
+        for SQL.
+        """
+        reason = ended_here or ENDS.get(exitcode or 0, f"its process ended with {human_status(exitcode)}")
+        self._deaths.append((incarnation, reason, ended_here is not None or exitcode not in NOT_ITS_OWN))
         self._wake.set()
 
     def _run(self) -> None:
@@ -156,10 +165,16 @@ class ChildWatch(bootsteps.StartStopStep):
 
     requires = ("celery.worker.components:Pool",)
     overseer: Overseer
+    limit: MemoryLimit | None = None
 
     def start(self, worker: Any) -> None:
         self.overseer.node = worker.hostname
         self.overseer.start()
+        most_gib = self.overseer.settings.max_memory_gib
+        if most_gib:
+            pool = worker.pool._pool
+            self.limit = MemoryLimit(int(most_gib * GIB), lambda: [process.pid for process in list(pool._pool)])
+            self.limit.start()
 
         def drain(_number: int, _frame: Any) -> None:
             # Celery's own handler waits for a slice to end by itself, or (with REMAP_SIGTERM) its whole soft time-out,
@@ -185,7 +200,8 @@ class ChildWatch(bootsteps.StartStopStep):
             if not getattr(process, "buried", False):
                 process.buried = True
                 # the next child is made after this, so the incarnation is still that of the dead one
-                self.overseer.child_ended(self.overseer.incarnation, process.exitcode)
+                ended_here = self.limit.ended.pop(process.pid, None) if self.limit is not None else None
+                self.overseer.child_ended(self.overseer.incarnation, process.exitcode, ended_here)
 
         pool.on_process_down = on_process_down
 

@@ -20,7 +20,7 @@ def killed_at(point: str, what: str) -> Callable[[Run], None]:
     def inject(run: Run) -> None:
         run.farm.lay(point, after=run.random.randint(0, 1 if point == "before_ack" else run.jobs // 4))
         run.submit()
-        run.farm.wait_until(lambda: run.farm.taken(point), 60, f"a worker passed {point}")
+        run.wait_for_point(point)
         run.begin()
 
     inject.__doc__ = what
@@ -31,7 +31,7 @@ def answer_lost(run: Run) -> None:
     """the commit is done, and its answer is lost with the connection"""
     run.farm.lay("answer_lost", "raise", after=run.random.randint(0, run.jobs // 3))
     run.submit()
-    run.farm.wait_until(lambda: run.farm.taken("answer_lost"), 60, "a commit's answer was lost")
+    run.wait_for_point("answer_lost")
     run.begin()
 
 
@@ -39,7 +39,7 @@ def loop_broken(run: Run) -> None:
     """a mistake of the worker's own program, when jobs are claimed and nothing has begun"""
     run.farm.lay("after_claim", "raise", after=run.random.randint(0, run.jobs // 4))
     run.submit()
-    run.farm.wait_until(lambda: run.farm.taken("after_claim"), 60, "a worker's loop broke")
+    run.wait_for_point("after_claim")
     run.begin()
 
 

@@ -6,22 +6,41 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import JobState
+from imagefarm.store.models import Attempt
 from tests.faults.farm import FaultFarm
 from tests.faults.run import Fault, Run
 
 DEADLY = ("abort", "segfault", "exit", "memory")
+LIMIT_GIB = 1.0
 
 
 def poison(run: Run) -> None:
-    """one job aborts, segfaults, exits or eats all memory, each time it runs: it fails as poison after three deaths"""
+    """one job aborts, segfaults, exits or is killed by the kernel for its memory, each time it runs: poison after three deaths"""
     _hostile(run, run.random.choice(DEADLY), "poison")
 
 
+def aborts(run: Run) -> None:
+    """one job aborts its process, each time it runs: it fails as poison after three deaths"""
+    _hostile(run, "abort", "poison", reason="SIGABRT")
+
+
+def segfaults(run: Run) -> None:
+    """one job makes its process read memory that is not its own, each time it runs: it fails as poison after three deaths"""
+    _hostile(run, "segfault", "poison", reason="SIGSEGV")
+
+
+def eats_memory(run: Run) -> None:
+    """one job takes memory without end: its worker's limit (max_memory_gib) ends it, three times, and it fails as poison"""
+    _hostile(run, "memory", "poison", reason="GiB of memory")
+
+
 def endless_loop(run: Run) -> None:
-    """one job never ends its step: its child is found hung (here after 12 s) and killed, three times, and it fails as poison"""
-    _hostile(run, "loop", "poison")
+    """one job never ends its step: its child is found hung (here after 12 s) and ends, three times, and it fails as poison"""
+    _hostile(run, "loop", "poison", reason="hung")
 
 
 def not_a_number(run: Run) -> None:
@@ -40,7 +59,7 @@ def device_fails(run: Run) -> None:
     """the device gives an error that only a new process gets rid of"""
     run.farm.lay("device", "raise", after=run.random.randint(0, run.jobs))
     run.submit()
-    run.farm.wait_until(lambda: run.farm.taken("device"), 60, "the device failed")
+    run.wait_for_point("device")
     run.begin()
 
 
@@ -60,7 +79,7 @@ def corrupt_weights(run: Run) -> None:
         run.client.promises.must_fail[job_id] = "model_invalid"
 
 
-def _hostile(run: Run, harm: str, error: str) -> None:
+def _hostile(run: Run, harm: str, error: str, *, reason: str = "") -> None:
     run.notes["harm"] = harm
     run.submit(run.jobs - 1)
     run.wait_for_moment()
@@ -68,6 +87,12 @@ def _hostile(run: Run, harm: str, error: str) -> None:
     run.client.promises.must_fail[job_id] = error
     run.farm.wait_until(lambda: run.farm.job(job_id).state == JobState.FAILED, 120, f"the {harm} job has failed")
     run.notes["crashes"] = run.farm.job(job_id).crashes
+    with run.farm.store.read() as session:
+        reasons = [text or "" for text in session.scalars(select(Attempt.reason).where(Attempt.job_id == job_id))]
+    # on a busy machine a lease may run out while memory is being eaten
+    known = any if harm == "memory" else all
+    if not known(reason in text for text in reasons) or (error == "poison" and len(reasons) != 3):
+        run.flaws.append(f"the attempts of the {harm} job ended with {reasons}")
 
 
 def farm_with_a_broken_model(folder: Path, **settings: Any) -> FaultFarm:
@@ -83,6 +108,9 @@ def farm_with_a_broken_model(folder: Path, **settings: Any) -> FaultFarm:
 
 FAULTS = [
     Fault("poison-job", poison),
+    Fault("job-aborts", aborts),
+    Fault("job-segfaults", segfaults),
+    Fault("job-eats-memory", eats_memory, farm={"max_memory_gib": LIMIT_GIB}),
     Fault("endless-loop", endless_loop, farm={"constants": {"worker.pulse": {"LONGEST_STEP_S": 12.0}}}),
     Fault("nan-latents", not_a_number, needs_engine=True),
     Fault("out-of-memory", out_of_memory, needs_engine=True),

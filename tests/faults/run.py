@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -65,6 +66,14 @@ class Run:
         )
         time.sleep(self.random.uniform(0, 0.3))
         self.begin()
+
+    def wait_for_point(self, point: str) -> int:
+        """Until somebody passed a failpoint; return its pid. What a fast farm has done without passing it so often gets more."""
+        for _ in range(20):
+            with suppress(FarmError):
+                return self.farm.wait_until(lambda: self.farm.taken(point), 6, f"somebody passed {point}")
+            self.submit(1)
+        return self.farm.wait_until(lambda: self.farm.taken(point), 1, f"somebody passed {point}")
 
     def begin(self) -> None:
         """The fault's time begins now."""

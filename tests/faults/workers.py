@@ -95,7 +95,7 @@ def rolling_restart(run: Run) -> None:
 def _frozen_at(run: Run, point: str, wait: Callable[[], object]) -> None:
     run.farm.lay(point, "stop", after=run.random.randint(0, run.jobs // 3))
     run.submit(steps=40)
-    pid = run.farm.wait_until(lambda: run.farm.taken(point), 60, f"a worker passed {point}")
+    pid = run.wait_for_point(point)
     run.begin()
     name = next(name for name in run.farm.worker_names if pid in {process.pid for process in run.farm.processes_of(name)})
     run.farm.signal(name, signal.SIGSTOP)  # the parent, too

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from imagefarm.errors import Fenced
-from imagefarm.states import JobState, WorkerState
+from imagefarm.states import JobState, PriorityClass, WorkerState
 from scheduler import lease, workers
 from scheduler.finish import fail, release
 from scheduler.retry import Failure, FailureClass
@@ -82,6 +82,21 @@ def test_caps_hold(farm: SmallFarm) -> None:
     assert farm.claim("wrk_b", max_running_per_tenant=2) == []
     assert farm.claim("wrk_b", caps={"demo": 2}) == []
     assert len(farm.claim("wrk_b", caps={"demo": 3}, images=1)) == 1
+
+
+def test_a_flow_that_only_runs_saves_nothing_up(farm: SmallFarm) -> None:
+    """Its long render is paid for; what others are served meanwhile, with nothing of its own waiting, is theirs."""
+    long, others = farm.tenant("long"), farm.tenant("others")
+    bulk = PriorityClass.BULK
+    farm.submit(1, tenant=long, priority=bulk)
+    (rendering,) = farm.claim("wrk_a", images=1)
+    assert rendering.tenant_id == long
+    farm.submit(30, tenant=others, priority=bulk)
+    served = [farm.claim("wrk_b", images=1)[0].tenant_id for _ in range(20)]
+    assert set(served) == {others}
+    farm.submit(10, tenant=long, priority=bulk)
+    following = [farm.claim("wrk_b", images=1)[0].tenant_id for _ in range(8)]
+    assert following.count(long) in (4, 5), following
 
 
 def test_a_drained_or_quarantined_worker_gets_nothing(farm: SmallFarm) -> None:

@@ -86,8 +86,9 @@ IN_FLIGHT = 2
 
 
 class FairQueueMachine(RuleBasedStateMachine):
-    """Flows come, are served, corrected, re-weighted and go, in any order. The model is a ledger: what each flow was served over
-    its weight, and for every two that have had work all the while, what they had when that began.
+    """Flows come, are served, corrected, re-weighted and go, also while some of theirs runs, in any order. The model is a
+    ledger: what each flow was served over its weight, and for every two that have had work all the while, what they had when
+    that began.
     """
 
     def __init__(self) -> None:
@@ -121,9 +122,7 @@ class FairQueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def work_ends(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.waiting)))
-        for claim in [claim for claim in self.running if claim[0] == key]:
-            self.running.remove(claim)
-        self.waiting.remove(key)
+        self.waiting.remove(key)  # what runs goes on, and is corrected when it ends
         self.since = {pair: ahead for pair, ahead in self.since.items() if key not in pair}
         if {name for name, _ in self.waiting} != set(CLASS_WEIGHTS):
             self.classes_since = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
+import queue
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
-from imagefarm.settings import Settings
+from imagefarm.settings import PROJECT_ROOT, Settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
@@ -23,6 +26,8 @@ from worker import pulse as pulse_module
 from worker.cancellations import CancelListener
 from worker.holdings import Holdings
 from worker.leases import LeaseKeeper
+from worker.memory_limit import MemoryLimit
+from worker.parent import Overseer
 from worker.pulse import Pulse
 
 OWNER = "wrk_a"
@@ -71,12 +76,12 @@ def wait_for(predicate: Callable[[], Any], timeout: float = 10.0) -> None:
 
 def test_leases_are_renewed_before_they_run_out(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
     first = lease_of(store, jobs[0])
-    start(LeaseKeeper(store, OWNER, 1.0, holdings=held, pulse=Pulse(1.0), on_hang=lambda: None))
+    start(LeaseKeeper(store, OWNER, 1.0, holdings=held, pulse=Pulse(1.0), on_hang=lambda _: None))
     wait_for(lambda: all(lease_of(store, job) > first + 1.0 for job in jobs))
 
 
 def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
-    keeper = start(LeaseKeeper(store, OWNER, 3600.0, holdings=held, pulse=Pulse(3600.0), on_hang=lambda: None))
+    keeper = start(LeaseKeeper(store, OWNER, 3600.0, holdings=held, pulse=Pulse(3600.0), on_hang=lambda _: None))
     listener = CancelListener(None, "test", held, keeper)  # type: ignore[arg-type]
     cancel_job(store, jobs[1].id, DEFAULT_TENANT)
     listener.heard(json.dumps({"kind": "job.progress", "subject": jobs[1].id}))
@@ -92,7 +97,7 @@ def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[Claim
 
 
 def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
-    keeper = start(LeaseKeeper(store, OWNER, 3600.0, holdings=held, pulse=Pulse(3600.0), on_hang=lambda: None))
+    keeper = start(LeaseKeeper(store, OWNER, 3600.0, holdings=held, pulse=Pulse(3600.0), on_hang=lambda _: None))
     cancel_job(store, jobs[0].id, DEFAULT_TENANT)
     CancelListener(None, "test", held, keeper).heard('{"kind": "many", "subject": "farm"}')  # type: ignore[arg-type]
     wait_for(lambda: held._lost)
@@ -102,12 +107,50 @@ def test_a_hung_step_is_not_renewed_and_ends_the_worker(
     store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pulse_module, "LONGEST_STEP_S", 0.0)
-    pulse, hung = Pulse(0.4), threading.Event()
+    pulse, hung = Pulse(0.4), queue.Queue[str]()
     pulse.step()
     before = lease_of(store, jobs[0])
-    start(LeaseKeeper(store, OWNER, 0.4, holdings=held, pulse=pulse, on_hang=hung.set))
-    assert hung.wait(5)
+    start(LeaseKeeper(store, OWNER, 0.4, holdings=held, pulse=pulse, on_hang=hung.put))
+    assert hung.get(timeout=5) == "step"
     assert lease_of(store, jobs[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("phase", "words", "by_itself"), [("step", "a step did not end", True), ("loading", "a model's load", False)]
+)
+def test_the_parent_knows_that_its_child_hung_and_whose_doing_it_was(
+    settings: Settings, phase: str, words: str, by_itself: bool
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", f"from worker.leases import end_this_process as e; e({phase!r})"], cwd=PROJECT_ROOT
+    )
+    overseer = Overseer(None, settings, ["demo"], "node")  # type: ignore[arg-type]
+    overseer.child_ended("wrk_a", ended.returncode)
+    ((_, reason, own),) = overseer._deaths
+    assert reason.startswith("hung: ")
+    assert words in reason
+    assert own is by_itself
+
+
+def test_a_process_that_takes_too_much_memory_is_ended_and_another_is_not() -> None:
+    hoarder, other = (
+        subprocess.Popen(
+            [sys.executable, "-c", f"x = bytearray(b'x' * {size << 20}); print(1, flush=True); input()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for size in (200, 1)
+    )
+    for process in (hoarder, other):
+        assert process.stdout is not None
+        process.stdout.readline()
+    limit = MemoryLimit(100 << 20, lambda: [hoarder.pid, other.pid])
+    limit.look()
+    assert hoarder.wait(10) == -signal.SIGKILL
+    assert set(limit.ended) == {hoarder.pid}
+    assert "more than max_memory_gib" in limit.ended[hoarder.pid]
+    assert other.poll() is None
+    other.communicate(b"\n", timeout=10)
 
 
 def test_a_picture_that_is_stuck_on_its_way_to_the_store_is_not_renewed(

@@ -156,10 +156,14 @@ def loop() -> None:
 
 
 def eat_memory() -> None:
-    """As far as a test may go on a shared machine; the kernel's answer to such a process is this signal."""
-    hoard = [bytearray(os.urandom(1 << 20)) * 64 for _ in range(4)]
+    """As far as a test may go on a shared machine; the kernel's answer to such a process is this signal. A worker with a
+    limit never comes so far.
+    """
+    hoard = []
+    for _ in range(48 if "IMAGEFARM_MAX_MEMORY_GIB" in os.environ else 4):
+        hoard.append(bytearray(os.urandom(1 << 20)) * 64)
+        time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGKILL)
-    del hoard
 
 
 def leave() -> None:

@@ -1,0 +1,58 @@
+"""The most memory that a worker's child may take: one that takes more is ended here, before the kernel ends somebody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+
+from imagefarm.logs import get_logger
+
+log = get_logger(__name__)
+
+LOOK_EVERY_S = 0.2
+GIB = 2**30
+
+
+def own_bytes(pid: int) -> int:
+    """Main memory that a process holds for itself. Weights that are mapped from their files are not: the kernel may drop them."""
+    memory = psutil.Process(pid).memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+class MemoryLimit:
+    """A thread of the parent that looks at the child. A limit of the kernel's (RLIMIT_AS) would count what CUDA only reserves."""
+
+    def __init__(self, most_bytes: int, children: Callable[[], list[int]]) -> None:
+        self.most_bytes = most_bytes
+        self.children = children
+        self.ended: dict[int, str] = {}
+        """Why, by pid."""
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="memory", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def look(self) -> None:
+        """End every child that holds too much."""
+        for pid in self.children():
+            with suppress(psutil.Error, ProcessLookupError):
+                held = own_bytes(pid)
+                if held > self.most_bytes and pid not in self.ended:
+                    self.ended[pid] = (
+                        f"it took {held / GIB:.1f} GiB of memory, more than max_memory_gib = {self.most_bytes / GIB:g}, "
+                        "and its process was ended"
+                    )
+                    log.critical("worker.memory", pid=pid, bytes=held, most_bytes=self.most_bytes)
+                    os.kill(pid, signal.SIGKILL)
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_EVERY_S):
+            self.look()
