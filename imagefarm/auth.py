@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import bindparam, case, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound
@@ -43,6 +44,13 @@ KEY_OF_PREFIX = select(
     ApiKey.last_used_at,
     db_now().label("now"),
 ).where(ApiKey.prefix == bindparam("of_prefix"))
+NEW_TENANT = {
+    dialect: insert_into(Tenant)
+    .values(created_at=db_now())
+    .on_conflict_do_nothing(index_elements=[Tenant.name])
+    .returning(Tenant.id)
+    for dialect, insert_into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
 IN_FORCE = ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > db_now()))
 LONGEST_GRACE_S = 90 * 86400
 LIMITS = ("queued", "running", "images_per_day", "pixels", "steps")
@@ -284,12 +292,18 @@ def check_scopes(scopes: Iterable[str]) -> list[str]:
 
 
 def tenant_named(session: Session, name: str) -> str:
-    """The id of the tenant called `name` (or with that id), made if there is none, in the caller's transaction."""
-    known = session.scalar(select(Tenant.id).where((Tenant.name == name) | (Tenant.id == name)).limit(1))
-    if known is not None:
-        return known
+    """The id of the tenant called `name` (or with that id), made if there is none, in the caller's transaction.
+
+    Of several that make it at once one does; the others wait for it and have the same.
+    """
+    known = select(Tenant.id).where((Tenant.name == name) | (Tenant.id == name)).limit(1)
+    found = session.scalar(known)
+    if found is not None:
+        return found
     tenant_id = new_id("tenant")
-    session.execute(insert(Tenant).values(id=tenant_id, name=name, weight=1.0, limits={}, created_at=db_now()))
+    values = {"id": tenant_id, "name": name, "weight": 1.0, "limits": {}}
+    if session.execute(NEW_TENANT[session.connection().dialect.name], values).first() is None:
+        return session.scalars(known).one()
     append(session, "tenant.created", tenant_id, tenant_id, {"name": name})
     return tenant_id
 

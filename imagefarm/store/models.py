@@ -50,7 +50,7 @@ class Tenant(Base):
 
     __tablename__ = "tenant"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
-    name: Mapped[str]
+    name: Mapped[str] = mapped_column(index=True, unique=True)
     weight: Mapped[float] = mapped_column(default=1.0)
     limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[float]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Barrier, Thread
 
 import pytest
+from sqlalchemy import select
 
 from imagefarm.auth import Scope, caller_of, create_key, has_keys, is_open, list_keys, revoke_key
 from imagefarm.errors import InvalidRequest, NotFound
 from imagefarm.settings import load_settings
+from imagefarm.store.models import Event, Tenant
 from tests.api.farm_api import FarmApi, problem
 
 
@@ -32,6 +35,26 @@ def test_keys_for_the_command_line(api: FarmApi) -> None:
         revoke_key(store, "nope")
     with pytest.raises(InvalidRequest, match="scope"):
         create_key(store, name="x", scopes=["root"])
+
+
+def test_a_tenant_is_made_once(api: FarmApi) -> None:
+    store, together, found = api.farm.store, Barrier(8), []
+
+    def make() -> None:
+        together.wait(10)
+        found.append(create_key(store, name="x", tenant="wanted by many").info.tenant_id)
+
+    threads = [Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    with store.read() as session:
+        assert session.scalars(select(Tenant.id).where(Tenant.name == "wanted by many")).all() == found[:1]
+        told = select(Event.subject).where(Event.kind == "tenant.created", Event.subject == found[0])
+        assert len(session.scalars(told).all()) == 1
 
 
 def test_a_key_counts_on_an_open_farm_too(api: FarmApi) -> None:
