@@ -14,7 +14,7 @@ from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
 from imagefarm.store.models import Backlog, Batch, Job, SweepState
-from scheduler import rollup, webhooks
+from scheduler import clock, rollup, webhooks
 from scheduler.batches import lifecycle, push
 from scheduler.breaker import BreakerReport, trip
 from scheduler.retry import crashed
@@ -39,6 +39,7 @@ class SweepReport:
 
     ran: bool = True
     waited_after_gap: bool = False
+    clock_went_back: bool = False
     requeued: int = 0
     failed: int = 0
     expired: int = 0
@@ -84,6 +85,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
         # the sweep was away, perhaps with the database: workers may not have been able to renew either
         state.reap_after = now + settings.lease_s
         append(session, "sweep.gap", "sweep", None, {"seconds": round(now - state.last_at, 1)})
+    report.clock_went_back = clock.went_back(session, state, now, settings)
     state.last_at = now
     report.waited_after_gap = now < state.reap_after
     if not report.waited_after_gap:

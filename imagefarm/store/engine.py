@@ -48,6 +48,12 @@ class db_now(FunctionElement[float]):
     inherit_cache = True
 
 
+def _connect_patiently(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+    from imagefarm.store.patient import PatientConnection  # psycopg is there only where PostgreSQL is
+
+    return PatientConnection.connect(*arguments, **options)
+
+
 @compiles(db_now, "sqlite")
 def _sqlite_now(_element: Any, _compiler: Any, **_: Any) -> str:
     # unixepoch('subsec') needs SQLite 3.42; julianday has millisecond precision everywhere
@@ -84,6 +90,7 @@ class Store:
                 pool_timeout=10,
                 connect_args={key: value for key, value in POSTGRESQL_LINK.items() if key not in self.url.query},
             )
+            event.listen(self.writer, "do_connect", _connect_patiently)
         self._write = sessionmaker(self.writer, expire_on_commit=False)
         self._read = sessionmaker(self.reader, expire_on_commit=False)
 

@@ -29,7 +29,7 @@ from imagefarm.store.models import Job, Worker
 from imagefarm.supervisor import services
 from tests.farm import CELERY, QUIET, READY_S, Farm
 from tests.faults.client import Promises
-from tests.faults.postgres import the_server
+from tests.faults.postgres import Postgres, the_server
 
 HOOKS = Path(__file__).parent / "hooks"
 RESTART_PAUSE_S = 0.5
@@ -58,11 +58,12 @@ class FaultFarm(Farm):
         standin: bool = False,
         constants: dict[str, dict[str, float]] | None = None,
         worker_environment: dict[str, dict[str, str]] | None = None,
+        postgres: Postgres | None = None,
         **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.database = database
-        self.postgres = the_server() if database == "postgresql" else None
+        self.postgres = (postgres or the_server()) if database == "postgresql" else None
         self.worker_names = [f"w{number}" for number in range(1, workers + 1)]
         self.worker_environment = worker_environment or {}
         self.failpoints = folder / "failpoints"

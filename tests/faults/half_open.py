@@ -1,4 +1,7 @@
-"""A TCP proxy before a unix socket whose connections can fall silent without being closed, as when a network breaks."""
+"""A TCP proxy before a unix socket (of Redis, of PostgreSQL) whose connections can fall silent without being closed.
+
+So it is when a network breaks, or when what stands between takes all that is sent and passes nothing on.
+"""
 
 from __future__ import annotations
 

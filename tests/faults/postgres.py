@@ -24,6 +24,23 @@ class Postgres:
         self._server.start()
         self.uri = self._server.get_uri()
 
+    def keep_small(self) -> None:
+        """Let its log take 64 MB at most."""
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET max_wal_size = '64MB'")
+            connection.execute("ALTER SYSTEM SET min_wal_size = '32MB'")
+            connection.execute("SELECT pg_reload_conf()")
+
+    def runs(self) -> bool:
+        """Whether its main process is there."""
+        process = self._server.get_postmaster_info().process
+        return process is not None and process.is_running()
+
+    def close(self) -> None:
+        """Stop it for good."""
+        if self.runs():
+            self.stop()
+
     def terminate_backends(self) -> int:
         """End every connection but this one; return how many."""
         with psycopg.connect(self.uri, autocommit=True) as connection:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import insert, select, update
 
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.models import Backlog, Batch, Job, SweepState, Worker
+from scheduler import lease
+from scheduler.finish import fail
+from scheduler.retry import Failure, FailureClass
 from scheduler.sweep import sweep
 from tests.small_farm import SmallFarm
 
@@ -41,6 +45,38 @@ def test_after_a_gap_leases_get_a_grace(farm: SmallFarm) -> None:
     with farm.store.write() as session:
         session.execute(update(SweepState).values(reap_after=db_now() - 1))
     assert sweep(farm.store, farm.settings).requeued == 1
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_jump_of_the_clock_takes_nothing_from_the_living_and_holds_nothing_for_the_dead(farm: SmallFarm, jump_s: float) -> None:
+    """The clock cannot be set here, so all that is stored is moved the other way."""
+    sweep(farm.store, farm.settings)
+    farm.submit(3)
+    kept, lost, again = farm.claim("wrk_a", images=1) + farm.claim("wrk_dead", images=1) + farm.claim("wrk_a", images=1)
+    assert fail(farm.store, again, Failure(FailureClass.UNKNOWN, "error", "x"), farm.settings) == JobState.QUEUED
+    farm.worker("wrk_dead")
+    with farm.store.write() as session:
+        session.execute(update(Job).values(lease_until=Job.lease_until - jump_s, not_before=Job.not_before - jump_s))
+        session.execute(update(Worker).values(heartbeat_at=Worker.heartbeat_at - jump_s))
+        session.execute(update(SweepState).values(last_at=SweepState.last_at - jump_s))
+    report = sweep(farm.store, farm.settings)
+    assert (report.waited_after_gap, report.clock_went_back) == (jump_s > 0, jump_s < 0)
+    assert report.requeued == 0
+    assert lease.renew(farm.store, "wrk_a", [kept.id], 30.0) == {kept.id}
+    assert sweep(farm.store, farm.settings).clock_went_back is False
+    now = farm.store.now()
+    assert farm.job(again.id).not_before <= now + 60
+    with farm.store.read() as session:
+        assert session.get_one(SweepState, 1).reap_after <= now + farm.settings.lease_s
+        assert session.get_one(Worker, "wrk_dead").heartbeat_at <= now
+    expected = now + farm.settings.lease_s
+    assert (farm.job(lost.id).lease_until or 0) <= expected
+    with farm.store.write() as session:  # a lease later
+        session.execute(update(Job).where(Job.id == lost.id).values(lease_until=Job.lease_until - farm.settings.lease_s - 1))
+        session.execute(update(SweepState).values(reap_after=0.0))
+    assert sweep(farm.store, farm.settings).requeued == 1
+    assert (farm.job(lost.id).state, farm.job(kept.id).state) == (JobState.QUEUED, JobState.RUNNING)
+    farm.check_books()
 
 
 def test_a_job_whose_time_is_up_fails_before_it_starts(farm: SmallFarm) -> None:
