@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store import Store, idempotency
 from imagefarm.store.idempotency import Stored
+from scheduler.submit import KeptAnswer
 
 KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 
@@ -38,6 +39,10 @@ class IdempotencyKey:
         """Keep the answer in this transaction."""
         if self.key is not None:
             idempotency.keep(session, tenant_id, self.key, status, answer)
+
+    def with_work(self, status: int, answer: str) -> KeptAnswer | None:
+        """The answer as `submit.write` keeps it, together with its work."""
+        return None if self.key is None else KeptAnswer(self.key, self.body_sha256, status, answer)
 
     def give_back(self, session: Session, tenant_id: str) -> None:
         """Free the key of a request that failed after `take` was committed."""

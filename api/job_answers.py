@@ -150,6 +150,12 @@ def job_answer(session: Session, farm: Farm, job: Job, base: str, *, step: int |
     return _answer(job, images.get(job.id, []), base, step, why.explain(session, job, farm.settings))
 
 
+def submitted_answer(session: Session, farm: Farm, job: Job, base: str, looked: tuple[Recipe, why.Seen]) -> JobAnswer:
+    """A job about to be written as JSON, by what its submit has looked at."""
+    recipe, seen = looked
+    return _made(job, recipe, base, reason=why.explain(session, job, farm.settings, seen))
+
+
 def job_answers(session: Session, farm: Farm, rows: Sequence[Job], base: str) -> list[JobAnswer]:
     """Many jobs as JSON, without asking for each why it waits."""
     images = _images(session, rows, base)
@@ -170,7 +176,12 @@ def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[
 
 
 def _answer(job: Job, images: list[ImageAnswer], base: str, step: int, reason: str | None) -> JobAnswer:
-    recipe = Recipe.model_validate(job.recipe)
+    return _made(job, Recipe.model_validate(job.recipe), base, images=images, progress=step, reason=reason)
+
+
+def _made(
+    job: Job, recipe: Recipe, base: str, *, reason: str | None, images: Sequence[ImageAnswer] = (), progress: int = 0
+) -> JobAnswer:
     url = f"{base}/api/v1/jobs/{job.id}"
     return JobAnswer(
         id=job.id,
@@ -186,8 +197,10 @@ def _answer(job: Job, images: list[ImageAnswer], base: str, step: int, reason: s
         attempt=job.attempt,
         error=JobError(code=job.error_code, detail=job.error_detail or "") if job.error_code else None,
         why=reason,
-        progress=Progress(step=recipe.steps if job.state == JobState.SUCCEEDED else min(step, recipe.steps), steps=recipe.steps),
-        images=images,
+        progress=Progress(
+            step=recipe.steps if job.state == JobState.SUCCEEDED else min(progress, recipe.steps), steps=recipe.steps
+        ),
+        images=list(images),
         warnings=job.warnings,
         created_at=job.created_at,
         started_at=job.started_at,

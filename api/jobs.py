@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlencode
 
 from flask import Response, request
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from api.context import Farm
 from api.cursor import make_cursor, read_cursor
 from api.idempotency_key import IdempotencyKey, replay
-from api.job_answers import JobAnswer, JobList, base_url, job_answer, job_answers
+from api.job_answers import JobAnswer, JobList, base_url, job_answer, job_answers, submitted_answer
 from api.listeners import CLOSE
 from api.picture_urls import fetch_pictures, names_urls
 from api.routes import JSON, PREFER, Reply, Routes
@@ -29,9 +29,10 @@ from imagefarm.ids import is_id
 from imagefarm.recipe import MAX_COUNT, JobRequest, Recipe
 from imagefarm.states import JobState
 from imagefarm.store import jobs
+from imagefarm.store.idempotency import Stored
 from imagefarm.store.models import Job
 from imagefarm.text import NotBool, check_text
-from scheduler import admission, bulk
+from scheduler import admission, bulk, submit
 from scheduler.assets import check_references
 from scheduler.bulk import MOST, BulkReport, reopen
 from scheduler.cancel import cancel_job, retry_where
@@ -122,21 +123,43 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
     base = base_url()
     if names_urls(body) and not idempotency.is_answered(farm.store, caller.tenant_id):
         body = fetch_pictures(farm, caller, body)
-    with farm.store.write() as session:
-        stored = idempotency.take(session, caller.tenant_id)
-        if stored is None:
-            row = admission.prepare(farm.catalogue, body, caller.tenant_id, costs=admission.learnt_costs(session))
-            check_assets(session, caller, row["recipe"])
-            answer = job_answer(session, farm, admission.submit_one(session, row, farm.settings), base)
-            text = answer.model_dump_json()
-            idempotency.keep(session, caller.tenant_id, 202, text)
-    if stored is not None:
-        job_id = json.loads(stored.answer)["id"] if _wait_s(farm) else ""
-        return _waited(farm, caller, job_id, base) if job_id else replay(stored)
-    farm.nudger.nudge(row["model"])
+    try:
+        made = _submit(farm, caller, body, idempotency, base)
+    except submit.OvertakenError:
+        made = _submit(farm, caller, body, idempotency, base)  # the other's answer is there now
+    if isinstance(made, Stored):
+        job_id = json.loads(made.answer)["id"] if _wait_s(farm) else ""
+        return _waited(farm, caller, job_id, base) if job_id else replay(made)
+    farm.nudger.nudge(made.model)
     if _wait_s(farm):
-        return _waited(farm, caller, row["id"], base)
-    return Response(text, 202, content_type=JSON, headers={"Location": answer.urls.self})
+        return _waited(farm, caller, made.id, base)
+    return Response(made.answer, 202, content_type=JSON, headers={"Location": made.url})
+
+
+class Made(NamedTuple):
+    """A job that was submitted, and its answer."""
+
+    id: str
+    model: str
+    url: str
+    answer: str
+
+
+def _submit(farm: Farm, caller: Caller, body: JobRequest, idempotency: IdempotencyKey, base: str) -> Made | Stored:
+    recipe, warnings = farm.catalogue.resolve(body)
+    with farm.store.write() as session:
+        looked = submit.look(session, caller.tenant_id, recipe.model, idempotency.key)
+        if looked.is_key_known and (stored := idempotency.take(session, caller.tenant_id)) is not None:
+            return stored
+        row = admission.row_of(farm.catalogue, body, recipe, warnings, caller.tenant_id, cost_s=looked.cost_s)
+        check_references(session, recipe, caller.sees)
+        job = submit.check(session, row, looked, farm.settings)
+        answer = submitted_answer(session, farm, job, base, (recipe, looked.seen))
+        text = answer.model_dump_json()
+        submit.write(session, row, None if looked.is_key_known else idempotency.with_work(202, text))
+        if looked.is_key_known:
+            idempotency.keep(session, caller.tenant_id, 202, text)
+    return Made(job.id, job.model, answer.urls.self, text)
 
 
 @routes.get("/api/v1/jobs", scope=Scope.READ, answer=JobList)

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, case, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -26,6 +26,7 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import ApiKey, Tenant
+from imagefarm.store.prepared import Prepared
 
 MARK = "if"
 PREFIX_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -51,6 +52,7 @@ NEW_TENANT = {
     .returning(Tenant.id)
     for dialect, insert_into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
+FIND_KEY = Prepared(KEY_OF_PREFIX)
 IN_FORCE = ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > db_now()))
 LONGEST_GRACE_S = 90 * 86400
 LIMITS = ("queued", "running", "images_per_day", "pixels", "steps")
@@ -128,6 +130,21 @@ class KeyInfo:
     expires_at: float | None
     revoked_at: float | None
     last_used_at: float | None
+
+
+class FoundKey(NamedTuple):
+    """A row of KEY_OF_PREFIX."""
+
+    id: str
+    tenant_id: str
+    hash: str
+    scopes: list[str]
+    limits: dict[str, int]
+    account: str | None
+    revoked_at: float | None
+    expires_at: float | None
+    last_used_at: float | None
+    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +278,9 @@ def caller_of(store: Store, key: str) -> Caller | None:
     prefix, _, secret = rest.partition("_")
     if mark != MARK or not secret or not prefix.isascii() or not prefix.isalnum() or not secret.isascii():
         return None
-    with store.reader.connect() as sql:  # every request comes here: no need for a whole session
-        row = sql.execute(KEY_OF_PREFIX, {"of_prefix": prefix}).first()
+    with store.glance() as sql:  # every request comes here: no need for a whole session
+        found = FIND_KEY.run(sql, {"of_prefix": prefix})
+    row = FoundKey(*found[0]) if found else None
     # compared also when there is no such row, so that the time taken does not tell
     right = hmac.compare_digest(row.hash if row is not None else _digest(""), _digest(key))
     if row is None or not right or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= row.now):

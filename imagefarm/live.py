@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import Any
 
 from redis import Redis
@@ -18,6 +19,8 @@ from imagefarm.redis import publish_many
 
 log = get_logger(__name__)
 
+GATHER_S = 0.02
+"""Events that follow upon others so soon travel together: under load each by itself would cost more than its commit."""
 MOST_AT_ONCE = 200
 """Events of one transaction that are told one by one; a bulk change is told as one event `many`."""
 
@@ -52,12 +55,16 @@ class LiveEvents:
                 self._thread.start()
 
     def _run(self) -> None:
+        told = 0.0
         while True:
             events = [self._events.get()]
+            if (early := told + GATHER_S - time.monotonic()) > 0:
+                time.sleep(early)
             while len(events) < MOST_AT_ONCE and not self._events.empty():
                 events.append(self._events.get_nowait())  # nobody else takes any
             try:
                 publish_many(self.redis, self.prefix, events)
+                told = time.monotonic()
             except (RedisError, OSError) as error:
                 before, self.dropped = self.dropped, self.dropped + len(events)
                 if before.bit_length() < self.dropped.bit_length():  # at 1, 2, 4, 8 ...

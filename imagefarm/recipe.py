@@ -160,7 +160,7 @@ class Recipe(BaseModel):
     @property
     def recipe_hash(self) -> str:
         """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+        return recipe_hash(self.model_dump(mode="json"))
 
     def seed_of(self, index: int) -> int:
         """The seed of image `index` of a job: seed, seed + 1, ... (wrapping at 2^64)."""
@@ -171,6 +171,11 @@ def canonical_json(recipe: dict[str, Any]) -> str:
     """`Recipe.canonical_json` of a recipe as it is stored."""
     telling = {name: value for name, value in recipe.items() if name not in LATER_FIELDS or value != LATER_FIELDS[name]}
     return json.dumps(telling, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def recipe_hash(recipe: dict[str, Any]) -> str:
+    """`Recipe.recipe_hash` of a recipe as it is stored."""
+    return hashlib.sha256(canonical_json(recipe).encode()).hexdigest()
 
 
 class JobRequest(BaseModel):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.ids import new_id
-from imagefarm.recipe import JobRequest
+from imagefarm.recipe import JobRequest, Recipe, recipe_hash
 from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import db_now
@@ -52,9 +52,24 @@ def prepare(
     placement: Placement | None = None,
 ) -> dict[str, Any]:
     """Make the row of a job from a request. Raises InvalidRequest or UnknownModel; touches no database."""
-    place = placement or Placement()
     recipe, warnings = catalogue.resolve(request)
+    return row_of(catalogue, request, recipe, warnings, tenant_id, cost_s=costs.get(recipe.model), placement=placement)
+
+
+def row_of(
+    catalogue: Catalogue,
+    request: JobRequest,
+    recipe: Recipe,
+    warnings: list[str],
+    tenant_id: str,
+    *,
+    cost_s: float | None,
+    placement: Placement | None = None,
+) -> dict[str, Any]:
+    """The row of a job whose recipe is known. `cost_s` are the learnt GPU-seconds of one default image of its model."""
+    place = placement or Placement()
     entry = catalogue.get(recipe.model)
+    stored = recipe.model_dump(mode="json")
     return {
         "id": new_id("job"),
         "tenant_id": tenant_id,
@@ -63,8 +78,8 @@ def prepare(
         "model": recipe.model,
         "compat_key": entry.compat_key(recipe),
         "state": str(JobState.HELD if place.held else JobState.QUEUED),
-        "recipe": recipe.model_dump(mode="json"),
-        "recipe_hash": recipe.recipe_hash,
+        "recipe": stored,
+        "recipe_hash": recipe_hash(stored),
         "prompt": recipe.prompt,
         "count": request.count,
         "labels": dict(request.labels),
@@ -73,19 +88,13 @@ def prepare(
         "row": place.row,
         "name": place.name,
         "warnings": warnings,
-        "cost_s": entry.predicted_cost_s(recipe, request.count, costs.get(recipe.model)),
+        "cost_s": entry.predicted_cost_s(recipe, request.count, cost_s),
         "attempt": 0,
         "crashes": 0,
         "preview": request.preview,
         "not_before": 0.0,
         "expires_in": request.expires_in,
     }
-
-
-def submit_one(session: Session, row: dict[str, Any], settings: Settings) -> Job:
-    """`submit` for one job; returns it as it now is, though not bound to the session."""
-    now = submit(session, [row], settings)
-    return Job(**_stored(row, now), created_at=now)
 
 
 def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings) -> float:

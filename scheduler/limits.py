@@ -77,11 +77,14 @@ def check_limits(session: Session, rows: Sequence[dict[str, Any]], settings: Set
 
     Raises InvalidRequest for a job that is too large for the tenant, LimitExceeded for one that comes too soon.
     """
-    tenant_id = rows[0]["tenant_id"]
-    standing = _standing(session, tenant_id)
+    check_standing(session, rows, _standing(session, rows[0]["tenant_id"]), settings, now)
+
+
+def check_standing(session: Session, rows: Sequence[dict[str, Any]], standing: Standing, settings: Settings, now: float) -> None:
+    """As `check_limits`, where the tenant's standing is known already."""
     check_size(rows, narrowed(standing.limits))
     _check_queue(session, standing, len(rows), settings)
-    check_day(session, tenant_id, sum(row["count"] for row in rows), standing.limits, now)
+    check_day(session, rows[0]["tenant_id"], sum(row["count"] for row in rows), standing.limits, now)
 
 
 def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:

@@ -59,6 +59,8 @@ class Nudger:
 
     def nudge(self, model: str) -> None:
         """Say that a lane has work."""
+        if time.monotonic() < self._nudged.get(model, 0.0):
+            return  # Redis would say the same
         self._start()
         try:
             self._lanes.put_nowait(model)
@@ -76,7 +78,7 @@ class Nudger:
         while True:
             model = self._lanes.get()
             if time.monotonic() < self._nudged.get(model, 0.0):
-                continue  # Redis would say the same
+                continue
             try:
                 if self.redis.set(f"{self.prefix}:nudged:{model}", 1, nx=True, px=NUDGE_EVERY_MS):
                     self._nudged[model] = time.monotonic() + NUDGE_EVERY_MS / 1000

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
 from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.orm import Session
 
@@ -9,6 +12,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store.engine import db_now
 from imagefarm.store.models import Backlog, Batch, Job, Model, Tenant, Worker
+from imagefarm.store.prepared import Prepared
 from scheduler.claim import KeyRooms
 from scheduler.workers import NO_ROOM
 
@@ -39,8 +43,31 @@ AHEAD = select(func.count()).select_from(
 )
 
 
-def explain(session: Session, job: Job, settings: Settings) -> str:
-    """Say in a sentence what the job waits for, or what became of it."""
+COUNT_AHEAD = Prepared(AHEAD)
+
+
+class Seen(NamedTuple):
+    """What decides why a queued job waits. `workers` are rows of WORKERS."""
+
+    now: float
+    limits: Mapping[str, Any]
+    running: int
+    load_s: float | None
+    workers: Sequence[tuple[Any, ...]]
+
+
+class SeenWorker(NamedTuple):
+    """A row of WORKERS."""
+
+    state: str
+    wanted: str
+    serves: list[str]
+    resident: list[str]
+    no_room: dict[str, str] | None
+
+
+def explain(session: Session, job: Job, settings: Settings, seen: Seen | None = None) -> str:
+    """Say in a sentence what the job waits for, or what became of it. `seen` is what was looked at already."""
     if job.state == JobState.HELD:
         batch = session.get(Batch, job.batch_id) if job.batch_id else None
         if batch is not None and batch.state == BatchState.PAUSED:
@@ -54,31 +81,36 @@ def explain(session: Session, job: Job, settings: Settings) -> str:
             JobState.CANCELLED: "Cancelled.",
             JobState.FAILED: f"Failed: {job.error_detail or job.error_code}.",
         }[JobState(job.state)]
-    return _why_queued(session, job, settings)
+    return _why_queued(session, job, settings, seen or _look(session, job))
 
 
-def _why_queued(session: Session, job: Job, settings: Settings) -> str:
+def _look(session: Session, job: Job) -> Seen:
     sql = session.connection()
-    flow = {"model": job.model, "priority_class": job.priority_class, "tenant_id": job.tenant_id}
-    now, limits, running, load_s = sql.execute(STANDING, flow).one()
+    now, limits, running, load_s = sql.execute(STANDING, {"model": job.model, "tenant_id": job.tenant_id}).one()
+    return Seen(now, limits or {}, running, load_s, [tuple(row) for row in sql.execute(WORKERS)])
+
+
+def _why_queued(session: Session, job: Job, settings: Settings, seen: Seen) -> str:
+    now, limits, running, load_s, _ = seen
     if job.not_before > now:
         return f"Waits {job.not_before - now:.0f} s before attempt {job.attempt + 1}, after a failure."
-    workers = [worker for worker in sql.execute(WORKERS) if job.model in worker.serves]
+    workers = [worker for worker in map(SeenWorker._make, seen.workers) if job.model in worker.serves]
     if not workers:
         return f"No worker serves model {job.model} now."
     usable = [worker for worker in workers if worker.wanted == WorkerState.READY]
     if not usable:
         return f"Every worker that serves model {job.model} is draining or quarantined."
     if all(job.model in (worker.no_room or {}) for worker in usable):
-        return f"No worker has the memory for model {job.model}: {usable[0].no_room[job.model]}."
-    cap = min(settings.max_running_per_tenant, int((limits or {}).get("running", 10**9)))
+        return f"No worker has the memory for model {job.model}: {(usable[0].no_room or {})[job.model]}."
+    cap = min(settings.max_running_per_tenant, int(limits.get("running", 10**9)))
     if running >= cap:
         return f"Your cap of {cap} running jobs is reached."
     if job.limited_by is not None and not (rooms := KeyRooms(session)).has_one(job.limited_by):
         return f"The quota of {rooms.cap(job.limited_by):.0f} running jobs of its key is reached."
     if all(worker.state == WorkerState.STARTING for worker in usable):
         return "The worker is starting."
-    ahead = sql.scalar(AHEAD, flow | {"rank": job.rank, "job_id": job.id}) or 0
+    flow = {"model": job.model, "priority_class": job.priority_class, "tenant_id": job.tenant_id}
+    ahead = COUNT_AHEAD.run(session.connection(), flow | {"rank": job.rank, "job_id": job.id})[0][0]
     number = f"{MOST_COUNTED} or more" if ahead == MOST_COUNTED else str(ahead)
     place = f"{number} of your jobs of this lane are ahead of it." if ahead else "It is the next of its lane."
     if not any(job.model in worker.resident for worker in usable):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Double, Engine, create_engine, event, make_url, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Double, Engine, create_engine, event, make_url, select
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
@@ -22,6 +22,8 @@ T = TypeVar("T")
 COMMITTED_EVENTS = "committed_events"
 """Key in `session.info` of the audit events that the listener gets after the commit."""
 BUSY_TIMEOUT_S = 30
+PING_AFTER_S = 1.0
+"""A connection of PostgreSQL that was used so lately is taken for alive: asking costs a round trip."""
 CHECKPOINT_PAGES = 16_000
 """Length of SQLite's log, 64 MB, at which a commit moves it into the file by itself; the sweep does so long before."""
 POSTGRESQL_LINK: dict[str, Any] = {
@@ -86,11 +88,11 @@ class Store:
                 self.url,
                 pool_size=pool_size,
                 max_overflow=10,
-                pool_pre_ping=True,
                 pool_timeout=10,
                 connect_args={key: value for key, value in POSTGRESQL_LINK.items() if key not in self.url.query},
             )
             event.listen(self.writer, "do_connect", _connect_patiently)
+            _ping_idle(self.writer)
         self._write = sessionmaker(self.writer, expire_on_commit=False)
         self._read = sessionmaker(self.reader, expire_on_commit=False)
 
@@ -146,6 +148,21 @@ class Store:
         with self._read() as session, session.begin():
             yield session
 
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """A connection for one `Prepared` statement that only reads: no transaction is begun for it."""
+        with self.reader.connect() as sql:
+            if self.is_sqlite:
+                yield sql
+                return
+            driver: Any = sql.connection.driver_connection
+            driver.autocommit = True
+            try:
+                yield sql
+            finally:
+                if not driver.closed:
+                    driver.autocommit = False
+
     def retrying(self, work: Callable[[Session], T], *, patience_s: float = 60.0, durable: bool = True) -> T:
         """Run `work` in a write transaction; on a deadlock, a lock or a lost connection run it again, for `patience_s`.
 
@@ -181,6 +198,23 @@ class Store:
         """Give back every connection."""
         self.writer.dispose()
         self.reader.dispose()
+
+
+def _ping_idle(engine: Engine) -> None:
+    """Ask a connection that was idle for a while whether it still lives, before somebody works with it."""
+
+    @event.listens_for(engine, "checkin")
+    def _checkin(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _checkout(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used", 0.0) < PING_AFTER_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -25,6 +25,11 @@ TAKE = {
     dialect: insert_into(Idempotency).values(created_at=db_now()).on_conflict_do_nothing().returning(Idempotency.key)
     for dialect, insert_into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
+KEEP_WITH_WORK = {
+    dialect: insert_into(Idempotency).on_conflict_do_nothing().returning(Idempotency.key)
+    for dialect, insert_into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+"""`take` and `keep` in one, for work of one transaction that knows its answer beforehand; no row: another was first."""
 KEEP = (
     update(Idempotency)
     .where(Idempotency.tenant_id == bindparam("of_tenant"), Idempotency.key == bindparam("of_key"))
