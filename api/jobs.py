@@ -30,6 +30,7 @@ from imagefarm.recipe import MAX_COUNT, JobRequest, Recipe
 from imagefarm.states import JobState
 from imagefarm.store import jobs
 from imagefarm.store.idempotency import Stored
+from imagefarm.store.job_ways import JobFilter
 from imagefarm.store.models import Job
 from imagefarm.text import NotBool, check_text
 from scheduler import admission, bulk, submit
@@ -75,9 +76,9 @@ class JobFilters(BaseModel):
     created_after: QueryTime | None = None
     created_before: QueryTime | None = None
 
-    def wanted(self, caller: Caller) -> jobs.JobFilter:
+    def wanted(self, caller: Caller) -> JobFilter:
         """As the store takes it, within what the caller may see."""
-        return jobs.JobFilter(
+        return JobFilter(
             tenant_id=caller.tenant_filter,
             states=tuple(dict.fromkeys(self.state)),
             model=self.model,
@@ -166,8 +167,8 @@ def _submit(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempoten
 def list_jobs(farm: Farm, caller: Caller, query: JobQuery) -> Reply:
     """List jobs, newest first.
 
-    Go on with `next_cursor` (also in the `Link` header) until it is null. With a filter on `label`, `worker` or `text` a page
-    may hold fewer jobs than `limit` although more follow.
+    Go on with `next_cursor` (also in the `Link` header) until it is null. A page may hold fewer jobs than
+    `limit`, or none, although more follow: what is rare (a `label`, a `text`) is looked for a short time a page.
     """
     wanted = query.wanted(caller)
     before = read_cursor(query.cursor, repr(wanted), form=partial(is_id, prefix="job"))

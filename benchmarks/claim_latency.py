@@ -15,11 +15,13 @@ import statistics
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Table, event, func, select, text
+from sqlalchemy import Table, func, select, text
 
+from benchmarks.plans import plans_of, told
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT, Settings
@@ -99,27 +101,6 @@ def measure(store: Store, claims: int, checkpoint_s: float) -> list[float]:
     return sorted(times[WARM_UP:])
 
 
-def plans(store: Store) -> str:
-    """How the database runs each statement of one more claim that reads or changes rows."""
-    ran: dict[str, Any] = {}
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
-        if statement.startswith("UPDATE") or "FROM " in statement:
-            ran.setdefault(statement, parameters[0] if many else parameters)
-
-    event.listen(store.writer, "before_cursor_execute", note)
-    claim(store, "wrk_0", serves=["demo"], resident=["demo"], limits=ClaimLimits(images=16))
-    event.remove(store.writer, "before_cursor_execute", note)
-    lines = []
-    with store.read() as session:
-        for statement, parameters in ran.items():
-            explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN "
-            rows = session.connection().exec_driver_sql(explain + statement, parameters).all()
-            lines.append("    " + " ".join(statement.split())[:100])
-            lines += ["        " + str(row[-1]) for row in rows]
-    return "\n".join(lines)
-
-
 def waiting(store: Store) -> int:
     with store.read() as session:
         return session.scalar(select(func.sum(Backlog.queued))) or 0
@@ -160,7 +141,8 @@ def read(name: str, folder: Path, jobs: int, claims: int) -> None:
             f"p50 {statistics.median(times):.2f} ms, p99 {times[int(0.99 * len(times))]:.2f} ms, max {times[-1]:.2f} ms"
             f" (load {load:.1f} on {os.cpu_count()} cores)"
         )
-        print(plans(store), flush=True)
+        one_more = partial(claim, store, "wrk_0", serves=["demo"], resident=["demo"], limits=ClaimLimits(images=16))
+        print(told(plans_of(store, one_more)), flush=True)
     finally:
         store.close()
         if server is not None:

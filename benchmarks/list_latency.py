@@ -1,8 +1,10 @@
-"""Latency of lists of jobs with many jobs stored: each filter, at the top and deep down, over HTTP; and the query plans.
+"""Latency of lists of jobs with many jobs stored: each filter, at the top, in the middle and near the last, over HTTP.
 
 python -m benchmarks.list_latency [--jobs 1000000] [--requests 100] [--keep FOLDER] [--databases sqlite,postgresql] [--plans]
 
-With --keep the filled databases stay in that folder, and the next run only reads.
+Some filters match much, some little, some only the oldest jobs, some nothing: what an index does not serve may be anywhere.
+With --plans the database's plan of each statement comes first. With --keep the filled databases stay, and the next run only
+reads.
 """
 
 from __future__ import annotations
@@ -14,24 +16,30 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from sqlalchemy import func, insert, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
+from api.cursor import make_cursor
+from api.jobs import JobQuery
+from api.shapes import rfc3339 as _rfc
+from benchmarks.plans import plans_of, told
 from benchmarks.served import KINDS, Served, database, quantile, serve
-from imagefarm.auth import Scope, create_key
+from imagefarm.auth import Caller, Scope, create_key
 from imagefarm.catalogue import Catalogue
 from imagefarm.ids import first_id_at
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import JobState
 from imagefarm.store import Store
-from imagefarm.store.jobs import JobFilter, list_statement
+from imagefarm.store.job_ways import JobFilter
+from imagefarm.store.jobs import list_jobs
 from imagefarm.store.many import insert_many
 from imagefarm.store.migrate import DEFAULT_TENANT
-from imagefarm.store.models import Batch, Job
+from imagefarm.store.models import Attempt, Batch, Image, Job, Tenant, Worker
 from scheduler import admission
 
 BEGAN = 1_700_000_000.0
@@ -40,7 +48,10 @@ EVERY_S = 10.0
 CHUNK = 5000
 BATCHES = 100
 MODELS = ("demo", "sd15", "sdxl", "z-image-turbo")
-STATES = (*[JobState.SUCCEEDED] * 12, *[JobState.FAILED] * 2, JobState.CANCELLED, JobState.HELD)
+STATES = (*[JobState.SUCCEEDED] * 12, *[JobState.FAILED] * 2, JobState.HELD, JobState.SUCCEEDED)
+OLD = 100
+"""One part in so many, the oldest: only there are jobs of the model `retired`, of the worker `retired`, and cancelled ones."""
+WORKERS, INCARNATIONS = 4, 3
 THINGS = (
     "a red mug",
     "a blue chair",
@@ -53,6 +64,15 @@ THINGS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A filter: as a query string, and for what only the page has, as that."""
+
+    name: str
+    query: dict[str, str | list[str]]
+    page_only: bool = False
+
+
 def at(number: int) -> float:
     return BEGAN + number * EVERY_S
 
@@ -62,81 +82,137 @@ def job_id(number: int) -> str:
 
 
 def fill(store: Store, jobs: int, tenants: list[str]) -> None:
-    """Store `jobs` jobs of these tenants and BATCHES batches, most of them ended; some still wait."""
+    """Store `jobs` jobs of these tenants and BATCHES batches, most of them ended, with attempts and pictures; some still wait."""
     base = admission.prepare(Catalogue.read(PROJECT_ROOT / "models.toml"), JobRequest(prompt="p"), DEFAULT_TENANT, costs={})
     base.pop("expires_in")
     with store.write() as session:
-        rows = [
-            {
-                "id": f"batch_{n:026d}",
-                "tenant_id": tenants[n % len(tenants)],
-                "name": f"b{n}",
-                "state": "finished",
-                "created_at": at(n),
-            }
-            for n in range(BATCHES)
-        ]
-        session.execute(insert(Batch), rows)
+        session.execute(
+            insert(Batch),
+            [
+                {
+                    "id": f"batch_{n:026d}",
+                    "tenant_id": tenants[n % len(tenants)],
+                    "name": f"b{n}",
+                    "state": "finished",
+                    "created_at": at(n),
+                }
+                for n in range(BATCHES)
+            ],
+        )
+        for name in ("retired", *(f"gpu-{n}" for n in range(WORKERS))):
+            for incarnation in range(INCARNATIONS):
+                session.add(
+                    Worker(
+                        id=f"wrk_{name}_{incarnation}",
+                        name=name,
+                        host="h",
+                        pid=1,
+                        state="gone",
+                        device="cpu",
+                        version="",
+                        serves=[],
+                        started_at=at(0),
+                        heartbeat_at=at(jobs),
+                    )
+                )
     for start in range(0, jobs, CHUNK):
-        rows = []
-        for n in range(start, min(start + CHUNK, jobs)):
-            row = dict(base)
-            batch = n * BATCHES // jobs if n % 2 else None
-            row |= {
-                "id": job_id(n),
-                "tenant_id": tenants[batch % len(tenants)] if batch is not None else tenants[n % len(tenants)],
-                "batch_id": None if batch is None else f"batch_{batch:026d}",
-                "model": MODELS[n % 7 % len(MODELS)],
-                "state": str(STATES[n % len(STATES)]) if n < jobs - 20_000 or n % 3 else str(JobState.QUEUED),
-                "prompt": f"{THINGS[n % len(THINGS)]} on a white background, number {n}",
-                "custom_id": f"row-{n}",
-                "labels": {"sku": f"A-{n % 50_000}", "shop": "north" if n % 3 else "south"}
-                | ({"rare": "yes"} if n == 17 else {}),
-                "created_at": at(n),
-            }
-            rows.append(row)
+        rows = [_job(base, n, jobs, tenants) for n in range(start, min(start + CHUNK, jobs))]
+        tried = [(n, row) for n, row in enumerate(rows, start) if row["state"] in {JobState.SUCCEEDED, JobState.FAILED}]
+        made = [(n, row) for n, row in tried if row["state"] == JobState.SUCCEEDED]
         with store.write(durable=False) as session:
             insert_many(session, Job, rows)
-    with store.writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("ANALYZE" if store.is_sqlite else "VACUUM ANALYZE"))
+            insert_many(session, Attempt, [_attempt(n, row, jobs) for n, row in tried])
+            insert_many(session, Image, [_image(n, row) for n, row in made])
+    store.checkpoint()
+    if not store.is_sqlite:
+        # PostgreSQL does so by itself in time; SQLite never does, and the farm does not ask it to
+        with store.writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
 
 
-def filters(jobs: int, tenants: list[str]) -> Iterator[tuple[str, dict[str, str], JobFilter]]:
-    """Each filter under its name: as a query string, and as the store takes it."""
-    middle, later = at(jobs // 2), at(jobs // 2 + 1000)
-    times = {"created_after": _rfc(middle), "created_before": _rfc(later)}
+def _job(base: dict[str, Any], n: int, jobs: int, tenants: list[str]) -> dict[str, Any]:
+    batch = n * BATCHES // jobs if n % 2 else None
+    state = str(STATES[n % len(STATES)]) if n < jobs - 20_000 or n % 3 else str(JobState.QUEUED)
+    old = n < jobs // OLD
+    return base | {
+        "id": job_id(n),
+        "tenant_id": tenants[batch % len(tenants)] if batch is not None else tenants[n % len(tenants)],
+        "batch_id": None if batch is None else f"batch_{batch:026d}",
+        "model": "retired" if old and n % 5 == 0 else MODELS[n % 7 % len(MODELS)],
+        "state": str(JobState.CANCELLED) if old and n % 7 == 0 else state,
+        "prompt": f"{THINGS[n % len(THINGS)]} on a white background, number {n}",
+        "custom_id": f"row-{n}" if n % 3 else "the same for many",
+        "labels": {"sku": f"A-{n % 50_000}", "shop": "north" if n % 3 else "south"} | ({"rare": "yes"} if n == 17 else {}),
+        "created_at": at(n),
+    }
+
+
+def _attempt(n: int, row: dict[str, Any], jobs: int) -> dict[str, Any]:
+    worker = f"wrk_retired_{n % INCARNATIONS}" if n < jobs // OLD else f"wrk_gpu-{n % WORKERS}_{n * INCARNATIONS // jobs}"
+    ended = {"ended_at": at(n) + 9.0, "outcome": row["state"], "reason": None}
+    return {"job_id": row["id"], "attempt": 1, "owner": worker, "claimed_at": at(n) + 1.0} | ended
+
+
+def _image(n: int, row: dict[str, Any]) -> dict[str, Any]:
+    digest = f"{n:064x}"
+    name = {"id": row["id"].replace("job", "img"), "job_id": row["id"], "tenant_id": row["tenant_id"], "index": 0, "seed": str(n)}
+    kept = {"storage_key": f"o/{digest}.png", "format": "png", "width": 512, "height": 512, "bytes": 300_000}
+    kept |= {"sha256": digest, "pixel_sha256": digest, "ms": 900.0, "scores": None, "created_at": at(n) + 9.0}
+    return name | kept | {"audit": {"device": "cpu", "steps": 8, "versions": {"torch": "2.13.0", "diffusers": "0.42.1"}}}
+
+
+def cases(jobs: int, tenants: list[str]) -> Iterator[Case]:
+    """Every filter, many of them so that little matches, or only what is very old."""
+    times = {"created_after": _rfc(at(jobs // 2)), "created_before": _rfc(at(jobs // 2 + 1000))}
     batch = f"batch_{BATCHES // 2:026d}"
-    yield "all", {}, JobFilter()
-    yield "state=queued", {"state": "queued"}, JobFilter(states=(JobState.QUEUED,))
-    yield "state=running (none)", {"state": "running"}, JobFilter(states=(JobState.RUNNING,))
-    yield "state=failed", {"state": "failed"}, JobFilter(states=(JobState.FAILED,))
-    yield "model", {"model": "sdxl"}, JobFilter(model="sdxl")
-    yield "model (none)", {"model": "nothing"}, JobFilter(model="nothing")
-    yield "model+state", {"model": "sdxl", "state": "failed"}, JobFilter(model="sdxl", states=(JobState.FAILED,))
-    yield "batch", {"batch": batch}, JobFilter(batch_id=batch)
-    yield "batch+state", {"batch": batch, "state": "failed"}, JobFilter(batch_id=batch, states=(JobState.FAILED,))
-    yield "custom_id", {"custom_id": "row-17"}, JobFilter(custom_id="row-17")
-    yield "label, many", {"label": "shop:south"}, JobFilter(labels=(("shop", "south"),))
-    yield "label, few", {"label": "sku:A-17"}, JobFilter(labels=(("sku", "A-17"),))
-    yield "label, one of all", {"label": "rare:yes"}, JobFilter(labels=(("rare", "yes"),))
-    yield "text, many", {"text": "red mug"}, JobFilter(text="red mug")
-    yield "text, Chinese", {"text": "白色的茶壶"}, JobFilter(text="白色的茶壶")
-    yield "text, one of all", {"text": "number 17 "}, JobFilter(text="number 17 ")
-    yield "time", times, JobFilter(created_after=middle, created_before=later)
-    yield "time+text", times | {"text": "lamp"}, JobFilter(created_after=middle, created_before=later, text="lamp")
-
-
-def _rfc(seconds: float) -> str:
-    from api.shapes import rfc3339
-
-    return rfc3339(seconds)
+    yield Case("all", {})
+    yield Case("state=queued", {"state": "queued"})
+    yield Case("state=running (none)", {"state": "running"})
+    yield Case("state=failed", {"state": "failed"})
+    yield Case("state=cancelled (old)", {"state": "cancelled"})
+    yield Case("all states", {"state": [str(state) for state in JobState]})
+    yield Case("model", {"model": "sdxl"})
+    yield Case("model (old)", {"model": "retired"})
+    yield Case("model (none)", {"model": "nothing"})
+    yield Case("model+state", {"model": "sdxl", "state": "failed"})
+    yield Case("model+state (old)", {"model": "retired", "state": "cancelled"})
+    yield Case("model (old)+states", {"model": "retired", "state": ["failed", "queued", "succeeded"]})
+    yield Case("batch", {"batch": batch})
+    yield Case("batch+state", {"batch": batch, "state": "failed"})
+    yield Case("batch+model (none)", {"batch": batch, "model": "retired"})
+    yield Case("custom_id, one", {"custom_id": "row-17"})
+    yield Case("custom_id, many", {"custom_id": "the same for many"})
+    yield Case("worker", {"worker": "gpu-1"})
+    yield Case("worker (old)", {"worker": "retired"})
+    yield Case("worker (none)", {"worker": "nobody"})
+    yield Case("worker+state", {"worker": "gpu-1", "state": "failed"})
+    yield Case("worker+model (old)", {"worker": "gpu-1", "model": "retired"})
+    yield Case("worker+batch", {"worker": "gpu-1", "batch": batch})
+    yield Case("label, many", {"label": "shop:south"})
+    yield Case("label, few", {"label": "sku:A-17"})
+    yield Case("label, one of all", {"label": "rare:yes"})
+    yield Case("label+state", {"label": "sku:A-17", "state": "failed"})
+    yield Case("text, many", {"text": "red mug"})
+    yield Case("text, Chinese", {"text": "白色的茶壶"})
+    yield Case("text, one of all", {"text": "number 17 "})
+    yield Case("text, none", {"text": "no such words"})
+    yield Case("text+states", {"text": "no such words", "state": ["failed", "queued", "succeeded"]})
+    yield Case("text+worker", {"text": "no such words", "worker": "gpu-1"})
+    yield Case("time", times)
+    yield Case("time+text", times | {"text": "lamp"})
+    yield Case("time+model (none)", times | {"model": "retired"})
+    yield Case("tenant", {"tenant": tenants[1]}, page_only=True)
+    yield Case("tenant+state (old)", {"tenant": tenants[1], "state": "cancelled"}, page_only=True)
+    yield Case("tenant+text (none)", {"tenant": tenants[1], "text": "no such words"}, page_only=True)
+    yield Case("last hour", {"since": "1h"}, page_only=True)
 
 
 class Reader:
     """One connection that is kept."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    def __init__(self, served: Served, key: str) -> None:
+        self.cpu_s = served.cpu_s
+        self.connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=60)
         self.headers = {"Authorization": f"Bearer {key}"}
 
     def ms(self, path: str) -> tuple[float, bytes]:
@@ -149,65 +225,104 @@ class Reader:
         return 1000 * (time.perf_counter() - began), body
 
 
-def measure(reader: Reader, query: dict[str, str], requests: int, *, page: bool) -> str:
-    """p50, p99 and the number of jobs of a list's pages: the first, and those that its cursors lead to."""
+def walk(reader: Reader, query: dict[str, str | list[str]], requests: int, start: str | None) -> tuple[list[float], int]:
+    """Milliseconds of each page from a cursor on, and how many jobs they showed."""
     times: list[float] = []
-    found = 0
-    cursor: str | None = None
+    found, cursor = 0, start
     for _ in range(requests):
         more = {"cursor": cursor} if cursor else {}
-        path = "/jobs" if page else "/api/v1/jobs"
-        took, body = reader.ms(f"{path}?{urlencode(query | more)}")
+        took, body = reader.ms(f"/api/v1/jobs?{urlencode(query | more, doseq=True)}")
         times.append(took)
-        if not page:
-            answer = json.loads(body)
-            found += len(answer["items"])
-            cursor = answer["next_cursor"]
-    return f"p50 {statistics.median(times):6.1f} ms  p99 {quantile(times, 0.99):6.1f} ms" + ("" if page else f"  {found} jobs")
+        answer = json.loads(body)
+        found += len(answer["items"])
+        cursor = answer["next_cursor"] or start
+    return times, found
 
 
-def plans(store: Store, jobs: int, tenants: list[str]) -> None:
-    """The database's plan of each list, deep down."""
-    dialect = sqlite.dialect() if store.is_sqlite else postgresql.dialect()
-    for name, _, wanted in filters(jobs, tenants):
-        statement = list_statement(wanted, job_id(jobs // 2), 51)
-        query = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-        with store.read() as session:
-            connection = session.connection()
-            rows = connection.exec_driver_sql(
-                ("EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN ") + query.replace("%%", "%")
-            )
-            print(f"  {name}\n" + "\n".join(f"      {row[-1]}" for row in rows))
+def measure(reader: Reader, case: Case, requests: int, caller: Caller, starts: list[str | None]) -> str:
+    """p50, p99 and the longest of a list's pages at each depth, the first and those that its cursors lead to; and what a page
+    costs of the server's CPU, which a busy machine does not bend.
+    """
+    began = reader.cpu_s()
+    times: list[float] = []
+    found = 0
+    for start in [] if case.page_only else starts:
+        bound = repr(JobQuery.model_validate(_typed(case.query)).wanted(caller))
+        some, number = walk(reader, case.query, requests // len(starts), start and make_cursor(start, bound))
+        times, found = times + some, found + number
+    api_ms = 1000 * (reader.cpu_s() - began) / max(len(times), 1)
+    began = reader.cpu_s()
+    pages = []
+    for start in starts:
+        more = {"before": start} if start else {}
+        query = {name: value for name, value in case.query.items() if not name.startswith("created_")}
+        for _ in range(requests // len(starts) // 2):
+            pages.append(reader.ms(f"/jobs?{urlencode(query | more, doseq=True)}")[0])
+    page_ms = 1000 * (reader.cpu_s() - began) / max(len(pages), 1)
+    return f"API {_figures(times, api_ms):58} page {_figures(pages, page_ms)}  {found} jobs"
+
+
+def _figures(times: list[float], cpu_ms: float) -> str:
+    if not times:
+        return "-"
+    return f"p50 {statistics.median(times):6.1f}  p99 {quantile(times, 0.99):6.1f}  max {max(times):6.1f}  CPU {cpu_ms:4.1f} ms"
+
+
+def _typed(query: dict[str, str | list[str]]) -> dict[str, Any]:
+    """As a query string is read: what may be repeated is a list."""
+    repeated = {"state", "label"}
+    return {name: [value] if name in repeated and isinstance(value, str) else value for name, value in query.items()}
+
+
+def plans(store: Store, jobs: int, tenants: list[str], caller: Caller) -> None:
+    """The database's plan of each statement of each list, from the middle on."""
+    for case in cases(jobs, tenants):
+        if not case.page_only:
+            wanted = JobQuery.model_validate(_typed(case.query)).wanted(caller)
+
+            def look(wanted: JobFilter = wanted) -> None:
+                with store.read() as session:
+                    list_jobs(session, wanted, before=job_id(jobs // 2), limit=50)
+
+            print(f"  {case.name}\n{told(plans_of(store, look, writes=False))}")
 
 
 def run(kind: str, folder: Path, arguments: argparse.Namespace) -> None:
     with database(kind, folder) as url:
         store = Store(url, pool_size=2)
-        admin = create_key(store, name="benchmark", scopes=[Scope.ADMIN])
-        made = [create_key(store, name="benchmark", tenant=f"shop {n}") for n in range(5)]
-        tenants = [key.info.tenant_id for key in made]
         with store.read() as session:
             stored = session.scalar(select(func.count()).select_from(Job)) or 0
+            known = session.scalars(select(Tenant.id).where(Tenant.name.startswith("shop ")).order_by(Tenant.id)).all()
+        admin = create_key(store, name="benchmark", scopes=[Scope.ADMIN])
+        made = [create_key(store, name="benchmark", tenant=f"shop {n}") for n in range(5)]
+        tenants = list(known) or [key.info.tenant_id for key in made]
         if stored < arguments.jobs:
             began = time.perf_counter()
             fill(store, arguments.jobs, tenants)
             print(f"{kind}: {arguments.jobs} jobs stored in {time.perf_counter() - began:.0f} s", flush=True)
+        callers = {
+            key.key: Caller(tenant_id=key.info.tenant_id, scopes=frozenset(scopes))
+            for key, scopes in ((admin, [Scope.ADMIN]), (made[0], [Scope.READ]))
+        }
         if arguments.plans:
-            plans(store, arguments.jobs, tenants)
+            for caller in callers.values():
+                print(f"{kind}, {'every tenant' if caller.is_admin else 'one tenant'}: plans")
+                plans(store, arguments.jobs, tenants, caller)
         store.close()
         with serve(url, folder, auth="keys") as served:
-            _read(kind, served, arguments, {"every tenant": admin.key, "one tenant": made[0].key}, tenants)
+            _read(kind, served, arguments, callers, tenants)
 
 
-def _read(kind: str, served: Served, arguments: argparse.Namespace, keys: dict[str, str], tenants: list[str]) -> None:
-    for who, key in keys.items():
-        reader = Reader(served.url, key)
-        reader.ms("/api/v1/jobs")
-        print(f"{kind}, {who}", flush=True)
-        for name, query, _ in filters(arguments.jobs, tenants):
-            api = measure(reader, query, arguments.requests, page=False)
-            page = measure(reader, query, max(10, arguments.requests // 5), page=True)
-            print(f"  {name:22} API {api:50} page {page}", flush=True)
+def _read(kind: str, served: Served, arguments: argparse.Namespace, callers: dict[str, Caller], tenants: list[str]) -> None:
+    starts = [None, job_id(arguments.jobs // 2), job_id(arguments.jobs // 1000)]
+    for key, caller in callers.items():
+        reader = Reader(served, key)
+        for path in ("/api/v1/jobs", "/jobs"):
+            reader.ms(path)
+        print(f"{kind}, {'every tenant' if caller.is_admin else 'one tenant'}", flush=True)
+        for case in cases(arguments.jobs, tenants):
+            if caller.is_admin or "tenant" not in case.query:
+                print(f"  {case.name:22} {measure(reader, case, arguments.requests, caller, starts)}", flush=True)
 
 
 def main() -> None:

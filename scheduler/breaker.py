@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import distinct, func, select, update
+from sqlalchemy import ColumnElement, distinct, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store.audit import append
-from imagefarm.store.engine import db_now
+from imagefarm.store.engine import db_now, rarely
 from imagefarm.store.models import Attempt, Batch, Job, Worker
 from scheduler.cancel import hold_where
 
@@ -31,7 +31,9 @@ BATCH_FAILURES = 8
 """Jobs of a batch that must have failed with one error."""
 BATCH_RATIO = 0.8
 """Share of the batch's ended jobs that must have failed with it."""
-TROUBLE = ("failed", "retry", "crashed")
+# spelt out as in their indexes, which SQLite does not use otherwise
+IN_TROUBLE: ColumnElement[bool] = literal_column("attempt.outcome IN ('failed', 'retry', 'crashed')")
+SUCCEEDED: ColumnElement[bool] = literal_column("attempt.outcome = 'succeeded'")
 OWN_FAULT = ("cancelled", "expired", "poison")
 """Errors that say nothing about a batch's other rows."""
 
@@ -48,9 +50,7 @@ def trip(session: Session) -> BreakerReport:
     """Quarantine bad workers and hold bad batches, in the caller's transaction."""
     report = BreakerReport()
     since = (session.scalar(select(db_now())) or 0.0) - WINDOW_S
-    trouble = session.scalar(
-        select(func.count()).select_from(Attempt).where(Attempt.ended_at > since, Attempt.outcome.in_(TROUBLE))
-    )
+    trouble = session.scalar(select(func.count()).select_from(Attempt).where(rarely(Attempt.ended_at > since), IN_TROUBLE))
     if (trouble or 0) < min(WORKER_FAILURES, BATCH_FAILURES):
         return report
     report.workers = _bad_workers(session, since)
@@ -65,18 +65,23 @@ def _bad_workers(session: Session, since: float) -> list[str]:
     columns = (func.count(distinct(Attempt.job_id)), func.count(distinct(Attempt.owner)))
     rows = session.execute(
         select(Worker.name, Attempt.outcome, *columns, func.min(Attempt.ended_at), func.max(Attempt.ended_at))
-        .join(Worker, Worker.id == Attempt.owner)
-        .where(Attempt.ended_at > since, Attempt.outcome.in_(["retry", "crashed", "succeeded"]))
+        .join_from(Attempt, Worker, Worker.id == Attempt.owner)
+        .where(rarely(Attempt.ended_at > since), IN_TROUBLE, Attempt.outcome != "failed")
         .group_by(Worker.name, Attempt.outcome)
     )
     for name, outcome, jobs, incarnations, *span in rows:
         first, last = (float(at or since) for at in span)
-        if outcome == "succeeded":
-            succeeded[name] += jobs
-        else:
-            troubles[name] += jobs if outcome == "retry" else incarnations
-            known = spans.get(name, (first, last))
-            spans[name] = min(first, known[0]), max(last, known[1])
+        troubles[name] += jobs if outcome == "retry" else incarnations
+        known = spans.get(name, (first, last))
+        spans[name] = min(first, known[0]), max(last, known[1])
+    if max(troubles.values(), default=0) >= WORKER_FAILURES:
+        good = session.execute(
+            select(Worker.name, func.count(distinct(Attempt.job_id)))
+            .join_from(Attempt, Worker, Worker.id == Attempt.owner)
+            .where(rarely(Attempt.ended_at > since), SUCCEEDED)
+            .group_by(Worker.name)
+        )
+        succeeded.update(dict(good.all()))
     bad: list[str] = []
     for name, number in troubles.items():
         if number < WORKER_FAILURES or number < WORKER_RATIO * (number + succeeded[name]):
@@ -101,10 +106,10 @@ def _successes_elsewhere(session: Session, name: str, first: float, last: float)
     """Jobs that succeeded on other sound workers while this one had its troubles: a full disk or a lost store hits them all."""
     statement = (
         select(func.count(distinct(Attempt.job_id)))
-        .join(Worker, Worker.id == Attempt.owner)
+        .join_from(Attempt, Worker, Worker.id == Attempt.owner)
         .where(
-            Attempt.outcome == "succeeded",
-            Attempt.ended_at.between(first, last),
+            SUCCEEDED,
+            rarely(Attempt.ended_at.between(first, last)),
             Worker.name != name,
             Worker.name.in_(select(Worker.name).where(Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)),
         )
@@ -116,10 +121,10 @@ def _bad_batches(session: Session, since: float) -> list[str]:
     live = session.scalar(select(func.count()).select_from(Worker).where(Worker.state != WorkerState.GONE)) or 0
     rows = session.execute(
         select(Job.batch_id, Job.error_code, func.count(distinct(Job.id)), func.count(distinct(Attempt.owner)))
-        .join(Attempt, Attempt.job_id == Job.id)
+        .join_from(Attempt, Job, Attempt.job_id == Job.id)
         .where(
-            Attempt.ended_at > since,
-            Attempt.outcome.in_(TROUBLE),
+            rarely(Attempt.ended_at > since),
+            IN_TROUBLE,
             Job.state == JobState.FAILED,
             Job.batch_id.is_not(None),
             Job.error_code.not_in(OWN_FAULT),

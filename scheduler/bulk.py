@@ -20,7 +20,8 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store
 from imagefarm.store.audit import append
-from imagefarm.store.jobs import JobFilter, matching_ids
+from imagefarm.store.job_ways import JobFilter
+from imagefarm.store.jobs import matching_ids
 from imagefarm.store.models import Batch, Job
 from scheduler.batches.lifecycle import CHUNK, TURN_S, settle_all
 from scheduler.cancel import cancel_where, retry_where

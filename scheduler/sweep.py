@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, literal, literal_column, null, select, text, union_all, update
 from sqlalchemy.orm import Session
 
 from imagefarm.logs import get_logger
@@ -13,6 +15,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
+from imagefarm.store.engine import rarely
 from imagefarm.store.models import Backlog, Batch, Job, SweepState
 from scheduler import clock, rollup, webhooks
 from scheduler.batches import lifecycle, push
@@ -31,6 +34,22 @@ TURN_S = 0.005
 """Pause between two, in which others get their turn."""
 RECONCILE_EVERY = 20
 """Counting all open jobs is done in every so many sweeps."""
+EXPIRED_AT_ONCE, EXPIRED_CHUNKS = 500, 4
+"""Jobs whose time is up that are failed by one statement, and how many times one sweep does so."""
+
+# their states are spelt out as in the partial indexes that serve them
+LATE = (
+    select(Job.id)
+    .where(Job.state == literal_column("'running'"), rarely(Job.lease_until < db_now()))
+    .order_by(Job.lease_until)
+    .limit(1)
+)
+EXPIRED = (
+    select(Job.id)
+    .where(literal_column("job.state IN ('queued', 'held')"), Job.expires_at.is_not(None), rarely(Job.expires_at < db_now()))
+    .order_by(Job.expires_at)
+    .limit(EXPIRED_AT_ONCE)
+)
 
 
 @dataclass
@@ -57,6 +76,7 @@ def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> Sweep
 
     Sealing is done in short transactions of its own: on SQLite a long one would keep every other writer waiting.
     """
+    reconcile = reconcile and _drifts(store)
     report = store.retrying(lambda session: _sweep(session, store.is_sqlite, settings, reconcile))
     for _ in range(SEALS if report.ran else 0):
         sealed = store.retrying(lambda session: seal(session, SEALED_AT_ONCE) if _is_alone(session, store.is_sqlite) else 0)
@@ -89,26 +109,10 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
     state.last_at = now
     report.waited_after_gap = now < state.reap_after
     if not report.waited_after_gap:
-        reaped = crashed(
-            session, [Job.lease_until < db_now()], settings, "its lease ran out: the worker hung, died, or lost touch"
-        )
-        states = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_([job.id for job in reaped]))).all())
-        report.failed = sum(1 for value in states.values() if value == JobState.FAILED)
-        report.requeued = len(reaped) - report.failed
+        if session.scalar(LATE) is not None:
+            _reap(session, settings, report)
         report.silent_workers = forget_silent(session, max(settings.lease_s, 15.0))
-    for before in (JobState.QUEUED, JobState.HELD):
-        report.expired += len(
-            move(
-                session,
-                [Job.expires_at < db_now()],
-                before,
-                JobState.FAILED,
-                event="job.failed",
-                data={"reason": "expired"},
-                error_code="expired",
-                error_detail="its time was up before a worker could start it",
-            )
-        )
+    report.expired = _expire(session)
     report.stopped = trip(session)
     lifecycle.tend(session)
     report.batches_done = _finish_batches(session)
@@ -128,6 +132,36 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
     return report
 
 
+def _reap(session: Session, settings: Settings, report: SweepReport) -> None:
+    """Take back the jobs whose lease has run out."""
+    reaped = crashed(session, [Job.lease_until < db_now()], settings, "its lease ran out: the worker hung, died, or lost touch")
+    states = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_([job.id for job in reaped]))).all())
+    report.failed = sum(1 for value in states.values() if value == JobState.FAILED)
+    report.requeued = len(reaped) - report.failed
+
+
+def _expire(session: Session) -> int:
+    """Fail jobs whose time was up before they began, those that have waited longest first; return how many."""
+    total = 0
+    for _ in range(EXPIRED_CHUNKS):
+        ids = session.scalars(EXPIRED).all()
+        for before in (JobState.QUEUED, JobState.HELD) if ids else ():
+            failed = move(
+                session,
+                [Job.id.in_(ids), Job.expires_at < db_now()],
+                before,
+                JobState.FAILED,
+                event="job.failed",
+                data={"reason": "expired"},
+                error_code="expired",
+                error_detail="its time was up before a worker could start it",
+            )
+            total += len(failed)
+        if len(ids) < EXPIRED_AT_ONCE:
+            break
+    return total
+
+
 def _finish_batches(session: Session) -> int:
     """Batches whose last job has ended are done."""
     open_jobs = (
@@ -143,6 +177,29 @@ def _finish_batches(session: Session) -> int:
         append(session, "batch.done", batch_id, tenant_id, {})
     push.due_when_done(session, [batch_id for batch_id, _ in done])
     return len(done)
+
+
+def _drifts(store: Store) -> bool:
+    """Whether a counter is off. Counting a million jobs takes a second, in which no writer should have to wait: so this looks
+    without locks, by one statement, whose one snapshot has the counters as they were with the jobs.
+    """
+    kept = select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, literal("kept"), Backlog.queued, Backlog.running)
+    true = select(Job.model, Job.priority_class, Job.tenant_id, Job.state, func.count(), null())
+    of_a_flow = (Job.model, Job.priority_class, Job.tenant_id, Job.state)
+    counted = [
+        true.where(Job.state == literal_column(f"'{state}'")).group_by(*of_a_flow)
+        for state in (JobState.QUEUED, JobState.RUNNING)
+    ]
+    numbers: dict[tuple[str, str, str], Counter[str]] = {}
+    with store.read() as session:
+        rows: Any = session.execute(union_all(kept, *counted))
+        for model, priority_class, tenant_id, what, number, running in rows:
+            found = numbers.setdefault((model, priority_class, tenant_id), Counter())
+            if what == "kept":
+                found.subtract({JobState.QUEUED: number, JobState.RUNNING: running})
+            else:
+                found[what] += number
+    return any(any(found.values()) for found in numbers.values())
 
 
 def reconcile_backlog(session: Session) -> int:

@@ -106,6 +106,8 @@ WORDS: dict[str, str] = {
     "{n} new jobs": "{n} 个新任务",
     "50 new jobs and more": "50 个以上新任务",
     "No job matches.": "没有符合条件的任务。",
+    "None among the jobs that were looked at; older ones were not yet.": "已查看的任务中没有符合条件的；更早的任务尚未查看。",
+    "Look further back": "继续向前查找",
     "Show all jobs": "显示全部任务",
     "No job has been submitted yet.": "还没有提交过任务。",
     "Paging": "翻页",

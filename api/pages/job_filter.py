@@ -12,7 +12,7 @@ from imagefarm.auth import Caller
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.ids import is_id
 from imagefarm.states import JobState
-from imagefarm.store.jobs import JobFilter
+from imagefarm.store.job_ways import JobFilter
 from imagefarm.text import check_text
 
 PERIODS: Mapping[str, float] = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0}

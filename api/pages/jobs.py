@@ -160,14 +160,13 @@ def jobs_page() -> Response:
         wanted = asked.wanted(caller, session.scalar(select(db_now())) or 0.0)
         # an id followed by anything sorts behind the id itself: so `upto` is the first row
         found = jobs.list_jobs(session, wanted, before=asked.before or (asked.upto and asked.upto + "~") or None, limit=ROWS)
-        newest = jobs.list_jobs(session, wanted, before=None, limit=NEW_COUNTED).jobs if asked.upto else []
         first = found.jobs[0].id if found.jobs else ""
         steady = replace(asked, upto="" if asked.before else asked.upto or first)
         view = JobsView(
             filter=asked,
             jobs=job_cards(session, farm, found.jobs),
             older=f"/jobs{replace(asked, upto='', before=found.next_before).query}" if found.next_before else None,
-            fresh=sum(job.id > asked.upto for job in newest),
+            fresh=jobs.count_newer(session, wanted, asked.upto, NEW_COUNTED) if asked.upto else 0,
             again=f"/jobs{steady.query}",
             models=tuple(farm.catalogue.names()),
             states=tuple(JobState),

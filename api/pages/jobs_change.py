@@ -16,7 +16,7 @@ from api.pages.rendering import page
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, RequestError
 from imagefarm.store import db_now, jobs
-from imagefarm.store.jobs import JobFilter
+from imagefarm.store.job_ways import JobFilter
 from scheduler import bulk
 
 pages = Blueprint("pages_jobs_change", __name__)

@@ -16,6 +16,7 @@ from api.pages.sharing import shared
 from imagefarm.auth import Scope
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
+from imagefarm.store.job_ways import JobFilter
 from imagefarm.store.models import Job
 
 pages = Blueprint("pages_status", __name__)
@@ -52,7 +53,7 @@ def status_page() -> Response:
     with farm.store.read() as session:
 
         def newest(limit: int, *states: JobState, since: float | None = None) -> list[Job]:
-            wanted = jobs.JobFilter(tenant_id=caller.tenant_filter, states=states, created_after=since)
+            wanted = JobFilter(tenant_id=caller.tenant_filter, states=states, created_after=since)
             return jobs.list_jobs(session, wanted, before=None, limit=limit).jobs if limit else []
 
         running = newest(MAKING, JobState.RUNNING)

@@ -14,6 +14,7 @@ from api.pages.studio_form import Size, larger_size
 from imagefarm.auth import Caller
 from imagefarm.picture.formats import extension
 from imagefarm.store import jobs
+from imagefarm.store.job_ways import JobFilter
 from imagefarm.store.models import Attempt, Image, Job, Worker
 
 SHOWN = 24
@@ -50,7 +51,7 @@ class Making:
 
 def makings(session: Session, farm: Farm, caller: Caller, url: str) -> tuple[Making, ...]:
     """The caller's newest jobs that did not come from a batch."""
-    newest = jobs.list_jobs(session, jobs.JobFilter(tenant_id=caller.tenant_id), before=None, limit=LOOKED_AT).jobs
+    newest = jobs.list_jobs(session, JobFilter(tenant_id=caller.tenant_id), before=None, limit=LOOKED_AT).jobs
     own = [job for job in newest if job.batch_id is None][:SHOWN]
     images = jobs.images_of(session, [job.id for job in own])
     made_by = _workers(session, [job.id for job in own])

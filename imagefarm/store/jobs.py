@@ -1,42 +1,31 @@
 """Reads of jobs: one, with its images, and lists by keyset at any depth.
 
-A list runs newest first along an index that the filter names (custom id, or batch, or tenant; with state or model). What no
-index serves (a label, a worker, words of the prompt) is looked for among the next `SCAN` jobs of that index only, so a page
-takes the same short time wherever it begins; it may then hold fewer jobs than asked for, and its cursor says where to go on.
+A list runs newest first along the indexes that the filter names (`job_ways`). What no index serves (a label, words of the
+prompt, a model together with a state) is looked for among the next jobs of that index, for `LOOK_S`: a page takes the same
+short time wherever it begins and however rare what it seeks. It may then hold fewer jobs than asked for, or none, and its
+cursor says where to go on.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import ColumnElement, Select, Subquery, exists, func, select, union_all
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from imagefarm.ids import first_id_at
 from imagefarm.states import JobState
+from imagefarm.store.job_ways import HIGHEST, LOWEST, Ids, JobFilter, Way, end_of_look, hidden, newest_ids, ways_to
 from imagefarm.store.models import Attempt, ChannelFile, Image, Job, Worker
 
-SCAN = 5_000
-"""Jobs looked at for one page when a filter has no index."""
+LOOK_S = 0.01
+"""How long one page looks for what no index serves; it ends with the look that passes this."""
+FIRST_LOOK, LONGEST_LOOK = 500, 4_000
+"""Jobs of one look: each is twice as long as the one before, as long as looks are quick."""
 CLOCK_SLACK_S = 3600.0
 """Ids carry the time of the process that made them, `created_at` that of the database: never further apart than this."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
-    """Which jobs a list shows. None and empty mean any. Times are seconds since 1970."""
-
-    tenant_id: str | None = None
-    states: tuple[JobState, ...] = ()
-    model: str | None = None
-    batch_id: str | None = None
-    custom_id: str | None = None
-    worker: str | None = None
-    labels: tuple[tuple[str, str], ...] = ()
-    text: str | None = None
-    created_after: float | None = None
-    created_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,93 +69,109 @@ def channel_files_of(session: Session, image_ids: Iterable[str]) -> dict[str, li
 
 def list_jobs(session: Session, wanted: JobFilter, *, before: str | None, limit: int) -> JobPage:
     """The newest jobs that match and whose id is less than `before`."""
-    rest = _residual(wanted)
-    last = session.scalar(_last_looked_at(wanted, before)) if rest else None
-    jobs = list(session.scalars(list_statement(wanted, before, limit + 1, down_to=last)))
-    if len(jobs) > limit:
-        return JobPage(jobs[:limit], jobs[limit - 1].id)
-    return JobPage(jobs, last)
+    ways = ways_to(session, wanted)
+    if not ways:
+        return JobPage()
+    rest = _rest(wanted, ways[0].meets)
+    among = _among(wanted, before)
+    if not rest:
+        return _page(_take(session, ways, rest, among, limit + 1), limit, None)
+    found: list[Job] = []
+    size, began = FIRST_LOOK, time.perf_counter()
+    while True:
+        began_look = time.perf_counter()
+        end = _end_of_look(session, ways, among, size)
+        found += _take(session, ways, rest, among._replace(low=end or among.low), limit + 1 - len(found))
+        now = time.perf_counter()
+        if len(found) > limit or end is None or now - began >= LOOK_S:
+            return _page(found, limit, end)
+        among = among._replace(high=end)
+        if now - began_look < LOOK_S / 8:
+            size = min(2 * size, LONGEST_LOOK)
+
+
+def count_newer(session: Session, wanted: JobFilter, than: str, most: int) -> int:
+    """How many jobs that match are newer than the job `than`: `most` if they are more, and fewer than there are if they are
+    not among the newest `LONGEST_LOOK` and no index serves the filter.
+    """
+    ways = ways_to(session, wanted)
+    if not ways:
+        return 0
+    low, high = _among(wanted, None)
+    among = Ids(max(low, than + "~"), high)  # an id followed by anything sorts behind the id itself
+    rest = _rest(wanted, ways[0].meets)
+    if rest and (end := _end_of_look(session, ways, among, LONGEST_LOOK)):
+        among = among._replace(low=end)
+    return len(_take(session, ways, rest, among, most))
+
+
+def page_statement(wanted: JobFilter, way: Way, among: Ids, limit: int) -> Select[Job]:
+    """The query for a page along one way to jobs: the newest `limit` that match."""
+    where = [*way.among(among), *hidden(_rest(wanted, way.meets))]
+    return select(Job).where(*where).order_by(*way.order).limit(limit)
 
 
 def matching_ids(session: Session, wanted: JobFilter, states: Sequence[JobState], *, after: str, limit: int) -> list[str]:
     """Ids of the jobs that match and are in one of `states`, oldest first, from `after` on. Unlike a list's page this looks
     at as many jobs as it must.
     """
-    where = _residual(replace(wanted, states=()))
-    for column, value in ((Job.tenant_id, wanted.tenant_id), (Job.batch_id, wanted.batch_id), (Job.custom_id, wanted.custom_id)):
-        if value is not None:
-            where.append(column == value)
-    if wanted.model is not None:
-        where.append(Job.model == wanted.model)
-    statement = select(Job.id).where(*where, Job.state.in_(states), Job.id > after).order_by(Job.id).limit(limit)
+    where = _rest(replace(wanted, states=tuple(states)), frozenset())
+    statement = select(Job.id).where(*where, Job.id > after).order_by(Job.id).limit(limit)
     return list(session.scalars(statement))
 
 
-def list_statement(wanted: JobFilter, before: str | None, limit: int, *, down_to: str | None = None) -> Select[Job]:
-    """The query for a page: the newest `limit` jobs that match, under `before` and not under `down_to`."""
-    conditions = [] if down_to is None else [Job.id >= down_to]
-    conditions += _residual(wanted)
-    ranges = _ranges(wanted, before)
-    if len(ranges) == 1:
-        return select(Job).where(*ranges[0], *conditions).order_by(Job.id.desc()).limit(limit)
-    ids = _merged([[*where, *conditions] for where in ranges], limit)
-    return select(Job).where(Job.id.in_(select(ids.c.id))).order_by(Job.id.desc()).limit(limit)
+def _page(found: list[Job], limit: int, end: str | None) -> JobPage:
+    return JobPage(found[:limit], found[limit - 1].id) if len(found) > limit else JobPage(found, end)
 
 
-def _last_looked_at(wanted: JobFilter, before: str | None) -> Select[str]:
-    """The last of the next SCAN jobs of the range; nothing if it ends sooner."""
-    ids = _merged(_ranges(wanted, before), SCAN)
-    return select(ids.c.id).order_by(ids.c.id.desc()).offset(SCAN - 1).limit(1)
+def _take(session: Session, ways: Sequence[Way], rest: Sequence[ColumnElement[bool]], among: Ids, limit: int) -> list[Job]:
+    """The newest `limit` jobs of the ways that match the rest."""
+    if len(ways) == 1 and ways[0].of_jobs:
+        where = [*ways[0].among(among), *hidden(rest)]
+        return list(session.scalars(select(Job).where(*where).order_by(*ways[0].order).limit(limit)))
+    if ways[0].of_jobs:
+        ids, rest = session.scalars(newest_ids(ways, among, limit, rest)).all(), ()
+    else:
+        ids = session.scalars(newest_ids(ways, among, LONGEST_LOOK if rest else limit)).all()
+    # the ids themselves and not their query: a planner that joins may walk through all jobs in order of their ids instead
+    named = select(Job).where(Job.id.in_(ids), *hidden(rest)).order_by(Job.id.desc()).limit(limit)
+    return list(session.scalars(named)) if ids else []
 
 
-def _merged(ranges: Sequence[Sequence[ColumnElement[bool]]], limit: int) -> Subquery:
-    """The newest ids of each range, `limit` of each at most: each is read along its own index, in order."""
-    parts = [select(Job.id).where(*where).order_by(Job.id.desc()).limit(limit).subquery() for where in ranges]
-    return parts[0] if len(parts) == 1 else union_all(*(select(part.c.id) for part in parts)).subquery()
+def _end_of_look(session: Session, ways: Sequence[Way], among: Ids, size: int) -> str | None:
+    """The id where a look at `size` jobs ends, shared equally by the ways; None if fewer are left."""
+    ends = session.execute(select(*(end_of_look(way, among, max(size // len(ways), 1)) for way in ways))).one()
+    return max((end for end in ends if end is not None), default=None)
 
 
-def _ranges(wanted: JobFilter, before: str | None) -> list[list[ColumnElement[bool]]]:
-    """Where an index leads to the jobs in order of their ids: one range, or one for each state."""
-    where: list[ColumnElement[bool]] = []
-    if before is not None:
-        where.append(Job.id < before)
+def _among(wanted: JobFilter, before: str | None) -> Ids:
+    """The ids from which, and under which, the filter's times and the cursor let jobs be."""
+    low, high = LOWEST, before or HIGHEST
     if wanted.created_after is not None:
-        where.append(Job.id >= first_id_at("job", wanted.created_after - CLOCK_SLACK_S))
+        low = first_id_at("job", wanted.created_after - CLOCK_SLACK_S)
     if wanted.created_before is not None:
-        where.append(Job.id < first_id_at("job", wanted.created_before + CLOCK_SLACK_S))
-    if wanted.custom_id is not None:
-        return [[*where, Job.custom_id == wanted.custom_id]]
-    if wanted.batch_id is not None:
-        where.append(Job.batch_id == wanted.batch_id)
-    elif wanted.tenant_id is not None:
-        where.append(Job.tenant_id == wanted.tenant_id)
-        if not wanted.states and wanted.model is not None:
-            where.append(Job.model == wanted.model)
-    return [[*where, Job.state == state] for state in wanted.states] or [where]
+        high = min(high, first_id_at("job", wanted.created_before + CLOCK_SLACK_S))
+    return Ids(low, high)
 
 
-def _residual(wanted: JobFilter) -> list[ColumnElement[bool]]:
-    """The conditions that the index of `_ranges` does not serve."""
+def _rest(wanted: JobFilter, met: frozenset[str]) -> list[ColumnElement[bool]]:
+    """The conditions of the filter, without those on the columns whose conditions are met."""
     rest: list[ColumnElement[bool]] = []
-    by_custom_id, by_batch = wanted.custom_id is not None, wanted.batch_id is not None
-    if wanted.tenant_id is not None and (by_custom_id or by_batch):
-        # coalesce hides the column from its indexes: a planner that takes one of them walks through all of the tenant's jobs
-        rest.append(func.coalesce(Job.tenant_id, "") == wanted.tenant_id)
-    if by_custom_id and wanted.batch_id is not None:
-        rest.append(Job.batch_id == wanted.batch_id)
-    if by_custom_id and wanted.states:
+    for column in (Job.tenant_id, Job.batch_id, Job.custom_id, Job.model):
+        value = getattr(wanted, column.key)
+        if value is not None and column.key not in met:
+            rest.append(column == value)
+    if wanted.states and "state" not in met:
         rest.append(Job.state.in_(wanted.states))
-    if wanted.model is not None and (wanted.tenant_id is None or by_custom_id or by_batch or wanted.states):
-        rest.append(Job.model == wanted.model)
+    if wanted.worker is not None and "owner" not in met:
+        named = select(Worker.id).where(Worker.name == wanted.worker)
+        rest.append(exists().where(Attempt.job_id == Job.id, Attempt.owner.in_(named)))
     if wanted.created_after is not None:
         rest.append(Job.created_at >= wanted.created_after)
     if wanted.created_before is not None:
         rest.append(Job.created_at < wanted.created_before)
-    for name, value in wanted.labels:
-        rest.append(Job.labels[name].as_string() == value)
-    if wanted.worker is not None:
-        named = select(Worker.id).where(Worker.name == wanted.worker)
-        rest.append(exists().where(Attempt.job_id == Job.id, Attempt.owner.in_(named)))
+    for name, label in wanted.labels:
+        rest.append(Job.labels[name].as_string() == label)
     if wanted.text is not None:
         rest.append(Job.prompt.icontains(wanted.text, autoescape=True))
     return rest

@@ -357,13 +357,21 @@ class Attempt(Base):
     reason: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
-        Index("ix_attempt_owner", "owner"),
+        # the lists of a worker's jobs
+        Index("ix_attempt_owner_job_id", "owner", "job_id"),
         # the breaker: what went wrong lately
         Index(
             "ix_attempt_trouble",
             "ended_at",
             sqlite_where=text("outcome IN ('failed', 'retry', 'crashed')"),
             postgresql_where=text("outcome IN ('failed', 'retry', 'crashed')"),
+        ),
+        # and what went well meanwhile
+        Index(
+            "ix_attempt_succeeded",
+            "ended_at",
+            sqlite_where=text("outcome = 'succeeded'"),
+            postgresql_where=text("outcome = 'succeeded'"),
         ),
     )
 

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from imagefarm.errors import Conflict, NotFound
 from imagefarm.logs import get_logger
 from imagefarm.states import BatchState, JobState
-from imagefarm.store import Store, db_now
+from imagefarm.store import Store, db_now, job_ways
 from imagefarm.store.audit import append
 from imagefarm.store.models import Batch, Job
 from scheduler.cancel import retry_where
@@ -90,10 +90,11 @@ def settle(session: Session, batch_id: str) -> int:
 
 def _move_some(session: Session, batch: Batch, way: Way, *, reason: str, upto_row: int | None = None) -> int:
     before, after, event = way
-    where = [Job.batch_id == batch.id, Job.state == before]
+    along = job_ways.Way((Job.batch_id, Job.state), (batch.id, before))
+    where = along.among(job_ways.Ids())
     if upto_row is not None:
         where.append(Job.row <= upto_row)
-    some = select(Job.id).where(*where).order_by(Job.id).limit(CHUNK)
+    some = select(Job.id).where(*where).order_by(*along.oldest_first).limit(CHUNK)
     in_some = [Job.id.in_(some.scalar_subquery())]
     if not event.startswith("batch."):
         return len(move(session, in_some, before, after, event=event, data={"by": reason}, reason=reason))
@@ -217,9 +218,11 @@ def _enter(session: Session, batch: Batch, state: BatchState, event: str, by: st
 
 def tend(session: Session) -> int:
     """The sweep's part: give up batches whose maker died, and settle what others left; return how many jobs moved."""
-    last_job = select(func.max(Job.created_at)).where(Job.batch_id == Batch.id).scalar_subquery()
+    last_job = select(Job.created_at).where(Job.batch_id == Batch.id).order_by(Job.batch_id.desc(), Job.id.desc()).limit(1)
     stale = session.scalars(
-        select(Batch).where(Batch.state == S.VALIDATING, func.coalesce(last_job, Batch.created_at) < db_now() - STALE_S)
+        select(Batch).where(
+            Batch.state == S.VALIDATING, func.coalesce(last_job.scalar_subquery(), Batch.created_at) < db_now() - STALE_S
+        )
     ).all()
     for batch in stale:
         log.warning("batch.abandoned", batch=batch.id)

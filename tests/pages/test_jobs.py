@@ -6,6 +6,7 @@ import pytest
 
 from imagefarm.redis import publish_progress
 from imagefarm.states import JobState
+from imagefarm.store import jobs
 from scheduler import finish
 from scheduler.retry import Failure, FailureClass
 from tests.pages.conftest import Site
@@ -39,6 +40,20 @@ def test_the_address_is_the_filter(site: Site) -> None:
     assert rows(site.page("/jobs?state=succeeded").text) == []
     assert rows(site.page("/jobs?state=succeeded&state=queued&since=1h").text) == [blue, red]
     assert rows(site.page("/jobs?model=sdxl").text) == []
+
+
+def test_a_page_that_looked_at_a_part_says_so_and_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    red = site.submit("a red mug", labels={"look": "far"})["id"]
+    site.submit("a blue vase", labels={"look": "near"})
+    monkeypatch.setattr(jobs, "FIRST_LOOK", 1)
+    monkeypatch.setattr(jobs, "LOOK_S", 0.0)
+    text = site.page("/jobs?label=look:far").text
+    assert rows(text) == []
+    assert "older ones were not yet" in text
+    assert "No job matches." not in text
+    older = re.search(r'href="(/jobs\?[^"]*before=[^"]*)"', text)
+    assert older is not None
+    assert rows(site.page(older[1].replace("&amp;", "&")).text) == [red]
 
 
 def test_a_chip_adds_and_takes_away_its_state(site: Site) -> None:

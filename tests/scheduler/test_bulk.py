@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from imagefarm.errors import Conflict, LimitExceeded
 from imagefarm.states import JobState
-from imagefarm.store.jobs import JobFilter
+from imagefarm.store.job_ways import JobFilter
 from imagefarm.store.models import Event
 from scheduler import bulk
 from scheduler.bulk import cancel_matching, retry_matching

@@ -1,0 +1,42 @@
+"""How the database runs the statements of some work: each that reads or changes rows, with the indexes it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import event
+
+from imagefarm.store import Store
+
+
+def plans_of(store: Store, work: Callable[[], object], *, writes: bool = True) -> dict[str, list[str]]:
+    """Do the work and return, by statement, the lines of its plan. `writes`: it uses the store's writer."""
+    ran: dict[str, Any] = {}
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+        if statement.startswith("UPDATE") or "FROM " in statement:
+            ran.setdefault(statement, parameters[0] if many else parameters)
+
+    engine = store.writer if writes else store.reader
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN "
+    found = {}
+    with store.read() as session:
+        connection = session.connection()
+        for statement, parameters in ran.items():
+            rows = connection.exec_driver_sql(explain + statement, parameters)
+            found[statement] = [str(row[3] if store.is_sqlite else row[0]) for row in rows]
+    return found
+
+
+def told(plans: dict[str, list[str]], indent: str = "    ") -> str:
+    """The plans as text, long lines cut."""
+    lines = []
+    for statement, plan in plans.items():
+        lines += [indent + " ".join(statement.split())[:110], *(f"{indent}    {line[:250]}" for line in plan)]
+    return "\n".join(lines)
