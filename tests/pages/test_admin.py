@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from api.pages.admin.settings import shown_settings
 from imagefarm.auth import Scope
@@ -14,7 +14,7 @@ from imagefarm.ids import new_id
 from imagefarm.states import WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append, seal
-from imagefarm.store.models import Attempt, Delivery, Event, Image, Webhook
+from imagefarm.store.models import Attempt, Delivery, Event, Image, Webhook, Worker
 from scheduler import finish, workers
 from scheduler.retry import Failure, FailureClass
 from scheduler.rollup import roll
@@ -60,6 +60,13 @@ def test_a_worker_is_drained_and_resumed_by_form(site: Site) -> None:
         answer = site.http.post(f"/admin/workers/worker_1/{order}", headers=HEADERS)
         assert (answer.status_code, answer.headers["Location"]) == (303, "/admin/workers")
         assert site.get("/api/v1/workers")["items"][0]["wanted"] == state
+    for order in ("warm", "unload"):
+        assert send(site, f"/admin/workers/worker_1/{order}", model="demo").status_code == 303
+        assert send(site, f"/admin/workers/worker_1/{order}", model="nothing").status_code == 422
+        assert send(site, f"/admin/workers/nobody/{order}", model="demo").status_code == 404
+    with site.farm.store.read() as session:
+        ordered = session.scalar(select(Worker.orders).where(Worker.id == "worker_1"))
+    assert ordered == [{"do": "warm", "model": "demo"}, {"do": "unload", "model": "demo"}]
     assert site.http.post("/admin/workers/worker_1/explode", headers=HEADERS).status_code == 404
     assert site.http.post("/admin/workers/nobody/drain", headers=HEADERS).status_code == 404
     assert site.http.post("/admin/workers/worker_1/drain", headers={"Origin": "https://example.org"}).status_code == 403
@@ -101,6 +108,15 @@ def test_a_key_is_shown_once_and_revoked(site: Site) -> None:
     assert key[1] not in listed
     key_id = re.search(r"/admin/keys/(key_\w+)/revoke", listed)
     assert key_id is not None
+    replaced = send(site, f"/admin/keys/{key_id[1]}/rotate")
+    assert (replaced.status_code, replaced.headers["Cache-Control"]) == (201, "no-store")
+    new = re.search(r"<code>(if_\w+_[\w-]+)</code>", replaced.text)
+    assert new is not None
+    for works in (key[1], new[1]):
+        assert site.page("/jobs", Authorization=f"Bearer {works}").status_code == 200
+    listed = site.page("/admin/keys").text
+    assert "replaced, holds until" in listed
+    assert new[1] not in listed
     assert send(site, f"/admin/keys/{key_id[1]}/revoke").status_code == 303
     assert site.page("/jobs", Authorization=f"Bearer {key[1]}").status_code == 401
     assert "revoked" in site.page("/admin/keys").text

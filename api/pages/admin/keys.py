@@ -1,4 +1,4 @@
-"""`/admin/keys`: API keys made (and shown once), listed, revoked."""
+"""`/admin/keys`: API keys made (and shown once), listed, replaced, revoked."""
 
 from __future__ import annotations
 
@@ -58,9 +58,16 @@ def keys_form() -> Response:
         return page("admin_keys.html", _view(farm, fields, chosen=chosen, errors=tuple(wrong)), 422)
     except InvalidRequest as error:
         return page("admin_keys.html", _view(farm, fields, chosen=chosen, errors=tuple(error.errors)), 422)
-    answer = page("admin_keys.html", _view(farm, made=made), 201)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+    return _shown_once(farm, made)
+
+
+@pages.post("/admin/keys/<key_id>/rotate")
+def rotate_form(key_id: str) -> Response:
+    """Replace a key, and show the new one, this once; the old one holds on for a day."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.ADMIN)
+    return _shown_once(farm, api_keys.rotate_api_key(farm, caller, key_id, api_keys.RotateRequest()))
 
 
 @pages.post("/admin/keys/<key_id>/revoke")
@@ -71,6 +78,12 @@ def revoke_form(key_id: str) -> Any:
     require(caller, Scope.ADMIN)
     api_keys.revoke_api_key(farm, caller, key_id)
     return redirect("/admin/keys", 303)
+
+
+def _shown_once(farm: Farm, made: api_keys.NewKeyAnswer) -> Response:
+    answer = page("admin_keys.html", _view(farm, made=made), 201)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 def _view(

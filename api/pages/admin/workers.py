@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from flask import Blueprint, Response, redirect
+from flask import Blueprint, Response, redirect, request
 
 from api.auth import authenticate, require
 from api.context import current_farm
@@ -18,6 +18,7 @@ from scheduler import workers
 
 pages = Blueprint("pages_admin_workers", __name__)
 
+MODEL_ORDERS: tuple[Literal["warm", "unload"], ...] = ("warm", "unload")
 ORDERS = {"drain": WorkerState.DRAINING, "resume": WorkerState.READY, "quarantine": WorkerState.QUARANTINED}
 
 
@@ -35,11 +36,16 @@ def workers_page() -> Response:
 
 @pages.post("/admin/workers/<worker_id>/<order>")
 def worker_form(worker_id: str, order: str) -> Any:
-    """Drain, resume or quarantine a worker, and go back to the list."""
+    """Drain, resume or quarantine a worker, or have it load or unload a model, and go back to the list."""
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.ADMIN)
+    for one in MODEL_ORDERS:
+        if one == order:
+            model = farm.catalogue.get(request.form.get("model", "")).name
+            workers.order(farm.store, one, model, worker=worker_id, by=caller.name)
+            return redirect("/admin/workers", 303)
     if order not in ORDERS:
-        raise NotFound(f"a worker takes no order {order[:40]!r}; it takes {', '.join(ORDERS)}")
+        raise NotFound(f"a worker takes no order {order[:40]!r}; it takes {', '.join((*ORDERS, *MODEL_ORDERS))}")
     workers.want(farm.store, worker_id, ORDERS[order], by=caller.name)
     return redirect("/admin/workers", 303)
