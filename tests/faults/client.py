@@ -59,6 +59,15 @@ class Client:
         self.promises.may_cancel.add(job_id)
         return self._http.post(f"/api/v1/jobs/{job_id}/cancel").status_code
 
+    def cancel_all(self, wanted: dict[str, Any]) -> int:
+        """Cancel all that match, as a careful program does: look, ask with that number, repeat until answered; without a key,
+        for asking again does no harm. Return how many the last answer says were changed.
+        """
+        path = "/api/v1/jobs/cancel"
+        looked = self._post(path, key=False, json=wanted)
+        answer = self._post(path, key=False, json=wanted | {"expected": (looked or {}).get("matched", 0)})
+        return int((answer or {}).get("changed", 0))
+
     def submit_table(self, prompts: list[str]) -> None:
         """Begin to submit these prompts as one batch."""
         table = "name\n" + "".join(f"{prompt}\n" for prompt in prompts)
@@ -101,9 +110,9 @@ class Client:
             with self._lock:
                 self.promises.batches[answer["id"]] = rows
 
-    def _post(self, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> dict[str, Any] | None:
+    def _post(self, path: str, *, headers: dict[str, str] | None = None, key: bool = True, **body: Any) -> dict[str, Any] | None:
         """Post until there is an answer; None if it was no."""
-        headers = {"Idempotency-Key": str(uuid.uuid4()), **(headers or {})}
+        headers = {**({"Idempotency-Key": str(uuid.uuid4())} if key else {}), **(headers or {})}
         began = time.monotonic()
         failed_since: float | None = None
         trouble = ""

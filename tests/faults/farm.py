@@ -192,6 +192,15 @@ class FaultFarm(Farm):
         hidden.write_text(json.dumps({"action": action, "after": after}))
         hidden.rename(self.failpoints / point)
 
+    def held(self, point: str) -> str:
+        """Whom a thread that was told to `hold` holds; "" if nobody has come by yet."""
+        path = self.failpoints / f"{point}.held"
+        return path.read_text() if path.exists() else ""
+
+    def let_go(self, point: str) -> None:
+        """The thread that holds goes on."""
+        (self.failpoints / f"{point}.held").unlink()
+
     def taken(self, point: str) -> int | None:
         """Pid of the process that did it; None if nobody has come by yet."""
         for path in self.failpoints.glob(f"{point}.*.taken"):

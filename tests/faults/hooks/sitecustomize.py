@@ -1,7 +1,8 @@
 """Faults from within, for farms under test: Python loads this first in every process that has this folder on its PYTHONPATH.
 
 Failpoints: a process that passes a point looks for a file of that name in the folder `FARM_FAULTS`; it takes the file and
-does what it says: `kill` (-9 of itself), `stop` (SIGSTOP of itself), `raise`, or the error that is named at the point.
+does what it says: `kill` (-9 of itself), `stop` (SIGSTOP of itself), `hold` (this thread waits until it is let go), `raise`,
+or the error that is named at the point.
 Hostile jobs: a prompt that begins with `hostile:` does to the engine what its next word says. The farm's own code knows
 nothing of this.
 """
@@ -44,13 +45,22 @@ def armed(point: str) -> str | None:
     return str(order["action"])
 
 
-def reach(point: str) -> None:
-    """Pass a point; die, freeze or fail here if that is laid."""
+HELD_S = 60.0
+
+
+def reach(point: str, subject: str = "") -> None:
+    """Pass a point; die, freeze, wait or fail here if that is laid."""
     action = armed(point)
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif action == "hold":
+        held = FOLDER / f"{point}.held"
+        held.write_text(subject)
+        until = time.monotonic() + HELD_S
+        while held.exists() and time.monotonic() < until:
+            time.sleep(0.002)
     elif action == "raise":
         raise RuntimeError(f"a mistake at {point} (made up)")
 
@@ -76,7 +86,15 @@ def outputs(module: Any) -> None:
 
 
 def finish(module: Any) -> None:
-    wrap(module, "succeed", before="before_commit", after="after_commit")
+    inner = module.succeed
+
+    def succeed(store: Any, job: Any, *args: Any, **kwargs: Any) -> Any:
+        reach("before_commit", job.id)
+        ids = inner(store, job, *args, **kwargs)
+        reach("after_commit")
+        return ids
+
+    module.succeed = succeed
     wrap(module, "_correct_charge", before="in_transaction")
 
 
@@ -90,6 +108,10 @@ def child(module: Any) -> None:
 
 def batches(module: Any) -> None:
     wrap(module, "submit", after="in_bulk")
+
+
+def bulk(module: Any) -> None:
+    wrap(module, "cancel_where", after="in_bulk_cancel")
 
 
 def store(module: Any) -> None:
@@ -183,6 +205,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "scheduler.finish": finish,
     "scheduler.claim": claim,
     "scheduler.admission": batches,
+    "scheduler.bulk": bulk,
     "worker.child": child,
     "worker.engine.engine": engine,
 }
