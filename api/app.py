@@ -26,6 +26,7 @@ from api import (
     request_limit,
     request_log,
     statistics,
+    users,
     webhooks,
     workers,
 )
@@ -50,6 +51,7 @@ AREAS = (
     statistics.routes,
     workers.routes,
     keys.routes,
+    users.routes,
     health.routes,
     docs.routes,
 )

@@ -17,6 +17,7 @@ from enum import StrEnum
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from imagefarm.auth import ALL_SCOPES, Caller, Scope, key_caller, tenant_named
@@ -80,11 +81,10 @@ def create_user(
         _refuse("role", f"no role {role[:40]!r}", "use one of " + ", ".join(Role))
     hashed = _hash(password)
     with store.write() as session:
-        if session.scalar(select(UserAccount.id).where(UserAccount.name == name)) is not None:
-            raise Conflict(f"there is a user {name!r} already")
         user_id = new_id("user")
         values = {"id": user_id, "name": name, "password_hash": hashed, "role": role, "tenant_id": tenant_named(session, tenant)}
-        session.execute(insert(UserAccount).values(**values, created_at=db_now()))
+        if session.execute(NEW_USER[session.connection().dialect.name], values).first() is None:
+            raise Conflict(f"there is a user {name!r} already")
         append(session, "user.created", user_id, values["tenant_id"], {"role": role, "by": by})
         return _info(session, user_id)
 
@@ -184,6 +184,13 @@ def forget_old_sessions(session: Session) -> int:
     return len(session.scalars(delete(WebSession).where(over).returning(WebSession.token_hash)).all())
 
 
+NEW_USER = {
+    dialect: insert_into(UserAccount)
+    .values(created_at=db_now())
+    .on_conflict_do_nothing(index_elements=[UserAccount.name])
+    .returning(UserAccount.id)
+    for dialect, insert_into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
 FIND = (
     select(
         WebSession.user_id,

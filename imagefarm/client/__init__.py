@@ -21,6 +21,7 @@ from imagefarm.client.answers import (
     Suggestion,
     Tenant,
     Uploaded,
+    User,
     Webhook,
     Worker,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "Suggestion",
     "Tenant",
     "Uploaded",
+    "User",
     "WaitedTooLong",
     "Webhook",
     "Worker",

@@ -320,6 +320,18 @@ class ApiKey(Answer):
     key: str | None = Field(default=None, repr=False)
 
 
+class User(Answer):
+    """A person who signs in to the pages."""
+
+    id: str
+    name: str
+    role: str
+    tenant: str
+    created_at: datetime
+    disabled_at: datetime | None = None
+    last_sign_in_at: datetime | None = None
+
+
 class Event(Answer):
     """One entry of the audit."""
 

@@ -25,6 +25,7 @@ from imagefarm.client.answers import (
     Suggestion,
     Tenant,
     Uploaded,
+    User,
     Webhook,
 )
 from imagefarm.client.transport import API, Transport
@@ -125,6 +126,25 @@ class Upkeep:
     def revoke_key(self, key: str) -> ApiKey:
         """Make a key (id or prefix) useless from now on."""
         return ApiKey.model_validate(self._transport.json("DELETE", f"{API}/keys/{key}"))
+
+    # people who sign in, for admins
+
+    def users(self) -> Sequence[User]:
+        """The people who sign in, by name."""
+        return [User.model_validate(item) for item in self._items(f"{API}/users")]
+
+    def create_user(self, name: str, password: str, *, role: str = "member", tenant: str = "default") -> User:
+        """Make a person who signs in: a viewer (read), a member (read, submit) or an admin."""
+        body = {"name": name, "password": password, "role": role, "tenant": tenant}
+        return User.model_validate(self._transport.json("POST", f"{API}/users", json=body))
+
+    def set_password(self, user: str, password: str) -> User:
+        """Give a person (name or id) a new password; their browsers are signed out."""
+        return User.model_validate(self._transport.json("POST", f"{API}/users/{user}/password", json={"password": password}))
+
+    def disable_user(self, user: str) -> User:
+        """Let a person (name or id) sign in no more; their browsers are signed out."""
+        return User.model_validate(self._transport.json("POST", f"{API}/users/{user}/disable"))
 
     # audit and figures, for admins
 

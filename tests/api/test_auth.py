@@ -48,7 +48,7 @@ def owned(keyed: FarmApi) -> dict[str, str]:
 
 def address(route: Route, owned: dict[str, str]) -> str:
     """The route's address, naming what the owner has where it can."""
-    others = {"name": "demo", "worker": "worker_1", "key": "nokey", "code": "conflict"}
+    others = {"name": "demo", "worker": "worker_1", "key": "nokey", "user": "nobody", "code": "conflict"}
     return re.sub(r"{(\w+)}", lambda match: (owned | others).get(match[1], new_id("batch")), route.path)
 
 

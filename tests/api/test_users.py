@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from threading import Barrier, Thread
 
 import pytest
 from flask.testing import FlaskClient
@@ -157,6 +159,64 @@ def test_what_is_no_user(keyed: FarmApi) -> None:
             create_user(store, **values)
     assert check_password(store, "nobody", PASSWORD) is None
     assert check_password(store, "taken\0", "\ud800") is None
+
+
+def test_a_person_over_rest_from_making_to_disabling(
+    keyed: FarmApi, browser: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    admin = keyed.key("operators", Scope.ADMIN)
+    wanted = {"name": "Grace@Shop.example", "password": PASSWORD, "role": "viewer", "tenant": "grace's shop"}
+    made = keyed.http.post("/api/v1/users", json=wanted, headers=admin)
+    assert made.status_code == 201, made.text
+    person = made.get_json()
+    assert (person["name"], person["role"], person["tenant"]) == ("grace@shop.example", "viewer", "grace's shop")
+    assert (person["disabled_at"], person["last_sign_in_at"]) == (None, None)
+    problem(keyed.http.post("/api/v1/users", json=wanted | {"name": "GRACE@shop.example"}, headers=admin), 409)
+    assert sign_in(browser, "grace@shop.example").status_code == 303
+    assert browser.get("/api/v1/jobs").status_code == 200
+    assert browser.get("/api/v1/users").status_code == 403, "a viewer sees no list of people"
+    other = "another correct horse"
+    changed = keyed.http.post("/api/v1/users/Grace@shop.example/password", json={"password": other}, headers=admin)
+    assert changed.get_json()["last_sign_in_at"] is not None
+    assert browser.get("/api/v1/jobs").status_code == 401, "a new password ends the sessions"
+    assert sign_in(browser, "grace@shop.example").status_code == 401
+    assert sign_in(browser, "grace@shop.example", other).status_code == 303
+    ended = [keyed.http.post(f"/api/v1/users/{person['id']}/disable", headers=admin).get_json() for _ in range(2)]
+    assert ended[0]["disabled_at"] is not None
+    assert ended[0] == ended[1]
+    assert browser.get("/api/v1/jobs").status_code == 401
+    assert sign_in(browser, "grace@shop.example", other).status_code == 401
+    listed = keyed.http.get("/api/v1/users", headers=admin)
+    assert person["id"] in {item["id"] for item in listed.get_json()["items"]}
+    with keyed.farm.store.read() as session:
+        events = session.scalars(select(Event).where(Event.subject == person["id"]).order_by(Event.id)).all()
+        stored = [json.dumps(event.data) for event in session.scalars(select(Event))]
+        stored += [str(row) for row in session.execute(select(UserAccount.__table__))]
+    kinds = ["user.created", "user.signed_in", "user.password", "user.signed_in", "user.disabled"]
+    assert [event.kind for event in events] == kinds
+    assert all(event.data["by"].startswith("key_") for event in events if event.kind != "user.signed_in")
+    for text in (listed.text, made.text, caplog.text, *stored):
+        assert PASSWORD not in text
+        assert other not in text
+    assert "argon2" not in listed.text
+    assert "/api/v1/users" in caplog.text
+
+
+def test_a_name_is_taken_once(keyed: FarmApi) -> None:
+    admin, together, answers = keyed.key("operators", Scope.ADMIN), Barrier(4), []
+
+    def make() -> None:
+        together.wait(10)
+        body = {"name": "wanted", "password": PASSWORD}
+        answers.append(keyed.app.test_client().post("/api/v1/users", json=body, headers=admin).status_code)
+
+    threads = [Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [201, 409, 409, 409]
 
 
 def test_a_user_is_enough_for_a_farm_that_others_reach(keyed: FarmApi) -> None:

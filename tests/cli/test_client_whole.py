@@ -87,6 +87,10 @@ def calls(file: Path) -> dict[tuple[str, str], Callable[[Client], object]]:
         ("POST", "/api/v1/keys"): lambda farm: farm.create_key("shop"),
         ("POST", "/api/v1/keys/{key}/rotate"): lambda farm: farm.rotate_key(ID),
         ("DELETE", "/api/v1/keys/{key}"): lambda farm: farm.revoke_key(ID),
+        ("GET", "/api/v1/users"): lambda farm: farm.users(),
+        ("POST", "/api/v1/users"): lambda farm: farm.create_user("ada", "correct horse battery"),
+        ("POST", "/api/v1/users/{user}/password"): lambda farm: farm.set_password(ID, "correct horse battery"),
+        ("POST", "/api/v1/users/{user}/disable"): lambda farm: farm.disable_user(ID),
     }
 
 

@@ -1,0 +1,96 @@
+"""People who sign in: made, listed, given a new password and disabled by admins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from api.context import Farm
+from api.keys import Name
+from api.routes import Routes
+from api.shapes import Answer, Body, Time
+from imagefarm.auth import Caller, Scope
+from imagefarm.text import check_text
+from imagefarm.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, UserInfo, create_user, disable_user, list_users, set_password
+
+routes = Routes(tag="users")
+
+Role = Literal["viewer", "member", "admin"]
+Password = Annotated[
+    str,
+    Field(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD, json_schema_extra={"format": "password", "writeOnly": True}),
+    AfterValidator(check_text),
+]
+
+
+class UserRequest(Body):
+    """A person to be made."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")] = Field(
+        description="To sign in with; small and large letters are the same"
+    )
+    password: Password
+    role: Role = Field("member", description="viewer (read), member (read, submit) or admin (all, of every tenant)")
+    tenant: Name = Field("default", description="Name of the tenant they belong to, who is made if new")
+
+
+class PasswordRequest(Body):
+    """A new password."""
+
+    password: Password
+
+
+class UserAnswer(Answer):
+    """A person, without the password."""
+
+    id: str
+    name: str
+    role: Role
+    tenant_id: str
+    tenant: str
+    created_at: Time
+    disabled_at: Time | None
+    last_sign_in_at: Time | None
+
+
+class UserList(Answer):
+    """Everybody, by name."""
+
+    items: list[UserAnswer]
+    next_cursor: None = None
+
+
+@routes.get("/api/v1/users", scope=Scope.ADMIN, answer=UserList)
+def list_people(farm: Farm, caller: Caller) -> UserList:
+    """List the users."""
+    return UserList(items=[_answer(info) for info in list_users(farm.store)])
+
+
+@routes.post("/api/v1/users", scope=Scope.ADMIN, answer=UserAnswer, status=201, errors=(409,))
+def create_person(farm: Farm, caller: Caller, body: UserRequest) -> UserAnswer:
+    """Make a user, who signs in to the pages with name and password."""
+    return _answer(create_user(farm.store, **body.model_dump(), by=caller.name))
+
+
+@routes.post("/api/v1/users/{user}/password", scope=Scope.ADMIN, answer=UserAnswer)
+def change_password(farm: Farm, caller: Caller, user: str, body: PasswordRequest) -> UserAnswer:
+    """Give a user, by name or id, a new password.
+
+    Their browsers are signed out.
+    """
+    return _answer(set_password(farm.store, user, body.password, by=caller.name))
+
+
+@routes.post("/api/v1/users/{user}/disable", scope=Scope.ADMIN, answer=UserAnswer)
+def disable_person(farm: Farm, caller: Caller, user: str) -> UserAnswer:
+    """Let a user, by name or id, sign in no more.
+
+    Their browsers are signed out. Disabling again changes nothing; the name stays taken.
+    """
+    return _answer(disable_user(farm.store, user, by=caller.name))
+
+
+def _answer(info: UserInfo) -> UserAnswer:
+    return UserAnswer.model_validate(asdict(info))
