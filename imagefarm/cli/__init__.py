@@ -9,6 +9,7 @@ import typer
 from imagefarm.cli import (
     audit,
     batch,
+    deliver,
     demo,
     health,
     jobs,
@@ -47,6 +48,7 @@ for area in (
     submit,
     batch,
     picks,
+    deliver,
     jobs,
     workers,
     models,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from imagefarm.cli.connection import Key, Url, complete_model, connect
+from imagefarm.cli.deliver import To, place_of
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json
 from imagefarm.cli.submit import sides
@@ -41,6 +42,7 @@ def batch(
     canary: Annotated[int | None, typer.Option(help="Render so many rows and hold the rest until approved.")] = None,
     gate: Annotated[str | None, typer.Option(help="JSON rules on what is measured of each picture.")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="Also deliver it for this channel; may be repeated.")] = None,
+    deliver: To = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Render the good rows of a table that has bad ones.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Render nothing; say what it would make and take.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
@@ -68,6 +70,7 @@ def batch(
             canary=canary,
             gate=gate,
             channels=channel or None,
+            deliver=place_of(deliver, "--deliver") if deliver else None,
             on_error="skip" if skip_bad_rows else None,
             dry_run=dry_run or None,
         )

@@ -10,6 +10,7 @@ import typer
 
 from imagefarm.cli.batch import wait_for_batch
 from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.deliver import To, place_of
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json, print_table
 from imagefarm.cli.submit import sides
@@ -91,6 +92,7 @@ def finals(
     upscale: Annotated[str | None, typer.Option(help="MODEL:SCALE, such as lanczos:2.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new batch.")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="Also deliver it for this channel; may be repeated.")] = None,
+    deliver: To = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
     as_json: AsJson = False,
@@ -99,8 +101,10 @@ def finals(
 ) -> None:
     """Render the approved pictures of a batch finally. Asking again renders nothing twice."""
     width, height = sides(size)
+    wish: dict[str, object] = {"steps": steps, "upscale": _upscale(upscale), "name": name, "channels": channel}
+    wish["deliver"] = place_of(deliver, "--deliver") if deliver else None
     with connect(url, key) as farm:
-        made = farm.finals(batch_id, width or 0, height or 0, steps=steps, upscale=_upscale(upscale), name=name, channels=channel)
+        made = farm.finals(batch_id, width or 0, height or 0, **wish)
         files: Sequence[Path] = []
         if wait:
             made, files = _fetch(farm, made, out)

@@ -306,6 +306,22 @@ class Client(Upkeep):
         body = {"bucket": bucket, "prefix": prefix}
         return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/deliver", json=body))
 
+    def wait_delivery(
+        self, batch: Batch | str, *, timeout_s: float | None = None, on_progress: Callable[[Batch], None] | None = None
+    ) -> Batch:
+        """Wait until a batch is delivered or its delivery is given up, or until the batch rests without being done.
+
+        Raises WaitedTooLong after `timeout_s`.
+        """
+
+        def ended(seen: Batch) -> bool:
+            if seen.delivery is None or seen.delivery.state in {"delivered", "failed"}:
+                return True
+            # a batch whose jobs have all ended is done at the next sweep
+            return seen.delivery.state == "open" and (seen.state == "cancelled" or (seen.rests and not seen.is_final))
+
+        return self._wait(lambda: self.get_batch(batch), ended, timeout_s, on_progress)
+
     def wait_batch(
         self,
         batch: Batch | str,

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,17 @@ from obstore.store import S3Store
 from sqlalchemy import select, update
 
 from api.context import farm_of
+from imagefarm import Client, cli
+from imagefarm.auth import Scope, create_key
+from imagefarm.cli import batch as batch_command
+from imagefarm.cli import deliver as deliver_command
+from imagefarm.cli import picks as picks_command
+from imagefarm.logs import configure_logs
 from imagefarm.outputs import LocalOutputs
 from imagefarm.settings import BucketSettings
 from imagefarm.store.models import Batch, Event, Push
 from scheduler import buckets
+from scheduler.batches import push as push_module
 from scheduler.batches.push import BACKOFF_S, push_due
 from scheduler.sweep import sweep
 from tests.bulk.conftest import BATCHES, BulkFarm
@@ -210,6 +217,97 @@ def test_only_where_the_operator_allows(farm: BulkFarm, shop: S3Store, deliver: 
     assert (answer.json or {})["errors"][0]["field"] == field
     assert "keys.toml" not in answer.text
     assert "127.0.0.1" not in answer.text
+
+
+def test_a_tenant_delivers_what_is_its_own_where_it_may(farm: BulkFarm, shop: S3Store) -> None:
+    farm.settings.auth = api_settings(farm).auth = "keys"
+
+    def key(tenant: str, *scopes: Scope) -> dict[str, str]:
+        return {"Authorization": f"Bearer {create_key(farm.store, name='x', tenant=tenant, scopes=scopes).key}"}
+
+    both = (Scope.SUBMIT, Scope.READ)
+    owner, stranger, reader = key("owner", *both), key("somebody", *both), key("owner", Scope.READ)
+    admin = key("operators", Scope.ADMIN)
+    mine = (farm.send("sku,prompt\nA,a\n", headers=owner).json or {})["id"]
+    theirs = (farm.send("sku,prompt\nB,b\n", headers=stranger, deliver='{"bucket": "private", "prefix": "x"}').json or {})["id"]
+
+    def ask_for(batch: str, bucket: str, headers: dict[str, str]) -> int:
+        body = {"bucket": bucket, "prefix": "taken"}
+        return farm.client.post(f"{BATCHES}/{batch}/deliver", json=body, headers=headers).status_code
+
+    assert ask_for(mine, "shop", stranger) == 404, "another's batch does not exist"
+    assert ask_for(mine, "shop", {}) == 401
+    assert ask_for(mine, "shop", reader) == 403
+    assert ask_for(mine, "private", owner) == 422, "that bucket is another's"
+    assert ask_for(mine, "private", admin) == 422, "an admin takes a tenant's pictures nowhere that the tenant may not"
+    with farm.store.read() as session:
+        assert session.scalars(select(Push.batch_id)).all() == [theirs], "what was refused left something behind"
+    assert ask_for(mine, "shop", owner) == 202
+    assert farm.client.get(f"{BATCHES}/{mine}", headers=owner).json["delivery"]["prefix"] == "taken"  # type: ignore[index]
+    assert farm.client.get(f"{BATCHES}/{mine}", headers=stranger).status_code == 404
+    render(farm)
+    assert push(farm) == 2
+    assert sorted(files_in(shop)) == [
+        f"catalogues/{file}" for file in ("taken/A.png", "taken/manifest.csv", "x/B.png", "x/manifest.csv")
+    ]
+    with farm.store.read() as session:
+        told = session.execute(select(Event.subject, Event.tenant_id).where(Event.kind == "batch.delivered")).all()
+        tenants = dict(session.execute(select(Batch.id, Batch.tenant_id)).all())
+    assert dict(told) == tenants, "a tenant's events are its own"
+
+
+class Pushing(Client):
+    """A client whose farm delivers what is due whenever it is asked how that goes."""
+
+    farm: BulkFarm
+
+    def get_batch(self, batch: Any) -> Any:
+        push(self.farm)
+        return super().get_batch(batch)
+
+
+def test_the_command_line_delivers(
+    farm: BulkFarm, shop: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(farm.settings.model_copy(update={"log_level": "error"}), "api")  # not among what the commands say
+    client = Pushing("http://127.0.0.1:8000", transport=httpx.WSGITransport(app=farm.app))  # type: ignore[arg-type]
+    client.farm = farm
+    for module in (batch_command, deliver_command, picks_command):
+        monkeypatch.setattr(module, "connect", lambda url, key: nullcontext(client))
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["imagefarm", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    table = tmp_path / "table.csv"
+    table.write_text("sku,prompt\nA,a\nB,b\n")
+    made = json.loads(run("batch", table, "--no-wait", "--deliver", "shop/drafts", "--json")[1])
+    assert (made["delivery"]["bucket"], made["delivery"]["prefix"], made["delivery"]["state"]) == ("shop", "drafts", "open")
+    batch = made["id"]
+    code, out, _ = run("deliver", batch, "shop/elsewhere", "--no-wait")
+    assert (code, out) == (0, f"{batch} queued: is delivered to shop/elsewhere when it is done\n")
+    render(farm)
+    code, out, _ = run("deliver", batch, "shop/spring/drafts")
+    assert (code, out) == (0, f"{batch} done: 3 files are in shop/spring/drafts\n")
+    assert sorted(files_in(shop))[-3:] == [f"catalogues/spring/drafts/{name}" for name in ("A.png", "B.png", "manifest.csv")]
+    decide(farm, batch, approve=images(farm, batch)[0]["id"])
+    finals = json.loads(run("finals", batch, "--size", "128x128", "--no-wait", "--deliver", "shop/finals", "--json")[1])
+    assert finals["delivery"]["prefix"] == "finals"
+    client.cancel_batch(finals["id"])
+    assert client.wait_delivery(finals["id"]).state == "cancelled", "who waits for what never comes waits for ever"
+    monkeypatch.setattr(push_module, "BACKOFF_S", ())
+    code, out, err = run("deliver", batch, "gone/x")
+    assert (code, out) == (1, f"{batch} done: not delivered to gone/x: there is no such bucket\n")
+    assert err == "imagefarm: there is no such bucket\n"
+    code, _, err = run("deliver", batch, "nope/x")
+    assert code == 2
+    assert "use one of gone, shop" in err
+    for wrong in ("shop", "/x", "shop/"):
+        code, _, err = run("deliver", batch, wrong)
+        assert code == 2
+        assert "BUCKET/FOLDER" in err
 
 
 def test_finals_are_delivered_where_they_are_asked_to_be(farm: BulkFarm, shop: S3Store) -> None:

@@ -1,0 +1,82 @@
+"""`imagefarm deliver`: a batch's files to a bucket that the farm's operator allows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imagefarm.cli.connection import Key, Url, connect
+from imagefarm.cli.exit_codes import ExitCode
+from imagefarm.cli.output import AsJson, note, print_json
+from imagefarm.client import Batch
+
+To = Annotated[
+    str | None,
+    typer.Option("--deliver", metavar="BUCKET/FOLDER", help="Push it to a bucket of the farm's settings when it is done."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(deliver)
+
+
+def deliver(
+    batch_id: Annotated[str, typer.Argument(metavar="BATCH", help="Id of a batch.")],
+    to: Annotated[str, typer.Argument(metavar="BUCKET/FOLDER", help="A bucket of the farm's settings, and a folder in it.")],
+    *,
+    wait: Annotated[bool, typer.Option(help="Wait until it is there.")] = True,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Push a batch's files to a bucket when it is done. What is there already is not sent again."""
+    place = place_of(to, "BUCKET/FOLDER")
+    with connect(url, key) as farm:
+        batch = farm.deliver(batch_id, **place)
+        if wait:
+            try:
+                batch = farm.wait_delivery(batch, on_progress=_Troubles())
+            except KeyboardInterrupt:
+                note(f"imagefarm: the delivery of {batch_id} goes on")
+                raise typer.Exit(ExitCode.INTERRUPTED) from None
+    state = batch.delivery.state if batch.delivery else "cancelled"
+    if as_json:
+        print_json(batch.model_dump(mode="json"))
+    else:
+        print(f"{batch.id} {batch.state}: {_words(batch)}")
+    if state == "failed":
+        raise typer.Exit(ExitCode.JOB_FAILED)
+
+
+def place_of(to: str, hint: str) -> dict[str, str]:
+    """`bucket/folder` as the API takes it."""
+    bucket, slash, prefix = to.partition("/")
+    if not bucket or not slash or not prefix:
+        raise typer.BadParameter(f"{to[:80]!r} is not BUCKET/FOLDER, such as shop/spring", param_hint=hint)
+    return {"bucket": bucket, "prefix": prefix}
+
+
+class _Troubles:
+    """Tells each trouble of a delivery once."""
+
+    def __init__(self) -> None:
+        self.told: str | None = None
+
+    def __call__(self, batch: Batch) -> None:
+        error = batch.delivery.error if batch.delivery else None
+        if error is not None and error != self.told:
+            note(f"imagefarm: {error}")
+        self.told = error
+
+
+def _words(batch: Batch) -> str:
+    delivery = batch.delivery
+    if delivery is None:
+        return "is delivered nowhere"
+    place = f"{delivery.bucket}/{delivery.prefix}"
+    if delivery.state == "delivered":
+        return f"{delivery.files} files are in {place}"
+    if delivery.state == "failed":
+        return f"not delivered to {place}: {delivery.error}"
+    return f"is delivered to {place} when it is done" if delivery.state == "open" else f"on its way to {place}"
