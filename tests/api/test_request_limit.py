@@ -7,9 +7,11 @@ import time
 from itertools import count
 
 import pytest
+from limits.storage import RedisStorage
 from redis import Redis
 
 from api import request_limit
+from api.request_limit import RequestLimit, Window
 from imagefarm.auth import Scope, create_key, rotate_key
 from tests.api.farm_api import FarmApi, problem
 
@@ -54,6 +56,32 @@ def test_the_next_minute_begins_anew(narrow: FarmApi, monkeypatch: pytest.Monkey
     later = request_limit.clock() + 42
     monkeypatch.setattr(request_limit, "clock", lambda: later)
     assert narrow.http.get("/api/v1/jobs", headers=mine).headers["RateLimit"] == '"requests";r=2;t=60'
+
+
+def test_many_left_cost_few_round_trips_and_the_limit_holds_for_all_processes(
+    narrow: FarmApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(narrow.farm.settings, "requests_per_minute", 1000)
+    processes = [RequestLimit(narrow.farm.settings) for _ in range(2)]
+    asked = []
+    real = RedisStorage.incr
+    monkeypatch.setattr(RedisStorage, "incr", lambda *args, **more: asked.append(1) or real(*args, **more))
+
+    def used(window: Window | None) -> int:
+        assert window is not None, "Redis is there"
+        return window.used
+
+    first = [processes[0].count("one") for _ in range(3)]
+    assert [used(window) for window in first] == [1, 2, 3], "each is told, though Redis has not heard of each"
+    taken = 0
+    for turn in range(600):
+        taken += used(processes[0].count("two")) <= 1000
+        if turn == 300:
+            assert len(asked) < 40
+        taken += used(processes[1].count("two")) <= 1000
+    assert taken == 1000, "near its end the limit is counted exactly"
+    for process in processes:
+        process.close()
 
 
 def test_a_key_that_replaces_another_goes_on_where_it_was(narrow: FarmApi) -> None:
