@@ -55,10 +55,10 @@ class Failure:
     detail: str
 
 
-def backoff_s(attempt: int, *, jitter: float | None = None) -> float:
-    """Seconds before attempt `attempt` + 1: 1, 2, 4 ... 60, each times 0.5 to 1 so that a crowd does not come back at once."""
+def backoff_s(tries: int, *, jitter: float | None = None) -> float:
+    """Seconds to wait after `tries` that failed: 1, 2, 4 ... 60, each times 0.5 to 1 so that no crowd comes back at once."""
     spread = random.uniform(0.5, 1.0) if jitter is None else jitter  # noqa: S311 - not a secret
-    return spread * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** max(0, attempt - 1))
+    return spread * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** max(0, tries - 1))
 
 
 def after_failure(session: Session, fence: tuple[str, int, str], failure: Failure, settings: Settings) -> Moved | None:
@@ -66,7 +66,8 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
     job_id, attempt, owner = fence
     where = [Job.id == job_id, Job.attempt == attempt, Job.owner == owner]
     patience = INFRASTRUCTURE_PATIENCE if failure.kind is FailureClass.INFRASTRUCTURE else 1
-    may_retry = failure.kind not in FINAL_CLASSES and attempt < settings.max_attempts * patience
+    tries = _tries(session, job_id) + 1
+    may_retry = failure.kind not in FINAL_CLASSES and tries < settings.max_attempts * patience
     if may_retry:
         moved = move(
             session,
@@ -77,7 +78,7 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
             data={"reason": failure.code},
             outcome="retry",
             reason=f"{failure.code}: {failure.detail}",
-            not_before=db_now() + backoff_s(attempt),
+            not_before=db_now() + backoff_s(tries),
         )
     else:
         moved = move(
@@ -93,6 +94,19 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
             error_detail=failure.detail[:2000],
         )
     return moved[0] if moved else None
+
+
+def _tries(session: Session, job_id: str) -> int:
+    """Attempts that failed by themselves since the job began, or was begun anew. One that was given back, or died with its
+    worker, is not among them: workers may be restarted as often as one likes.
+    """
+    ended = select(func.coalesce(func.max(Attempt.attempt), 0)).where(
+        Attempt.job_id == job_id, Attempt.outcome.in_(["failed", "cancelled"])
+    )
+    failed = select(func.count()).where(
+        Attempt.job_id == job_id, Attempt.outcome == "retry", Attempt.attempt > ended.scalar_subquery()
+    )
+    return session.scalar(failed) or 0
 
 
 def crashed(

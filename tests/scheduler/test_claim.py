@@ -8,7 +8,9 @@ import pytest
 
 from imagefarm.errors import Fenced
 from imagefarm.states import JobState, PriorityClass, WorkerState
+from imagefarm.store.models import Job
 from scheduler import lease, workers
+from scheduler.cancel import retry_where
 from scheduler.finish import fail, release
 from scheduler.retry import Failure, FailureClass
 from tests.small_farm import SmallFarm
@@ -187,6 +189,23 @@ def test_a_released_job_does_not_count_the_attempt_against_it(farm: SmallFarm) -
     assert (job.state, job.crashes) == (JobState.QUEUED, 0)
     assert len(farm.claim("wrk_b")) == 1
     farm.check_books()
+
+
+def test_only_attempts_that_failed_count(farm: SmallFarm) -> None:
+    farm.submit(1)
+    for number in range(farm.settings.max_attempts + 1):
+        release(farm.store, farm.claim("wrk_a"), "drain")  # as often as workers are restarted
+        if number < 2:
+            farm.claim("wrk_dies")
+            die(farm, "wrk_dies")
+    for left in range(farm.settings.max_attempts, 0, -1):
+        (job,) = farm.claim("wrk_a")
+        assert fail(farm.store, job, UNKNOWN, farm.settings) == (JobState.QUEUED if left > 1 else JobState.FAILED)
+        farm.set(job.id, not_before=0.0)
+    with farm.store.write() as session:
+        retry_where(session, [Job.id == job.id], by="test")
+    (job,) = farm.claim("wrk_a")
+    assert fail(farm.store, job, UNKNOWN, farm.settings) == JobState.QUEUED, "an operator's retry is new work"
 
 
 def test_what_is_not_the_jobs_fault_is_tried_for_longer(farm: SmallFarm) -> None:
