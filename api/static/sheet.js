@@ -222,7 +222,22 @@
   }
 
   const queue = new Map();
-  function soon() { clearTimeout(sending); sending = setTimeout(send, SEND_MS); }
+  let underway = null;  // the sending that has not ended
+  function soon() { clearTimeout(sending); sending = setTimeout(sendNow, SEND_MS); }
+
+  function sendNow() {
+    clearTimeout(sending);
+    const mine = Promise.resolve(underway).then(send).finally(() => { if (underway === mine) underway = null; });
+    return underway = mine;
+  }
+
+  // finals are of what has been decided, also a moment ago; and who leaves takes no decision along
+  finals.addEventListener("submit", (event) => {
+    if (!queue.size && !underway) return;
+    event.preventDefault();
+    sendNow().finally(() => finals.submit());
+  });
+  addEventListener("pagehide", () => { clearTimeout(sending); send(); });
 
   async function send() {
     if (!queue.size) return;
@@ -232,6 +247,7 @@
       const answer = await fetch(`/api/v1/batches/${batch}/picks`, {
         method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json", ...headers() },
         body: JSON.stringify({ picks: now.map(([image_id, pick]) => ({ image_id, pick })) }),
+        keepalive: now.length <= 500,  // browsers bound what outlives its page
       });
       if (!answer.ok) {
         const problem = await answer.json().catch(() => ({}));
@@ -246,7 +262,7 @@
     } catch {
       for (const [image, pick] of now) if (!queue.has(image)) queue.set(image, pick);
       say(words.away, true);
-      setTimeout(send, 3000);
+      setTimeout(sendNow, 3000);
       return;
     }
     if (queue.size) soon();

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageDraw
+from sqlalchemy import select
 from werkzeug.serving import make_server
 
 from api.app import create_app
 from api.context import farm_of
+from imagefarm.store.models import Job
 from tests.farm import Farm
+from tests.receiver import receiving
+from tests.waiting import until
 
 pytestmark = pytest.mark.browser
 RENDERED_MS = 40_000
@@ -26,7 +30,7 @@ class LiveFarm(Farm):
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFarm]:
-    with LiveFarm(tmp_path_factory.mktemp("whole"), lease_s=10.0) as farm:
+    with LiveFarm(tmp_path_factory.mktemp("whole"), lease_s=10.0, allow_private_urls=True) as farm:
         farm.start_worker(wait=False)
         farm.start_scheduler()
         app = create_app(farm.settings)
@@ -206,6 +210,79 @@ def test_two_readers_at_once_each_in_a_language(farm: LiveFarm, visit: Any) -> N
     assert pages[1].get_by_role("button", name="开始生成").count() == 1
     english.check_clean(farm.url)
     chinese.check_clean(farm.url)
+
+
+def test_a_table_becomes_drafts_that_are_looked_through_and_finals(farm: LiveFarm, visit: Any) -> None:
+    window = visit()
+    page = live(window, f"{farm.url}/batches")
+    rows = "Artikel,product\n" + "".join(f"J-{number},a red mug no. {number}\n" for number in range(4))
+    page.set_input_files("#b-file", {"name": "mugs.csv", "mimeType": "text/csv", "buffer": rows.encode()})
+    page.fill("#b-template", "{{ product }} on a table")
+    page.get_by_text("a red mug no. 2 on a table").wait_for()
+    page.locator("#columns summary").click()
+    page.locator("[name='map.Artikel']").select_option("sku")
+    page.get_by_text("a red mug no. 2 on a table").wait_for()
+    page.fill("[name=canary]", "1")
+    page.get_by_role("button", name="Quote").click()
+    page.get_by_role("button", name="Render 4 pictures").click()
+    page.locator(".vgrid .cell img").first.wait_for(timeout=RENDERED_MS)
+    page.get_by_role("button", name="Approve: render the 3 that are held").click(timeout=RENDERED_MS)
+    page.locator(".vgrid .cell img").nth(3).wait_for(timeout=RENDERED_MS)
+    page.locator(".vgrid .cell", has_text="J-3").wait_for()
+    page.locator(".vgrid").focus()
+    page.keyboard.press("Home")
+    for key in "aax":
+        page.keyboard.press(key)
+    page.locator("[data-number=approved]", has_text="2").first.wait_for()
+    page.locator("[data-number=rejected]", has_text="1").wait_for()
+    page.locator("#finals [name=width]").fill("128")
+    page.locator("#finals [name=height]").fill("128")
+    page.get_by_role("button", name="Render the approved finally").click()
+    page.get_by_text("Finals of the drafts").wait_for()
+    page.locator(".vgrid .cell img").nth(1).wait_for(timeout=RENDERED_MS)
+    page.locator(".chip", has_text="done").first.wait_for(timeout=RENDERED_MS)
+    with farm.store.read() as session:
+        finals = session.scalars(select(Job).where(Job.batch_id == page.url.rpartition("/")[2])).all()
+    assert sorted((job.labels["sku"], job.recipe["width"], job.state) for job in finals) == [
+        ("J-0", 128, "succeeded"),
+        ("J-1", 128, "succeeded"),
+    ]
+    window.check_clean(farm.url)
+
+
+def test_the_desk_gives_orders_that_are_carried_out(farm: LiveFarm, visit: Any) -> None:
+    window = visit(width=390, scheme="dark")
+    with receiving() as receiver:
+        page = live(window, f"{farm.url}/admin/webhooks")
+        page.fill("[name=url]", receiver.url)
+        page.locator("[name=kind][value='job.succeeded']").check()
+        page.get_by_role("button", name="Make the webhook").click()
+        page.get_by_text("The webhook is made.").wait_for()
+        page = live(window, f"{farm.url}/admin/workers")
+        page.get_by_role("button", name="Drain").click()
+        machine = page.locator(".machines li", has_text="w1").first
+        machine.locator(".chip", has_text="Draining").wait_for()
+        job = farm.submit("waits for the desk")
+        machine.get_by_role("button", name="Resume").click()
+        farm.issue("demo")
+        assert farm.wait_for_jobs([job]) == {job: "succeeded"}
+        until(lambda: any(job.encode() in body for _, body in receiver.got), "the webhook is told")
+        page = live(window, f"{farm.url}/admin/webhooks")
+        page.locator("tr", has_text="delivered").first.get_by_role("button", name="Send again").click()
+        until(lambda: sum(job.encode() in body for _, body in receiver.got) > 1, "it is told again")
+    page.goto(f"{farm.url}/admin/keys")
+    page.fill("[name=name]", "desk test")
+    page.get_by_role("button", name="Make the key").click()
+    first = page.locator(".once code").first.inner_text()
+    page.get_by_role("button", name="Replace the key desk test").click()
+    page.locator(".once code", has_text="if_").wait_for()
+    assert page.locator(".once code").first.inner_text() not in {"", first}
+    page.goto(f"{farm.url}/admin/audit?subject={job}")
+    page.locator(".events li", has_text="job.succeeded").wait_for()
+    page.get_by_role("button", name=re.compile("^Verify all")).click()
+    page.get_by_text("Whole: all").wait_for()
+    assert window.overflow() <= 0
+    window.check_clean(farm.url)
 
 
 def test_a_worker_that_dies_is_seen_and_its_job_ends_well(farm: LiveFarm, visit: Any) -> None:
