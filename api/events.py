@@ -216,7 +216,7 @@ def _follow_all(reader: EventReader, subscription: Subscription) -> Iterator[str
         if not 0.8 * told <= (now := _pace_ms(reader)) <= 1.25 * told:  # many came since, or went
             told = now
             yield event_text("pace", {"ms": told})
-        yield HEARTBEAT if event is None else _text_of(event)
+        yield HEARTBEAT if event is None else text_of(event)
 
 
 def _pace_ms(reader: EventReader) -> int:
@@ -224,7 +224,7 @@ def _pace_ms(reader: EventReader) -> int:
     return max(LEAST_PACE_MS, PACE_MS_A_PAGE * reader.streams)
 
 
-def _text_of(event: LiveEvent) -> str:
+def text_of(event: LiveEvent) -> str:
     """The event as it is sent: written once for all who follow, since with five hundred of them the writing is what costs."""
     if TEXT not in event:
         event[TEXT] = _live_text(event)

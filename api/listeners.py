@@ -69,6 +69,7 @@ class EventReader:
         self.failures = 0
         self.away = False
         self._subscriptions: set[Subscription] = set()
+        self._ears: set[Subscription] = set()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -81,21 +82,35 @@ class EventReader:
     def subscribe(self, wants: Callable[[Event], bool]) -> Subscription:
         """Begin to collect the events that `wants` answers True to. Raises Unavailable when too many streams are open."""
         subscription = Subscription(wants)
+        self.add(subscription)
+        return subscription
+
+    def add(self, subscription: Subscription) -> None:
+        """Take a place for a stream. Raises Unavailable when too many are open."""
         with self._lock:
             if len(self._subscriptions) >= self.most or self._closing.is_set():
                 raise Unavailable(f"all {self.most} live streams of this process are taken; ask again, or poll", retry_after=5)
-            self._subscriptions.add(subscription)
-            if self.away:
-                subscription.offer(AWAY)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="event-reader", daemon=True)
-                self._thread.start()
-        return subscription
+            self._begin(subscription, self._subscriptions)
+
+    def listen(self, ear: Subscription) -> None:
+        """Hear every event, for a part of this process that serves many streams and is none itself."""
+        with self._lock:
+            self._begin(ear, self._ears)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop collecting; repeating does no harm."""
         with self._lock:
             self._subscriptions.discard(subscription)
+
+    def _begin(self, subscription: Subscription, among: set[Subscription]) -> None:
+        among.add(subscription)
+        if self.away:
+            subscription.offer(AWAY)
+        if self._closing.is_set():
+            subscription.offer(CLOSE)
+        elif self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="event-reader", daemon=True)
+            self._thread.start()
 
     @contextmanager
     def subscribed(self, wants: Callable[[Event], bool]) -> Iterator[Subscription]:
@@ -120,7 +135,7 @@ class EventReader:
 
     def _copy(self) -> list[Subscription]:
         with self._lock:
-            return list(self._subscriptions)
+            return [*self._ears, *self._subscriptions]
 
     def _run(self) -> None:
         while not self._closing.is_set():

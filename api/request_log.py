@@ -18,6 +18,8 @@ log = get_logger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,64}")
 QUIET = frozenset({"/healthz", "/readyz"})
+FOR_STREAMS = "imagefarm.for_streams"
+"""What the environment of a page has that nobody asked for: it is rendered for those who follow it."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -51,7 +53,7 @@ def _after(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-ID"] = g.get("request_id", "")
-    level = "debug" if request.path in QUIET else "info"
+    level = "debug" if request.path in QUIET or FOR_STREAMS in request.environ else "info"
     getattr(log, level)(
         "request",
         method=request.method,

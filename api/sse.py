@@ -35,7 +35,7 @@ def last_event_id() -> int:
     return int(given)
 
 
-def stream(events: Iterator[str], on_close: Callable[[], None]) -> Response:
+def stream(events: Iterator[str] | Iterator[bytes], on_close: Callable[[], None]) -> Response:
     """The response. `on_close` runs however the stream ends, also when it never began."""
     response = Response(events, content_type=f"{MEDIA}; charset=utf-8", headers={"X-Accel-Buffering": "no"})
     response.call_on_close(on_close)

@@ -1,8 +1,9 @@
 """Many open pages, many jobs, many pictures.
 
-python -m benchmarks.pages streams [--pages 500] [--seconds 20] [--events 2]
-    The REST API's latency on an idle process, then with so many pages open that follow its events and fetch themselves as
-    often as they are told to; the process's memory before and after.
+python -m benchmarks.pages streams [--pages 500] [--seconds 20]
+    The REST API's latency with no page open, then with so many open that follow the farm while jobs are submitted at the same
+    rate, and the time from a submit to each page that shows it; the process's memory before and after. The pages' readers are a
+    niced process of their own.
 python -m benchmarks.pages large [--jobs 100000] [--pictures 10000] [--keep FOLDER]
     First paint and scrolling in Chromium, traced, of the list of jobs and of one batch's contact sheet.
 """
@@ -13,7 +14,7 @@ import argparse
 import asyncio
 import json
 import os
-import random
+import re
 import resource
 import signal
 import subprocess
@@ -24,18 +25,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
 
 import httpx
-from redis import Redis
 from sqlalchemy import func, insert, select
 
-from api.pages.sharing import SHARED_S
 from benchmarks.served import Served, database, quantile, serve
 from imagefarm.catalogue import Catalogue
 from imagefarm.ids import new_id
-from imagefarm.live import LiveEvents
 from imagefarm.outputs import LocalOutputs, picture_key
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT
@@ -46,7 +44,11 @@ from imagefarm.store.models import Batch, Image, Job
 from scheduler import admission
 
 RATE = 25.0
-"""Requests a second by which the latency is measured."""
+"""Requests a second by which the latency is measured; each fifth submits a job, so the farm is as busy without open pages."""
+PAGES = ("/", "/jobs", "/", "/studio", "/", "/jobs?state=queued", "/", "/batches", "/", "job")
+"""What the open pages show, in turn; `job` is the page of one job, of which there are `JOBS` different ones."""
+JOBS = 20
+LANGUAGES = ("en", "zh")
 FILES = 200
 """Pictures that differ; the others are links to them."""
 CHUNK = 2000
@@ -55,87 +57,71 @@ CHUNK = 2000
 # many pages
 
 
-def rest(url: str, seconds: float) -> list[float]:
-    """Latencies in ms of lists and single submits at a steady rate, in turn; an API that falls behind is asked less often."""
+def rest(url: str, seconds: float, name: str) -> tuple[list[float], dict[str, float]]:
+    """Latencies in ms of lists and single submits at a steady rate, in turn, and when each prompt was submitted; an API that
+    falls behind is asked less often.
+    """
     times: list[float] = []
+    submitted: dict[str, float] = {}
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
         began = time.monotonic()
         for number in range(int(seconds * RATE)):
             time.sleep(max(0.0, began + number / RATE - time.monotonic()))
             if time.monotonic() - began > 1.2 * seconds:
                 break
-            start = time.perf_counter()
+            start = time.monotonic()
             if number % 5:
                 answer = http.get("/api/v1/jobs?limit=20")
             else:
-                answer = http.post("/api/v1/jobs", json={"prompt": f"a mug {number}"})
+                prompt = f"mug-{name}-{number}."
+                submitted[prompt] = start
+                answer = http.post("/api/v1/jobs", json={"prompt": prompt})
             answer.raise_for_status()
-            times.append(1000 * (time.perf_counter() - start))
-    return times
+            times.append(1000 * (time.monotonic() - start))
+    return times, submitted
 
 
 class OpenPage:
-    """A page as its script behaves: it follows the stream, and fetches itself after a change, at the pace it is told."""
+    """A page as its script behaves: it follows its stream, and notes when each prompt first came with it."""
 
-    def __init__(self, url: str, times: list[float]) -> None:
-        self.place = urlsplit(url)
-        self.times = times
-        self.pace = self.heard_at = self.fetched_at = 0.0
-        self.etag = ""
+    seen_texts: ClassVar[dict[int, frozenset[str]]] = {}
+    """The prompts in a page that came, by its hash: five hundred get the same."""
+
+    def __init__(self, url: str, at: str, language: str) -> None:
+        self.place, self.at, self.language = urlsplit(url), at, language
+        self.prompts: dict[str, float] = {}
         self.open = False
-        self.fetching: asyncio.Task[None] | None = None
-        self.line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def _ask(self, path: str, **headers: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = self.line or await asyncio.open_connection(self.place.hostname, self.place.port)
-        self.line = None
-        told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {self.place.netloc}\r\n{told}\r\n".encode())
-        await writer.drain()
-        return reader, writer
+        self.messages = self.bytes = 0
 
     async def follow(self) -> None:
         """Until the stream ends."""
-        reader, _ = await self._ask("/api/v1/events/stream", Accept="text/event-stream")
-        status = (await reader.readline()).split()[1]
-        assert status == b"200", status
-        self.open, kind = True, ""
-        while line := await reader.readline():
-            text = line.decode().strip()
-            if text.startswith("event:"):
-                kind = text.removeprefix("event:").strip()
-            elif text.startswith("data:") and kind == "pace":
-                self.pace = json.loads(text.removeprefix("data:"))["ms"] / 1000 * random.uniform(0.8, 1.2)
-            elif text.startswith("data:") and kind not in {"job.progress", "close"}:
-                self.heard_at = self.heard_at or time.monotonic()
-                if self.fetching is None or self.fetching.done():
-                    self.fetching = asyncio.create_task(self._fetch())
-
-    async def _fetch(self) -> None:
-        while self.heard_at:
-            now = time.monotonic()
-            await asyncio.sleep(max(SHARED_S + random.random() * self.pace, self.fetched_at + self.pace - now))
-            heard_at, self.heard_at, self.fetched_at = self.heard_at, 0.0, time.monotonic()
-            try:
-                line = await self._ask("/", Accept="text/html", HX_Request="true", If_None_Match=self.etag)
-                head = (await line[0].readuntil(b"\r\n\r\n")).decode().lower()
-            except (OSError, EOFError):  # the server had closed the line meanwhile: a browser asks again
-                self.heard_at = heard_at
+        reader, writer = await asyncio.open_connection(self.place.hostname, self.place.port)
+        head = f"GET /live?at={quote(self.at, safe='')} HTTP/1.1\r\nHost: {self.place.netloc}\r\nAccept-Language: {self.language}"
+        writer.write(f"{head}\r\n\r\n".encode())
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert answer.split()[1] == "200", answer
+        assert "transfer-encoding: chunked" in answer
+        self.open = True
+        while size := int(await reader.readline(), 16):
+            text = (await reader.readexactly(size + 2))[:-2]
+            if b"event: page\n" not in text:
                 continue
-            fields = dict(one.split(": ", 1) for one in head.split("\r\n")[1:] if ": " in one)
-            await line[0].readexactly(int(fields.get("content-length", 0)))
-            self.etag = fields.get("etag", "").replace("w/", "W/")
-            if fields.get("connection") == "close":
-                line[1].close()
-            else:
-                self.line = line
-            self.times.append(1000 * (time.monotonic() - heard_at))
+            self.messages, self.bytes = self.messages + 1, self.bytes + len(text)
+            now, known = time.monotonic(), hash(text)
+            if known not in self.seen_texts:
+                self.seen_texts[known] = frozenset(re.findall(r"mug-\w+-\d+\.", text.decode()))
+            for prompt in self.seen_texts[known] - self.prompts.keys():
+                self.prompts[prompt] = now
 
 
-async def open_pages(url: str, pages: int, *, redis_url: str, prefix: str, events: float) -> None:
-    """Hold so many pages open until told to end, and print how long after a change each had fetched itself, in ms."""
-    times: list[float] = []
-    told = [OpenPage(url, times) for _ in range(pages)]
+async def open_pages(url: str, pages: int, jobs: list[str]) -> None:
+    """Hold so many pages open until told to end, and print what each saw when."""
+    os.nice(5)  # five hundred readers are elsewhere, not on the two cores of a farm
+    told = []
+    for number in range(pages):
+        round_, kind = divmod(number, len(PAGES))
+        at = f"/jobs/{jobs[round_ % len(jobs)]}" if PAGES[kind] == "job" else PAGES[kind]
+        told.append(OpenPage(url, at, LANGUAGES[round_ % 2]))
     following = []
     for page in told:
         following.append(asyncio.create_task(page.follow()))
@@ -145,18 +131,16 @@ async def open_pages(url: str, pages: int, *, redis_url: str, prefix: str, event
         for task in following:
             if task.done():
                 task.result()
-    live = LiveEvents(Redis.from_url(redis_url), prefix)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     print("open", flush=True)
-    while not ended.is_set():
-        await asyncio.sleep(1 / events)
-        live([{"kind": "job.submitted", "subject": new_id("job"), "tenant_id": DEFAULT_TENANT, "data": {}}])
-    print(json.dumps(times), flush=True)
+    await ended.wait()
+    seen = [[page.at, page.messages, page.bytes, page.prompts] for page in told]
+    print(json.dumps({"seen": seen, "cpu_s": time.process_time()}), flush=True)
     os._exit(0)  # hundreds of open streams need no goodbye
 
 
-def streams(pages: int, seconds: float, events: float) -> None:
+def streams(pages: int, seconds: float) -> None:
     """Measure and print."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
@@ -165,30 +149,45 @@ def streams(pages: int, seconds: float, events: float) -> None:
         database("sqlite", Path(name)) as url,
         serve(url, Path(name)) as served,
     ):
-        rest(served.url, 3)
-        idle, before = rest(served.url, seconds), served.rss_mb()
-        command = [sys.executable, "-m", "benchmarks.pages", "hold", "--url", served.url, "--pages", str(pages)]
-        more = ["--redis", served.settings.redis_url, "--prefix", served.settings.redis_prefix, "--events", str(events)]
-        holder = subprocess.Popen([*command, *more], stdout=subprocess.PIPE, text=True)
+        jobs = [
+            httpx.post(f"{served.url}/api/v1/jobs", json={"prompt": "watched"}, trust_env=False, timeout=30).json()["id"]
+            for _ in range(JOBS)
+        ]
+        rest(served.url, 3, "warm")
+        used, began = served.cpu_s(), time.monotonic()
+        (idle, _), before = rest(served.url, seconds, "idle"), served.rss_mb()
+        used_idle = (served.cpu_s() - used) / (time.monotonic() - began)
+        command = [sys.executable, "-m", "benchmarks.pages", "hold", "--url", served.url, "--pages", str(pages), "--watch", *jobs]
+        holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline().strip() == "open"
-            rest(served.url, 3)
-            health, used = httpx.get(f"{served.url}/healthz", trust_env=False, timeout=30).status_code, served.cpu_s()
-            began = time.monotonic()
-            loaded, after = rest(served.url, seconds), served.rss_mb()
+            rest(served.url, 3, "warmer")
+            health = httpx.get(f"{served.url}/healthz", trust_env=False, timeout=30).status_code
+            used, began = served.cpu_s(), time.monotonic()
+            (loaded, submitted), after = rest(served.url, seconds, "loaded"), served.rss_mb()
             used = (served.cpu_s() - used) / (time.monotonic() - began)
+            time.sleep(3)
             holder.send_signal(signal.SIGTERM)
-            fetched = json.loads(holder.stdout.readline())
+            told = json.loads(holder.stdout.readline())
         finally:
             holder.kill()
             holder.wait()
-    for what, times in (("idle", idle), (f"{pages} pages", loaded), ("change", fetched)):
+    lists = [page for page in told["seen"] if page[0] in {"/", "/jobs", "/studio", "/jobs?state=queued"}]
+    lags = [1000 * (prompts[prompt] - at) for _, _, _, prompts in lists for prompt, at in submitted.items() if prompt in prompts]
+    missed = len(lists) * len(submitted) - len(lags)
+    for what, times in (("idle", idle), (f"{pages} pages", loaded), ("on a page", lags)):
         shown = "  ".join(f"p{int(100 * q)} {quantile(times, q):6.1f} ms" for q in (0.5, 0.95, 0.99))
-        print(f"{what:>12}: {shown}  ({len(times)} read)")
-    print(f"change: from the event that a page heard to the page that it fetched; the API used {100 * used:.0f} % of a core")
+        print(f"{what:>12}: {shown}  most {max(times):6.1f} ms  ({len(times)} read)")
     print(
-        f"p99 with {pages} pages open is {quantile(loaded, 0.99) / quantile(idle, 0.99):.2f} times the idle one; healthz {health}"
+        f"on a page: from a job's submit to each page that shows it; {missed} of {missed + len(lags)} had left the newest before"
+        f" the page was sent again; {sum(page[1] for page in told['seen'])} pages sent,"
+        f" {sum(page[2] for page in told['seen']) / 1e6:.0f} MB"
+    )
+    print(
+        f"p99 with {pages} pages open is {quantile(loaded, 0.99) / quantile(idle, 0.99):.2f} times the idle one;"
+        f" healthz {health}; the API used {100 * used_idle:.0f} % of a core idle, {100 * used:.0f} % with the pages;"
+        f" their readers {told['cpu_s']:.1f} s of CPU"
     )
     page_kb = 1000 * (after - before) / pages
     print(f"memory of the process: {before:.0f} MB before, {after:.0f} MB with the pages: {page_kb:.0f} kB a page")
@@ -359,19 +358,17 @@ def main() -> None:
     parser.add_argument("what", choices=("streams", "large", "hold"))
     parser.add_argument("--pages", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--events", type=float, default=2.0, help="events a second that every page hears of")
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--url")
-    parser.add_argument("--redis")
-    parser.add_argument("--prefix")
+    parser.add_argument("--watch", nargs="*", default=[], help="jobs whose own pages are held open")
     given = parser.parse_args()
     if given.what == "streams":
-        streams(given.pages, given.seconds, given.events)
+        streams(given.pages, given.seconds)
     elif given.what == "large":
         large(given.jobs, given.pictures)
     else:
-        asyncio.run(open_pages(given.url, given.pages, redis_url=given.redis, prefix=given.prefix, events=given.events))
+        asyncio.run(open_pages(given.url, given.pages, given.watch))
 
 
 if __name__ == "__main__":

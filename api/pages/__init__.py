@@ -12,6 +12,7 @@ from api.pages import (
     i18n,
     jobs,
     jobs_change,
+    live,
     rendering,
     sharing,
     sign_in,
@@ -36,6 +37,7 @@ AREAS: tuple[Blueprint, ...] = (
     jobs_change.pages,
     jobs.pages,
     trace.pages,
+    live.pages,
     start.pages,
     *admin.AREAS,
     sign_in.pages,
@@ -48,6 +50,7 @@ def register(app: Flask) -> None:
     i18n.init_app(app)
     rendering.init_app(app)
     sharing.init_app(app)
+    live.init_app(app)
     errors.init_app(app)
     sign_in.init_app(app)
     for area in AREAS:

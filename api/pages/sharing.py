@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from functools import wraps
+from typing import Any
 
 from flask import Flask, Response, current_app, g, request
 
@@ -83,4 +84,10 @@ def shared(view: Callable[..., Response]) -> Callable[..., Response]:
         status, headers, body = current_app.extensions[KEY].get(key, make)
         return Response(body, status, headers).make_conditional(request)  # type: ignore[return-value]
 
+    answer.is_shared = True  # type: ignore[attr-defined]
     return answer
+
+
+def is_shared(view: Callable[..., Any]) -> bool:
+    """True for a page that shows nothing of its reader but tenant and scopes."""
+    return bool(getattr(view, "is_shared", False))

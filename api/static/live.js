@@ -1,13 +1,13 @@
-/* Keeps a page up to date: server-sent events say that something changed, the page fetches itself and morphs #live.
-   Without a stream it asks every few seconds; an unchanged page answers 304. Without JavaScript the page is complete, as it was. */
+/* Keeps a page up to date: a stream carries #live anew after each change, and it is morphed. Without a stream the page fetches
+   itself every few seconds; an unchanged page answers 304. Without JavaScript the page is complete, as it was. */
 (() => {
   "use strict";
-  const POLL_MS = 4000, POLL_LIVE_MS = 30000, QUIET = new Set(["job.progress", "close", "pace"]);
+  const POLL_MS = 4000, SPREAD_MS = 400;
   const words = document.getElementById("words").dataset;
-  const stream = document.getElementById("stream");
+  let stream = document.getElementById("stream");
   const mark = document.getElementById("live-mark");
   const SHARED_MS = Number(words.shared);
-  let pace = 400, connected = false, refreshing = false, heardAt = 0, refreshedAt = 0, timer = 0;
+  let connected = false, refreshing = false, heardAt = 0, refreshedAt = 0, timer = 0;
 
   const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
   const live = () => document.getElementById("live");
@@ -27,7 +27,7 @@
 
   function plan() {
     if (timer || refreshing) return;
-    timer = setTimeout(fetchPage, Math.max(SHARED_MS + Math.random() * pace, refreshedAt + pace - performance.now()));
+    timer = setTimeout(fetchPage, Math.max(SHARED_MS + Math.random() * SPREAD_MS, refreshedAt + SPREAD_MS - performance.now()));
   }
 
   function fetchPage() {
@@ -36,6 +36,10 @@
     refreshing = true;
     refreshedAt = performance.now();
     htmx.trigger(live(), "refresh");
+    refreshSheets();
+  }
+
+  function refreshSheets() {
     for (const piece of document.querySelectorAll(".sheet")) {
       const { top, bottom } = piece.getBoundingClientRect();
       if (bottom > 0 && top < innerHeight && piece.querySelector(".pending")) htmx.trigger(piece, "refresh");
@@ -86,28 +90,46 @@
   });
   document.addEventListener("htmx:finally:request", (event) => { if (event.target === live() || event.detail?.ctx?.sourceElement === live()) refreshed(); });
 
+  // The stream of another address than before: the list of jobs has one as soon as it has a first row.
+  function follow() {
+    const at = live()?.getAttribute("hx-get"), url = at ? `/live?at=${encodeURIComponent(at)}` : "/live";
+    if (stream.getAttribute("hx-sse:connect") === url) return;
+    if (!stream._htmx) { stream.setAttribute("hx-sse:connect", url); return; }  // htmx has not seen it yet
+    const next = stream.cloneNode(false);
+    next.setAttribute("hx-sse:connect", url);
+    stream.replaceWith(next);
+    stream._htmx.sse?.reader?.cancel();
+    stream = next;
+    htmx.process(next);
+  }
+
+  async function show(text) {
+    const element = live();
+    if (!element || refreshing) return;
+    await htmx.swap({ text, sourceElement: element, target: element, select: "#live", swap: "outerMorph" });
+    refreshSheets();
+    follow();
+  }
+
   if (stream) {
-    document.addEventListener("htmx:sse:after:connection", (event) => {
-      const ok = event.detail.connection.status === 200;
-      setConnected(ok);
-      if (ok) refresh();
-    });
+    follow();
+    document.addEventListener("htmx:sse:after:connection", (event) => setConnected(event.detail.connection.status === 200));
     document.addEventListener("htmx:sse:error", () => setConnected(false));
-    document.addEventListener("htmx:sse:close", () => { setConnected(false); });
+    document.addEventListener("htmx:sse:close", (event) => { if (event.target === stream) setConnected(false); });
     document.addEventListener("htmx:sse:before:message", (event) => {
       const { event: kind, data } = event.detail.message;
-      if (kind === "pace") pace = JSON.parse(data).ms * (0.8 + 0.4 * Math.random());  // the farm says how much it can bear; never all at once
+      if (kind === "page") event.detail.waitUntil(show(data));
       else if (kind === "job.progress") showProgress(data);
+      else if (kind === "changed") refresh();
       else if (kind === "away") setConnected(false);
       else if (kind === "back") setConnected(true);
-      if (!QUIET.has(kind)) refresh();
       document.dispatchEvent(new CustomEvent("farm:event", { detail: { kind, data } }));
     });
     // the extension comes back by itself from a stream that broke; from one that was refused (all taken), this does
     setInterval(() => { if (!connected && !stream._htmx?.sse) htmx.trigger(stream, "reconnect"); }, 5000);
   }
   if (live()) {
-    setInterval(() => { if (!connected || performance.now() - refreshedAt > POLL_LIVE_MS) refresh(); }, POLL_MS);
+    setInterval(() => { if (!connected) refresh(); }, POLL_MS);
     document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   }
   document.addEventListener("farm:changed", showAges);

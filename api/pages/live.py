@@ -1,0 +1,32 @@
+"""`/live?at=PAGE`: the stream that every open page follows; it carries the page itself, anew after each change."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flask import Blueprint, Flask, Response, current_app, request
+
+from api.auth import authenticate, require
+from api.context import current_farm
+from api.pages.followed import Following
+from api.sse import stream
+from imagefarm.auth import Scope
+
+pages = Blueprint("live", __name__)
+KEY = "imagefarm.pages.following"
+
+
+def init_app(app: Flask) -> None:
+    """Keep the open pages of this process."""
+    app.extensions[KEY] = Following(app)
+
+
+@pages.get("/live")
+def live_stream() -> Response:
+    """Follow a page. `page` carries its title and the part that changes, `job.progress` the steps of the jobs that it shows,
+    `changed` that it is to be fetched, `away` and `back` that Redis is lost and found.
+    """
+    require(authenticate(current_farm()), Scope.READ)
+    following: Following = current_app.extensions[KEY]
+    reader, texts = following.follow(request.args.get("at", ""))
+    return stream(texts, partial(following.leave, reader))
