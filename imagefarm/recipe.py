@@ -19,7 +19,7 @@ MAX_SIDE = 4096
 
 def _seed_from(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
+        raise ValueError("must be a number, not true or false; write it in digits")
     if isinstance(value, str):
         # not str.isdigit alone: it takes digits of other scripts, which int() reads but a reader would not
         if not (value.isascii() and value.isdigit() and len(value) <= 20):

@@ -28,7 +28,7 @@ def check_not_blank(text: str) -> str:
 def refuse_bool(value: Any) -> Any:
     """Return `value`; raise ValueError for true and false, which Python takes for 1 and 0."""
     if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
+        raise ValueError("must be a number, not true or false; write it in digits")
     return value
 
 

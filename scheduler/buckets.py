@@ -46,15 +46,13 @@ class Bucket(Protocol):
         """Put a file there, over what is there. Raises PushFailed."""
 
 
-def check_bucket(session: Session, settings: Settings, name: str, tenant_id: str) -> None:
+def check_bucket(session: Session, settings: Settings, name: str, tenant_id: str, *, field: str = "deliver.bucket") -> None:
     """Raise InvalidRequest if a tenant may not deliver there."""
     tenant = session.scalar(select(Tenant.name).where(Tenant.id == tenant_id))
     allowed = sorted(each for each, place in settings.buckets.items() if not place.tenants or tenant in place.tenants)
     if name not in allowed:
         remedy = f"use one of {', '.join(allowed)}" if allowed else "ask the operator to add it to the setting buckets"
-        raise InvalidRequest(
-            [FieldError(field="deliver.bucket", detail=f"no bucket {name[:64]!r} is open to you", remedy=remedy)]
-        )
+        raise InvalidRequest([FieldError(field=field, detail=f"no bucket {name[:64]!r} is open to you", remedy=remedy)])
 
 
 def open_bucket(settings: Settings, name: str) -> Bucket:
