@@ -25,6 +25,7 @@ from worker.holdings import Holdings
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
+from worker.memory.garbage import settle
 from worker.orders import OrderKeeper
 from worker.progress import ProgressPublisher
 from worker.pulse import Pulse
@@ -82,6 +83,7 @@ class Child:
             part.start()
         survey(self.context)
         self.loop.warm([name for name in self.settings.warm_models if name in self.context.identity.serves])
+        settle()
         self.heartbeat.starting = False
         self.heartbeat.now()
         log.info("worker.ready", worker=self.context.identity.id, resident=list(self.context.residency.names))

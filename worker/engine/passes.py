@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 
 import torch
@@ -11,6 +10,7 @@ from imagefarm.logs import get_logger
 from scheduler.retry import Failure, FailureClass
 from worker.engine.failures import failure_of
 from worker.engine.running import Slot
+from worker.memory.garbage import collect_all
 from worker.memory.learnt import LearntCaps
 
 log = get_logger(__name__)
@@ -56,7 +56,7 @@ def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alon
 
 def free_cached(device: torch.device) -> None:
     """Give memory that nothing uses back to the device."""
-    gc.collect()
+    collect_all()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
