@@ -66,8 +66,8 @@ class Residency:
 
     @property
     def bytes(self) -> int:
-        """Of all loaded weights."""
-        return sum(pipeline.bytes for pipeline in self._resident.values())
+        """Of all loaded weights, those of upscalers included."""
+        return sum(pipeline.bytes + pipeline.upscalers.bytes for pipeline in self._resident.values())
 
     def facts(self) -> dict[str, Any]:
         """What pages and metrics tell of it. For any thread."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError, UnknownModel
@@ -18,6 +19,7 @@ from worker.engine.warm_up import warm_up
 from worker.memory.planner import Tier, weight_bytes
 from worker.memory.sizes import model_size
 from worker.residency import Residency
+from worker.upscalers.nets import Net
 
 
 @pytest.fixture
@@ -56,6 +58,20 @@ def test_the_least_recently_used_leaves(models: SmallModels, resident: Callable[
     assert residency.evictions == 1
     assert residency.get("tiny-sd15") is first
     assert set(residency.load_s) == {"tiny-sd15", "tiny-z-image", "tiny-sdxl"}
+
+
+def test_an_upscaler_counts_with_its_pipeline(
+    models: SmallModels, resident: Callable[..., Residency], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = resident(int(size(models, "tiny-z-image", "tiny-sd15") * 1.02))
+    enlarging = residency.get("tiny-sd15")
+    alone = residency.bytes
+    net = Net("large", None, 4, residency.device, torch.float32, 256, 16, {}, bytes=alone)
+    monkeypatch.setattr(enlarging.upscalers, "_load", lambda _name: net)
+    enlarging.upscalers.get("large")
+    assert residency.bytes == 2 * alone
+    residency.get("tiny-z-image")
+    assert residency.names == ("tiny-z-image",), "no room beside a model and its upscaler"
 
 
 def test_a_large_one_makes_all_leave(models: SmallModels, resident: Callable[..., Residency]) -> None:

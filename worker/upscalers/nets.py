@@ -38,6 +38,8 @@ class Net:
     overlap: int
     facts: dict[str, Any]
     """For the audit."""
+    bytes: int = 0
+    """Of its weights."""
 
 
 class Upscalers:
@@ -50,6 +52,11 @@ class Upscalers:
         self._digests = digests
         self._lock = lock
         self._nets: OrderedDict[str, Net] = OrderedDict()
+
+    @property
+    def bytes(self) -> int:
+        """Of the weights of all networks that are kept. For any thread."""
+        return sum(net.bytes for net in list(self._nets.values()))
 
     def get(self, name: str) -> Net:
         """The network of that name. Raises RenderError: "model_invalid" naming the file, "not_supported"."""
@@ -98,6 +105,7 @@ class Upscalers:
             side=WIDE_SIDE if wide else SIDE,
             overlap=WIDE_OVERLAP if wide else OVERLAP,
             facts={"name": name, "architecture": architecture, "sha256": digest, "scale": int(model.scale), "dtype": str(dtype)},
+            bytes=stored_bytes(model.model),
         )
 
     def _dtype(self, model: Any) -> torch.dtype:
@@ -106,6 +114,11 @@ class Upscalers:
         if model.supports_bfloat16 and (self._device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)):
             return torch.bfloat16
         return torch.float16 if model.supports_half else torch.float32
+
+
+def stored_bytes(module: torch.nn.Module) -> int:
+    """Of a network's weights and buffers."""
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _invalid(name: str, what: str) -> RenderError:

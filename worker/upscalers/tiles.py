@@ -17,6 +17,8 @@ from worker.engine.passes import free_cached
 from worker.upscalers.nets import Net
 
 SMALLEST_SIDE = 32
+GRID = 8
+"""Tiles begin at multiples of it: a network that works in windows then sees the windows of the whole picture."""
 
 Tile = tuple[slice, slice, slice, slice]
 """Rows and columns that are read, rows and columns of them that are written."""
@@ -114,5 +116,5 @@ def _spans(length: int, side: int, overlap: int) -> Iterator[tuple[int, int]]:
         yield 0, length
         return
     number = -(-length // (side - 2 * overlap))
-    edges = [round(place * length / number) for place in range(number + 1)]
-    yield from pairwise(edges)
+    inner = [GRID * round(place * length / number / GRID) for place in range(1, number)]
+    yield from pairwise([0, *inner, length])
