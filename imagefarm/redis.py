@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
@@ -14,6 +15,8 @@ from imagefarm.errors import SetupError
 from imagefarm.settings import Settings
 
 PROGRESS_TTL_S = 300
+FOR_WORKERS = frozenset({"job.cancelled", "worker.order", "many"})
+"""Kinds of events that workers act on."""
 
 
 def connect_redis(settings: Settings, *, timeout_s: float = 3.0) -> Redis:
@@ -35,6 +38,13 @@ def events_channel(prefix: str) -> str:
     return f"{prefix}:events"
 
 
+def workers_channel(prefix: str) -> str:
+    """The pub/sub channel of what workers act on, apart from the rest: most events are their own progress, and each that they
+    hear takes them as long as publishing it did.
+    """
+    return f"{prefix}:workers"
+
+
 def progress_key(prefix: str, job_id: str) -> str:
     """The short-lived key with a running job's progress: JSON `{"step": 3, "steps": 8, ...}`."""
     return f"{prefix}:progress:{job_id}"
@@ -42,7 +52,7 @@ def progress_key(prefix: str, job_id: str) -> str:
 
 def publish(redis: Redis, prefix: str, event: dict[str, Any]) -> None:
     """Send a live event to whoever listens. Raises RedisError; callers count and go on."""
-    redis.publish(events_channel(prefix), json.dumps(event, ensure_ascii=False))
+    publish_many(redis, prefix, [event])
 
 
 def preview_key(prefix: str, job_id: str) -> str:
@@ -54,31 +64,36 @@ def publish_many(redis: Redis, prefix: str, events: Sequence[dict[str, Any]]) ->
     """Send live events in one go. Raises RedisError; callers count and go on."""
     pipe = redis.pipeline(transaction=False)
     for event in events:
-        pipe.publish(events_channel(prefix), json.dumps(event, ensure_ascii=False))
+        text = json.dumps(event, ensure_ascii=False)
+        pipe.publish(events_channel(prefix), text)
+        if event["kind"] in FOR_WORKERS:
+            pipe.publish(workers_channel(prefix), text)
     pipe.execute()
 
 
-def publish_progress(
-    redis: Redis,
-    prefix: str,
-    job_id: str,
-    tenant_id: str,
-    progress: dict[str, Any],
-    *,
-    previews: Sequence[dict[str, Any]] = (),
-) -> None:
-    """Keep a job's progress and tell the listeners. Raises RedisError; callers count and go on.
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far a job is: `{"step": 3, "steps": 8, ...}`, and what is new to see of its images.
 
-    `previews` are new small pictures: `{"index": 0, "step": 3, "width": 64, "height": 64, "media": "image/webp", "data":
-    base64}`.
+    `previews` are small pictures: `{"index": 0, "step": 3, "width": 64, "height": 64, "media": "image/webp", "data": base64}`.
     """
+
+    job_id: str
+    tenant_id: str
+    progress: dict[str, Any]
+    previews: Sequence[dict[str, Any]] = ()
+
+
+def publish_progress(redis: Redis, prefix: str, jobs: Iterable[JobProgress]) -> None:
+    """Keep the progress of jobs and tell the listeners, in one go. Raises RedisError; callers count and go on."""
     pipe = redis.pipeline(transaction=False)
-    pipe.set(progress_key(prefix, job_id), json.dumps(progress), ex=PROGRESS_TTL_S)
-    event = {"kind": "job.progress", "subject": job_id, "tenant_id": tenant_id, **progress}
-    if previews:
-        key = preview_key(prefix, job_id)
-        pipe.hset(key, mapping={str(preview["index"]): json.dumps(preview) for preview in previews})
-        pipe.expire(key, PROGRESS_TTL_S)
-        event["previews"] = list(previews)
-    pipe.publish(events_channel(prefix), json.dumps(event))
+    for job in jobs:
+        pipe.set(progress_key(prefix, job.job_id), json.dumps(job.progress), ex=PROGRESS_TTL_S)
+        event = {"kind": "job.progress", "subject": job.job_id, "tenant_id": job.tenant_id, **job.progress}
+        if job.previews:
+            key = preview_key(prefix, job.job_id)
+            pipe.hset(key, mapping={str(preview["index"]): json.dumps(preview) for preview in job.previews})
+            pipe.expire(key, PROGRESS_TTL_S)
+            event["previews"] = list(job.previews)
+        pipe.publish(events_channel(prefix), json.dumps(event))
     pipe.execute()

@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from imagefarm.logs import get_logger
-from imagefarm.redis import events_channel
+from imagefarm.redis import workers_channel
 from worker.holdings import Holdings
 from worker.leases import LeaseKeeper
 
@@ -22,11 +22,11 @@ WAIT_S = 5.0
 
 
 class CancelListener:
-    """Reads the farm's live events and makes the lease keeper look when one may concern a held job."""
+    """Reads what is told to workers and makes the lease keeper look when one may concern a held job."""
 
     def __init__(self, redis: Redis, prefix: str, holdings: Holdings, keeper: LeaseKeeper) -> None:
         self.redis = redis
-        self.channel = events_channel(prefix)
+        self.channel = workers_channel(prefix)
         self.holdings = holdings
         self.keeper = keeper
         self.failures = 0
@@ -46,7 +46,7 @@ class CancelListener:
         """One event came in."""
         if '"worker.order"' in text:
             self.on_order()
-        # most of what passes is other jobs' progress: not worth parsing
+        # most of what passes is about other workers' jobs: not worth parsing
         if not self.holdings or ('"job.cancelled"' not in text and '"many"' not in text):
             return
         try:

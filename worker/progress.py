@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from imagefarm.logs import get_logger
-from imagefarm.redis import publish_progress
+from imagefarm.redis import JobProgress, publish_progress
 from scheduler.claim import ClaimedJob
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-EVERY_S = 0.1
-"""At most this often for one job. What happens in between is skipped, the latest never is."""
+EVERY_S = 0.2
+"""At most this often, for all jobs together. What happens in between is skipped, the latest never is."""
 PAUSE_AFTER_FAILURE_S = 1.0
 PREVIEW_QUALITY = 60
 
@@ -73,9 +73,11 @@ class ProgressPublisher:
 
     def _flush(self, latest: dict[str, tuple[str, dict[str, Any]]], previews: dict[str, dict[int, Preview]]) -> float:
         try:
-            for job_id, (tenant_id, progress) in latest.items():
-                shown = [preview_json(preview) for preview in previews.get(job_id, {}).values()]
-                publish_progress(self.redis, self.prefix, job_id, tenant_id, progress, previews=shown)
+            jobs = [
+                JobProgress(job_id, tenant_id, progress, [preview_json(preview) for preview in previews.get(job_id, {}).values()])
+                for job_id, (tenant_id, progress) in latest.items()
+            ]
+            publish_progress(self.redis, self.prefix, jobs)
         except (RedisError, OSError) as error:
             # live news is stale a moment later; what is needed to recover is in SQL
             self.failures += 1

@@ -18,7 +18,7 @@ from api import events
 from api.listeners import QUEUE_LENGTH, EventReader
 from imagefarm.auth import Scope
 from imagefarm.errors import Unavailable
-from imagefarm.redis import connect_redis, publish, publish_progress
+from imagefarm.redis import JobProgress, connect_redis, publish, publish_progress
 from tests.api.farm_api import FarmApi, problem
 from worker.engine.previews import Preview
 from worker.progress import preview_json
@@ -62,7 +62,8 @@ def eventually(true: Callable[[], bool], what: str) -> None:
 
 
 def tell_progress(api: FarmApi, job_id: str, step: int) -> None:
-    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, job_id, "tenant_default", {"step": step, "steps": 8})
+    progress = JobProgress(job_id, "tenant_default", {"step": step, "steps": 8})
+    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, [progress])
 
 
 def test_a_job_is_followed_to_its_end(api: FarmApi) -> None:
@@ -104,7 +105,7 @@ def test_previews_come_with_the_progress_of_their_job(api: FarmApi) -> None:
     next(iter(responses[1].response))
     eventually(lambda: api.farm.redis.pubsub_numsub(api.farm.events.channel)[0][1] > 0, "nobody listens")
     progress = {"step": 3, "steps": 8}
-    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, job_id, "tenant_default", progress, previews=[shown])
+    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, [JobProgress(job_id, "tenant_default", progress, [shown])])
     assert until(own, "progress")[-1][2] == {**progress, "previews": [shown]}
     [told] = until(everything, "job.progress")[-1][2]["previews"]
     assert told == {"index": 0, "step": 3, "width": 8, "height": 16, "media": "image/webp"}

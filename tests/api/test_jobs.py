@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from imagefarm.recipe import JobRequest
-from imagefarm.redis import connect_redis, publish_progress
+from imagefarm.redis import JobProgress, connect_redis, publish_progress
 from imagefarm.store import jobs
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
@@ -69,7 +69,8 @@ def test_the_largest_seed_stays_exact(api: FarmApi) -> None:
 def test_a_job_from_queued_to_succeeded(api: FarmApi) -> None:
     job_id = api.submit(count=2, seed=7)["id"]
     claimed = api.claim(job_id)
-    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, job_id, claimed.tenant_id, {"step": 3, "steps": 8})
+    progress = JobProgress(job_id, claimed.tenant_id, {"step": 3, "steps": 8})
+    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, [progress])
     running = api.get(f"/api/v1/jobs/{job_id}")
     assert (running["state"], running["progress"], running["attempt"]) == ("running", {"step": 3, "steps": 8}, 1)
     assert running["started_at"]

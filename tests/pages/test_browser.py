@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imagefarm.redis import publish_progress
+from imagefarm.redis import JobProgress, publish_progress
 from tests.pages.conftest import Site
 
 pytestmark = pytest.mark.browser
@@ -24,9 +24,8 @@ def test_a_change_is_on_the_page_within_a_second(site: Site, visit: Any) -> None
     claimed = site.claim(job["id"])
     bar = window.page.locator(f"[data-job={job['id']}]").first
     bar.wait_for()
-    publish_progress(
-        site.farm.redis, site.farm.settings.redis_prefix, job["id"], "tenant_default", {"step": 3, "steps": 8, "attempt": 1}
-    )
+    progress = JobProgress(job["id"], "tenant_default", {"step": 3, "steps": 8, "attempt": 1})
+    publish_progress(site.farm.redis, site.farm.settings.redis_prefix, [progress])
     window.page.locator(f"[data-job={job['id']}]", has_text="step 3 of 8").first.wait_for()
     images = site.render(claimed)
     began = time.monotonic()

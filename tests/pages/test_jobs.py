@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from imagefarm.redis import publish_progress
+from imagefarm.redis import JobProgress, publish_progress
 from imagefarm.states import JobState
 from imagefarm.store import jobs
 from scheduler import finish
@@ -141,7 +141,8 @@ def test_a_look_at_an_image_in_the_making_or_nothing(site: Site) -> None:
     claimed = site.claim(job_id)
     preview = {"index": 0, "step": 1, "width": 8, "height": 8, "media": "image/webp", "data": "d2VicA=="}
     prefix = site.farm.settings.redis_prefix
-    publish_progress(site.farm.redis, prefix, job_id, "tenant_default", {"step": 1, "steps": 8, "attempt": 1}, previews=[preview])
+    progress = JobProgress(job_id, "tenant_default", {"step": 1, "steps": 8, "attempt": 1}, [preview])
+    publish_progress(site.farm.redis, prefix, [progress])
     assert site.page(f"/jobs/{job_id}/preview.webp?index=0&step=1").data == b"webp"
     for query in ("index=1", "index=x", "index=99999"):
         assert site.page(f"/jobs/{job_id}/preview.webp?{query}").status_code in {200, 204}

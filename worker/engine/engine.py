@@ -150,15 +150,25 @@ class StepEngine:
             pipeline.upscalers.get(recipe.upscale.model)  # what is missing is said before the picture is made
         if not self._jobs:
             pipeline.loras.use(recipe.loras)
+        inputs = inputs.beginning(can_inpaint="inpaint" in pipeline.entry.features, cell=family.pipe.vae_scale_factor)
         with timed(family.device) as encoding:
             embeddings = pipeline.embeddings.get(self._scope(), family.texts(recipe), family.encode)
-        inputs = inputs.beginning(can_inpaint="inpaint" in pipeline.entry.features, cell=family.pipe.vae_scale_factor)
+            samples = [
+                family.start(
+                    recipe,
+                    recipe.seed_of(index),
+                    embeddings,
+                    dtype=family.dtype,
+                    init_image=inputs.image,
+                    mask=inputs.mask,
+                )
+                for index in range(job.count)
+            ]
         running = RunningJob(job, embeddings, inputs, encoding, pipeline.loras.facts)
         warnings = ["prompt_cut"] if any(embedding.cut for embedding in embeddings.values()) else []
-        for index in range(job.count):
-            seed = recipe.seed_of(index)
-            sample = family.start(recipe, seed, embeddings, dtype=family.dtype, init_image=inputs.image, mask=inputs.mask)
-            running.slots.append(Slot(running, index, seed, sample, family.dtype, warnings=list(warnings)))
+        for index, sample in enumerate(samples):
+            seed, lengths = recipe.seed_of(index), family.lengths(sample)
+            running.slots.append(Slot(running, index, seed, sample, family.dtype, lengths, warnings=list(warnings)))
         return running
 
     def _scope(self) -> tuple[str, ...]:
@@ -169,15 +179,15 @@ class StepEngine:
         return [slot for running in self._jobs.values() for slot in running.slots if slot.running]
 
     def _denoise(self, slots: list[Slot]) -> None:
-        self._longest = max(map(self._tokens, slots), default=self._longest)
+        self._longest = max(map(_tokens, slots), default=self._longest)
         passes = group(
             slots,
             key=lambda slot: (id(slot) if slot.alone else None, slot.dtype, self.family.pass_key(slot.sample)),
-            tokens=self._tokens,
+            tokens=_tokens,
             cap=self._cap,
         )
         for members in passes:
-            run_pass(members, self._forward, caps=self.pipeline.caps, size=self._tokens(members[0]), alone=self._too_large)
+            run_pass(members, self._forward, caps=self.pipeline.caps, size=members[0].tokens, alone=self._too_large)
 
     def _cap(self, tokens: int) -> int:
         return self.pipeline.caps.cap(tokens, self.max_images, free=self.headroom if self.meter.bounds else None)
@@ -194,29 +204,27 @@ class StepEngine:
         if peak is not None:
             caps.measured(size, images, peak)
 
-    def _tokens(self, slot: Slot) -> int:
-        return sum(self.family.lengths(slot.sample))
-
     def _forward(self, slots: list[Slot]) -> None:
         family, samples = self.family, [slot.sample for slot in slots]
-        longest = max(map(self._tokens, slots))
-        with timed(family.device) as span, self._measured(self.pipeline.caps, longest, len(slots)):
+        entries = sum(sample.entries for sample in samples)
+        padded = [max(column) for column in zip(*(slot.lengths for slot in slots), strict=True)]
+        with timed(family.device) as span, self._measured(self.pipeline.caps, max(map(_tokens, slots)), len(slots)):
             if slots[0].dtype == family.dtype:
                 predictions = family.predict(samples)
             else:
                 with cast_to(family.denoiser, slots[0].dtype):
                     predictions = family.predict(samples)
-        self._last_pass = span
-        entries = sum(sample.entries for sample in samples)
-        lengths = [family.lengths(sample) for sample in samples]
-        padded = [max(column) for column in zip(*lengths, strict=True)]
         for place, (slot, prediction) in enumerate(zip(slots, predictions, strict=True)):
             slot.note_pass({"images": len(slots), "entries": entries, "slot": place, "padded": padded})
             slot.denoising.append((span, slot.sample.entries / entries))
-            self._advance(slot, prediction)
+            self._previews.look(slot, prediction)
+        with timed(family.device) as advancing:
+            for slot, prediction in zip(slots, predictions, strict=True):
+                slot.denoising.append((advancing, 1 / len(slots)))
+                self._advance(slot, prediction)
+        self._last_pass = advancing
 
     def _advance(self, slot: Slot, prediction: torch.Tensor) -> None:
-        self._previews.look(slot, prediction)
         try:
             self.family.advance(slot.sample, prediction)
         except Exception as error:
@@ -381,6 +389,10 @@ class StepEngine:
                 continue
             del self._jobs[job_id]
         return report
+
+
+def _tokens(slot: Slot) -> int:
+    return slot.tokens
 
 
 def _pixels(slot: Slot) -> int:

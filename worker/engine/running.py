@@ -29,6 +29,7 @@ class RunningJob:
     embeddings: Mapping[str, Embedding]
     inputs: Inputs
     encoding: Span
+    """Its prompts, unless they were known, its noise, its schedule, and the picture it begins from."""
     loras: list[dict[str, Any]]
     slots: list[Slot] = field(default_factory=list)
     failure: Failure | None = None
@@ -61,6 +62,8 @@ class Slot:
     sample: Sample
     dtype: torch.dtype
     """The denoiser's dtype for this image."""
+    lengths: tuple[int, ...]
+    """Of its parts in a forward pass, in tokens; the same at every step."""
     alone: bool = False
     """Its second look: shares no pass, at the safest dtype."""
     remarks: list[str] = field(default_factory=list)
@@ -79,6 +82,11 @@ class Slot:
     image: RenderedImage | None = None
 
     @property
+    def tokens(self) -> int:
+        """Its length in a forward pass."""
+        return sum(self.lengths)
+
+    @property
     def running(self) -> bool:
         return self.image is None and self.job.failure is None
 
@@ -87,7 +95,7 @@ class Slot:
         return sum(span.seconds * share for span, share in spans)
 
     def host_seconds(self) -> float:
-        """This image's share of the render thread's CPU time inside the model, its prompt included."""
+        """This image's share of the render thread's CPU time inside the model: what a call of its pipeline would do too."""
         encoding = self.job.encoding.host_s / len(self.job.slots)
         return encoding + sum(span.host_s * share for span, share in (*self.denoising, *self.decoding))
 

@@ -74,7 +74,7 @@ class Sample:
 
     @property
     def steps(self) -> int:
-        return len(self.timesteps)
+        return self.timesteps.shape[0]
 
     @property
     def done(self) -> bool:
