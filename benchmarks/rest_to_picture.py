@@ -45,7 +45,7 @@ class FarmRound:
     cpu: dict[str, float]
     """Of each of its processes."""
     model_cpu: float
-    """Of the render thread in what a call of the pipeline does too (encoders, noise, denoiser, scheduler, decoder), from the audit."""
+    """Of the render thread in what the pipeline does too (encoder, noise, denoiser, scheduler, decoder): from the audit."""
 
     def outside_ms(self, images: int) -> float:
         """CPU outside the model, a picture."""

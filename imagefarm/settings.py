@@ -43,6 +43,10 @@ Tier = Literal[
 """Ways of holding a model, the best first (worker/memory/planner.py says what each is), or `auto`: the best that fits."""
 
 
+Attention = Literal["auto", "native", "math", "efficient", "cudnn", "flash-varlen", "sage-varlen", "xformers"]
+"""Ways to compute attention (worker/speed.py says what each needs)."""
+
+
 class BucketSettings(BaseModel):
     """A bucket that batches may be delivered to."""
 
@@ -147,6 +151,13 @@ class Settings(BaseSettings):
         le=64,
         description="New prompts that share a pass of the text encoder; 0: 8 on a GPU, 1 on a CPU",
     )
+    attention: Attention = Field(
+        "auto", description="Kernel of transformers' attention; auto: PyTorch's choice. Those but native and math need a GPU"
+    )
+    compile_blocks: bool = Field(
+        False, description="Compile a denoiser's repeated blocks when a model is loaded, which takes minutes the first time"
+    )
+    decoder_channels_last: bool = Field(False, description="Keep the decoder's weights channels-last, as some GPUs like them")
     finishing_threads: int = Field(2, ge=1, le=64)
 
     # logs

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from worker.engine.images import RenderedImage
     from worker.loading import LoadedPipeline
 
-HELD = ("tier", "weights", "fidelity")
-"""How the model was held in memory, of its facts."""
+HELD = ("tier", "weights", "fidelity", "speed")
+"""How the model was held in memory and what makes it faster, of its facts."""
 
 
 def image_audit(

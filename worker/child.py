@@ -43,13 +43,16 @@ class Child:
         # torch comes in here, in the child: the parent never loads it
         from worker.device import find_device
         from worker.residency import Residency
+        from worker.speed import Speed
 
         self.settings = settings
         self.store = Store(settings.database, pool_size=8)
         redis = connect_redis(settings)
         self.store.listener = LiveEvents(redis, settings.redis_prefix)
-        identity = make_identity(settings, catalogue, device=str(find_device(settings.device)), node=node)
-        holdings, pulse = Holdings(), Pulse(settings.lease_s)
+        device = find_device(settings.device)
+        Speed.of(settings).check(device)
+        identity = make_identity(settings, catalogue, device=str(device), node=node)
+        holdings, pulse = Holdings(), Pulse(settings.lease_s, may_compile=settings.compile_blocks)
         outputs = LocalOutputs(settings.outputs, identity.id)
         self.context = WorkerContext(
             settings=settings,

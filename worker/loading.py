@@ -35,6 +35,7 @@ from worker.memory.planner import ACTIVATIONS, FIDELITY, STREAMED, STREAMED_BLOC
 from worker.memory.sizes import DENOISERS, ENCODERS
 from worker.memory.weights import narrow, stored_bytes
 from worker.model_files import ModelFiles, find_files
+from worker.speed import Faster, Speed
 from worker.upscalers.nets import Upscalers
 
 diffusers.utils.logging.disable_progress_bar()
@@ -66,6 +67,7 @@ class LoadedPipeline:
     """Of all weights on the device, at the worst moment."""
     loras: LoraSet
     upscalers: Upscalers
+    faster: Faster
     tier: Tier = Tier.RESIDENT
     turns: Turns | None = None
     """Encoder and denoiser that take turns on the device, in the tiers where they do."""
@@ -92,6 +94,7 @@ def load_pipeline(
     device: str,
     dtype: str | None = None,
     tier: Tier = Tier.RESIDENT,
+    speed: Speed | None = None,
     digests: WeightDigests | None = None,
     embeddings: EmbeddingCache | None = None,
 ) -> LoadedPipeline:
@@ -130,6 +133,7 @@ def load_pipeline(
             narrow([parts[name] for name in (*DENOISERS, *ENCODERS) if name in parts], tier.weights, precision)
             turns = place(pipe, where, tier.place, denoisers=sorted(DENOISERS), encoders=sorted(ENCODERS))
             family = cls(pipe, where, entry)
+            faster = Faster(family.denoiser, family.vae, speed or Speed(), tier)
     except RenderError:
         raise
     except Exception as error:
@@ -140,6 +144,8 @@ def load_pipeline(
         ) from error
     load_s = time.perf_counter() - started
     facts = describe(entry, files, pipe, where, precision) | {"files": hashes} | tier_facts(tier)
+    if faster.facts:
+        facts["speed"] = faster.facts
     loaded = LoadedPipeline(
         name=entry.name,
         entry=entry,
@@ -153,6 +159,7 @@ def load_pipeline(
         loras=LoraSet(pipe, entry, catalogue, digests),
         upscalers=Upscalers(catalogue, where, digests, LOADING),
         bytes=bytes_on_device(facts["components"], tier, blocks=ACTIVATIONS[entry.family].blocks),
+        faster=faster,
         tier=tier,
         turns=turns,
         embeddings=EmbeddingCache() if embeddings is None else embeddings,

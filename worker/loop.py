@@ -21,6 +21,7 @@ from scheduler.retry import Failure, FailureClass
 from worker.context import WorkerContext
 from worker.inputs_ahead import InputsAhead
 from worker.intake import Intake, Room, has_work
+from worker.memory.heap import Heap
 from worker.pulse import SLICES_AT_MOST
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class RenderLoop:
         self.pipeline: LoadedPipeline | None = None
         self.waiting: deque[ClaimedJob] = deque()
         """Claimed, but not in the running set: it is full, or must empty first."""
+        self.heap = Heap()
         self.turn = threading.RLock()
         """Held by whoever uses pipelines: a slice, or whoever carries out an operator's orders between slices."""
         self.device_lost = False
@@ -111,6 +113,8 @@ class RenderLoop:
                 time.sleep(SUSPECT_PAUSE_S)
         context.pulse.idle()
         self._keep_learnt()
+        if worked:
+            self.heap.give_back()
         self._leave(lane, worked)
 
     def close(self, reason: str) -> None:

@@ -17,8 +17,10 @@ OF_A_USUAL_STEP = 50
 class Pulse:
     """Written by the render thread, read by others. Leases are renewed only while it is `alive`."""
 
-    def __init__(self, lease_s: float) -> None:
+    def __init__(self, lease_s: float, *, may_compile: bool = False) -> None:
+        """`may_compile`: a step may take much longer than others, as its kernels may be compiled in it."""
         self.lease_s = lease_s
+        self.may_compile = may_compile
         self.phase = "idle"
         self.usual_step_s: float | None = None
         self._until = float("inf")
@@ -39,7 +41,7 @@ class Pulse:
     def step(self) -> None:
         """A step begins, and with it the one before has ended."""
         patience = LONGEST_STEP_S
-        if self.usual_step_s is not None:
+        if self.usual_step_s is not None and not self.may_compile:
             patience = min(patience, max(2 * self.lease_s, OF_A_USUAL_STEP * self.usual_step_s))
         self._enter("step", patience)
         self._step_began = time.monotonic()

@@ -22,6 +22,7 @@ from worker.families import family_class
 from worker.loading import LoadedPipeline, load_pipeline
 from worker.memory.choice import AUTO, choose, device_memory
 from worker.memory.planner import Plan, Tier
+from worker.speed import Speed
 
 log = get_logger(__name__)
 
@@ -52,6 +53,7 @@ class Residency:
         self.tier = settings.tier
         self.most_images = settings.max_running_images
         self._digests = WeightDigests(settings.data_dir / "run" / "weight-digests.json")
+        self._speed = Speed.of(settings)
         self._load = load or self._load_and_warm
         self._below: dict[str, Tier] = {}
         """Tiers that ran out of memory with a single image, by model: the next load is one lower."""
@@ -191,6 +193,7 @@ class Residency:
             self.catalogue,
             device=str(self.device),
             tier=plan.tier,
+            speed=self._speed,
             digests=self._digests,
             embeddings=self.embeddings,
         )

@@ -54,6 +54,8 @@ except SetupError as error:
 # read by OpenMP, MKL and the hub's client when they are loaded, which is later and in the child
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = str(settings.threads)
+# what was compiled is there again after a start
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.data_dir / "cache" / "compiled"))
 os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_DISABLE_REMOTE_CODE="1", TOKENIZERS_PARALLELISM="false")
 
 log = get_logger(__name__)

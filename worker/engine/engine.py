@@ -209,10 +209,10 @@ class StepEngine:
         entries = sum(sample.entries for sample in samples)
         padded = [max(column) for column in zip(*(slot.lengths for slot in slots), strict=True)]
         with timed(family.device) as span, self._measured(self.pipeline.caps, max(map(_tokens, slots)), len(slots)):
-            if slots[0].dtype == family.dtype:
+            if not slots[0].alone:
                 predictions = family.predict(samples)
             else:
-                with cast_to(family.denoiser, slots[0].dtype):
+                with self.pipeline.faster.plain(), cast_to(family.denoiser, slots[0].dtype):
                     predictions = family.predict(samples)
         for place, (slot, prediction) in enumerate(zip(slots, predictions, strict=True)):
             slot.note_pass({"images": len(slots), "entries": entries, "slot": place, "padded": padded})

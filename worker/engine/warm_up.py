@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagefarm.recipe import Recipe
 
 if TYPE_CHECKING:
+    from worker.families.base import Family, Sample
     from worker.loading import LoadedPipeline
 
+LONGER = "warm up with words enough for another length: " + "one more word and " * 30
+UNPADDED = (32, 64)
+"""Tokens of prompts that fill their places just so."""
 LARGEST_ON_CPU = 2**30
 """Bytes of weights; a larger model takes minutes for one step on a CPU, which nobody should wait for at the start."""
 
@@ -28,9 +33,36 @@ def warm_up(pipeline: LoadedPipeline) -> bool:
         sampler=default.sampler,
         seed=0,
     )
-    embeddings = {text: family.encode(text) for text in family.texts(recipe)}
-    sample = family.start(recipe, 0, embeddings, dtype=family.dtype)
+    sample = _sample(family, recipe)
+    if pipeline.faster.compiled:
+        try:
+            _compile(family, recipe)
+            pipeline.faster.has_compiled()
+        except Exception as error:  # noqa: BLE001 - whatever a compiler raises: the model renders without it
+            pipeline.faster.give_up_compiling(error)
     (prediction,) = family.predict([sample])
     family.advance(sample, prediction)
     family.decode(sample.latents).cpu()
     return True
+
+
+def _compile(family: Family, recipe: Recipe) -> None:
+    """Run the passes that differ for a compiler: one image, more than one, images of different lengths, which need a mask, and
+    prompts of just a length that needs no padding. Compiled now, a size or number that comes later runs at once.
+    """
+    image, longer = _sample(family, recipe), _sample(family, recipe.model_copy(update={"prompt": LONGER}))
+    passes = [[image], [image, image]]
+    if len(longer.prompt.tokens) != len(image.prompt.tokens):
+        short, long = (_cut(longer, length) for length in UNPADDED)
+        passes += [[image, longer], [long], [long, long], [short, long]]
+    for samples in passes:
+        family.predict(samples)
+
+
+def _cut(sample: Sample, length: int) -> Sample:
+    return replace(sample, prompt=replace(sample.prompt, tokens=sample.prompt.tokens[:length]))
+
+
+def _sample(family: Family, recipe: Recipe) -> Sample:
+    embeddings = {text: family.encode(text) for text in family.texts(recipe)}
+    return family.start(recipe, 0, embeddings, dtype=family.dtype)
