@@ -59,6 +59,7 @@ def migrate(store: Store, revision: str = "head") -> str:
     with store.writer.begin() as connection:
         if not store.is_sqlite:  # an index on a million rows takes its time
             connection.connection.driver_connection.endless = True  # type: ignore[union-attr]
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         config = alembic_config(connection)
         if revision == "base" or (current in known and target in known and known.index(str(target)) > known.index(str(current))):
             command.downgrade(config, revision)
