@@ -39,7 +39,7 @@ def _words(kind: str, about: dict[str, Any], message: str) -> tuple[str, str]:
             return "is not a known field", "remove it"
         case "value_error" | "assertion_error":
             detail, _, remedy = str(about.get("error", message)).partition("; ")
-            return detail, remedy
+            return detail, remedy or "mend it"
         case "greater_than_equal":
             return f"is less than {about['ge']}", f"use at least {about['ge']}"
         case "greater_than":
@@ -51,6 +51,11 @@ def _words(kind: str, about: dict[str, Any], message: str) -> tuple[str, str]:
         case "string_too_short":
             return "is too short", f"use at least {about['min_length']} characters"
         case "string_too_long":
+            return f"is longer than {about['max_length']} characters", "shorten it"
+        # a text that has another check before its bounds is a `Value`; lists and objects say what they are
+        case "too_short" if about.get("field_type") == "Value":
+            return "is too short", f"use at least {about['min_length']} characters"
+        case "too_long" if about.get("field_type") == "Value":
             return f"is longer than {about['max_length']} characters", "shorten it"
         case "too_long":
             return f"has more than {about['max_length']} entries", f"send at most {about['max_length']}"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from flask import request
 from pydantic import AfterValidator, Field
 from sqlalchemy import select
 
 from api.context import Farm
-from api.routes import Routes, read_body
+from api.routes import Routes, read_body, whole_body
 from api.shapes import Answer, Body
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import Defaults, Limits, ModelEntry
@@ -101,7 +100,7 @@ def unload_model(farm: Farm, caller: Caller, name: str) -> ModelOrdered:
 
 def _order(farm: Farm, caller: Caller, name: str, do: Literal["warm", "unload"]) -> ModelOrdered:
     model = farm.catalogue.get(name).name
-    worker = read_body(ModelOrder).worker if request.content_length else None
+    worker = read_body(ModelOrder).worker if whole_body() else None
     return ModelOrdered(model=model, workers=workers.order(farm.store, do, model, worker=worker, by=caller.name))
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from flask import request
 from pydantic import AfterValidator, Field
 from sqlalchemy import select
 
 from api.context import Farm
-from api.routes import Routes, read_body
+from api.routes import Routes, read_body, whole_body
 from api.shapes import Answer, Body, Query, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.states import WorkerState
@@ -112,7 +111,7 @@ def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
 
 
 def _order(farm: Farm, caller: Caller, worker: str, wanted: WorkerState) -> WorkerList:
-    reason = read_body(WorkerOrder).reason if request.content_length else ""
+    reason = read_body(WorkerOrder).reason if whole_body() else ""
     told = workers.want(farm.store, worker, wanted, by=caller.name, reason=reason)
     with farm.store.read() as session:
         return WorkerList(items=[worker_answer(session.get_one(Worker, one), caller) for one in told])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 from imagefarm.states import WorkerState
 from scheduler.workers import heartbeat
 from tests.api.farm_api import FarmApi
@@ -29,3 +31,14 @@ def test_workers_that_serve_the_model_are_told_once(api: FarmApi) -> None:
 def test_a_model_tells_how_it_is_held(api: FarmApi) -> None:
     model = api.get("/api/v1/models/demo")
     assert (model["tier"], model["weights"], model["bytes"]) == ("", "", None)
+
+
+def test_an_order_whose_length_is_not_told_is_read_too(api: FarmApi) -> None:
+    """In pieces, a body says no length: what it asks for must not be taken for nothing, which is everybody."""
+    for path, body in (
+        ("/api/v1/models/demo/unload", b'{"worker": "nobody"}'),
+        ("/api/v1/workers/worker_1/drain", b'{"why": "x"}'),
+    ):
+        pieces = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_TYPE": "application/json"}
+        answer = api.http.post(path, input_stream=io.BytesIO(body), environ_overrides=pieces)
+        assert answer.status_code in {404, 422}, answer.text
