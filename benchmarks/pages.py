@@ -4,8 +4,9 @@ python -m benchmarks.pages streams [--pages 500] [--seconds 20]
     The REST API's latency with no page open, then with so many open that follow the farm while jobs are submitted at the same
     rate, and the time from a submit to each page that shows it; the process's memory before and after. The pages' readers are a
     niced process of their own.
-python -m benchmarks.pages large [--jobs 100000] [--pictures 10000] [--keep FOLDER]
-    First paint and scrolling in Chromium, traced, of the list of jobs and of one batch's contact sheet.
+python -m benchmarks.pages large [--jobs 100000] [--pictures 10000]
+    First paint, frames while scrolling and while picking by keyboard, traced in Chromium, of the list of jobs, the status page
+    and one batch's contact sheet; its thumbnails.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
@@ -271,55 +271,102 @@ def _image_row(job_id: str, key: str, digest: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+WATCH = """() => {
+  const seen = window.seen = { frames: 0, gap: 0, over: 0, moved: 0, long: 0, last: performance.now(), at: scrollY, on: true };
+  const frame = now => {
+    const gap = now - seen.last;
+    seen.frames += 1; seen.gap = Math.max(seen.gap, gap); seen.over += gap > 100 ? 1 : 0; seen.last = now;
+    seen.moved += Math.abs(scrollY - seen.at); seen.at = scrollY;
+    if (seen.on) requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(now => { seen.last = now; requestAnimationFrame(frame); });
+  new PerformanceObserver(list => { for (const e of list.getEntries()) seen.long = Math.max(seen.long, e.duration); })
+    .observe({ type: "long-animation-frame" });
+}"""
+"""Counts the page's frames. It asks for each next one: a page in which nothing moves draws none, which would look like a wait."""
+
+
 @contextmanager
 def traced(page: Any) -> Iterator[dict[str, float]]:
-    """Trace the block in Chromium; afterwards the answer has the longest task of the main thread and the longest wait for a
-    frame, in ms.
+    """Trace the block in Chromium and count its frames; afterwards the answer has them, the longest time between two and how
+    many took over 100 ms, the longest animation frame, how far the page scrolled, and the main thread's longest task, in ms.
     """
     session = page.context.new_cdp_session(page)
     events: list[dict[str, Any]] = []
     finished: list[bool] = []
     session.on("Tracing.dataCollected", lambda data: events.extend(data["value"]))
     session.on("Tracing.tracingComplete", lambda _: finished.append(True))
-    categories = "devtools.timeline,disabled-by-default-devtools.timeline,disabled-by-default-devtools.timeline.frame,toplevel"
-    session.send("Tracing.start", {"categories": categories, "transferMode": "ReportEvents"})
+    session.send("Tracing.start", {"categories": "toplevel", "transferMode": "ReportEvents"})
+    page.evaluate(WATCH)
     answer: dict[str, float] = {}
     yield answer
+    answer |= page.evaluate("() => { seen.on = false; return seen; }")
     session.send("Tracing.end")
     while not finished:
         page.wait_for_timeout(50)
     mains = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"}
-    tasks = [e for e in events if (e["pid"], e["tid"]) in mains and e["name"] == "RunTask"]
-    frames = sorted(e["ts"] / 1000 for e in events if e["name"] == "DrawFrame")
-    gaps = [later - earlier for earlier, later in pairwise(frames)]
+    tasks = [e for e in events if (e["pid"], e["tid"]) in mains and e["name"].endswith("RunTask")]
     answer |= {
-        "frames": len(frames),
-        "gap": max(gaps, default=0.0),
         "task": max((task.get("dur", 0) / 1000 for task in tasks), default=0.0),
         "cpu": max((task.get("tdur", 0) / 1000 for task in tasks), default=0.0),
     }
 
 
-def look(browser: Any, url: str, ready: str) -> tuple[float, float, dict[str, float], int]:
-    """First contentful paint, seconds until `ready`, the trace of scrolling, and how many elements the page has."""
+def scroll(page: Any) -> None:
+    """Turn the wheel for about 10 s, back and forth where the page is short, then in large jumps."""
+    end = page.evaluate("document.documentElement.scrollHeight - innerHeight")
+    at, way = 0, 1
+    for number in range(240):
+        step = 600 if number < 200 else 4000
+        if not 0 <= at + way * step <= end:
+            way = -way
+        at = min(max(at + way * step, 0), end)
+        page.mouse.wheel(0, way * step)
+        page.wait_for_timeout(33)
+
+
+def choose(page: Any) -> None:
+    """Decide a hundred pictures by keyboard, as fast as somebody who holds the key down."""
+    page.locator(".vgrid").focus()
+    page.keyboard.press("Home")
+    for _ in range(50):
+        page.keyboard.press("a")
+        page.wait_for_timeout(30)
+        page.keyboard.press("x")
+        page.wait_for_timeout(30)
+
+
+def look(browser: Any, what: str, url: str, ready: str, *, sheet: bool = False) -> None:
+    """Print how soon a page is painted, how it scrolls and, of a contact sheet, how it takes picks and how its pictures come."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    thumbs: list[Any] = []
+    page.on("response", lambda response: thumbs.append(response) if "?thumb=" in response.url else None)
     began = time.monotonic()
     page.goto(url)
     page.locator(ready).first.wait_for()
     seconds = time.monotonic() - began
     page.wait_for_timeout(1500)
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    print(f"{what:>14}: first paint {paint:.0f} ms, shown after {1000 * seconds:.0f} ms", flush=True)
     page.mouse.move(640, 600)
-    with traced(page) as trace:
-        for _ in range(120):  # about 10 s, 18,000 pixels a second at its fastest
-            page.mouse.wheel(0, 600)
-            page.wait_for_timeout(33)
-        for _ in range(20):
-            page.mouse.wheel(0, -4000)
-            page.wait_for_timeout(50)
-    elements = page.evaluate("document.querySelectorAll('*').length")
+    for doing, act in (("scrolling", scroll), ("picks by keyboard", choose))[: 1 + sheet]:
+        with traced(page) as trace:
+            act(page)
+        print(
+            f"{doing:>32}: {trace['frames']:.0f} frames, the longest {trace['gap']:.0f} ms, {trace['over']:.0f} over 100 ms;"
+            f" longest animation frame {trace['long']:.0f} ms, longest task {trace['task']:.0f} ms ({trace['cpu']:.0f} of CPU);"
+            f" {trace['moved']:,.0f} pixels moved",
+            flush=True,
+        )
+    told = f"{page.evaluate('document.querySelectorAll(`*`).length'):,} elements"
+    if thumbs:
+        sizes = [int(response.headers.get("content-length", 0)) for response in thumbs]
+        kinds = sorted(
+            {(response.headers["content-type"], response.headers["cache-control"]) for response in thumbs if response.ok}
+        )
+        told += f"; {len(thumbs)} thumbnails of {max(sizes) / 1000:.1f} kB at most, {kinds}"
+    print(f"{'at the end':>32}: {told}", flush=True)
     page.close()
-    return paint, seconds, trace, elements
 
 
 def large(jobs: int, pictures: int) -> None:
@@ -333,23 +380,16 @@ def large(jobs: int, pictures: int) -> None:
         sync_playwright() as playwright,
     ):
         store = Store(url, pool_size=2)
+        began = time.monotonic()
         batch = fill(store, served, jobs, pictures)
         with store.read() as session:
-            print(f"{session.scalar(select(func.count()).select_from(Job)):,} jobs, {pictures:,} pictures in one batch")
+            held = session.scalar(select(func.count()).select_from(Job))
+        print(f"{held:,} jobs, {pictures:,} pictures in one batch, made in {time.monotonic() - began:.0f} s", flush=True)
         store.close()
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-        for what, path, ready in (
-            ("list of jobs", "/jobs", ".row"),
-            ("status", "/", ".card"),
-            ("contact sheet", f"/batches/{batch}", ".vgrid .cell img[src]"),
-        ):
-            paint, seconds, trace, elements = look(browser, served.url + path, ready)
-            print(
-                f"{what:>14}: first paint {paint:.0f} ms, shown after {1000 * seconds:.0f} ms; scrolling: longest task"
-                f" {trace['task']:.0f} ms ({trace['cpu']:.0f} ms of CPU),"
-                f" longest wait for a frame {trace['gap']:.0f} ms of {trace['frames']:.0f} frames;"
-                f" {elements} elements"
-            )
+        look(browser, "list of jobs", f"{served.url}/jobs", ".row")
+        look(browser, "status", f"{served.url}/", ".card")
+        look(browser, "contact sheet", f"{served.url}/batches/{batch}", ".vgrid .cell img[src]", sheet=True)
         browser.close()
 
 
