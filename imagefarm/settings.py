@@ -157,6 +157,9 @@ class Settings(BaseSettings):
     compile_blocks: bool = Field(
         False, description="Compile a denoiser's repeated blocks when a model is loaded, which takes minutes the first time"
     )
+    tile_decoder: bool = Field(
+        False, description="Decode in tiles what is larger than one, not only what ran out of memory: less memory, other bits"
+    )
     decoder_channels_last: bool = Field(False, description="Keep the decoder's weights channels-last, as some GPUs like them")
     finishing_threads: int = Field(2, ge=1, le=64)
 

@@ -199,7 +199,10 @@ class RenderLoop:
             return None
         self.pipeline = loaded
         self.engine = StepEngine(
-            loaded, max_images=context.settings.max_running_images, encode_together=context.settings.encode_together
+            loaded,
+            max_images=context.settings.max_running_images,
+            encode_together=context.settings.encode_together,
+            tiled=context.settings.tile_decoder,
         )
         context.pulse.usual_step_s = None
         return self.engine

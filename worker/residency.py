@@ -51,6 +51,7 @@ class Residency:
         self.swaps = 0
         """Loads that made another model leave."""
         self.tier = settings.tier
+        self.tiled = settings.tile_decoder
         self.most_images = settings.max_running_images
         self._digests = WeightDigests(settings.data_dir / "run" / "weight-digests.json")
         self._speed = Speed.of(settings)
@@ -136,6 +137,7 @@ class Residency:
             budget=self.budget if self.is_budget_set else None,
             below=self._below.get(entry.name),
             most_images=self.most_images,
+            tiled=self.tiled,
         )
 
     def step_down(self, name: str) -> Tier | None:

@@ -54,13 +54,15 @@ class StepEngine:
     pipeline gives.
     """
 
-    def __init__(self, pipeline: LoadedPipeline, *, max_images: int, encode_together: int = 0) -> None:
+    def __init__(self, pipeline: LoadedPipeline, *, max_images: int, encode_together: int = 0, tiled: bool = False) -> None:
         self.pipeline = pipeline
         self.family = pipeline.family
         if self.family.device.type == "cuda":
             torch.cuda.set_device(self.family.device)  # of this thread: another one may have loaded the model
         self.max_images = max_images
         self.encode_together = encode_together or (ENCODED_TOGETHER if self.family.device.type != "cpu" else 1)
+        self.tiled = tiled
+        """Whether pictures larger than a tile are decoded in tiles from the start."""
         self.meter: Meter = meter_for(self.family.device)
         self.headroom = headroom(self.family.device)
         self._jobs: dict[str, RunningJob] = {}
@@ -266,7 +268,7 @@ class StepEngine:
         )
         for members in passes:
             size, caps = _pixels(members[0]), self.pipeline.decode_caps
-            if caps.fails_alone(size):
+            if self._begins_in_tiles(members[0]) or caps.fails_alone(size):
                 run_pass(members, self._decode_in_tiles, caps=caps, size=size)
             else:
                 run_pass(members, self._decode, caps=caps, size=size, alone=self._decode_in_tiles)
@@ -276,10 +278,14 @@ class StepEngine:
 
     def _decode_cap(self, pixels: int) -> int:
         caps = self.pipeline.decode_caps
-        if caps.fails_alone(pixels):
+        if self.tiled or caps.fails_alone(pixels):
             return 1
         free = self.headroom if self.meter.bounds else None
         return caps.cap(pixels, min(self.max_images, max(1, DECODED_TOGETHER // pixels)), free=free)
+
+    def _begins_in_tiles(self, slot: Slot) -> bool:
+        vae: Any = self.family.vae
+        return self.tiled and max(slot.sample.latents.shape[-2:]) > vae.tile_latent_min_size
 
     def _decode(self, slots: list[Slot], **facts: Any) -> None:
         caps = LearntCaps() if facts.get("tiled") else self.pipeline.decode_caps
@@ -310,8 +316,11 @@ class StepEngine:
 
     def _decode_in_tiles(self, slots: list[Slot]) -> None:
         vae: Any = self.family.vae
-        self.pipeline.decode_caps.learn_alone(_pixels(slots[0]))
-        slots[0].remarks.append("decoded in tiles: the whole picture ran out of memory")
+        if self._begins_in_tiles(slots[0]):
+            slots[0].remarks.append("decoded in tiles, as tile_decoder asks")
+        else:
+            self.pipeline.decode_caps.learn_alone(_pixels(slots[0]))
+            slots[0].remarks.append("decoded in tiles: the whole picture ran out of memory")
         slots[0].warnings.append("tiled")
         vae.enable_tiling()
         try:

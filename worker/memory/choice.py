@@ -26,6 +26,7 @@ def choose(
     budget: int | None = None,
     below: Tier | None = None,
     most_images: int = 16,
+    tiled: bool = False,
 ) -> Plan:
     """The plan to load a model by.
 
@@ -40,6 +41,7 @@ def choose(
         shapes_of(entry),
         most_images=most_images,
         lacks=lacking(device.type),
+        tiled=tiled,
         context_bytes=0,  # the process has its context by now
     )
     tiers = {candidate.tier: candidate for candidate in plans}

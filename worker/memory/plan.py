@@ -91,7 +91,14 @@ def main(arguments: list[str] | None = None) -> int:
     except FarmError as error:
         print(error.detail, file=sys.stderr)
         return error.exit_code if isinstance(error, SetupError) else 2
-    plans = plan(size, int(asked.vram * GIB), shapes_of(entry), most_images=settings.max_running_images, lacks=lacking())
+    plans = plan(
+        size,
+        int(asked.vram * GIB),
+        shapes_of(entry),
+        most_images=settings.max_running_images,
+        lacks=lacking(),
+        tiled=settings.tile_decoder,
+    )
     data = as_data(entry, asked.vram, origin, plans)
     print(json.dumps(data, indent=2) if asked.json else as_text(data))
     return 0 if data["tier"] else 1

@@ -168,10 +168,12 @@ def plan(
     most_images: int = 16,
     lacks: Mapping[Tier, str] = NOTHING,
     context_bytes: int = CONTEXT_BYTES,
+    tiled: bool = False,
 ) -> list[Plan]:
     """Return every tier's plan, the best first, for a device with `vram_bytes` free. `shapes[0]` is the model's default size.
 
-    `lacks` says which tiers cannot be had, and why; `context_bytes` is what the process will still take besides tensors.
+    `lacks` says which tiers cannot be had, and why; `context_bytes` is what the process will still take besides tensors;
+    `tiled` says that the decoder works in tiles whether it must or not.
     The one to take is the first that works: see `best`.
     """
     free = int(vram_bytes * USABLE) - context_bytes
@@ -180,7 +182,7 @@ def plan(
         weights, stored = weight_bytes(size, tier), _stored(size, tier.weights)
         # what takes turns goes back and forth whole; what is streamed lies in the machine's memory for good
         host = 0 if tier.place is Place.RESIDENT else sum(stored[:2])
-        fits = tuple(_fit(size, free - weights, width, height, most_images) for width, height in shapes)
+        fits = tuple(_fit(size, free - weights, shape, most_images, tiled=tiled) for shape in shapes)
         plans.append(Plan(tier, weights, host, fits, FIDELITY[tier.weights], _speed(tier, size), lacks.get(tier, "")))
     return plans
 
@@ -214,10 +216,11 @@ def _stored(size: ModelSize, weights: Weights) -> tuple[int, int, int]:
     )
 
 
-def _fit(size: ModelSize, free: int, width: int, height: int, most_images: int) -> Fit:
+def _fit(size: ModelSize, free: int, shape: tuple[int, int], most_images: int, *, tiled: bool) -> Fit:
+    width, height = shape
     pixels, wide = width * height, size.width / 2
     images = min(most_images, int(free // (size.activation_bytes * pixels * wide))) if free > 0 else 0
-    tiled = size.decode_bytes * pixels * wide > free
+    tiled = size.tiled_decode_bytes < size.decode_bytes * pixels if tiled else size.decode_bytes * pixels * wide > free
     if tiled and size.tiled_decode_bytes * wide > free:
         images = 0
     return Fit(width, height, images, tiled and images > 0)
