@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pytest
 from PIL import Image
 
 from imagefarm import Client
 from imagefarm.picture.metadata import read_metadata
+from imagefarm.settings import PROJECT_ROOT
+from tests.e2e.up import Up
 from tools.demo_model.checker import matches
 
 PROMPT = "白色背景上的红色马克杯"
@@ -41,3 +47,40 @@ def test_what_is_on_record_of_a_picture(client: Client) -> None:
     assert record["labels"] == {"sku": "T-1"}
     assert record["ms"] > 0
     assert {"device", "dtype"} <= set(record["audit"]) or "device" in str(record["audit"])
+
+
+@pytest.fixture
+def enlarging_client(tmp_path: Path) -> Iterator[Client]:
+    """Of a farm with an upscaler in its catalogue: a network of a known architecture with weights of the test's own."""
+    from safetensors.torch import save_file
+
+    from tests.engine.test_upscalers import make_net
+
+    state = {name: tensor.contiguous().clone() for name, tensor in make_net("ESRGAN").state_dict().items()}
+    save_file(state, tmp_path / "tiny.safetensors")
+    catalogue = (PROJECT_ROOT / "models.toml").read_text("utf-8")
+    catalogue = catalogue.replace('"models/demo"', json.dumps(str(PROJECT_ROOT / "models" / "demo")))
+    entry = '\n[upscalers.tiny]\nsource = "./tiny.safetensors"\nscale = 4\n'
+    (tmp_path / "models.toml").write_text(catalogue + entry, "utf-8")
+    farm = Up(tmp_path / "data", IMAGEFARM_MODELS_FILE=str(tmp_path / "models.toml")).until_ready()
+    try:
+        with farm.client() as client:
+            yield client
+    finally:
+        farm.close()
+
+
+def test_a_picture_is_enlarged_by_a_network_and_by_lanczos(enlarging_client: Client, tmp_path: Path) -> None:
+    client = enlarging_client
+    sizes, shots = {}, {}
+    for name, upscale in (("plain", None), ("lanczos", "lanczos"), ("network", "tiny")):
+        more = {} if upscale is None else {"upscale": {"model": upscale, "scale": 4}}
+        job = client.wait(client.submit(PROMPT, model="demo", seed=42, **more), check=True)
+        (path,) = client.download(job, tmp_path / name)
+        with Image.open(path) as picture:
+            sizes[name], shots[name] = picture.size, np.asarray(picture)
+        if name == "network":
+            facts = client.image(job.images[0]).model_dump()["audit"]["upscaler"]
+            assert (facts["name"], facts["architecture"], facts["scale"]) == ("tiny", "ESRGAN", 4)
+    assert sizes == {"plain": (64, 64), "lanczos": (256, 256), "network": (256, 256)}
+    assert not np.array_equal(shots["network"], shots["lanczos"])
