@@ -59,8 +59,11 @@ def finish(farm: BulkFarm, jobs: list[ClaimedJob], draw: Draw) -> None:
 
 def render(farm: BulkFarm, draw: Draw) -> None:
     """Render all that is queued, also what is queued by that."""
-    while jobs := farm.claim("wrk_a", images=16):
+    for _ in range(100):
+        if not (jobs := farm.claim("wrk_a", images=16)):
+            return
         finish(farm, jobs, draw)
+    raise AssertionError("what is rendered again is rendered without end")
 
 
 def gate(**rules: Any) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from api.context import farm_of
 from imagefarm.auth import create_key
-from imagefarm.store.models import Batch, Event, Job
+from imagefarm.store.models import Batch, Event, Job, Tenant
 from imagefarm.store.models import Image as ImageRow
 from scheduler.batches import finals, picks
 from scheduler.batches.seeds import next_seed
@@ -203,7 +203,11 @@ def test_finals_are_checked_against_the_model_first(quick_farm: BulkFarm) -> Non
     for body, field in (({"width": 4096}, "width"), ({"height": 130}, "height"), ({"steps": 200}, "steps")):
         assert ask(farm, batch, 422, **body)["errors"][0]["field"] == field
     assert ask(farm, batch, 422, upscale={"model": "nope"})["errors"][0]["field"] == "upscale.model"
-    with farm.store.read() as session:
+    with farm.store.write() as session:
+        session.execute(update(Tenant).values(limits={"pixels": 127 * 128}))
+    assert "pixels you may ask for" in ask(farm, batch, 422)["errors"][0]["detail"]
+    with farm.store.write() as session:
+        session.execute(update(Tenant).values(limits={}))
         assert session.scalars(select(Batch.drafts)).all() == [None]
     batch, named = drafts(farm, "sku,prompt\nX,jar\n", model="sd15")
     decide(farm, batch, approve=named["X"])
