@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -56,15 +57,17 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let threads take turns quickly, and end the live streams when the process is told to stop.
+    """Let threads take turns quickly, keep full collections short, and end the live streams when the process is told to stop.
 
-    A single submit gives up its turn a dozen times; beside a bulk table each would cost it Python's 5 ms. A stream would hold
-    the process for the whole graceful time.
+    A single submit gives up its turn a dozen times; beside a bulk table each would cost it Python's 5 ms. A full collection that
+    looks at all that was imported stops every request for 100 ms. A stream would hold the process for the whole graceful time.
     """
     from api.context import farm_of
     from api.service import app
 
     sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
     farm = farm_of(app)
     before = signal.getsignal(signal.SIGTERM)
 
