@@ -28,12 +28,12 @@ class IdempotencyKey:
         """Take the key in this transaction; the stored answer, if there is one, is to be replayed. See `idempotency.take`."""
         return None if self.key is None else idempotency.take(session, tenant_id, self.key, self.body_sha256)
 
-    def is_answered(self, store: Store, tenant_id: str) -> bool:
-        """True if this key has an answer already: what must be done before the key can be taken need not be done again."""
+    def answered(self, store: Store, tenant_id: str) -> Stored | None:
+        """The answer to replay, if there is one: what must be done before the key can be taken need not be done again."""
         if self.key is None:
-            return False
+            return None
         with store.read() as session:
-            return idempotency.is_answered(session, tenant_id, self.key)
+            return idempotency.answered(session, tenant_id, self.key, self.body_sha256)
 
     def keep(self, session: Session, tenant_id: str, status: int, answer: str) -> None:
         """Keep the answer in this transaction."""

@@ -122,10 +122,12 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
     is 200 if the job ended within N seconds. `init_image` is an asset, or a URL whose picture becomes one.
     """
     base = base_url()
-    if names_urls(body) and not idempotency.is_answered(farm.store, caller.tenant_id):
-        body = fetch_pictures(farm, caller, body)
+    made: Made | Stored | None = None
+    if names_urls(body):
+        made = idempotency.answered(farm.store, caller.tenant_id)
+        body = body if made else fetch_pictures(farm, caller, body)
     try:
-        made = _submit(farm, caller, body, idempotency, base)
+        made = made or _submit(farm, caller, body, idempotency, base)
     except submit.OvertakenError:
         made = _submit(farm, caller, body, idempotency, base)  # the other's answer is there now
     if isinstance(made, Stored):

@@ -20,6 +20,7 @@ STALE_S = 900.0
 """A request that has run so long without an answer died; its key may be taken again."""
 KEEP_S = 48 * 3600.0
 """How long an answer is replayed."""
+ANOTHER_BODY = "this Idempotency-Key came before with another body; use a new key for a new request"
 
 TAKE = {
     dialect: insert_into(Idempotency).values(created_at=db_now()).on_conflict_do_nothing().returning(Idempotency.key)
@@ -84,16 +85,26 @@ def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored
         )
         return None
     if row.body_sha256 != body_sha256:
-        raise KeyReused("this Idempotency-Key came before with another body; use a new key for a new request")
+        raise KeyReused(ANOTHER_BODY)
     if row.status is None:
         raise StillRunning("the first request with this Idempotency-Key still runs; ask again in a moment")
     return Stored(row.status, row.answer or "")
 
 
-def is_answered(session: Session, tenant_id: str, key: str) -> bool:
-    """True if the key's request has its answer."""
-    where = (Idempotency.tenant_id == tenant_id, Idempotency.key == key, Idempotency.status.is_not(None))
-    return session.scalar(select(Idempotency.key).where(*where)) is not None
+def answered(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored | None:
+    """The answer to replay, if there is one; the key is not taken. Raises KeyReused if the first request was another."""
+    asked = select(Idempotency.body_sha256, Idempotency.status, Idempotency.answer).where(
+        Idempotency.tenant_id == tenant_id,
+        Idempotency.key == key,
+        Idempotency.status.is_not(None),
+        Idempotency.created_at >= db_now() - KEEP_S,
+    )
+    row = session.execute(asked).first()
+    if row is None:
+        return None
+    if row.body_sha256 != body_sha256:
+        raise KeyReused(ANOTHER_BODY)
+    return Stored(row.status, row.answer or "")
 
 
 def keep(session: Session, tenant_id: str, key: str, status: int, answer: str) -> None:

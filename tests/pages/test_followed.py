@@ -13,7 +13,7 @@ from api.pages import followed
 from api.pages.followed import Following, Reader, live_part
 from api.pages.live import KEY
 from imagefarm.auth import Scope, create_key, revoke_key
-from imagefarm.redis import publish_progress
+from imagefarm.redis import JobProgress, publish_progress
 from imagefarm.store.models import Tenant
 from tests.api.conftest import api_settings, make_api
 from tests.pages.conftest import Site
@@ -116,7 +116,7 @@ def test_a_jobs_page_hears_of_its_job_and_of_its_steps(site: Site) -> None:
     until(stream, "a mug that is watched")
     for job, step in ((other["id"], 5), (mine["id"], 3)):
         progress = {"step": step, "steps": 8, "attempt": 1}
-        publish_progress(site.farm.redis, site.farm.settings.redis_prefix, job, "tenant_default", progress)
+        publish_progress(site.farm.redis, site.farm.settings.redis_prefix, [JobProgress(job, "tenant_default", progress)])
     assert '"step": 3' in until(stream, "job.progress", forbidden=other["id"])
     site.http.post(f"/api/v1/jobs/{mine['id']}/cancel")
     assert "s-cancelled" in until(stream, "event: page")
