@@ -8,8 +8,15 @@ from tests.faults.farm import RESTART_PAUSE_S
 from tests.faults.run import Fault, Run
 
 GIVEN_UP_S = 6.0
-STALE = {"imagefarm.store.idempotency": {"STALE_S": GIVEN_UP_S}, "scheduler.batches.lifecycle": {"STALE_S": GIVEN_UP_S}}
-"""A bulk submission that died half way is given up after a quarter of an hour; here sooner."""
+CHUNK = 4
+STALE = {
+    "imagefarm.store.idempotency": {"STALE_S": GIVEN_UP_S},
+    "scheduler.batches.lifecycle": {"STALE_S": GIVEN_UP_S},
+    "scheduler.batches.spool": {"CHUNK_JOBS": CHUNK},
+}
+"""A bulk submission that died half way is given up after a quarter of an hour; here sooner. Its transactions are small: some
+are committed when it dies.
+"""
 
 
 def api_killed(run: Run) -> None:
@@ -22,7 +29,7 @@ def api_killed(run: Run) -> None:
 
 def api_killed_in_bulk(run: Run) -> None:
     """kill -9 of the API in the middle of a bulk submission"""
-    number = run.random.randint(2, run.jobs)
+    number = run.random.randint(CHUNK + 1, max(run.jobs, CHUNK + 1))
     run.farm.lay("in_bulk", after=run.random.randint(0, 1))
     run.client.submit_table([f"{number} red mug {row}" for row in range(number)])
     run.submit(2)
