@@ -183,9 +183,9 @@ class Farm:
             return list(session.scalars(statement))
 
     def files(self) -> set[str]:
-        """Keys of all files in the output store, temporary ones included."""
+        """Keys of all files in the output store, temporary ones included; folders may go while it looks."""
         root = self.settings.outputs
-        return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        return {(Path(folder) / name).relative_to(root).as_posix() for folder, _, names in os.walk(root) for name in names}
 
     def worker(self, name: str = "w1") -> Worker | None:
         """The newest incarnation of a worker."""
