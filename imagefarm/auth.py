@@ -286,7 +286,7 @@ def caller_of(store: Store, key: str) -> Caller | None:
     if row is None or not right or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= row.now):
         return None
     if row.last_used_at is None or row.now - row.last_used_at > USED_EVERY_S:
-        with store.write() as session:
+        with store.write(durable=False) as session:
             session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=db_now()))
     return key_caller(row)
 
