@@ -49,7 +49,7 @@ class StandIn:
     """Who was in the running set at each step."""
     on_step: Callable[[StandIn], None] | None = None
 
-    def __init__(self, pipeline: Any, *, max_images: int, encode_together: int = 0) -> None:
+    def __init__(self, pipeline: Any, *, max_images: int, encode_together: int = 0, tiled: bool = False) -> None:
         self.pipeline = pipeline
         self.max_images = max_images
         self.running: dict[str, list[Any]] = {}
