@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from imagefarm.errors import SetupError
+from imagefarm.garbage import settle
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
@@ -59,15 +59,14 @@ def on_starting(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Let threads take turns quickly, keep full collections short, and end the live streams when the process is told to stop.
 
-    A single submit gives up its turn a dozen times; beside a bulk table each would cost it Python's 5 ms. A full collection that
-    looks at all that was imported stops every request for 100 ms. A stream would hold the process for the whole graceful time.
+    A single submit gives up its turn a dozen times; beside a bulk table each would cost it Python's 5 ms. A stream would hold
+    the process for the whole graceful time.
     """
     from api.context import farm_of
     from api.service import app
 
     sys.setswitchinterval(SWITCH_S)
-    gc.collect()
-    gc.freeze()
+    settle()
     farm = farm_of(app)
     before = signal.getsignal(signal.SIGTERM)
 

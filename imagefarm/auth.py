@@ -16,7 +16,6 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, case, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound
@@ -24,6 +23,7 @@ from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
+from imagefarm.store.dialects import in_each
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import ApiKey, Tenant
 from imagefarm.store.prepared import Prepared
@@ -45,13 +45,11 @@ KEY_OF_PREFIX = select(
     ApiKey.last_used_at,
     db_now().label("now"),
 ).where(ApiKey.prefix == bindparam("of_prefix"))
-NEW_TENANT = {
-    dialect: insert_into(Tenant)
-    .values(created_at=db_now())
-    .on_conflict_do_nothing(index_elements=[Tenant.name])
-    .returning(Tenant.id)
-    for dialect, insert_into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
-}
+NEW_TENANT = in_each(
+    lambda insert_into: (
+        insert_into(Tenant).values(created_at=db_now()).on_conflict_do_nothing(index_elements=[Tenant.name]).returning(Tenant.id)
+    )
+)
 FIND_KEY = Prepared(KEY_OF_PREFIX)
 IN_FORCE = ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > db_now()))
 LONGEST_GRACE_S = 90 * 86400

@@ -17,7 +17,6 @@ from enum import StrEnum
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from imagefarm.auth import ALL_SCOPES, Caller, Scope, key_caller, tenant_named
@@ -26,6 +25,7 @@ from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
+from imagefarm.store.dialects import in_each
 from imagefarm.store.models import ApiKey, Tenant, UserAccount, WebSession
 
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
@@ -184,13 +184,14 @@ def forget_old_sessions(session: Session) -> int:
     return len(session.scalars(delete(WebSession).where(over).returning(WebSession.token_hash)).all())
 
 
-NEW_USER = {
-    dialect: insert_into(UserAccount)
-    .values(created_at=db_now())
-    .on_conflict_do_nothing(index_elements=[UserAccount.name])
-    .returning(UserAccount.id)
-    for dialect, insert_into in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
-}
+NEW_USER = in_each(
+    lambda insert_into: (
+        insert_into(UserAccount)
+        .values(created_at=db_now())
+        .on_conflict_do_nothing(index_elements=[UserAccount.name])
+        .returning(UserAccount.id)
+    )
+)
 FIND = (
     select(
         WebSession.user_id,

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store.audit import append
 from imagefarm.store.engine import db_now, rarely
-from imagefarm.store.models import Attempt, Batch, Job, Worker
+from imagefarm.store.models import IN_TROUBLE, Attempt, Batch, Job, Worker
 from scheduler.cancel import hold_where
 
 WINDOW_S = 600.0
@@ -31,8 +31,7 @@ BATCH_FAILURES = 8
 """Jobs of a batch that must have failed with one error."""
 BATCH_RATIO = 0.8
 """Share of the batch's ended jobs that must have failed with it."""
-# spelt out as in their indexes, which SQLite does not use otherwise
-IN_TROUBLE: ColumnElement[bool] = literal_column("attempt.outcome IN ('failed', 'retry', 'crashed')")
+# spelt out as in its index, which SQLite does not use otherwise
 SUCCEEDED: ColumnElement[bool] = literal_column("attempt.outcome = 'succeeded'")
 OWN_FAULT = ("cancelled", "expired", "poison")
 """Errors that say nothing about a batch's other rows."""

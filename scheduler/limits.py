@@ -8,12 +8,12 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, func, literal_column, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest, LimitExceeded
 from imagefarm.settings import Settings
 from imagefarm.states import WorkerState
+from imagefarm.store.dialects import in_each
 from imagefarm.store.models import Backlog, Job, Model, Tenant, Usage, Worker
 
 DAY_S = 86400
@@ -61,7 +61,7 @@ STANDING = select(
     select(func.coalesce(func.sum(Backlog.queued), 0)).scalar_subquery(),
     select(func.coalesce(func.sum(Backlog.queued), 0)).where(Backlog.tenant_id == bindparam("tenant_id")).scalar_subquery(),
 )
-RECORD_USAGE = {"sqlite": _record_usage(sqlite.insert), "postgresql": _record_usage(postgresql.insert)}
+RECORD_USAGE = in_each(_record_usage)
 
 
 def tenant_limits(session: Session, tenant_id: str) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, delete, func, literal_column, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from imagefarm.ids import first_id_at
 from imagefarm.store import db_now
-from imagefarm.store.models import Attempt, Image, Job, Rollup
+from imagefarm.store.models import IN_TROUBLE, Attempt, Image, Job, Rollup
 
 MINUTE, HOUR = 60, 3600
 KEEP_S = {MINUTE: 2 * 86400, HOUR: 400 * 86400}
@@ -28,8 +28,6 @@ MOST_MINUTES = 120
 """Minutes that one sweep catches up at most."""
 CLOCKS_S = 300
 """How far a worker's clock, which makes ids, may be off the database's."""
-IN_TROUBLE: ColumnElement[bool] = literal_column("attempt.outcome IN ('failed', 'retry', 'crashed')")
-"""As it is spelt in the index `ix_attempt_trouble`: SQLite uses it for nothing else."""
 FINEST_S, RATIO = 0.01, 1.1
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from imagefarm.states import MAY_FOLLOW, JobState
 from imagefarm.store.audit import append_many
+from imagefarm.store.dialects import in_each
 from imagefarm.store.engine import db_now
 from imagefarm.store.models import Attempt, Backlog, Job
 
@@ -44,7 +44,7 @@ def _add_to_backlog(insert_into: Any) -> Any:
     )
 
 
-ADD_TO_BACKLOG = {"sqlite": _add_to_backlog(sqlite.insert), "postgresql": _add_to_backlog(postgresql.insert)}
+ADD_TO_BACKLOG = in_each(_add_to_backlog)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.catalogue import Catalogue
+from imagefarm.garbage import settle
 from imagefarm.live import LiveEvents
 from imagefarm.logs import get_logger
 from imagefarm.outputs import LocalOutputs
@@ -25,7 +26,6 @@ from worker.holdings import Holdings
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
-from worker.memory.garbage import settle
 from worker.orders import OrderKeeper
 from worker.progress import ProgressPublisher
 from worker.pulse import Pulse

@@ -33,7 +33,7 @@ from worker.memory.learnt import LearntCaps
 from worker.memory.placement import Turns, place
 from worker.memory.planner import ACTIVATIONS, FIDELITY, STREAMED, STREAMED_BLOCKS, Place, Tier, Weights
 from worker.memory.sizes import DENOISERS, ENCODERS
-from worker.memory.weights import narrow, stored_bytes
+from worker.memory.weights import module_bytes, narrow
 from worker.model_files import ModelFiles, find_files
 from worker.speed import Faster, Speed
 from worker.upscalers.nets import Upscalers
@@ -228,7 +228,7 @@ def describe(entry: ModelEntry, files: ModelFiles, pipe: Any, device: torch.devi
         name: {
             "class": type(module).__name__,
             "parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "bytes": sum(stored_bytes(tensor) for tensor in (*module.parameters(), *module.buffers())),
+            "bytes": module_bytes(module),
             "dtype": str(next(module.parameters()).dtype).removeprefix("torch."),
         }
         for name, module in modules(pipe).items()

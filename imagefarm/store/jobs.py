@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, text
+from sqlalchemy import ColumnElement, exists, func, select, text
 from sqlalchemy.orm import Session
 
 from imagefarm.ids import first_id_at
@@ -109,12 +109,6 @@ def count_newer(session: Session, wanted: JobFilter, than: str, most: int) -> in
     if rest and (end := _end_of_look(session, ways, among, LONGEST_LOOK)):
         among = among._replace(low=end)
     return len(_take(session, ways, rest, among, most))
-
-
-def page_statement(wanted: JobFilter, way: Way, among: Ids, limit: int) -> Select[Job]:
-    """The query for a page along one way to jobs: the newest `limit` that match."""
-    where = [*way.among(among), *hidden(_rest(wanted, way.meets))]
-    return select(Job).where(*where).order_by(*way.order).limit(limit)
 
 
 def matching_ids(session: Session, wanted: JobFilter, states: Sequence[JobState], *, after: str, limit: int) -> list[str]:

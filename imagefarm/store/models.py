@@ -8,6 +8,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    ColumnElement,
     Double,
     ForeignKey,
     Index,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -343,6 +345,11 @@ class Pick(Base):
     __table_args__ = (Index("ix_pick_batch_id_pick_job_id_index", "batch_id", "pick", "job_id", "index"),)
 
 
+TROUBLE = "outcome IN ('failed', 'retry', 'crashed')"
+"""What went wrong with an attempt. Spelt in one way everywhere: SQLite uses a partial index for nothing else."""
+IN_TROUBLE: ColumnElement[bool] = literal_column(f"attempt.{TROUBLE}")
+
+
 class Attempt(Base):
     """One claim of one job by one worker, and how it ended."""
 
@@ -363,8 +370,8 @@ class Attempt(Base):
         Index(
             "ix_attempt_trouble",
             "ended_at",
-            sqlite_where=text("outcome IN ('failed', 'retry', 'crashed')"),
-            postgresql_where=text("outcome IN ('failed', 'retry', 'crashed')"),
+            sqlite_where=text(TROUBLE),
+            postgresql_where=text(TROUBLE),
         ),
         # and what went well meanwhile
         Index(

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from imagefarm.garbage import settle
 from worker.engine.passes import free_cached
-from worker.memory.garbage import collect_all, settle
+from worker.memory.garbage import collect_all
 
 
 class Knot:

@@ -47,6 +47,11 @@ def stored_bytes(tensor: torch.Tensor) -> int:
     return tensor.nbytes
 
 
+def module_bytes(module: torch.nn.Module) -> int:
+    """Bytes of a network's weights and buffers."""
+    return sum(stored_bytes(tensor) for tensor in (*module.parameters(), *module.buffers()))
+
+
 def _torchao() -> Any:
     """torchao's quantisation; hidden from the other libraries until now (see worker/__init__.py)."""
     if sys.modules.get("torchao", ModuleType) is None:

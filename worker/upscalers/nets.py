@@ -13,6 +13,7 @@ from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError
 from worker.digests import WeightDigests
 from worker.memory.headers import read_header
+from worker.memory.weights import module_bytes
 
 ARCHITECTURES = {"ESRGAN": "ESRGAN", "Compact": "Compact", "SPAN": "SPAN", "SwinIR": "SwinIR"}
 """Architectures that may be loaded, by spandrel's id."""
@@ -105,7 +106,7 @@ class Upscalers:
             side=WIDE_SIDE if wide else SIDE,
             overlap=WIDE_OVERLAP if wide else OVERLAP,
             facts={"name": name, "architecture": architecture, "sha256": digest, "scale": int(model.scale), "dtype": str(dtype)},
-            bytes=stored_bytes(model.model),
+            bytes=module_bytes(model.model),
         )
 
     def _dtype(self, model: Any) -> torch.dtype:
@@ -114,11 +115,6 @@ class Upscalers:
         if model.supports_bfloat16 and (self._device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)):
             return torch.bfloat16
         return torch.float16 if model.supports_half else torch.float32
-
-
-def stored_bytes(module: torch.nn.Module) -> int:
-    """Of a network's weights and buffers."""
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _invalid(name: str, what: str) -> RenderError:
