@@ -17,7 +17,7 @@ from api.context import Farm
 from api.cursor import make_cursor, read_cursor
 from api.job_answers import base_url, job_answer
 from api.jobs import POLL_S, next_link, visible_job
-from api.listeners import CLOSE, Subscription
+from api.listeners import CLOSE, EventReader, Subscription
 from api.listeners import Event as LiveEvent
 from api.routes import LAST_EVENT_ID, Reply, Routes
 from api.shapes import Answer, Query, Time, rfc3339
@@ -32,6 +32,7 @@ from imagefarm.text import check_text
 log = get_logger(__name__)
 routes = Routes(tag="events")
 
+LEAST_PACE_MS, PACE_MS_A_PAGE = 200, 6
 TEXT = "\0text"
 """Under this name an event carries its own text, once somebody has written it."""
 FOR_ALL = frozenset({"away", "back", "many", "close"})
@@ -104,10 +105,10 @@ def live_events(farm: Farm, caller: Caller) -> Response:
 
     The event's name is its kind (`job.progress`, `job.succeeded`, `worker.gone` ...), its data has `subject` and `data`.
     Nothing is replayed: read the lists at the beginning and after `away` (Redis cannot be heard: poll), `back` (it can
-    again) and `many` (a bulk change).
+    again) and `many` (a bulk change). `pace` says how often, in milliseconds, a page should read them at most.
     """
     subscription = farm.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.sees(event.get("tenant_id")))
-    return stream(_follow_all(subscription), partial(farm.events.unsubscribe, subscription))
+    return stream(_follow_all(farm.events, subscription), partial(farm.events.unsubscribe, subscription))
 
 
 @routes.get("/api/v1/events", scope=Scope.ADMIN, answer=AuditEventList)
@@ -205,10 +206,22 @@ def _news_of(farm: Farm, job_id: str, base: str, last: int, *, first: bool) -> t
     return texts, last, ended
 
 
-def _follow_all(subscription: Subscription) -> Iterator[str]:
-    yield RETRY
-    while (event := subscription.next(HEARTBEAT_S)) is not CLOSE:
+def _follow_all(reader: EventReader, subscription: Subscription) -> Iterator[str]:
+    told = _pace_ms(reader)
+    yield RETRY + event_text("pace", {"ms": told})
+    while True:
+        event = subscription.next(HEARTBEAT_S)
+        if event is CLOSE:
+            return
+        if not 0.8 * told <= (now := _pace_ms(reader)) <= 1.25 * told:  # many came since, or went
+            told = now
+            yield event_text("pace", {"ms": told})
         yield HEARTBEAT if event is None else text_of(event)
+
+
+def _pace_ms(reader: EventReader) -> int:
+    """How often a page that follows should fetch itself at most: the more pages, the seldomer, or they would be all the load."""
+    return max(LEAST_PACE_MS, PACE_MS_A_PAGE * reader.streams)
 
 
 def text_of(event: LiveEvent) -> str:
