@@ -29,6 +29,7 @@ from worker.loop import RenderLoop
 from worker.orders import OrderKeeper
 from worker.progress import ProgressPublisher
 from worker.pulse import Pulse
+from worker.sign_of_life import SHARED, SignOfLife
 
 log = get_logger(__name__)
 
@@ -40,6 +41,8 @@ class Child:
     """A registered worker with its threads and its render loop. Makes itself known, warms its models, serves slices."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue, app: Celery, node: str) -> None:
+        self.sign = SignOfLife(os.environ.get(SHARED))
+        self.sign.start()
         # torch comes in here, in the child: the parent never loads it
         from worker.device import find_device
         from worker.residency import Residency
@@ -52,7 +55,8 @@ class Child:
         device = find_device(settings.device)
         Speed.of(settings).check(device)
         identity = make_identity(settings, catalogue, device=str(device), node=node)
-        holdings, pulse = Holdings(), Pulse(settings.lease_s, may_compile=settings.compile_blocks)
+        holdings = Holdings()
+        pulse = Pulse(settings.lease_s, may_compile=settings.compile_blocks, say=self.sign.say)
         outputs = LocalOutputs(settings.outputs, identity.id)
         self.context = WorkerContext(
             settings=settings,

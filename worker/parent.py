@@ -4,6 +4,7 @@
 - Its child is idle while a lane has work: a ticket was lost, so one is issued.
 - It is told to end: the child is told to drain.
 - Its child takes more memory than it may (see worker.memory_limit): it is ended.
+- Its child's interpreter stands still (see worker.sign_of_life): it is ended.
 - The operator drains the worker: it leaves its lanes' tickets to others.
 """
 
@@ -38,6 +39,7 @@ from scheduler.workers import gone
 from worker.identity import next_incarnation
 from worker.leases import HUNG_EXIT, STUCK_EXIT
 from worker.memory_limit import GIB, MemoryLimit
+from worker.sign_of_life import SilenceWatch
 
 log = get_logger(__name__)
 
@@ -87,12 +89,13 @@ class Overseer:
         """A child is about to be made: it gets a new incarnation."""
         self.incarnation = next_incarnation()
 
-    def child_ended(self, incarnation: str, exitcode: int | None, ended_here: str | None = None) -> None:
-        """A child is no more; `ended_here` is why this process killed it. Called in Celery's event loop, which must not wait
-        for SQL.
+    def child_ended(self, incarnation: str, exitcode: int | None, ended_here: tuple[str, bool] | None = None) -> None:
+        """A child is no more; `ended_here` is why this process killed it, and whether a job is to blame. Called in Celery's
+        event loop, which must not wait for SQL.
         """
-        reason = ended_here or ENDS.get(exitcode or 0, f"its process ended with {human_status(exitcode)}")
-        self._deaths.append((incarnation, reason, ended_here is not None or exitcode not in NOT_ITS_OWN))
+        reason = ENDS.get(exitcode or 0, f"its process ended with {human_status(exitcode)}")
+        reason, by_itself = ended_here or (reason, exitcode not in NOT_ITS_OWN)
+        self._deaths.append((incarnation, reason, by_itself))
         self._wake.set()
 
     def _run(self) -> None:
@@ -165,16 +168,22 @@ class ChildWatch(bootsteps.StartStopStep):
 
     requires = ("celery.worker.components:Pool",)
     overseer: Overseer
+    silence: SilenceWatch
     limit: MemoryLimit | None = None
 
     def start(self, worker: Any) -> None:
         self.overseer.node = worker.hostname
         self.overseer.start()
-        most_gib = self.overseer.settings.max_memory_gib
+        most_gib, pool = self.overseer.settings.max_memory_gib, worker.pool._pool
+
+        def children() -> list[int]:
+            return [process.pid for process in list(pool._pool)]
+
         if most_gib:
-            pool = worker.pool._pool
-            self.limit = MemoryLimit(int(most_gib * GIB), lambda: [process.pid for process in list(pool._pool)])
+            self.limit = MemoryLimit(int(most_gib * GIB), children)
             self.limit.start()
+        self.silence.children = children
+        self.silence.start()
 
         def drain(_number: int, _frame: Any) -> None:
             # Celery's own handler waits for a slice to end by itself, or (with REMAP_SIGTERM) its whole soft time-out,
@@ -200,10 +209,13 @@ class ChildWatch(bootsteps.StartStopStep):
             if not getattr(process, "buried", False):
                 process.buried = True
                 # the next child is made after this, so the incarnation is still that of the dead one
-                ended_here = self.limit.ended.pop(process.pid, None) if self.limit is not None else None
-                self.overseer.child_ended(self.overseer.incarnation, process.exitcode, ended_here)
+                self.overseer.child_ended(self.overseer.incarnation, process.exitcode, self._ended_here(process.pid))
 
         pool.on_process_down = on_process_down
+
+    def _ended_here(self, pid: int) -> tuple[str, bool] | None:
+        too_much = self.limit.ended.pop(pid, None) if self.limit is not None else None
+        return (too_much, True) if too_much is not None else self.silence.ended.pop(pid, None)
 
     def close(self, worker: Any) -> None:
         """The worker ends, also by Ctrl-C or a control command, and will wait for its child."""

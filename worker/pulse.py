@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 LONGEST_LOAD_S = 1800.0
 """A model that takes longer to load is hung."""
@@ -17,8 +18,11 @@ OF_A_USUAL_STEP = 50
 class Pulse:
     """Written by the render thread, read by others. Leases are renewed only while it is `alive`."""
 
-    def __init__(self, lease_s: float, *, may_compile: bool = False) -> None:
-        """`may_compile`: a step may take much longer than others, as its kernels may be compiled in it."""
+    def __init__(self, lease_s: float, *, may_compile: bool = False, say: Callable[[str], None] = lambda _: None) -> None:
+        """`may_compile`: a step may take much longer than others, as its kernels may be compiled in it. `say` is told of each
+        phase.
+        """
+        self.say = say
         self.lease_s = lease_s
         self.may_compile = may_compile
         self.phase = "idle"
@@ -61,3 +65,4 @@ class Pulse:
     def _enter(self, phase: str, patience_s: float) -> None:
         self._until = time.monotonic() + patience_s
         self.phase = phase
+        self.say(phase)

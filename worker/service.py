@@ -32,6 +32,7 @@ from scheduler.celery_app import LONGEST_MICRO_BATCH_S, RENDER_TASK, lane_queue,
 from worker.identity import served_models
 from worker.parent import ChildWatch, Overseer
 from worker.pulse import LONGEST_LOAD_S, SLICES_AT_MOST
+from worker.sign_of_life import SilenceWatch
 
 RESTART_PAUSE_S = 5.0
 """A child that cannot start waits this long before it ends and another one tries."""
@@ -66,7 +67,8 @@ app.conf.update(
     worker_proc_alive_timeout=LONGEST_LOAD_S,
 )
 overseer = Overseer(app, settings, serves, "")
-ChildWatch.overseer = overseer
+silence = SilenceWatch()
+ChildWatch.overseer, ChildWatch.silence = overseer, silence
 app.steps["worker"].add(ChildWatch)
 
 
@@ -97,6 +99,7 @@ def _worker_starts(**_: Any) -> None:
 @worker_before_create_process.connect
 def _child_is_made(**_: Any) -> None:
     overseer.child_starts()
+    silence.child_starts()
 
 
 @worker_process_init.connect

@@ -49,6 +49,11 @@ Done = set[tuple[str, str, int, float]]
 """What need not be run again: fault, database, seed, lease."""
 
 
+def key(fault: Fault, database_name: str, seed: int, lease_s: float) -> tuple[str, str, int, float]:
+    """What tells a run from others; `lease_s` is that of faults which ask for none of their own."""
+    return fault.name, database_name, seed, fault.farm.get("lease_s", lease_s)
+
+
 def lives(faults: list[Fault], seeds: range, databases: tuple[str, ...], done: Done, lease_s: float) -> list[Life]:
     """All that is to be run, cut into lives of farms: the first seeds of every fault, then the next ones, and so on, so that
     the table is even wherever it ends.
@@ -59,7 +64,7 @@ def lives(faults: list[Fault], seeds: range, databases: tuple[str, ...], done: D
         groups: dict[str, list[tuple[str, str]]] = {}
         for name in databases:
             for fault in faults:
-                if name in fault.databases and not all((fault.name, name, seed, lease_s) in done for seed in some):
+                if name in fault.databases and not all(key(fault, name, seed, lease_s) in done for seed in some):
                     likeness = f"{name} {fault.build} {fault.farm} {fault.needs_engine}"
                     groups.setdefault(likeness, []).append((fault.name, name))
         for group in groups.values():
@@ -77,7 +82,7 @@ def live(life: Life, jobs: int, done: Done, *, folder: Path, settings: dict[str,
     try:
         for seed in seeds:
             for fault in (FAULTS[name] for name in names):
-                if (fault.name, database_name, seed, lease_s) in done:
+                if key(fault, database_name, seed, lease_s) in done:
                     continue
                 if farm is None:
                     farm = open_farm(fault, database_name, folder, settings)

@@ -43,6 +43,11 @@ def endless_loop(run: Run) -> None:
     _hostile(run, "loop", "poison", reason="hung")
 
 
+def silent_hang(run: Run) -> None:
+    """a job's native code hangs and keeps the interpreter's lock: its parent ends the child (here after 6 s), thrice: poison"""
+    _hostile(run, "grip", "poison", reason="hung: its process gave no sign of life")
+
+
 def not_a_number(run: Run) -> None:
     """one job's latents become NaN: it is looked at again in float32, then fails; nothing with NaN succeeds"""
     _hostile(run, "nan", "nan_output")
@@ -112,6 +117,7 @@ FAULTS = [
     Fault("job-segfaults", segfaults),
     Fault("job-eats-memory", eats_memory, farm={"max_memory_gib": LIMIT_GIB}),
     Fault("endless-loop", endless_loop, farm={"constants": {"worker.pulse": {"LONGEST_STEP_S": 12.0}}}),
+    Fault("silent-hang", silent_hang, farm={"lease_s": 12.0, "constants": {"worker.sign_of_life": {"SILENT_S": 6.0}}}),
     Fault("nan-latents", not_a_number, needs_engine=True),
     Fault("out-of-memory", out_of_memory, needs_engine=True),
     Fault("device-error", device_fails, needs_engine=True),

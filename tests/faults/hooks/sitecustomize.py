@@ -177,6 +177,14 @@ def loop() -> None:
         time.sleep(0.01)
 
 
+def grip() -> None:
+    """Native code that waits for ever and keeps the interpreter's lock: no thread of the process runs any more."""
+    import ctypes
+
+    while True:
+        ctypes.PyDLL(None).pause()
+
+
 def eat_memory() -> None:
     """As far as a test may go on a shared machine; the kernel's answer to such a process is this signal. A worker with a
     limit never comes so far.
@@ -196,6 +204,7 @@ HARM: dict[str, Callable[[], Any]] = {
     "abort": os.abort,
     "segfault": segfault,
     "loop": loop,
+    "grip": grip,
     "memory": eat_memory,
     "exit": leave,
 }
