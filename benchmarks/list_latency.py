@@ -1,6 +1,7 @@
 """Latency of lists of jobs with many jobs stored: each filter, at the top, in the middle and near the last, over HTTP.
 
 python -m benchmarks.list_latency [--jobs 1000000] [--requests 100] [--keep FOLDER] [--databases sqlite,postgresql] [--plans]
+    [--only "model+state" --only "worker (old)"]
 
 Some filters match much, some little, some only the oldest jobs, some nothing: what an index does not serve may be anywhere.
 With --plans the database's plan of each statement comes first. With --keep the filled databases stay, and the next run only
@@ -327,7 +328,7 @@ def _read(kind: str, served: Served, arguments: argparse.Namespace, callers: dic
             reader.ms(path)
         print(f"{kind}, {'every tenant' if caller.is_admin else 'one tenant'}", flush=True)
         for case in cases(arguments.jobs, tenants):
-            if caller.is_admin or "tenant" not in case.query:
+            if (caller.is_admin or "tenant" not in case.query) and case.name in (arguments.only or [case.name]):
                 print(f"  {case.name:22} {measure(reader, case, arguments.requests, caller, starts)}", flush=True)
 
 
@@ -338,6 +339,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--databases", default=",".join(KINDS))
     parser.add_argument("--plans", action="store_true")
+    parser.add_argument("--only", action="append", help="a filter by its name as printed; may be repeated")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         for kind in arguments.databases.split(","):

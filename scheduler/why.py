@@ -84,6 +84,21 @@ def explain(session: Session, job: Job, settings: Settings, seen: Seen | None = 
     return _why_queued(session, job, settings, seen or _look(session, job))
 
 
+def explain_each(session: Session, jobs: Sequence[Job], settings: Settings) -> list[str]:
+    """The sentence of each. Jobs of one tenant and model are decided by the same things: those are looked at once."""
+    seen: dict[tuple[str, str], Seen] = {}
+
+    def what_decides(job: Job) -> Seen | None:
+        if job.state != JobState.QUEUED:
+            return None
+        key = (job.tenant_id, job.model)
+        if key not in seen:
+            seen[key] = _look(session, job)
+        return seen[key]
+
+    return [explain(session, job, settings, what_decides(job)) for job in jobs]
+
+
 def _look(session: Session, job: Job) -> Seen:
     sql = session.connection()
     now, limits, running, load_s = sql.execute(STANDING, {"model": job.model, "tenant_id": job.tenant_id}).one()

@@ -13,7 +13,7 @@ from imagefarm.store import db_now
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import ApiKey, Batch, Job, Tenant
 from scheduler import workers
-from scheduler.why import explain
+from scheduler.why import explain, explain_each
 from tests.small_farm import SmallFarm
 
 
@@ -117,3 +117,15 @@ def test_a_failure_before(farm: SmallFarm) -> None:
     (job_id,) = farm.submit(1)
     farm.set(job_id, attempt=1, not_before=farm.store.now() + 60)
     assert re.fullmatch(r"Waits ([1-5]?\d|60) s before attempt 2, after a failure\.", why(farm, job_id))
+
+
+def test_many_at_once_say_what_each_says(farm: SmallFarm) -> None:
+    ready(farm)
+    ids = farm.submit(3)
+    farm.set(ids[0], state=JobState.RUNNING, attempt=1)
+    farm.set(ids[1], model="nothing")
+    with farm.store.read() as session:
+        rows = [session.get_one(Job, job_id) for job_id in ids]
+        sentences = explain_each(session, rows, farm.settings)
+    assert sentences == [why(farm, job_id) for job_id in ids]
+    assert len(set(sentences)) == 3
