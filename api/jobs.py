@@ -43,6 +43,7 @@ routes = Routes(tag="jobs")
 
 POLL_S = 2.0
 """How often a waiting request looks into the database itself, should a live event be missed."""
+NO_BATCH = "none"
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
 
 
@@ -61,7 +62,7 @@ class JobFilters(BaseModel):
     state: list[JobState] = Field(default_factory=list, description="Any of these; may be repeated")
     model: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = None
     batch: Annotated[str, Field(min_length=1, max_length=40), AfterValidator(check_text)] | None = Field(
-        None, description="Id of a batch"
+        None, description="Id of a batch; `none` for jobs that did not come from one"
     )
     label: list[Annotated[str, Field(max_length=330, pattern="^[^:]+:"), AfterValidator(check_text), AfterValidator(_label)]] = (
         Field(default_factory=list, max_length=8, description="`name:value`; may be repeated")
@@ -82,7 +83,8 @@ class JobFilters(BaseModel):
             tenant_id=caller.tenant_filter,
             states=tuple(dict.fromkeys(self.state)),
             model=self.model,
-            batch_id=self.batch,
+            batch_id=None if self.batch == NO_BATCH else self.batch,
+            single=self.batch == NO_BATCH,
             custom_id=self.custom_id,
             worker=self.worker,
             labels=tuple((name, value) for name, _, value in (label.partition(":") for label in self.label)),

@@ -272,6 +272,8 @@ WORDS: dict[str, str] = {
     "Close": "关闭",
     "The one before": "上一张",
     "The next one": "下一张",
+    "Older pictures": "更早的图片",
+    "Nothing older.": "没有更早的了。",
     "Your pictures will appear here.": "你的图片会出现在这里。",
     "Try one of these:": "试试这些：",
     # batches

@@ -31,12 +31,13 @@ from api.pages.studio_form import (
     sizes_of,
     typed,
 )
-from api.pages.studio_gallery import Making, makings
+from api.pages.studio_gallery import Gallery, Part, gallery
 from api.picture_urls import fetch_pictures, names_urls
 from api.routes import too_large
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import ModelEntry
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, RequestError, UnknownModel
+from imagefarm.ids import is_id
 from imagefarm.prompts.enhance import Suggestion, enhance, joined
 from imagefarm.recipe import MAX_PROMPT_CHARS, JobRequest
 from imagefarm.states import WorkerState
@@ -82,7 +83,7 @@ class StudioView:
     variant: int
     errors: tuple[FieldError, ...]
     refusal: str
-    makings: tuple[Making, ...]
+    gallery: Gallery
     submitted: str
     max_prompt: int = MAX_PROMPT_CHARS
 
@@ -257,9 +258,22 @@ def _view(
         variant=variant,
         errors=errors,
         refusal=refusal,
-        makings=makings(session, farm, caller, request.host_url.rstrip("/")),
+        gallery=gallery(session, farm, caller, _part(), request.host_url.rstrip("/")),
         submitted=submitted,
     )
+
+
+def _part() -> Part:
+    """The part of the gallery that the address asks for."""
+    given = {name: request.args.get(name, "") for name in ("before", "down_to")}
+    wrong = [
+        FieldError(field=name, detail="is no id of a job", remedy="leave it out: the newest are shown")
+        for name, value in given.items()
+        if value and not is_id(value, "job")
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
+    return Part(**given)
 
 
 def _choices(session: Session, farm: Farm) -> tuple[ModelChoice, ...]:

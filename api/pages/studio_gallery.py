@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from urllib.parse import urlencode
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,8 +19,22 @@ from imagefarm.store.job_ways import JobFilter
 from imagefarm.store.models import Attempt, Image, Job, Worker
 
 SHOWN = 24
-LOOKED_AT = 120
-"""Newest jobs among which those are found that did not come from a batch."""
+MOST_SHOWN = 96
+"""Where older ones were asked for below, the newest reach down to them; not further than so many jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which jobs are shown: the newest under the id `before`; down to the id `down_to`, after which the page goes on itself."""
+
+    before: str = ""
+    down_to: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where the same part is found again."""
+        given = urlencode({name: value for name, value in asdict(self).items() if value})
+        return f"/studio?{given}" if given else "/studio"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +64,28 @@ class Making:
     may_upscale: bool
 
 
-def makings(session: Session, farm: Farm, caller: Caller, url: str) -> tuple[Making, ...]:
-    """The caller's newest jobs that did not come from a batch."""
-    newest = jobs.list_jobs(session, JobFilter(tenant_id=caller.tenant_id), before=None, limit=LOOKED_AT).jobs
-    own = [job for job in newest if job.batch_id is None][:SHOWN]
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """A part of the caller's jobs that did not come from a batch, newest first, and where older ones are."""
+
+    part: Part
+    makings: tuple[Making, ...]
+    older: str = ""
+
+
+def gallery(session: Session, farm: Farm, caller: Caller, part: Part, url: str) -> Gallery:
+    """A part of the caller's jobs that did not come from a batch."""
+    wanted = JobFilter(tenant_id=caller.tenant_id, single=True)
+    found = jobs.list_jobs(session, wanted, before=part.before or None, limit=MOST_SHOWN if part.down_to else SHOWN)
+    own = [job for job in found.jobs if job.id >= part.down_to]
     images = jobs.images_of(session, [job.id for job in own])
     made_by = _workers(session, [job.id for job in own])
-    return tuple(
+    shown = tuple(
         _making(farm, card, job, images[job.id], worker=made_by.get(job.id, ""), url=url)
         for card, job in zip(job_cards(session, farm, own), own, strict=True)
     )
+    goes_on = found.next_before if len(own) == len(found.jobs) and found.next_before != part.down_to else None
+    return Gallery(part, shown, Part(before=goes_on).address if goes_on else "")
 
 
 def _workers(session: Session, job_ids: list[str]) -> dict[str, str]:

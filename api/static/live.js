@@ -133,6 +133,7 @@
     document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   }
   document.addEventListener("farm:changed", showAges);
+  document.addEventListener("farm:moved", () => { follow(); refresh(); });  // a script gave the live part another address
   setInterval(showAges, 1000);
   showAges();
 })();

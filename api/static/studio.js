@@ -107,11 +107,23 @@
     if (!$("keep").checked) $("seed").value = "";
     if (matchMedia("(max-width: 52rem)").matches) $("live").scrollIntoView({ behavior: "smooth" });
   });
-  document.addEventListener("htmx:after:swap", show);
+  document.addEventListener("htmx:after:swap", () => { show(); join(); });
+
+  // older pictures came below: those above, which follow the farm, reach down to them from now on
+  function join() {
+    const older = $("older"), live = $("live"), under = older.querySelector("[data-under]")?.dataset.under;
+    for (const nav of [...older.querySelectorAll("nav")].filter((one) => one !== older.lastElementChild)) nav.remove();
+    if (!under) return;
+    const at = new URL(live.getAttribute("hx-get"), location.href);
+    if (at.searchParams.get("down_to") === under) return;
+    at.searchParams.set("down_to", under);
+    live.setAttribute("hx-get", at.pathname + at.search);
+    document.dispatchEvent(new Event("farm:moved"));
+  }
 
   // one picture, large, with its facts; arrows turn the page
   let seen = "";
-  const shots = () => [...document.querySelectorAll("#live .shot")];
+  const shots = () => [...document.querySelectorAll("#gallery .shot")];
   function open(shot) {
     seen = shot.id;
     const picture = new Image(), facts = shot.querySelector(".card-of").cloneNode(true), small = shot.querySelector("img");
@@ -130,7 +142,7 @@
     if (all.length) open(all[(at + by + all.length) % all.length]);
   }
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("#live .see");
+    const link = event.target.closest("#gallery .see");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
     open(link.closest(".shot"));

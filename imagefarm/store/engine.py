@@ -87,6 +87,23 @@ def _postgresql_rarely(element: Any, compiler: Any, **_: Any) -> str:
     return f"({compiler.process(element.clauses)})"
 
 
+class mostly(FunctionElement[bool]):
+    """A condition that many rows meet. SQLite takes any index on a column that must be null, however many rows are."""
+
+    type = NullType()  # type: ignore[assignment]
+    inherit_cache = True
+
+
+@compiles(mostly, "sqlite")
+def _sqlite_mostly(element: Any, compiler: Any, **_: Any) -> str:
+    return f"likelihood({compiler.process(element.clauses)}, 0.999999)"
+
+
+@compiles(mostly, "postgresql")
+def _postgresql_mostly(element: Any, compiler: Any, **_: Any) -> str:
+    return f"({compiler.process(element.clauses)})"
+
+
 class Store:
     """Access to the database. `write()` commits at the end of its block or rolls back; `read()` never writes."""
 

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, case, literal,
 from sqlalchemy.orm import Session
 
 from imagefarm.states import JobState
+from imagefarm.store.engine import mostly
 from imagefarm.store.models import Attempt, Job, Tenant, Worker
 
 Column = Any
@@ -34,6 +35,8 @@ class JobFilter:
     states: tuple[JobState, ...] = ()
     model: str | None = None
     batch_id: str | None = None
+    single: bool = False
+    """Those of no batch."""
     custom_id: str | None = None
     worker: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
@@ -56,11 +59,13 @@ class Way:
     columns: tuple[Column, ...] = ()
     values: tuple[str, ...] = ()
     id: Column = Job.id
+    single: bool = False
+    """An index of the jobs of no batch alone."""
 
     @property
     def meets(self) -> frozenset[str]:
         """Names of the columns that need no condition of their own."""
-        return frozenset(column.key for column in self.columns)
+        return frozenset(column.key for column in self.columns) | ({"single"} if self.single else set())
 
     @property
     def of_jobs(self) -> bool:
@@ -85,6 +90,8 @@ class Way:
             return [self.id >= ids.low, self.id < ids.high]
         # nullable columns may have an index of their rows that are not null alone
         known = [column.is_not(None) for column in self.columns if column.key == "custom_id"]
+        if self.single:
+            known.append(mostly(Job.batch_id.is_(None)))
         return [row >= first, row < last, *known]
 
 
@@ -105,6 +112,8 @@ def ways_to(session: Session, wanted: JobFilter) -> list[Way]:
     if wanted.tenant_id is not None:
         if wanted.model is not None and not wanted.states:
             return [Way((Job.tenant_id, Job.model), (wanted.tenant_id, wanted.model))]
+        if wanted.single and not wanted.states:
+            return [Way((Job.tenant_id,), (wanted.tenant_id,), single=True)]
         return _by_state(wanted, Job.tenant_id, wanted.tenant_id)
     if wanted.states:
         return [Way((Job.state,), (state,)) for state in wanted.states]

@@ -166,6 +166,8 @@ def _rest(wanted: JobFilter, met: frozenset[str]) -> list[ColumnElement[bool]]:
         value = getattr(wanted, column.key)
         if value is not None and column.key not in met:
             rest.append(column == value)
+    if wanted.single and "single" not in met:
+        rest.append(Job.batch_id.is_(None))
     if wanted.states and "state" not in met:
         rest.append(Job.state.in_(wanted.states))
     if wanted.worker is not None and "owner" not in met:

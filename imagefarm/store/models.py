@@ -255,6 +255,13 @@ class Job(Base):
         ),
         # the lists
         Index("ix_job_tenant_id_id", "tenant_id", "id"),
+        Index(
+            "ix_job_single",
+            "tenant_id",
+            "id",
+            sqlite_where=text("batch_id IS NULL"),
+            postgresql_where=text("batch_id IS NULL"),
+        ),
         Index("ix_job_tenant_id_state_id", "tenant_id", "state", "id"),
         Index("ix_job_state_id", "state", "id"),
         Index("ix_job_tenant_id_model_id", "tenant_id", "model", "id"),

@@ -128,6 +128,29 @@ def test_a_picture_is_made_in_the_studio_without_reload(site: Site, visit: Any) 
     window.check_clean(site.url)
 
 
+def test_older_pictures_come_below_and_new_ones_leave_no_gap(site: Site, visit: Any) -> None:
+    jobs = [site.submit(f"an old mug no. {number}.")["id"] for number in range(60)]
+    window = visit()
+    window.page.goto(f"{site.url}/studio")
+    window.page.locator("#live-mark.on").wait_for()
+    for count in (24, 48):
+        window.page.locator("#gallery nav a[rel=next]").last.click()
+        window.page.locator("#older .making").nth(count - 1).wait_for()
+    newer = site.submit("one that came after")["id"]
+    window.page.locator(f"#live #{newer}").wait_for()
+    window.page.locator("#live nav").wait_for(state="detached")
+    shown = window.page.evaluate("[...document.querySelectorAll('#gallery .making')].map((one) => one.id)")
+    assert shown[:61] == [newer, *jobs[::-1]]
+    assert len(set(shown)) == len(shown)
+    window.check_clean(site.url)
+    bare = visit(javascript=False)
+    bare.page.goto(f"{site.url}/studio")
+    bare.page.get_by_role("link", name="Older pictures").click()
+    bare.page.locator(f"#live #{jobs[30]}").wait_for()
+    bare.page.get_by_role("link", name="newest").click()
+    bare.page.locator(f"#live #{newer}").wait_for()
+
+
 def test_the_studio_works_without_javascript(site: Site, visit: Any) -> None:
     window = visit(javascript=False, width=390)
     window.page.goto(f"{site.url}/studio")

@@ -236,6 +236,45 @@ def test_settings_are_reused_from_a_job(site: Site) -> None:
     assert 'value="5"' in text
 
 
+def test_older_pictures_follow_by_key_whatever_came_from_batches(site: Site) -> None:
+    jobs = [site.submit(f"an old mug no. {number}.")["id"] for number in range(30)]
+    rows = [{"prompt": f"a mug of a table {number}"} for number in range(200)]
+    batch = site.http.post("/api/v1/batches", json={"name": "many", "template": "{{ prompt }}", "rows": rows})
+    assert batch.status_code == 202, batch.text
+
+    def shown(page: str) -> list[str]:
+        return [job for job in re.findall(r'<li class="making[^"]*" id="(job_\w+)"', page) if job in jobs]
+
+    first = site.page("/studio").text
+    assert "a mug of a table" not in first
+    assert shown(first) == jobs[:5:-1]
+    [older] = re.findall(r'rel="next" href="([^"]+)"', first)
+    assert older == f"/studio?before={jobs[6]}"
+    second = site.page(older).text
+    assert shown(second) == jobs[5::-1]
+    assert f'hx-get="{older}"' in second
+    assert "↑ newest" in second
+    # what was asked for below leaves no gap when new ones come
+    site.submit("one more mug")
+    down_to = f"/studio?down_to={jobs[6]}"
+    whole = site.page(down_to).text
+    assert shown(whole) == jobs[:5:-1]
+    assert f'hx-get="{down_to}"' in whole
+    assert 'rel="next"' not in whole
+    assert "Nothing older." in site.page("/studio?before=job_" + "0" * 26).text
+    single = site.get("/api/v1/jobs?batch=none&limit=200")["items"]
+    assert [job["id"] for job in single if job["id"] in jobs] == jobs[::-1]
+    assert not any(job["batch_id"] for job in single)
+
+
+@pytest.mark.parametrize("name", ["before", "down_to"])
+@pytest.mark.parametrize("value", ["batch_01", "<b>", "job_"])
+def test_a_part_that_no_job_begins_is_refused_by_name(site: Site, name: str, value: str) -> None:
+    answer = site.http.get("/studio", query_string={name: value})
+    assert answer.status_code == 422
+    assert name in answer.text
+
+
 def test_every_model_has_a_form_whose_choices_it_takes(site: Site, catalogue: Catalogue) -> None:
     for entry in catalogue.entries.values():
         text = site.page(f"/studio?model={entry.name}").text

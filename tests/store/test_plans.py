@@ -42,7 +42,7 @@ def fill(store: Store, catalogue: Catalogue) -> None:
     rows: list[dict[str, Any]] = []
     for n in range(JOBS):
         state = JobState.QUEUED if n > JOBS // 2 else JobState.FAILED if n < JOBS // 10 else JobState.SUCCEEDED
-        batch = BATCHES[state != JobState.FAILED]
+        batch = None if n % 50 == 9 else BATCHES[state != JobState.FAILED]
         places = {"tenant_id": TENANTS[n % 2], "batch_id": batch, "custom_id": f"row {n % 100}", "expires_at": 4e9}
         rows.append(base | {"id": job_id(n), "state": str(state), "created_at": float(n), "labels": {"n": str(n)}} | places)
     ended = [row for row in rows if row["state"] != JobState.QUEUED]
@@ -103,6 +103,8 @@ LISTS: list[tuple[JobFilter, set[str]]] = [
     (F(tenant_id="tenant_b", states=(JobState.FAILED,)), {"ix_job_tenant_id_state_id"}),
     (F(tenant_id="tenant_b", model="sd15"), {"ix_job_tenant_id_model_id"}),
     (F(tenant_id="tenant_b", text="no such words"), {"ix_job_tenant_id_id"}),
+    (F(tenant_id="tenant_b", single=True), {"ix_job_single"}),
+    (F(tenant_id="tenant_b", single=True, states=(JobState.FAILED,)), {"ix_job_tenant_id_state_id"}),
     (F(batch_id="batch_a"), {"ix_job_batch_id_id"}),
     (F(batch_id="batch_a", tenant_id="tenant_b", states=(JobState.HELD,)), {"ix_job_batch_id_state_id"}),
     (F(custom_id="row 7", batch_id="batch_a", model="sd15"), {"ix_job_custom_id_id"}),
