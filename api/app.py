@@ -11,6 +11,7 @@ from api import (
     delivery,
     docs,
     events,
+    giving_way,
     health,
     images,
     jobs,
@@ -62,7 +63,9 @@ def create_app(settings: Settings) -> Flask:
     app = Flask("api", static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = True
-    context.init_app(app, context.make_farm(settings))
+    farm = context.make_farm(settings)
+    context.init_app(app, farm)
+    giving_way.init_app(app, farm.store.reader)
     problems.init_app(app)
     request_log.init_app(app)
     request_limit.init_app(app)

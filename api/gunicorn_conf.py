@@ -39,7 +39,7 @@ logger_class = "api.gunicorn_log.GunicornLog"
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file; a slow disk would look like a hang
 
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 
 
 def on_starting(server: Any) -> None:
@@ -59,8 +59,8 @@ def on_starting(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Let threads take turns quickly, keep full collections short, and end the live streams when the process is told to stop.
 
-    A single submit gives up its turn a dozen times; beside a bulk table each would cost it Python's 5 ms. A stream would hold
-    the process for the whole graceful time.
+    A single submit gives up its turn a dozen times; beside another thread that works each would cost it Python's 5 ms. A
+    stream would hold the process for the whole graceful time.
     """
     from api.context import farm_of
     from api.service import app

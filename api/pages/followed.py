@@ -6,7 +6,8 @@ address, in one language, and would see the same: `api.pages.sharing` marks page
 and scopes; of the others each reader gets one of their own.
 
 A stream holds the newest page only, so a slow reader skips some and piles nothing up. Rendering takes a third of a core at
-most: where many different pages are open each is renewed less often, and the API stays as quick as it was.
+most, and stands still while requests are answered: where many different pages are open each is renewed less often, and the API
+stays as quick as it was.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from werkzeug.urls import iri_to_uri
 from api.auth import SESSION_COOKIE, authenticate
 from api.context import farm_of
 from api.events import FOR_ALL, text_of
+from api.giving_way import Patience, patiently, traffic_of
 from api.listeners import CLOSE, Event, Subscription
 from api.pages.i18n import language
+from api.pages.reader import Reader, chunk_of, line_of
 from api.pages.sharing import is_shared
 from api.request_log import FOR_STREAMS
 from api.sse import HEARTBEAT, HEARTBEAT_S, RETRY, event_text
@@ -51,10 +54,10 @@ STALE_S, OLD_S = 5.0, 20.0
 """A page is rendered anew so long after a change that hardly concerns it, and after none at all."""
 AGAIN_S = 2.0
 """So long after the farm could not render a page it tries again."""
-SLICE, SLICE_S = 8, 0.005
+SLICE, SLICE_S = 16, 0.002
 """So many streams are handed a page at once: all five hundred would leave the other requests no turn."""
 REST = 2.0
-"""The thread rests for so many times the CPU time that a rendering took."""
+"""The thread rests for so many times the CPU time that a rendering took: while requests are answered, and after it."""
 CHECK_S = 15.0
 """A stream whose reader signed out, or whose key was revoked, ends within this time."""
 MOST_ADDRESS = 4000
@@ -65,37 +68,6 @@ KEPT = (
 )  # fmt: skip
 """What a page that is rendered for a stream knows of the request that opened the stream."""
 NEVER = float("inf")
-
-
-class Reader(Subscription):
-    """One open page: what it has not been sent yet, of each kind the newest."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda _: False)
-        self.tag = ""
-        self._texts: dict[str, bytes] = {}
-        self._told = threading.Condition(threading.Lock())
-
-    def offer(self, event: Event) -> None:
-        """Hear that Redis is lost or found, or that this is the end."""
-        if event is CLOSE:
-            self.closed = True
-        self.put(event["kind"], event_text(event["kind"], {}).encode())
-
-    def put(self, name: str, text: bytes) -> None:
-        """Take a text in place of one of that name that has not been sent."""
-        with self._told:
-            self._texts.pop(name, None)
-            self._texts[name] = text
-            self._told.notify()
-
-    def take(self, timeout_s: float) -> bytes:
-        """All that waits, or nothing after `timeout_s`."""
-        with self._told:
-            if not self._texts:
-                self._told.wait(timeout_s)
-            texts, self._texts = self._texts, {}
-        return b"".join(texts.values())
 
 
 @dataclass(eq=False, slots=True)
@@ -112,6 +84,8 @@ class Followed:
     text: bytes = b""
     rendered_at: float = 0.0
     due_at: float = 0.0
+    cost_s: float = 0.01
+    """CPU time of its last rendering."""
     steps: dict[str, str] = field(default_factory=dict)
     """Progress that has not been told, by job."""
     steps_at: float = NEVER
@@ -129,6 +103,7 @@ class Following(Subscription):
         super().__init__(lambda _: True)
         self.app = app
         self.farm = farm_of(app)
+        self._traffic = traffic_of(app)
         self.renderings = 0
         self._pages: dict[Hashable, Followed] = {}
         self._readers = 0
@@ -144,7 +119,7 @@ class Following(Subscription):
         """Begin to follow the page at this address, as whoever makes the current request. Raises InvalidRequest, Unavailable."""
         environ = asking(request.environ, at) if at else None
         key, caller = self._seen_by(environ)
-        reader = Reader()
+        reader = Reader(line_of(request.environ))
         self.farm.events.add(reader)
         with self._changed:
             if self._thread is None:
@@ -252,14 +227,18 @@ class Following(Subscription):
                 text = b""
                 page.rendered_at = time.monotonic()
                 page.due_at = page.rendered_at + OLD_S
+        patience = Patience(self._traffic, REST * page.cost_s)
         if text:
-            self._hand_out(page, "steps", text)
+            self._hand_out(page, "steps", text, patience)
             return
         began = time.thread_time()
-        text = self._rendered(page)
-        rested = time.monotonic() + REST * (time.thread_time() - began)
+        with patiently(patience):
+            patience.give_way()
+            text = self._rendered(page)
+        page.cost_s = time.thread_time() - began
+        rested = time.monotonic() + REST * page.cost_s - patience.used_s
         if text:
-            self._hand_out(page, "page", text)
+            self._hand_out(page, "page", text, patience)
         time.sleep(max(0.0, rested - time.monotonic()))
 
     def _rendered(self, page: Followed) -> bytes:
@@ -280,16 +259,17 @@ class Following(Subscription):
             page.tag, page.text = f"{status} {time.monotonic()}", event_text("changed", {}).encode()
         return page.text
 
-    def _hand_out(self, page: Followed, name: str, text: bytes) -> None:
+    def _hand_out(self, page: Followed, name: str, text: bytes, patience: Patience) -> None:
         with self._changed:
             readers = [reader for reader in page.readers if name != "page" or reader.tag != page.tag]
+        chunk = chunk_of(text)
         for start in range(0, len(readers), SLICE):
             if start:
                 time.sleep(SLICE_S)
-            for reader in readers[start : start + SLICE]:
+            for reader in patience.between(readers[start : start + SLICE]):
                 if name == "page":
                     reader.tag = page.tag
-                reader.put(name, text)
+                reader.put(name, text, chunk)
 
 
 def asking(environ: dict[str, Any], at: str) -> dict[str, Any]:

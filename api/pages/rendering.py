@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from urllib.parse import urlencode
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, g, render_template, request, stream_template
 from markupsafe import Markup, escape
 
+from api.giving_way import PATIENCE
 from api.pages import i18n
 from imagefarm import __version__
 
@@ -46,9 +47,7 @@ def page(template: str, view: object, status: int = 200, **more: object) -> Resp
     if status == HTTPStatus.OK and not g.get("whole") and request.if_none_match.contains_weak(tag):
         response = Response(status=HTTPStatus.NOT_MODIFIED)
     else:
-        response = Response(
-            render_template(f"pages/{template}", view=view, **more), status, content_type="text/html; charset=utf-8"
-        )
+        response = Response(_rendered(f"pages/{template}", view=view, **more), status, content_type="text/html; charset=utf-8")
     if status == HTTPStatus.OK:
         response.set_etag(tag, weak=True)
     response.headers["Content-Security-Policy"] = POLICY
@@ -58,6 +57,13 @@ def page(template: str, view: object, status: int = 200, **more: object) -> Resp
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Vary"] = "Accept-Language, Cookie"
     return response
+
+
+def _rendered(template: str, **values: object) -> str:
+    patience = PATIENCE.get()
+    if patience is None:
+        return render_template(template, **values)
+    return "".join(patience.between(stream_template(template, **values)))
 
 
 def iso(at: float) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from api.listeners import AWAY, BACK, CLOSE
 from api.pages import followed
-from api.pages.followed import Following, Reader, live_part
+from api.pages.followed import Following, live_part
 from api.pages.live import KEY
 from imagefarm.auth import Scope, create_key, revoke_key
 from imagefarm.redis import JobProgress, publish_progress
@@ -121,19 +120,6 @@ def test_a_jobs_page_hears_of_its_job_and_of_its_steps(site: Site) -> None:
     site.http.post(f"/api/v1/jobs/{mine['id']}/cancel")
     assert "s-cancelled" in until(stream, "event: page")
     stream.close()
-
-
-def test_a_slow_reader_holds_the_newest_only() -> None:
-    reader = Reader()
-    for number in range(1000):
-        reader.put("page", b"page %d;" % number)
-    reader.offer(AWAY)
-    reader.put("page", b"the last;")
-    reader.offer(BACK)
-    assert reader.take(0).split(b"the last;") == [b"event: away\ndata: {}\n\n", b"event: back\ndata: {}\n\n"]
-    assert reader.take(0) == b""
-    reader.offer(CLOSE)
-    assert reader.closed
 
 
 def test_a_page_that_cannot_be_rendered_for_its_readers_is_one_to_fetch(site: Site) -> None:
