@@ -51,6 +51,7 @@ class Caps(Answer):
     max_queued: int
     max_queued_per_tenant: int
     max_running_per_tenant: int
+    max_running_per_model: dict[str, int] = Field(description="Jobs of these models that run at once in the whole farm at most")
     max_batch_rows: int
     max_running_images: int = Field(description="Images that share one worker's forward pass at most")
 
@@ -123,6 +124,7 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
             max_queued=settings.max_queued,
             max_queued_per_tenant=settings.max_queued_per_tenant,
             max_running_per_tenant=settings.max_running_per_tenant,
+            max_running_per_model=settings.max_running_per_model,
             max_batch_rows=settings.max_batch_rows,
             max_running_images=settings.max_running_images,
         ),

@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     max_queued: int = Field(2_000_000, ge=1, description="Jobs that may wait in the whole farm")
     max_queued_per_tenant: int = Field(1_000_000, ge=1)
     max_running_per_tenant: int = Field(10_000, ge=1)
+    max_running_per_model: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="Jobs of a model that run at once in the whole farm, by its name; others: no limit"
+    )
     max_batch_rows: int = Field(200_000, ge=1)
 
     # scheduling

@@ -5,21 +5,23 @@ worker on which work succeeds: it is quarantined, drains, and says so. A death c
 running set, and what is the job's or the model's own fault does not count: else one table of bad rows could empty the farm.
 A *batch* is to blame when its jobs end with the same error again and again, on more than one worker where there is more than
 one: what is left of it is held and says so, so that 50,000 rows with one mistake cost a handful of renders.
+
+Who resumes either has seen why it was stopped: only what fails after that counts again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, distinct, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.states import BatchState, JobState, WorkerState
+from imagefarm.states import JobState, WorkerState
 from imagefarm.store.audit import append
 from imagefarm.store.engine import db_now, rarely
-from imagefarm.store.models import IN_TROUBLE, Attempt, Batch, Job, Worker
-from scheduler.cancel import hold_where
+from imagefarm.store.models import IN_TROUBLE, Attempt, Event, Job, Worker
+from scheduler.batches import lifecycle
 
 WINDOW_S = 600.0
 """How far back the breaker looks."""
@@ -58,36 +60,19 @@ def trip(session: Session) -> BreakerReport:
 
 
 def _bad_workers(session: Session, since: float) -> list[str]:
-    troubles: Counter[str] = Counter()
-    succeeded: Counter[str] = Counter()
-    spans: dict[str, tuple[float, float]] = {}
-    columns = (func.count(distinct(Attempt.job_id)), func.count(distinct(Attempt.owner)))
-    rows = session.execute(
-        select(Worker.name, Attempt.outcome, *columns, func.min(Attempt.ended_at), func.max(Attempt.ended_at))
-        .join_from(Attempt, Worker, Worker.id == Attempt.owner)
-        .where(rarely(Attempt.ended_at > since), IN_TROUBLE, Attempt.outcome != "failed")
-        .group_by(Worker.name, Attempt.outcome)
-    )
-    for name, outcome, jobs, incarnations, *span in rows:
-        first, last = (float(at or since) for at in span)
-        troubles[name] += jobs if outcome == "retry" else incarnations
-        known = spans.get(name, (first, last))
-        spans[name] = min(first, known[0]), max(last, known[1])
-    if max(troubles.values(), default=0) >= WORKER_FAILURES:
-        good = session.execute(
-            select(Worker.name, func.count(distinct(Attempt.job_id)))
-            .join_from(Attempt, Worker, Worker.id == Attempt.owner)
-            .where(rarely(Attempt.ended_at > since), SUCCEEDED)
-            .group_by(Worker.name)
-        )
-        succeeded.update(dict(good.all()))
     bad: list[str] = []
-    for name, number in troubles.items():
-        if number < WORKER_FAILURES or number < WORKER_RATIO * (number + succeeded[name]):
+    for name, seen in _troubles(session, since).items():
+        if seen.number < WORKER_FAILURES:
             continue
-        elsewhere = _successes_elsewhere(session, name, *spans[name])
+        resumed_at = _last_told(session, "worker.ready", select(Worker.id).where(Worker.name == name))
+        # who resumed it knew of what was before
+        troubles = seen if resumed_at <= since else _troubles(session, resumed_at, Worker.name == name).get(name, NONE)
+        succeeded = _successes(session, max(since, resumed_at), name)
+        if troubles.number < max(WORKER_FAILURES, WORKER_RATIO * (troubles.number + succeeded)):
+            continue
+        elsewhere = _successes_elsewhere(session, name, troubles.first, troubles.last)
         if elsewhere:
-            reason = f"{number} jobs failed on it in {WINDOW_S / 60:.0f} minutes, while {elsewhere} succeeded elsewhere"
+            reason = f"{troubles.number} jobs failed on it in {WINDOW_S / 60:.0f} minutes, while {elsewhere} succeeded elsewhere"
             changed = session.execute(
                 update(Worker)
                 .where(Worker.name == name, Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)
@@ -99,6 +84,50 @@ def _bad_workers(session: Session, since: float) -> list[str]:
             if changed:
                 bad.append(name)
     return bad
+
+
+class Troubles(NamedTuple):
+    """How often something went wrong on a worker, and when first and last."""
+
+    number: int
+    first: float
+    last: float
+
+
+NONE = Troubles(0, 0.0, 0.0)
+
+
+def _troubles(session: Session, since: float, *only: ColumnElement[bool]) -> dict[str, Troubles]:
+    """By a worker's name: different jobs that were to be tried again, and deaths of its incarnations."""
+    columns = (func.count(distinct(Attempt.job_id)), func.count(distinct(Attempt.owner)))
+    rows = session.execute(
+        select(Worker.name, Attempt.outcome, *columns, func.min(Attempt.ended_at), func.max(Attempt.ended_at))
+        .join_from(Attempt, Worker, Worker.id == Attempt.owner)
+        .where(rarely(Attempt.ended_at > since), IN_TROUBLE, Attempt.outcome != "failed", *only)
+        .group_by(Worker.name, Attempt.outcome)
+    )
+    found: dict[str, Troubles] = {}
+    for name, outcome, jobs, incarnations, *span in rows:
+        first, last = (float(at or since) for at in span)
+        known = found.get(name, Troubles(0, first, last))
+        number = known.number + (jobs if outcome == "retry" else incarnations)
+        found[name] = Troubles(number, min(first, known.first), max(last, known.last))
+    return found
+
+
+def _successes(session: Session, since: float, name: str) -> int:
+    """Jobs that succeeded on a worker."""
+    statement = (
+        select(func.count(distinct(Attempt.job_id)))
+        .join_from(Attempt, Worker, Worker.id == Attempt.owner)
+        .where(rarely(Attempt.ended_at > since), SUCCEEDED, Worker.name == name)
+    )
+    return session.scalar(statement) or 0
+
+
+def _last_told(session: Session, kind: str, subjects: Any) -> float:
+    """When an event of that kind was told last of one of these; 0 if never."""
+    return session.scalar(select(func.max(Event.at)).where(Event.subject.in_(subjects), Event.kind == kind)) or 0.0
 
 
 def _successes_elsewhere(session: Session, name: str, first: float, last: float) -> int:
@@ -118,6 +147,34 @@ def _successes_elsewhere(session: Session, name: str, first: float, last: float)
 
 def _bad_batches(session: Session, since: float) -> list[str]:
     live = session.scalar(select(func.count()).select_from(Worker).where(Worker.state != WorkerState.GONE)) or 0
+    stopped = []
+    for seen in _failing_batches(session, since):
+        batch_id, code = seen[:2]
+        resumed_at, failing, counted_from = _last_told(session, "batch.resumed", [batch_id]), [seen], 0.0
+        if resumed_at > since:  # who resumed it knew of what was before
+            failing = _failing_batches(session, resumed_at, Job.batch_id == batch_id, Job.error_code == code)
+            counted_from = resumed_at
+        ended = session.scalar(
+            select(func.count())
+            .select_from(Job)
+            .where(
+                Job.batch_id == batch_id,
+                Job.state.in_([JobState.FAILED, JobState.SUCCEEDED]),
+                Job.finished_at > counted_from,
+            )
+        )
+        for _, _, number, owners in failing:
+            if (
+                number >= BATCH_RATIO * (ended or 0)
+                and owners >= min(2, live)
+                and lifecycle.stop(session, batch_id, code, number)
+            ):
+                stopped.append(batch_id)
+    return stopped
+
+
+def _failing_batches(session: Session, since: float, *only: ColumnElement[bool]) -> list[tuple[str, str, int, int]]:
+    """Batches of which many jobs failed with one error: id, error, jobs, worker incarnations that they failed on."""
     rows = session.execute(
         select(Job.batch_id, Job.error_code, func.count(distinct(Job.id)), func.count(distinct(Attempt.owner)))
         .join_from(Attempt, Job, Attempt.job_id == Job.id)
@@ -127,24 +184,9 @@ def _bad_batches(session: Session, since: float) -> list[str]:
             Job.state == JobState.FAILED,
             Job.batch_id.is_not(None),
             Job.error_code.not_in(OWN_FAULT),
+            *only,
         )
         .group_by(Job.batch_id, Job.error_code)
         .having(func.count(distinct(Job.id)) >= BATCH_FAILURES)
-    ).all()
-    stopped = []
-    for batch_id, code, number, owners in rows:
-        assert batch_id is not None
-        ended = session.scalar(
-            select(func.count())
-            .select_from(Job)
-            .where(Job.batch_id == batch_id, Job.state.in_([JobState.FAILED, JobState.SUCCEEDED]))
-        )
-        if number < BATCH_RATIO * (ended or 0) or owners < min(2, live):
-            continue
-        if hold_where(session, [Job.batch_id == batch_id], by="breaker"):
-            tenant_id = session.scalar(
-                update(Batch).where(Batch.id == batch_id).values(state=BatchState.PAUSED).returning(Batch.tenant_id)
-            )
-            append(session, "batch.stopped", batch_id, tenant_id, {"by": "breaker", "error": code, "failed": number})
-            stopped.append(batch_id)
-    return stopped
+    )
+    return [(batch_id or "", code or "", number, owners) for batch_id, code, number, owners in rows]

@@ -175,11 +175,12 @@ def claim_in(
         if limits.interactive_only and flow.priority_class != "interactive":
             continue
         own = sql.scalar(OWN_LIMITS, {"tenant_id": flow.tenant_id}) or {}
-        if running.get(flow.tenant_id, 0) >= min(limits.max_running_per_tenant, int(own.get("running", 10**9))):
+        most = min(limits.max_running_per_tenant, int(own.get("running", 10**9))) - running.get(flow.tenant_id, 0)
+        if lane.model in limits.caps:
+            most = min(most, limits.caps[lane.model] - running.get("model:" + lane.model, 0))
+        if most < 1:
             continue
-        if lane.model in limits.caps and running.get("model:" + lane.model, 0) >= limits.caps[lane.model]:
-            continue
-        jobs = _pick(session, lane, limits, rooms)
+        jobs = _pick(session, lane, limits, rooms, most)
         if jobs:
             claimed = _take(session, jobs, owner, limits)
             if claimed:
@@ -302,17 +303,17 @@ def _lanes(
     return lanes, running
 
 
-def _pick(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms) -> list[str]:
-    """Ids of the flow's next jobs that go together, up to the quantum and the free places; at least one if it fits."""
+def _pick(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms, most: int) -> list[str]:
+    """Ids of the flow's next jobs that go together, up to the quantum, the free places and `most`; at least one if it fits."""
     while True:
         full = rooms.full
-        picked = _look(session, lane, limits, rooms)
+        picked = _look(session, lane, limits, rooms, most)
         if picked or rooms.full == full:
             return picked
         # all that the look showed may belong to keys that are full: look past them
 
 
-def _look(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms) -> list[str]:
+def _look(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms, most: int) -> list[str]:
     picked: list[str] = []
     key, places, cost = limits.compat_key, limits.images, 0.0
     values: dict[str, Any] = {
@@ -339,7 +340,7 @@ def _look(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms) ->
         if account is not None:
             rooms.left[account] -= 1
         key, places, cost = compat_key, places - images, cost + cost_s
-        if places <= 0:
+        if places <= 0 or len(picked) >= most:
             break
     return picked
 

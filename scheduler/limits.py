@@ -187,11 +187,12 @@ def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_
 
 
 def expected_wait_s(session: Session) -> float:
-    """About how long until what waits now has been rendered: predicted GPU-seconds over live workers, 1 s to 1 h."""
+    """About how long until what waits now has been rendered: predicted GPU-seconds over workers that take work, 1 s to 1 h."""
     lanes = session.execute(
         select(func.sum(Backlog.queued), func.coalesce(Model.cost_s, GUESSED_COST_S))
         .join(Model, Model.name == Backlog.model, isouter=True)
         .group_by(Model.cost_s)
     ).all()
-    workers = session.scalar(select(func.count()).select_from(Worker).where(Worker.state != WorkerState.GONE)) or 0
+    takes_work = (Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)
+    workers = session.scalar(select(func.count()).select_from(Worker).where(*takes_work)) or 0
     return min(3600.0, max(1.0, sum(number * cost for number, cost in lanes) / max(1, workers)))

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, literal, literal_column, null, select, text, union_all, update
+from sqlalchemy import case, func, literal, literal_column, null, select, text, union_all, update
 from sqlalchemy.orm import Session
 
 from imagefarm.logs import get_logger
@@ -36,6 +36,9 @@ RECONCILE_EVERY = 20
 """Counting all open jobs is done in every so many sweeps."""
 EXPIRED_AT_ONCE, EXPIRED_CHUNKS = 500, 4
 """Jobs whose time is up that are failed by one statement, and how many times one sweep does so."""
+
+TOO_LATE = "its time was up before a worker could start it"
+TOO_LATE_AGAIN = "its time was up before a worker could start it again; an earlier attempt did not end well"
 
 # their states are spelt out as in the partial indexes that serve them
 LATE = (
@@ -154,7 +157,7 @@ def _expire(session: Session) -> int:
                 event="job.failed",
                 data={"reason": "expired"},
                 error_code="expired",
-                error_detail="its time was up before a worker could start it",
+                error_detail=case((Job.attempt > 0, TOO_LATE_AGAIN), else_=TOO_LATE),
             )
             total += len(failed)
         if len(ids) < EXPIRED_AT_ONCE:

@@ -13,6 +13,7 @@ from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store.engine import db_now
 from imagefarm.store.models import Backlog, Batch, Job, Model, Tenant, Worker
 from imagefarm.store.prepared import Prepared
+from scheduler.batches.lifecycle import STOPPED
 from scheduler.claim import KeyRooms
 from scheduler.workers import NO_ROOM
 
@@ -29,6 +30,8 @@ STANDING = select(
     select(Model.load_s).where(Model.name == bindparam("model")).scalar_subquery(),
 )
 """The clock, the tenant's limits, how much of its runs, and how long the model takes to load."""
+MODEL_RUNNING = select(func.coalesce(func.sum(Backlog.running), 0)).where(Backlog.model == bindparam("model"))
+"""Asked only where the model has a cap."""
 AHEAD = select(func.count()).select_from(
     select(Job.id)
     .where(
@@ -70,6 +73,10 @@ def explain(session: Session, job: Job, settings: Settings, seen: Seen | None = 
     """Say in a sentence what the job waits for, or what became of it. `seen` is what was looked at already."""
     if job.state == JobState.HELD:
         batch = session.get(Batch, job.batch_id) if job.batch_id else None
+        if batch is not None and batch.state == BatchState.PAUSED and (stopped := (batch.options or {}).get(STOPPED)):
+            return (
+                f"Held: its batch {batch.name!r} was stopped, for {stopped['failed']} of its jobs failed with {stopped['error']}."
+            )
         if batch is not None and batch.state == BatchState.PAUSED:
             return f"Held: its batch {batch.name!r} is paused."
         return "Held: its batch waits for approval." if batch is not None else "Held."
@@ -120,6 +127,9 @@ def _why_queued(session: Session, job: Job, settings: Settings, seen: Seen) -> s
     cap = min(settings.max_running_per_tenant, int(limits.get("running", 10**9)))
     if running >= cap:
         return f"Your cap of {cap} running jobs is reached."
+    most = settings.max_running_per_model.get(job.model)
+    if most is not None and (session.connection().scalar(MODEL_RUNNING, {"model": job.model}) or 0) >= most:
+        return f"The cap of {most} running jobs of model {job.model} is reached."
     if job.limited_by is not None and not (rooms := KeyRooms(session)).has_one(job.limited_by):
         return f"The quota of {rooms.cap(job.limited_by):.0f} running jobs of its key is reached."
     if all(worker.state == WorkerState.STARTING for worker in usable):

@@ -110,6 +110,7 @@ class Intake:
             compat_key=None if fair else room.compat_key,
             interactive_only=only_reserve,
             max_running_per_tenant=settings.max_running_per_tenant,
+            caps=settings.max_running_per_model,
         )
 
     def _claim(self, limits: ClaimLimits, *, busy: bool) -> list[ClaimedJob]:

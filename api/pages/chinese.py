@@ -470,6 +470,10 @@ WORDS: dict[str, str] = {
 
 SENTENCES: tuple[tuple[str, str], ...] = (
     (r"^Held: its batch '(.*)' is paused\.$", r"暂缓：所属批次“\1”已暂停。"),
+    (
+        r"^Held: its batch '(.*)' was stopped, for (\d+) of its jobs failed with (\S+)\.$",
+        r"暂缓：所属批次“\1”已停止，因为它的 \2 个任务以 \3 失败。",
+    ),
     (r"^Held: its batch waits for approval\.$", "暂缓：所属批次等待批准。"),
     (r"^Held\.$", "暂缓。"),
     (r"^Rendering, attempt (\d+)\.$", r"正在渲染，第 \1 次尝试。"),
@@ -481,6 +485,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"^Every worker that serves model (\S+) is draining or quarantined\.$", r"提供模型 \1 的工作进程都在收尾或被隔离。"),
     (r"^No worker has the memory for model (\S+): (.*)\.$", r"没有工作进程有足够的内存或显存加载模型 \1：\2。"),
     (r"^Your cap of (\d+) running jobs is reached\.$", r"已达到同时运行 \1 个任务的上限。"),
+    (r"^The cap of (\d+) running jobs of model (\S+) is reached\.$", r"已达到模型 \2 同时运行 \1 个任务的上限。"),
     (r"^The quota of (\d+) running jobs of its key is reached\.$", r"已达到其密钥同时运行 \1 个任务的配额。"),
     (r"^The worker is starting\.$", "工作进程正在启动。"),
     (r"^(\d+) of your jobs of this lane are ahead of it\.", r"此队列中有你的 \1 个任务排在前面。"),

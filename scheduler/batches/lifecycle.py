@@ -42,6 +42,9 @@ SWEEP_CHUNKS = 20
 STALE_S = 300.0
 """A batch that is still being stored and has got no job for so long has lost its maker."""
 
+STOPPED = "stopped"
+"""Key of a batch's options while the breaker has it paused: the error that its jobs ended with, and how many did."""
+
 Way = tuple[JobState, JobState, str]
 """From which state jobs go to which, and the event that tells of it: one of each job, or one of the batch for many jobs."""
 UNHOLD: Way = (JobState.HELD, JobState.QUEUED, "batch.released")
@@ -130,6 +133,21 @@ def pause(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -
     _change(store, batch_id, tenant_id, change)
 
 
+def stop(session: Session, batch_id: str, error: str, failed: int) -> bool:
+    """Pause a batch of which `failed` jobs ended with one `error`, in the caller's transaction; False if nothing of it waits.
+
+    Its waiting jobs are held by whoever settles it next.
+    """
+    batch = locked(session, batch_id)
+    waits = session.scalar(select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.QUEUED).limit(1))
+    if waits is None or batch.state not in {S.QUEUED, S.RUNNING, S.HELD}:
+        return False
+    batch.state = S.PAUSED
+    batch.options = {**batch.options, STOPPED: {"error": error, "failed": failed}}
+    append(session, "batch.stopped", batch.id, batch.tenant_id, {"by": "breaker", "error": error, "failed": failed})
+    return True
+
+
 def resume(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
     """Let a paused batch go on: all of it, or its canary if it is not approved yet. Raises NotFound, Conflict."""
 
@@ -139,6 +157,7 @@ def resume(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") 
         if batch.state == S.HELD:
             raise Conflict(f"batch {batch_id} waits for approval of its canary; approve it")
         _expect(batch, "resume", S.PAUSED)
+        batch.options = {name: value for name, value in batch.options.items() if name != STOPPED}
         if batch.options.get("approved", True):
             _enter(session, batch, S.QUEUED, "batch.resumed", by)
         else:

@@ -6,12 +6,14 @@ from sqlalchemy import insert, select
 
 from imagefarm.states import BatchState, WorkerState
 from imagefarm.store import db_now
-from imagefarm.store.models import Batch, Worker
+from imagefarm.store.models import Batch, Event, Job, Worker
+from scheduler.batches import lifecycle
 from scheduler.breaker import BATCH_FAILURES, WORKER_FAILURES
 from scheduler.finish import fail
 from scheduler.retry import Failure, FailureClass
 from scheduler.sweep import sweep
-from scheduler.workers import gone
+from scheduler.why import explain
+from scheduler.workers import gone, want
 from tests.small_farm import SmallFarm
 
 DEVICE = Failure(FailureClass.INFRASTRUCTURE, "device", "CUDA error: an illegal memory access")
@@ -24,11 +26,10 @@ def wanted(farm: SmallFarm, worker_id: str) -> str:
 
 
 def fail_on(farm: SmallFarm, worker: str, number: int, failure: Failure) -> None:
-    failed: set[str] = set()
-    while len(failed) < number:  # on a slow machine one that is to be tried again may come back in between
+    for _ in range(number):
         (job,) = farm.claim(worker, images=1)
         fail(farm.store, job, failure, farm.settings)
-        failed.add(job.id)
+        farm.set(job.id, not_before=farm.store.now() + 3600)  # on a slow machine it would come back in between
 
 
 def test_a_worker_on_which_all_fails_is_quarantined(farm: SmallFarm) -> None:
@@ -78,14 +79,46 @@ def test_the_last_sound_worker_is_left_alone(farm: SmallFarm) -> None:
     assert sweep(farm.store, farm.settings).stopped.workers == []
 
 
-def test_a_batch_whose_rows_all_fail_alike_is_held(farm: SmallFarm) -> None:
-    one, two = farm.worker("wrk_1"), farm.worker("wrk_2")
+def test_a_worker_that_is_resumed_gets_another_chance(farm: SmallFarm) -> None:
+    bad, good = farm.worker("wrk_bad"), farm.worker("wrk_good")
+    farm.submit(4 * WORKER_FAILURES)
+    fail_on(farm, bad, WORKER_FAILURES - 1, DEVICE)
+    for job in farm.claim(good):
+        farm.finish(job)
+    fail_on(farm, bad, 1, DEVICE)
+    assert sweep(farm.store, farm.settings).stopped.workers == [bad]
+    with farm.store.read() as session:
+        assert "5 jobs failed on it in 10 minutes, while 4 succeeded elsewhere" in session.get_one(Worker, bad).reason
+        told = session.scalars(select(Event.data).where(Event.subject == bad, Event.kind == "worker.quarantined")).all()
+    assert [data["by"] for data in told] == ["breaker"]
+    want(farm.store, bad, WorkerState.READY, by="operator")
+    assert sweep(farm.store, farm.settings).stopped.workers == [], "what was before is known to who resumed it"
+    fail_on(farm, bad, WORKER_FAILURES - 1, DEVICE)
+    for job in farm.claim(good):
+        farm.finish(job)
+    fail_on(farm, bad, 1, DEVICE)
+    assert sweep(farm.store, farm.settings).stopped.workers == [bad], "and what came after counts"
+
+
+def test_a_worker_on_which_some_fails_and_more_succeeds_is_left_alone(farm: SmallFarm) -> None:
+    fair, good = farm.worker("wrk_fair"), farm.worker("wrk_good")
+    farm.submit(4 * WORKER_FAILURES)
+    for job in farm.claim(fair, images=4):
+        farm.finish(job)
+    fail_on(farm, fair, WORKER_FAILURES - 1, DEVICE)
+    for job in farm.claim(good):
+        farm.finish(job)
+    fail_on(farm, fair, 1, DEVICE)
+    assert sweep(farm.store, farm.settings).stopped.workers == []
+
+
+def batch_of(farm: SmallFarm, jobs: int) -> None:
     with farm.store.write() as session:
         session.execute(
             insert(Batch).values(
                 id="batch_1",
                 tenant_id="tenant_default",
-                name="b",
+                name="mugs",
                 state=BatchState.QUEUED,
                 template="",
                 options={},
@@ -96,15 +129,59 @@ def test_a_batch_whose_rows_all_fail_alike_is_held(farm: SmallFarm) -> None:
                 created_at=db_now(),
             )
         )
-    for job_id in farm.submit(BATCH_FAILURES + 20):
+    for job_id in farm.submit(jobs):
         farm.set(job_id, batch_id="batch_1")
+
+
+def test_a_batch_whose_rows_all_fail_alike_is_held(farm: SmallFarm) -> None:
+    one, two = farm.worker("wrk_1"), farm.worker("wrk_2")
+    batch_of(farm, 2 * BATCH_FAILURES + 20)
     fail_on(farm, one, BATCH_FAILURES - 1, INPUT)
     assert sweep(farm.store, farm.settings).stopped.batches == []
+    fail_on(farm, one, 1, INPUT)
+    assert sweep(farm.store, farm.settings).stopped.batches == [], "perhaps it is the worker"
     fail_on(farm, two, 1, INPUT)
     report = sweep(farm.store, farm.settings)
     assert report.stopped.batches == ["batch_1"]
     assert report.stopped.workers == []
-    assert farm.states() == {"failed": BATCH_FAILURES, "held": 20}
+    assert farm.states() == {"failed": BATCH_FAILURES + 1, "held": BATCH_FAILURES + 19}
     with farm.store.read() as session:
-        assert session.scalar(select(Batch.state)) == BatchState.PAUSED
+        batch = session.scalars(select(Batch)).one()
+        assert (batch.state, batch.options) == (BatchState.PAUSED, {"stopped": {"error": "bad_prompt", "failed": 9}})
+        told = session.scalars(select(Event.data).where(Event.kind == "batch.stopped")).all()
+        why = explain(session, session.scalars(select(Job).where(Job.state == "held")).first(), farm.settings)  # type: ignore[arg-type]
+    assert told == [{"by": "breaker", "error": "bad_prompt", "failed": 9}]
+    assert why == "Held: its batch 'mugs' was stopped, for 9 of its jobs failed with bad_prompt."
     farm.check_books()
+
+    lifecycle.resume(farm.store, "batch_1", "tenant_default")
+    assert sweep(farm.store, farm.settings).stopped.batches == [], "what was before is known to who resumed it"
+    with farm.store.read() as session:
+        assert session.scalars(select(Batch.options)).one() == {}
+    fail_on(farm, one, BATCH_FAILURES - 1, INPUT)
+    fail_on(farm, two, 1, INPUT)
+    assert sweep(farm.store, farm.settings).stopped.batches == ["batch_1"], "and what came after counts"
+
+
+def test_where_there_is_one_worker_it_is_enough(farm: SmallFarm) -> None:
+    farm.worker("wrk_1")
+    batch_of(farm, BATCH_FAILURES + 1)
+    fail_on(farm, "wrk_1", BATCH_FAILURES, INPUT)
+    assert sweep(farm.store, farm.settings).stopped.batches == ["batch_1"]
+
+
+def test_a_batch_of_which_more_succeeds_goes_on(farm: SmallFarm) -> None:
+    farm.worker("wrk_1")
+    batch_of(farm, 3 * BATCH_FAILURES + 8)
+    for _ in range(2):
+        for job in farm.claim("wrk_1"):
+            farm.finish(job)
+    fail_on(farm, "wrk_1", BATCH_FAILURES, INPUT)
+    assert sweep(farm.store, farm.settings).stopped.batches == []
+
+
+def test_jobs_that_brought_their_worker_down_say_nothing_of_the_other_rows(farm: SmallFarm) -> None:
+    farm.worker("wrk_1")
+    batch_of(farm, BATCH_FAILURES + 1)
+    fail_on(farm, "wrk_1", BATCH_FAILURES, Failure(FailureClass.INPUT, "poison", "made up"))
+    assert sweep(farm.store, farm.settings).stopped.batches == []

@@ -6,13 +6,15 @@ import pytest
 from sqlalchemy import update
 
 from imagefarm.errors import InvalidRequest, LimitExceeded
+from imagefarm.states import WorkerState
 from imagefarm.store.models import Tenant
 from scheduler.limits import DAY_S
+from scheduler.workers import gone, report_model, want
 from tests.small_farm import SmallFarm
 
 
-def limit(farm: SmallFarm, **limits: int) -> str:
-    tenant = farm.tenant("shop")
+def limit(farm: SmallFarm, name: str = "shop", **limits: int) -> str:
+    tenant = farm.tenant(name)
     with farm.store.write() as session:
         session.execute(update(Tenant).where(Tenant.id == tenant).values(limits=limits))
     return tenant
@@ -20,13 +22,17 @@ def limit(farm: SmallFarm, **limits: int) -> str:
 
 def test_a_full_queue(farm: SmallFarm) -> None:
     shop = limit(farm, queued=3)
+    wide = limit(farm, name="wide", queued=10)
+    farm.settings = farm.settings.model_copy(update={"max_queued_per_tenant": 4})
+    with pytest.raises(LimitExceeded, match="0 of 4 jobs wait"):
+        farm.submit(5, tenant=wide)  # no tenant's own limit is wider than the farm's
     farm.submit(2, tenant=shop)
     with pytest.raises(LimitExceeded, match="2 of 3 jobs wait, and 2 more") as caught:
         farm.submit(2, tenant=shop)
     assert (caught.value.limit, caught.value.status) == ("queued", 429)
     assert caught.value.retry_after >= 1
     assert farm.states() == {"queued": 2}
-    farm.submit(5)  # another tenant is not held up
+    farm.submit(4)  # another tenant is not held up
 
 
 def test_the_farms_queue(farm: SmallFarm) -> None:
@@ -42,7 +48,7 @@ def test_pictures_a_day(farm: SmallFarm) -> None:
     farm.submit(2, tenant=shop, count=2)
     with pytest.raises(LimitExceeded, match="5 pictures a day") as caught:
         farm.submit(1, tenant=shop, count=2)
-    assert 0 < caught.value.retry_after <= DAY_S
+    assert caught.value.retry_after == pytest.approx(DAY_S - farm.store.now() % DAY_S, abs=60), "until midnight, UTC"
     farm.submit(1, tenant=shop, count=1)
 
 
@@ -57,5 +63,27 @@ def test_a_job_too_large_for_its_tenant(farm: SmallFarm, limits: dict[str, int],
 def test_running_jobs_of_a_tenant(farm: SmallFarm) -> None:
     shop = limit(farm, running=1)
     farm.submit(3, tenant=shop)
-    assert len(farm.claim("wrk_a", images=1)) == 1
+    assert len(farm.claim("wrk_a", quantum_s=100.0)) == 1, "also of those that would go together"
     assert farm.claim("wrk_b") == []
+
+
+def test_the_expected_wait_is_what_waits_over_those_who_take_work(farm: SmallFarm) -> None:
+    shop = limit(farm, queued=40)
+    report_model(farm.store, "demo", "ready", cost_s=30.0)
+    farm.submit(40, tenant=shop)
+
+    def told() -> float:
+        with pytest.raises(LimitExceeded) as caught:
+            farm.submit(1, tenant=shop)
+        return caught.value.retry_after
+
+    assert told() == pytest.approx(1200.0)
+    for name in ("wrk_a", "wrk_b", "wrk_gone", "wrk_drained"):
+        farm.worker(name)
+    gone(farm.store, "wrk_gone", farm.settings, "stopped", clean=True)
+    want(farm.store, "wrk_drained", WorkerState.DRAINING, by="test")
+    assert told() == pytest.approx(600.0)
+    farm.settings = farm.settings.model_copy(update={"max_queued": 40})
+    with pytest.raises(LimitExceeded) as caught:
+        farm.submit(1)
+    assert (caught.value.limit, caught.value.retry_after) == ("max_queued", pytest.approx(600.0))

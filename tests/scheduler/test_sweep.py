@@ -9,6 +9,7 @@ from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.models import Backlog, Batch, Job, SweepState, Worker
 from scheduler import lease
+from scheduler.cancel import hold_where
 from scheduler.finish import fail
 from scheduler.retry import Failure, FailureClass
 from scheduler.sweep import sweep
@@ -86,6 +87,22 @@ def test_a_job_whose_time_is_up_fails_before_it_starts(farm: SmallFarm) -> None:
     assert farm.claim("wrk_a") == []
     assert sweep(farm.store, farm.settings).expired == 1
     assert farm.job(job_id).error_code == "expired"
+    assert farm.job(job_id).error_detail == "its time was up before a worker could start it"
+    farm.check_books()
+
+
+def test_a_job_whose_time_is_up_while_it_is_held_or_waits_for_another_try_fails_too(farm: SmallFarm) -> None:
+    held, again = farm.submit(2, expires_in=3600)
+    with farm.store.write() as session:
+        hold_where(session, [Job.id == held], by="test")
+    (job,) = farm.claim("wrk_a")
+    assert job.id == again
+    fail(farm.store, job, Failure(FailureClass.UNKNOWN, "error", "x"), farm.settings)
+    for job_id in (held, again):
+        farm.set(job_id, expires_at=farm.store.now() - 1)
+    assert sweep(farm.store, farm.settings).expired == 2
+    assert [farm.job(job_id).error_code for job_id in (held, again)] == ["expired", "expired"]
+    assert "an earlier attempt did not end well" in (farm.job(again).error_detail or "")
     farm.check_books()
 
 

@@ -57,6 +57,14 @@ def test_cap(farm: SmallFarm) -> None:
     assert why(farm, last) == "Your cap of 1 running jobs is reached."
 
 
+def test_cap_of_a_model(farm: SmallFarm) -> None:
+    farm.settings = farm.settings.model_copy(update={"max_running_per_model": {"demo": 1}})
+    *_, last = farm.submit(2)
+    assert why(farm, last) == "1 of your jobs of this lane are ahead of it."
+    farm.claim("wrk_a", images=1)
+    assert why(farm, last) == "The cap of 1 running jobs of model demo is reached."
+
+
 def test_quota_of_a_key(farm: SmallFarm) -> None:
     key = {"tenant_id": DEFAULT_TENANT, "name": "shop", "prefix": "if_shop", "hash": "0" * 64, "scopes": []}
     with farm.store.write() as session:
