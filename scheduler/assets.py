@@ -166,10 +166,14 @@ def assets_of(recipe: Mapping[str, Any]) -> set[str]:
     return {name for name in named if name is not None and is_id(name, "asset")}
 
 
+def uses_of(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that say which pictures a new job begins from."""
+    return [{"asset_id": asset, "job_id": job["id"]} for asset in sorted(assets_of(job["recipe"]))]
+
+
 def record_use(session: Session, jobs: Iterable[Mapping[str, Any]]) -> None:
     """Note which pictures these new jobs begin from, in the transaction that writes them."""
-    uses = [{"asset_id": asset, "job_id": job["id"]} for job in jobs for asset in assets_of(job["recipe"])]
-    insert_many(session, AssetUse, uses)
+    insert_many(session, AssetUse, [use for job in jobs for use in uses_of(job)])
 
 
 def asset_name(name: str) -> str:

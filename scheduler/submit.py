@@ -1,51 +1,50 @@
-"""One job submitted by itself: one look at all that decides, then all that is written, each sent in one go.
+"""One job submitted by itself: one look at all that decides, then one write of all that is kept.
 
-The same as `admission.submit` does for many; a single submit is what a farm is asked most often, so that it is made of
-prepared statements and of no more of them than must be.
+The same as `admission.submit` does for many (a test holds the two together); a single submit is what a farm is asked most
+often, so that it is made of prepared statements and of no more of them than must be.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import bindparam, func, insert, literal_column, select
+from sqlalchemy import bindparam, func, insert, literal_column, select, true
 from sqlalchemy.orm import Session
 
 from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.audit import tell_after_commit
+from imagefarm.store.chain import Chain
 from imagefarm.store.idempotency import KEEP_WITH_WORK
-from imagefarm.store.models import Backlog, Event, Idempotency, Job, Model, Tenant
-from imagefarm.store.prepared import Prepared, pipelined
-from scheduler.assets import record_use
+from imagefarm.store.models import AssetUse, Backlog, Event, Idempotency, Job, Model, Tenant
+from imagefarm.store.prepared import Prepared, alone
+from scheduler.assets import uses_of
 from scheduler.limits import ASKING, DAY_S, RECORD_USAGE, Standing, check_standing
 from scheduler.transition import ADD_TO_BACKLOG
 from scheduler.why import WORKERS, Seen
 
 OWN = Backlog.tenant_id == bindparam("tenant_id")
-LOOK = Prepared(
-    select(
-        db_now(),
-        select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery(),
-        select(func.coalesce(func.sum(Backlog.queued), 0)).scalar_subquery(),
-        select(func.coalesce(func.sum(Backlog.queued), 0)).where(OWN).scalar_subquery(),
-        select(func.coalesce(func.sum(Backlog.running), 0)).where(OWN).scalar_subquery(),
-        select(Model.cost_s).where(Model.name == bindparam("model")).scalar_subquery(),
-        select(Model.load_s).where(Model.name == bindparam("model")).scalar_subquery(),
-        select(literal_column("1"))
-        .select_from(Idempotency)
-        .where(Idempotency.tenant_id == bindparam("tenant_id"), Idempotency.key == bindparam("key"))
-        .scalar_subquery(),
-    )
-)
-LOOK_AT_WORKERS = Prepared(WORKERS)
-INSERT_JOB = Prepared(insert(Job))
-INSERT_EVENT = Prepared(insert(Event))
-COUNT_QUEUED = Prepared(ADD_TO_BACKLOG)
-COUNT_USAGE = Prepared(RECORD_USAGE)
-KEEP_ANSWER = Prepared(KEEP_WITH_WORK)
+LOOKED = select(
+    db_now().label("now"),
+    select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery().label("limits"),
+    select(func.coalesce(func.sum(Backlog.queued), 0)).scalar_subquery().label("total"),
+    select(func.coalesce(func.sum(Backlog.queued), 0)).where(OWN).scalar_subquery().label("own"),
+    select(func.coalesce(func.sum(Backlog.running), 0)).where(OWN).scalar_subquery().label("running"),
+    select(Model.cost_s).where(Model.name == bindparam("model")).scalar_subquery().label("cost_s"),
+    select(Model.load_s).where(Model.name == bindparam("model")).scalar_subquery().label("load_s"),
+    select(literal_column("1"))
+    .select_from(Idempotency)
+    .where(Idempotency.tenant_id == bindparam("tenant_id"), Idempotency.key == bindparam("key"))
+    .scalar_subquery()
+    .label("known"),
+).subquery("looked")
+PRESENT = WORKERS.subquery("present")
+LOOK = Prepared(select(LOOKED, PRESENT).join_from(LOOKED, PRESENT, true(), isouter=True))
+"""Rows of LOOKED, each with a row of WORKERS; one with nothing in it if there is no worker."""
+LOOKED_COLUMNS = len(LOOKED.columns)
 NOT_YET: dict[str, Any] = {
     "from_image": None,
     "error_code": None,
@@ -82,11 +81,11 @@ class KeptAnswer(NamedTuple):
 def look(session: Session, tenant_id: str, model: str, key: str | None) -> Look:
     """Look at all that decides about a job of that model."""
     sql = session.connection()
-    with pipelined(sql):
-        standing = LOOK.send(sql, {"tenant_id": tenant_id, "model": model, "key": key or ""})
-        workers = LOOK_AT_WORKERS.send(sql)
-        now, limits, total, own, running, cost_s, load_s, known = standing.rows()[0]
-        seen = Seen(now, limits or {}, int(running), load_s, workers.rows())
+    with alone(sql):
+        rows = LOOK.run(sql, {"tenant_id": tenant_id, "model": model, "key": key or ""})
+    now, limits, total, own, running, cost_s, load_s, known = rows[0][:LOOKED_COLUMNS]
+    workers = [row[LOOKED_COLUMNS:] for row in rows if row[LOOKED_COLUMNS] is not None]
+    seen = Seen(now, limits or {}, int(running), load_s, workers)
     return Look(Standing(limits or {}, int(total), int(own)), seen, cost_s, known is not None)
 
 
@@ -102,27 +101,39 @@ def check(session: Session, row: dict[str, Any], looked: Look, settings: Setting
 
 
 def write(session: Session, row: dict[str, Any], keep: KeptAnswer | None) -> None:
-    """Write a checked job with its counters, its audit event and its answer, in the caller's transaction.
+    """Write a checked job with its counters, its audit event and its answer.
 
-    Raises OvertakenError, and then the transaction must end without a commit.
+    In the caller's transaction, if it has begun; else PostgreSQL commits this by itself. Raises OvertakenError, and then the
+    transaction must end without a commit.
     """
-    sql = session.connection()
     tenant_id, now = row["tenant_id"], row["created_at"]
     data = {"recipe_hash": row["recipe_hash"], "model": row["model"]}
     usage = {"day": int(now // DAY_S), "images": row["count"], "gpu_s": row["cost_s"]}
-    with pipelined(sql):
-        kept = None
-        if keep is not None:
-            kept = KEEP_ANSWER.send(sql, {"tenant_id": tenant_id, "created_at": now, **keep._asdict()})
-        INSERT_JOB.send(sql, row)
-        if row["state"] == JobState.QUEUED:
-            flow = {"model": row["model"], "priority_class": row["priority_class"], "tenant_id": tenant_id}
-            COUNT_QUEUED.send(sql, {**flow, "queued": 1, "running": 0})
-        COUNT_USAGE.send(sql, {"tenant_id": tenant_id, **usage})
-        if row["limited_by"] is not None:
-            COUNT_USAGE.send(sql, {"tenant_id": row["limited_by"], **usage})
-        INSERT_EVENT.send(sql, {"kind": "job.submitted", "subject": row["id"], "tenant_id": tenant_id, "data": data, "at": now})
-        if kept is not None and not kept.rows():
+    is_queued, account, uses = row["state"] == JobState.QUEUED, row["limited_by"], uses_of(row)
+    rows: list[dict[str, Any]] = [row]
+    if keep is not None:
+        rows.insert(0, {"tenant_id": tenant_id, "created_at": now, **keep._asdict()})
+    rows += uses
+    if is_queued:
+        flow = {"model": row["model"], "priority_class": row["priority_class"], "tenant_id": tenant_id}
+        rows.append({**flow, "queued": 1, "running": 0})
+    rows += [{"tenant_id": who, **usage} for who in (tenant_id, account) if who is not None]
+    rows.append({"kind": "job.submitted", "subject": row["id"], "tenant_id": tenant_id, "data": data, "at": now})
+    sql = session.connection()
+    with alone(sql):
+        if not _writes(keep is not None, len(uses), is_queued, account is not None).run(sql, rows):
             raise OvertakenError
-    record_use(session, [row])
     tell_after_commit(session, [("job.submitted", row["id"], tenant_id, data)])
+
+
+@lru_cache(maxsize=64)
+def _writes(keeps: bool, uses: int, is_queued: bool, counts_key: bool) -> Chain:
+    """What a submit writes: first its answer, since who has not the key may write nothing."""
+    return Chain(
+        *[KEEP_WITH_WORK] * keeps,
+        insert(Job),
+        *[insert(AssetUse)] * uses,
+        *[ADD_TO_BACKLOG] * is_queued,
+        *[RECORD_USAGE] * (1 + counts_key),
+        insert(Event),
+    )

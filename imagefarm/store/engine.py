@@ -16,6 +16,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
 
 from imagefarm.logs import get_logger
+from imagefarm.store.prepared import alone
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -188,17 +189,8 @@ class Store:
     @contextmanager
     def glance(self) -> Iterator[Connection]:
         """A connection for one `Prepared` statement that only reads: no transaction is begun for it."""
-        with self.reader.connect() as sql:
-            if self.is_sqlite:
-                yield sql
-                return
-            driver: Any = sql.connection.driver_connection
-            driver.autocommit = True
-            try:
-                yield sql
-            finally:
-                if not driver.closed:
-                    driver.autocommit = False
+        with self.reader.connect() as sql, alone(sql):
+            yield sql
 
     def retrying(self, work: Callable[[Session], T], *, patience_s: float = 60.0, durable: bool = True) -> T:
         """Run `work` in a write transaction; on a deadlock, a lock or a lost connection run it again, for `patience_s`.

@@ -1,14 +1,12 @@
 """Statements of the hottest paths: their SQL is made once, and goes to the driver's own cursor.
 
-SQLAlchemy takes some 70 microseconds of Python for a statement, however small, and a submit has ten. A `Prepared` keeps what
-SQLAlchemy compiled, with its converters of values, and leaves out the rest. On PostgreSQL several may travel together:
+SQLAlchemy takes some 70 microseconds of Python for a statement, however small. A `Prepared` keeps what SQLAlchemy compiled,
+with its converters of values, and leaves out the rest. Where one statement is all that a transaction has, PostgreSQL need not
+be told where it begins and ends:
 
 ```
-with pipelined(sql):
-    taken = TAKE.send(sql, key)
-    INSERT_JOB.send(sql, row)
-    ...
-    taken.rows()  # waits for the answers of all
+with alone(sql):
+    INSERT_JOB.run(sql, row)
 ```
 """
 
@@ -37,6 +35,7 @@ class Made:
     defaults: dict[str, Callable[[], Any]]
     binders: list[tuple[str, Converter]]
     readers: list[tuple[int, Converter]]
+    gives_rows: bool
 
     def bound(self, values: Mapping[str, Any]) -> Any:
         """The values as the driver takes them."""
@@ -47,6 +46,16 @@ class Made:
             given[name] = convert(given[name])
         return given if self.order is None else [given[name] for name in self.order]
 
+    def read(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Rows of the driver as SQLAlchemy would give them."""
+        if not self.readers:
+            return rows
+        converted = [list(row) for row in rows]
+        for row in converted:
+            for place, read in self.readers:
+                row[place] = read(row[place])
+        return [tuple(row) for row in converted]
+
 
 class Prepared:
     """A Core statement, or one for each dialect by its name. Every call must give values for the same names."""
@@ -55,21 +64,18 @@ class Prepared:
         self._statement = statement
         self._made: dict[str, Made] = {}
 
-    def send(self, sql: Connection, values: Mapping[str, Any] | None = None) -> Sent:
-        """Execute within the connection's transaction. Raises what SQLAlchemy would."""
+    def run(self, sql: Connection, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Execute within the connection's transaction and return the rows. Raises what SQLAlchemy would."""
         given = values or {}
         made = self._made.get(sql.dialect.name)
         if made is None:
             made = self._made[sql.dialect.name] = self._make(sql.dialect, list(given))
         driver: Any = sql.connection.driver_connection
         try:
-            return Sent(sql, made, driver.execute(made.text, made.bound(given)))
+            cursor = driver.execute(made.text, made.bound(given))
+            return made.read(cursor.fetchall()) if made.gives_rows else []
         except sql.dialect.loaded_dbapi.Error as error:
             _raise(sql, error, made.text)
-
-    def run(self, sql: Connection, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Execute and return the rows."""
-        return self.send(sql, values).rows()
 
     def _make(self, dialect: Dialect, names: list[str]) -> Made:
         statement = self._statement[dialect.name] if isinstance(self._statement, dict) else self._statement
@@ -93,45 +99,23 @@ class Prepared:
                 readers.append((place, read))
         fixed = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
         order = list(compiled.positiontup) if compiled.positiontup is not None else None
-        return Made(str(compiled), order, {n: v for n, v in fixed.items() if n not in defaults}, defaults, binders, readers)
-
-
-class Sent:
-    """A statement on its way."""
-
-    __slots__ = ("_cursor", "_made", "_sql")
-
-    def __init__(self, sql: Connection, made: Made, cursor: Any) -> None:
-        self._sql, self._made, self._cursor = sql, made, cursor
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """Its rows; in a pipeline this waits for it and for all that were sent before."""
-        try:
-            rows: list[tuple[Any, ...]] = self._cursor.fetchall()
-        except self._sql.dialect.loaded_dbapi.Error as error:
-            _raise(self._sql, error, self._made.text)
-        readers = self._made.readers
-        if not readers:
-            return rows
-        converted = [list(row) for row in rows]
-        for row in converted:
-            for place, read in readers:
-                row[place] = read(row[place])
-        return [tuple(row) for row in converted]
+        fixed = {name: value for name, value in fixed.items() if name not in defaults}
+        return Made(str(compiled), order, fixed, defaults, binders, readers, len(columns) > 0)
 
 
 @contextmanager
-def pipelined(sql: Connection) -> Iterator[None]:
-    """What is sent in the block goes to PostgreSQL without waiting for each answer; SQLite has nobody to wait for."""
-    if sql.dialect.name != "postgresql":
+def alone(sql: Connection) -> Iterator[None]:
+    """The one statement of the block is a transaction by itself, unless one has begun already, as on SQLite it always has."""
+    driver: Any = sql.connection.driver_connection
+    if sql.dialect.name != "postgresql" or driver.info.transaction_status != 0:  # 0: idle
         yield
         return
-    driver: Any = sql.connection.driver_connection
+    driver.autocommit = True
     try:
-        with driver.pipeline():
-            yield
-    except sql.dialect.loaded_dbapi.Error as error:
-        _raise(sql, error, "pipeline")
+        yield
+    finally:
+        if not driver.closed:
+            driver.autocommit = False
 
 
 def _same(value: Any) -> Any:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from imagefarm.store import Store, db_now
 from imagefarm.store.engine import is_transient
 from imagefarm.store.models import Tenant
-from imagefarm.store.prepared import Prepared, pipelined
+from imagefarm.store.prepared import Prepared
 
 ADD = Prepared(insert(Tenant))
 FIND = Prepared(select(Tenant.name, Tenant.weight, Tenant.limits, db_now()).where(Tenant.id == bindparam("of")))
@@ -18,10 +18,8 @@ FIND = Prepared(select(Tenant.name, Tenant.weight, Tenant.limits, db_now()).wher
 def test_defaults_json_and_floats_come_back_as_sqlalchemy_gives_them(store: Store) -> None:
     with store.write() as session:
         sql = session.connection()
-        with pipelined(sql):
-            ADD.send(sql, {"id": "tenant_a", "name": "a", "created_at": 1.5})
-            found = FIND.send(sql, {"of": "tenant_a"})
-            name, weight, limits, now = found.rows()[0]
+        ADD.run(sql, {"id": "tenant_a", "name": "a", "created_at": 1.5})
+        name, weight, limits, now = FIND.run(sql, {"of": "tenant_a"})[0]
     assert (name, weight, limits) == ("a", 1.0, {})
     assert now == pytest.approx(store.now(), abs=60)
     with store.read() as session:
@@ -32,9 +30,9 @@ def test_an_error_is_sqlalchemys_and_rolls_all_back(store: Store) -> None:
     row = {"id": "tenant_b", "name": "b", "created_at": 1.0}
 
     def twice() -> None:
-        with store.write() as session, pipelined(session.connection()):
-            ADD.send(session.connection(), row)
-            ADD.send(session.connection(), row)
+        with store.write() as session:
+            ADD.run(session.connection(), row)
+            ADD.run(session.connection(), row)
 
     with pytest.raises(IntegrityError):
         twice()
