@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, case, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import NotFound
@@ -52,7 +52,7 @@ def register(store: Store, worker: WorkerIdentity) -> None:
                 pid=worker.pid,
                 state=WorkerState.STARTING,
                 wanted=last.wanted if last else str(WorkerState.READY),
-                reason=last.reason if last else "",
+                reason=last.reason if last and last.wanted != WorkerState.READY else "",
                 device=worker.device,
                 version=worker.version,
                 serves=worker.serves,
@@ -116,7 +116,7 @@ def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean
         changed = session.execute(
             update(Worker)
             .where(Worker.id == worker_id, Worker.state != WorkerState.GONE)
-            .values(state=WorkerState.GONE, reason=reason, heartbeat_at=db_now())
+            .values(state=WorkerState.GONE, reason=_unless_wanted(reason), heartbeat_at=db_now())
             .returning(Worker.id)
         ).first()
         if changed:
@@ -124,6 +124,11 @@ def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean
         return len(lost)
 
     return store.retrying(work)
+
+
+def _unless_wanted(reason: str) -> ColumnElement[str]:
+    """Why it is gone, or why it was drained or quarantined: its next incarnation will be, too, and shall say so."""
+    return case((Worker.wanted == WorkerState.READY, reason), else_=Worker.reason)
 
 
 def want(store: Store, worker_id_or_name: str, wanted: WorkerState, *, by: str, reason: str = "") -> list[str]:
@@ -153,7 +158,7 @@ def forget_silent(session: Session, silent_s: float) -> list[str]:
         session.scalars(
             update(Worker)
             .where(Worker.state != WorkerState.GONE, Worker.heartbeat_at < db_now() - silent_s)
-            .values(state=WorkerState.GONE, reason=f"not heard of for {silent_s:.0f} s")
+            .values(state=WorkerState.GONE, reason=_unless_wanted(f"not heard of for {silent_s:.0f} s"))
             .returning(Worker.id)
         )
     )

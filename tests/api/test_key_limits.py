@@ -8,7 +8,7 @@ from sqlalchemy import update
 from imagefarm.auth import Scope, caller_of, create_key, list_keys, revoke_key, rotate_key
 from imagefarm.errors import Conflict, InvalidRequest
 from imagefarm.store import db_now
-from imagefarm.store.models import ApiKey
+from imagefarm.store.models import ApiKey, Tenant
 from scheduler.claim import LOOK_AHEAD
 from tests.api.farm_api import FarmApi, problem
 
@@ -79,6 +79,46 @@ def test_a_key_s_day_is_counted_on_after_rotation(keyed: FarmApi) -> None:
     assert "2 were asked for today" in body["detail"]
     assert 0 < body["retry_after"] <= 86400
     assert submit(keyed, new, count=1).status_code == 202
+
+
+def limited_tenant(api: FarmApi, name: str, **limits: int) -> dict[str, str]:
+    headers = api.key(name)
+    with api.farm.store.write() as session:
+        session.execute(update(Tenant).where(Tenant.name == name).values(limits=limits))
+    return headers
+
+
+def test_a_tenant_s_day_counts_single_jobs_and_tables(keyed: FarmApi) -> None:
+    headers = limited_tenant(keyed, "a-day", images_per_day=5)
+    assert submit(keyed, headers, count=2).status_code == 202
+    rows = {"rows": [{"prompt": "x"}, {"prompt": "y"}, {"prompt": "z"}, {"prompt": "v"}]}
+    refusal = keyed.http.post("/api/v1/batches", json=rows, headers=headers)
+    assert problem(refusal, 429)["limit"] == "images_per_day"
+    assert int(refusal.headers["Retry-After"]) > 0
+    assert keyed.http.post("/api/v1/batches", json={"rows": rows["rows"][:2]}, headers=headers).status_code == 202
+    body = problem(submit(keyed, headers, count=2), 429)
+    assert (body["limit"], body["value"]) == ("images_per_day", 5)
+    assert "4 were asked for today, and 2 more do not fit" in body["detail"]
+
+
+def test_a_retry_needs_room_in_the_queue(keyed: FarmApi) -> None:
+    headers = limited_tenant(keyed, "narrow", queued=1)
+    first = submit(keyed, headers).get_json()["id"]
+    keyed.http.post(f"/api/v1/jobs/{first}/cancel", headers=headers)
+    second = submit(keyed, headers).get_json()["id"]
+    refusal = keyed.http.post(f"/api/v1/jobs/{first}/retry", headers=headers)
+    assert problem(refusal, 429)["limit"] == "queued"
+    assert int(refusal.headers["Retry-After"]) >= 1
+    keyed.http.post(f"/api/v1/jobs/{second}/cancel", headers=headers)
+    assert keyed.http.post(f"/api/v1/jobs/{first}/retry", headers=headers).status_code == 202
+
+
+def test_a_tenant_s_sizes_hold_for_tables(keyed: FarmApi) -> None:
+    headers = limited_tenant(keyed, "little", pixels=64 * 64, steps=4)
+    for row, field in (({"width": 128, "steps": 4}, "width"), ({"steps": 5}, "steps")):
+        body = {"rows": [{"prompt": "x", "height": 64, **{"width": 64}, **row}]}
+        errors = problem(keyed.http.post("/api/v1/batches", json=body, headers=headers), 422)["errors"]
+        assert (errors[0]["field"], errors[0]["row"]) == (field, 1)
 
 
 def test_a_key_s_sizes(keyed: FarmApi) -> None:

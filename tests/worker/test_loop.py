@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 
 from imagefarm.errors import RenderError
 from imagefarm.outputs import LocalOutputs
+from imagefarm.states import WorkerState
 from imagefarm.store.models import Job, Model, Worker
 from scheduler.cancel import cancel_job
 from scheduler.claim import ClaimedJob
@@ -27,6 +28,7 @@ from worker.drain import LONGEST_DRAIN_S, Drain
 from worker.engine import engine as engine_module
 from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
 from worker.finishing import Finishing
+from worker.heartbeat import Heartbeat
 from worker.holdings import Holdings
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
@@ -118,6 +120,9 @@ class Shelf:
         self.loads = 0
         self.lower: list[str] = []
         """Models that were put one tier down; there is only one."""
+
+    def facts(self) -> dict[str, Any]:
+        return {}
 
     def unload(self, name: str) -> bool:
         was = name in self.names
@@ -268,6 +273,46 @@ def test_a_cancelled_job_leaves_at_the_next_step_and_its_neighbours_stay(farm: F
     assert sum(doomed in step for step in StandIn.steps_taken) == 10
     assert {image.job_id for image in farm.images()} == {kept}
     assert farm.files() == {image.storage_key for image in farm.images()}
+
+
+def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begins(farm: Farm, loop: RenderLoop) -> None:
+    loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
+    kept, doomed, last = farm.submit_many(requests(3, steps=20), nudge=False)
+    context = loop.context
+    keeper = LeaseKeeper(farm.store, context.identity.id, 30, holdings=context.holdings, pulse=context.pulse)
+    heartbeat, waited = Heartbeat(context), []
+    heartbeat.starting = False
+
+    def cancel(_: StandIn) -> None:
+        assert heartbeat.state() == WorkerState.BUSY
+        if not waited and any(job.id == doomed for job in loop.waiting):
+            waited.append(True)
+            cancel_job(farm.store, doomed, "tenant_default")
+            keeper.renew_all()
+
+    StandIn.on_step, StandIn.step_s = cancel, 0.05
+    run(loop)
+    assert waited, "it was claimed while another ran"
+    assert states(farm) == {kept: "succeeded", doomed: "cancelled", last: "succeeded"}
+    assert not any(doomed in step for step in StandIn.steps_taken)
+    assert len(context.holdings) == 0
+
+
+def test_a_worker_says_what_it_is_doing(loop: RenderLoop) -> None:
+    context = loop.context
+    heartbeat = Heartbeat(context)
+    assert heartbeat.state() == WorkerState.STARTING
+    heartbeat.starting = False
+    assert heartbeat.state() == WorkerState.READY
+    with context.store.write() as session:
+        session.execute(update(Worker).values(wanted=WorkerState.QUARANTINED))
+    heartbeat.beat()
+    assert heartbeat.state() == WorkerState.QUARANTINED
+    context.wanted = WorkerState.DRAINING
+    assert heartbeat.state() == WorkerState.DRAINING
+    context.wanted = WorkerState.READY
+    context.drain.begin()
+    assert heartbeat.state() == WorkerState.DRAINING
 
 
 def test_another_model_waits_for_a_quantum_and_not_for_the_end_of_the_lane(farm: Farm, loop: RenderLoop) -> None:

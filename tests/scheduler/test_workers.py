@@ -1,0 +1,114 @@
+"""Workers as the farm sees them: what of them lasts from one incarnation to the next, and how their end is noticed."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select, update
+
+from imagefarm.errors import NotFound
+from imagefarm.states import JobState, WorkerState
+from imagefarm.store import db_now
+from imagefarm.store.models import Event, Worker
+from scheduler.sweep import sweep
+from scheduler.workers import KEEP_GONE_S, WorkerIdentity, gone, heartbeat, order, register, want
+from tests.small_farm import SmallFarm
+
+
+def start(farm: SmallFarm, incarnation: str, **more: object) -> None:
+    told = {"name": "w1", "host": "rack", "pid": 7, "device": "cuda:0", "version": "0.1.0", "serves": farm.serves}
+    register(farm.store, WorkerIdentity(id=incarnation, **{**told, **more}))  # type: ignore[arg-type]
+
+
+def row(farm: SmallFarm, incarnation: str) -> Worker:
+    with farm.store.read() as session:
+        return session.get_one(Worker, incarnation)
+
+
+def told(farm: SmallFarm, incarnation: str) -> list[tuple[str, str | None]]:
+    with farm.store.read() as session:
+        events = session.scalars(select(Event).where(Event.subject == incarnation).order_by(Event.id))
+        return [(event.kind, event.data.get("reason")) for event in events]
+
+
+@pytest.mark.parametrize("wanted", [WorkerState.DRAINING, WorkerState.QUARANTINED])
+def test_a_new_incarnation_is_as_the_last_one_was_told_to_be(farm: SmallFarm, wanted: WorkerState) -> None:
+    start(farm, "wrk_1")
+    want(farm.store, "w1", wanted, by="ops", reason="new fan")
+    gone(farm.store, "wrk_1", farm.settings, "restarted", clean=True)
+    start(farm, "wrk_2", facts={"device_name": "H100"})
+    assert (row(farm, "wrk_2").wanted, row(farm, "wrk_2").reason) == (wanted, "new fan")
+    assert (row(farm, "wrk_2").version, row(farm, "wrk_2").facts) == ("0.1.0", {"device_name": "H100"})
+    farm.submit(1)
+    assert farm.claim("wrk_2") == []
+    assert want(farm.store, "w1", WorkerState.READY, by="ops") == ["wrk_2"], "the one that lives"
+    assert len(farm.claim("wrk_2")) == 1
+    start(farm, "wrk_other", name="w2")
+    assert row(farm, "wrk_other").wanted == WorkerState.READY
+    with pytest.raises(NotFound):
+        want(farm.store, "wrk_1", WorkerState.READY, by="ops")
+
+
+def test_why_one_ended_is_not_said_of_the_next(farm: SmallFarm) -> None:
+    start(farm, "wrk_1")
+    gone(farm.store, "wrk_1", farm.settings, "its process ended with signal 9", clean=False)
+    assert row(farm, "wrk_1").reason == "its process ended with signal 9"
+    start(farm, "wrk_2")
+    assert (row(farm, "wrk_2").wanted, row(farm, "wrk_2").reason) == (WorkerState.READY, "")
+
+
+def test_its_life_is_told(farm: SmallFarm) -> None:
+    start(farm, "wrk_1")
+    want(farm.store, "wrk_1", WorkerState.DRAINING, by="ops", reason="new fan")
+    gone(farm.store, "wrk_1", farm.settings, "it was told to stop", clean=True)
+    gone(farm.store, "wrk_1", farm.settings, "again", clean=False)
+    assert told(farm, "wrk_1") == [
+        ("worker.started", None),
+        ("worker.draining", "new fan"),
+        ("worker.gone", "it was told to stop"),
+    ]
+    start(farm, "wrk_2")
+    with farm.store.write() as session:
+        session.execute(update(Worker).where(Worker.id == "wrk_2").values(heartbeat_at=db_now() - 120))
+    sweep(farm.store, farm.settings)
+    assert told(farm, "wrk_2") == [("worker.started", None), ("worker.gone", "silent")]
+
+
+def test_one_that_died_gives_its_jobs_back_and_one_that_left_had_none(farm: SmallFarm) -> None:
+    start(farm, "wrk_1")
+    (job_id,) = farm.submit(1)
+    farm.claim("wrk_1")
+    assert gone(farm.store, "wrk_1", farm.settings, "its process ended with signal 9", clean=False) == 1
+    assert (farm.job(job_id).state, farm.job(job_id).crashes) == (JobState.QUEUED, 1)
+    farm.check_books()
+
+
+def test_one_that_was_only_silent_comes_back(farm: SmallFarm) -> None:
+    start(farm, "wrk_1")
+    with farm.store.write() as session:
+        session.execute(update(Worker).values(heartbeat_at=db_now() - 120))
+    assert sweep(farm.store, farm.settings).silent_workers == ["wrk_1"]
+    heartbeat(farm.store, "wrk_1", WorkerState.BUSY, resident=["demo"], load={"phase": "step"})
+    back = row(farm, "wrk_1")
+    assert (back.state, back.resident, back.load) == (WorkerState.BUSY, ["demo"], {"phase": "step"})
+    assert sweep(farm.store, farm.settings).silent_workers == []
+
+
+def test_one_that_is_gone_stays_on_the_page_for_an_hour(farm: SmallFarm) -> None:
+    start(farm, "wrk_1")
+    gone(farm.store, "wrk_1", farm.settings, "stopped", clean=True)
+    sweep(farm.store, farm.settings)
+    assert row(farm, "wrk_1").reason == "stopped"
+    with farm.store.write() as session:
+        session.execute(update(Worker).values(heartbeat_at=db_now() - KEEP_GONE_S - 1))
+    sweep(farm.store, farm.settings)
+    with farm.store.read() as session:
+        assert session.get(Worker, "wrk_1") is None
+
+
+def test_an_order_is_heard_once(farm: SmallFarm) -> None:
+    start(farm, "wrk_1")
+    order(farm.store, "warm", "demo", by="ops")
+    order(farm.store, "unload", "sd15", by="ops")
+    wanted, orders = heartbeat(farm.store, "wrk_1", WorkerState.READY, resident=[], load={})
+    assert (wanted, orders) == ("ready", [{"do": "warm", "model": "demo"}, {"do": "unload", "model": "sd15"}])
+    assert heartbeat(farm.store, "wrk_1", WorkerState.READY, resident=[], load={}) == ("ready", [])
