@@ -76,6 +76,8 @@ class TenantAnswer(Answer):
     images_per_day: int | None = Field(description="The limit; null without one")
     max_queued: int
     max_running: int
+    pixels: int | None = Field(description="Width times height of a picture at most; null without a limit")
+    steps: int | None = Field(description="Steps at most; null without a limit")
     gpu_seconds_today: float = Field(description="Predicted, of what was asked for today")
     share: float = Field(description="Its part of all GPU-seconds asked for today, 0 to 1")
     fair_share: float = Field(description="Its part by weight among those who asked for something today, 0 to 1")
@@ -171,6 +173,8 @@ def tenants(session: Session, farm: Farm) -> list[TenantAnswer]:
             images_per_day=row.Tenant.limits.get("images_per_day"),
             max_queued=min(row.Tenant.limits.get("queued", settings.max_queued_per_tenant), settings.max_queued_per_tenant),
             max_running=min(row.Tenant.limits.get("running", settings.max_running_per_tenant), settings.max_running_per_tenant),
+            pixels=row.Tenant.limits.get("pixels"),
+            steps=row.Tenant.limits.get("steps"),
             gpu_seconds_today=round(row.gpu_s or 0.0, 3),
             share=round((row.gpu_s or 0.0) / all_gpu_s, 4) if all_gpu_s else 0.0,
             fair_share=round(row.Tenant.weight / weights, 4) if row.gpu_s and weights else 0.0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import secrets
 import shutil
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def pages(seed: Seed) -> dict[str, str]:
         "docs": "/docs",
         "sign-in": "/sign-in",
         "admin-keys": "/admin/keys",
+        "admin-users": "/admin/users",
         "admin-webhooks": "/admin/webhooks",
         "admin-audit": "/admin/audit",
         "admin-settings": "/admin/settings",
@@ -91,6 +93,9 @@ def seed(client: Client, url: str, folder: Path) -> Seed:
     client.pick(batch, picks)
     with httpx.Client(base_url=url, trust_env=False) as http:
         http.post("/api/v1/keys", json={"name": "shop importer", "tenant": "shop"}).raise_for_status()
+        for name, role, tenant in (("mei", "admin", "default"), ("jonas", "member", "shop"), ("print-room", "viewer", "shop")):
+            user = {"name": name, "role": role, "tenant": tenant, "password": secrets.token_urlsafe(16)}
+            http.post("/api/v1/users", json=user).raise_for_status()
         hook = {"url": "https://1.1.1.1/imagefarm", "kinds": ["batch.stopped"]}
         http.post("/api/v1/webhooks", json=hook).raise_for_status()
     later = folder / "autumn.csv"

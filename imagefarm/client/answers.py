@@ -382,14 +382,21 @@ class Limits(Answer):
 
 
 class Tenant(Answer):
-    """A tenant: its weight, its queue, what it asked for today."""
+    """A tenant: its weight, its limits with what is used of them, and its part of today's work."""
 
     id: str
     name: str
     weight: float
     queued: int
+    max_queued: int
     running: int
+    max_running: int
     images_today: int
+    images_per_day: int | None
+    pixels: int | None
+    steps: int | None
+    share: float
+    fair_share: float
 
 
 class Suggestion(Answer):

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from flask.testing import FlaskClient
 from sqlalchemy import insert, select, update
 
 from api.pages.admin.settings import shown_settings
@@ -14,7 +15,7 @@ from imagefarm.ids import new_id
 from imagefarm.states import WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append, seal
-from imagefarm.store.models import Attempt, Delivery, Event, Image, Webhook, Worker
+from imagefarm.store.models import Attempt, Delivery, Event, Image, Tenant, Webhook, Worker
 from scheduler import finish, workers
 from scheduler.retry import Failure, FailureClass
 from scheduler.rollup import roll
@@ -23,7 +24,7 @@ from tests.pages.payloads import PAYLOADS
 from tests.pages.reading import Reading
 
 HEADERS = {"Origin": "http://localhost"}
-PAGES = ("/admin", "/admin/workers", "/admin/keys", "/admin/webhooks", "/admin/audit", "/admin/settings")
+PAGES = ("/admin", "/admin/workers", "/admin/keys", "/admin/users", "/admin/webhooks", "/admin/audit", "/admin/settings")
 
 
 def send(site: Site, path: str, **fields: object) -> object:
@@ -40,6 +41,7 @@ def test_an_empty_desk_in_both_languages(site: Site) -> None:
         ("/admin", ("Throughput", "No picture yet.", "Tenants today"), ("产量", "还没有图片。", "今日租户")),
         ("/admin/workers", ("Workers", "worker_1", "Drain"), ("工作进程", "每分钟图片")),
         ("/admin/keys", ("No key has been made.", "see the jobs and pictures"), ("还没有创建密钥。", "查看自己租户")),
+        ("/admin/users", ("Nobody signs in by name yet.", "submit, cancel and retry too"), ("还没有人用名字登录。", "创建用户")),
         ("/admin/webhooks", ("No webhook yet.", "a batch that is done"), ("还没有 Webhook。", "批次结束")),
         ("/admin/audit", ("Audit chain",), ("审计链",)),
         ("/admin/settings", ("Limits and settings",), ("只读",)),
@@ -124,6 +126,71 @@ def test_a_key_is_shown_once_and_revoked(site: Site) -> None:
         refused = send(site, "/admin/keys", **wrong)
         assert refused.status_code == 422
         assert 'role="alert"' in refused.text
+
+
+def test_limits_stand_beside_what_is_used_of_them(site: Site) -> None:
+    limits = {"queued": 40, "running": 7, "images_per_day": 10, "pixels": 1_048_576, "steps": 9}
+    with site.farm.store.write() as session:
+        session.add(Tenant(id="tenant_narrow", name="narrow", weight=2.0, limits=limits, created_at=0.0))
+    key = site.key("narrow")
+    for number in range(9):
+        site.submit(f"a mug no. {number}", headers=key)
+    [told] = [one for one in site.get("/api/v1/tenants")["items"] if one["name"] == "narrow"]
+    used = {
+        name: told[name] for name in ("queued", "max_queued", "max_running", "images_today", "images_per_day", "pixels", "steps")
+    }
+    assert list(used.values()) == [9, 40, 7, 9, 10, 1_048_576, 9]
+    row = site.page("/admin").text.partition('<th scope="row">narrow')[2].partition("</tr>")[0]
+    for words in ("of 40<", "of 7<", "of 10<", "at most 1,048,576 pixels", "≤ 9 steps"):
+        assert words in row
+    assert row.count(" full") == 1  # nine of ten pictures are asked for
+
+
+def test_users_are_made_renewed_and_disabled(site: Site) -> None:
+    def signed_in(name: str, password: str) -> FlaskClient | None:
+        http = site.app.test_client()
+        answer = http.post("/sign-in", data={"name": name, "password": password}, headers=HEADERS)
+        return http if answer.status_code == 303 else None
+
+    made = send(site, "/admin/users", name="Mei@shop", password="first password", role="viewer", tenant="shop")
+    assert (made.status_code, made.headers["Location"]) == (303, "/admin/users")
+    listed = site.page("/admin/users").text
+    assert "mei@shop" in listed
+    assert "never" in listed
+    [user_id] = re.findall(r"/admin/users/(user_\w+)/disable", listed)
+    browser = signed_in("mei@shop", "first password")
+    assert browser is not None
+    assert browser.get("/jobs").status_code == 200
+    assert send(site, f"/admin/users/{user_id}/password", password="second password").status_code == 303
+    assert signed_in("mei@shop", "first password") is None
+    assert signed_in("mei@shop", "second password") is not None
+    assert send(site, f"/admin/users/{user_id}/disable").status_code == 303
+    assert signed_in("mei@shop", "second password") is None
+    listed = site.page("/admin/users").text
+    assert "disabled" in listed
+    assert f"/admin/users/{user_id}/" not in listed
+    assert send(site, "/admin/users/user_nobody/disable").status_code == 404
+    assert send(site, "/admin/users/user_nobody/password", password="a long password").status_code == 404
+
+
+def test_what_is_wrong_with_a_user_is_said_and_no_password_comes_back(site: Site) -> None:
+    good = {"name": "li", "password": "a long password", "role": "member"}
+    assert send(site, "/admin/users", **good).status_code == 303
+    [user_id] = re.findall(r"/admin/users/(user_\w+)/disable", site.page("/admin/users").text)
+    for path, wrong, status in (
+        ("/admin/users", {"name": "LI"}, 409),
+        ("/admin/users", {"name": "a b"}, 422),
+        ("/admin/users", {"name": "", "role": ""}, 422),
+        ("/admin/users", {"name": "wu", "password": "short one"}, 422),
+        ("/admin/users", {"name": "wu", "role": "emperor"}, 422),
+        ("/admin/users", {"name": "wu", "tenant": "x" * 65}, 422),
+        (f"/admin/users/{user_id}/password", {"password": "short one"}, 422),
+        (f"/admin/users/{user_id}/password", {"password": "x" * 201}, 422),
+    ):
+        refused = send(site, path, **good | wrong)
+        assert refused.status_code == status
+        assert 'role="alert"' in refused.text
+        assert (good | wrong)["password"] not in refused.text
 
 
 def test_a_webhook_is_made_shown_and_removed_and_its_messages_sent_again(site: Site) -> None:
@@ -221,9 +288,15 @@ def test_hostile_text_stays_text(site: Site) -> None:
     Reading(site.page("/admin/webhooks").text).check(*PAYLOADS)
     Reading(site.page("/admin").text).check()
     for payload in PAYLOADS[::6]:
+        assert Reading(site.page("/admin/users").text).wrong == []
         refused = send(site, "/admin/keys", name=payload, tenant=payload, scope=[payload])
         assert refused.status_code == 422
         assert Reading(refused.text).wrong == []
+        user = {"name": payload, "tenant": payload, "role": payload, "password": payload}
+        assert Reading(send(site, "/admin/users", **user).text).wrong == []
+        made = send(site, "/admin/users", name=f"u{len(payload)}", tenant=payload[:64], password="a long password")
+        assert made.status_code in {303, 409, 422}
+        assert Reading(made.text).wrong == []
         assert Reading(send(site, "/admin/webhooks", url=payload, kind=[payload]).text).wrong == []
         assert Reading(site.page("/admin/audit", "en").text).wrong == []
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from api.pages.admin import audit, keys, overview, settings, webhooks, workers
+from api.pages.admin import audit, keys, overview, settings, users, webhooks, workers
 
 AREAS: tuple[Blueprint, ...] = (
     overview.pages,
     workers.pages,
     keys.pages,
+    users.pages,
     webhooks.pages,
     audit.pages,
     settings.pages,
@@ -18,6 +19,7 @@ TABS = (
     ("/admin", "Overview"),
     ("/admin/workers", "Workers"),
     ("/admin/keys", "Keys"),
+    ("/admin/users", "Users"),
     ("/admin/webhooks", "Webhooks"),
     ("/admin/audit", "Audit"),
     ("/admin/settings", "Settings"),

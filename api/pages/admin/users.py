@@ -1,0 +1,111 @@
+"""`/admin/users`: who may sign in: made, listed, given a new password, and let in no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, redirect, request
+from pydantic import ValidationError
+
+from api import users as api_users
+from api.auth import authenticate, require
+from api.context import Farm, current_farm
+from api.field_errors import field_errors
+from api.pages.rendering import page
+from imagefarm.auth import Scope, is_open
+from imagefarm.errors import Conflict, FieldError, InvalidRequest
+from imagefarm.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, Role, UserInfo, list_users
+
+pages = Blueprint("pages_admin_users", __name__)
+
+SHOWN = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsersView:
+    """The users, the form for a new one, and what was wrong with it or with the new password of the user `renewed`."""
+
+    users: tuple[UserInfo, ...]
+    more: int
+    roles: tuple[str, ...]
+    fields: tuple[tuple[str, str], ...]
+    errors: tuple[FieldError, ...]
+    renewed: str
+    is_open: bool
+    shortest: int = SHORTEST_PASSWORD
+    longest: int = LONGEST_PASSWORD
+
+
+@pages.get("/admin/users")
+def users_page() -> Response:
+    """List the users, with the form for a new one."""
+    farm = current_farm()
+    require(authenticate(farm), Scope.ADMIN)
+    return page("admin_users.html", _view(farm))
+
+
+@pages.post("/admin/users")
+def users_form() -> Any:
+    """Make a user, and go back to the list."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.ADMIN)
+    fields = {name: request.form.get(name, "").strip() for name in ("name", "role", "tenant")}
+    try:
+        given = {name: value for name, value in fields.items() if value} | {"password": request.form.get("password", "")}
+        api_users.create_person(farm, caller, api_users.UserRequest.model_validate(given))
+    except ValidationError as error:
+        return _refused(farm, field_errors(error, api_users.UserRequest, whole="form"), fields)
+    except InvalidRequest as error:
+        return _refused(farm, error.errors, fields)
+    except Conflict as error:
+        return _refused(farm, [FieldError(field="name", detail=error.detail, remedy="choose another")], fields, status=409)
+    return redirect("/admin/users", 303)
+
+
+@pages.post("/admin/users/<user_id>/password")
+def password_form(user_id: str) -> Any:
+    """Give a user a new password, which signs their browsers out, and go back to the list."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.ADMIN)
+    try:
+        body = api_users.PasswordRequest.model_validate({"password": request.form.get("password", "")})
+        api_users.change_password(farm, caller, user_id, body)
+    except ValidationError as error:
+        return _refused(farm, field_errors(error, api_users.PasswordRequest, whole="form"), renewed=user_id)
+    except InvalidRequest as error:
+        return _refused(farm, error.errors, renewed=user_id)
+    return redirect("/admin/users", 303)
+
+
+@pages.post("/admin/users/<user_id>/disable")
+def disable_form(user_id: str) -> Any:
+    """Let a user sign in no more, and go back to the list."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.ADMIN)
+    api_users.disable_person(farm, caller, user_id)
+    return redirect("/admin/users", 303)
+
+
+def _refused(
+    farm: Farm, errors: list[FieldError], fields: dict[str, str] | None = None, *, renewed: str = "", status: int = 422
+) -> Response:
+    return page("admin_users.html", _view(farm, fields, errors=tuple(errors), renewed=renewed), status)
+
+
+def _view(
+    farm: Farm, fields: dict[str, str] | None = None, *, errors: tuple[FieldError, ...] = (), renewed: str = ""
+) -> UsersView:
+    users = list_users(farm.store)
+    return UsersView(
+        users=tuple(users[:SHOWN]),
+        more=max(0, len(users) - SHOWN),
+        roles=tuple(map(str, Role)),
+        fields=tuple((fields or {"name": "", "role": Role.MEMBER, "tenant": ""}).items()),
+        errors=errors,
+        renewed=renewed,
+        is_open=is_open(farm.settings),
+    )
