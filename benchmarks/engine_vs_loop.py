@@ -84,6 +84,7 @@ def claimed(catalogue: Catalogue, number: int, request: JobRequest) -> ClaimedJo
         model=recipe.model,
         compat_key=catalogue.get(recipe.model).compat_key(recipe),
         recipe=recipe,
+        recipe_hash=recipe.recipe_hash,
         count=1,
         priority_class="bulk",
         tenant_id="benchmark",

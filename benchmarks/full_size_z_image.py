@@ -124,6 +124,7 @@ def jobs(entry: ModelEntry, catalogue: Catalogue, side: int, count: int) -> list
                 model=entry.name,
                 compat_key=entry.compat_key(recipe),
                 recipe=recipe,
+                recipe_hash=recipe.recipe_hash,
                 count=1,
                 priority_class="bulk",
                 tenant_id="benchmark",

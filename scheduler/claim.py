@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, literal_column, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.recipe import Recipe
-from imagefarm.states import JobState, WorkerState
-from imagefarm.store import Store, db_now
+from imagefarm.states import JobState, PriorityClass, WorkerState
+from imagefarm.store import Store, connection_of, db_now
 from imagefarm.store.audit import append_many
 from imagefarm.store.models import ApiKey, Backlog, Flow, FlowClass, Job, Model, Tenant, Worker
+from imagefarm.store.prepared import Prepared
 from scheduler.fair import ClassShare, FairQueue, FlowShare, Lane
 from scheduler.transition import Moved, count, open_attempts
 
@@ -24,31 +26,53 @@ LOOK_AHEAD = 64
 
 
 # Made once: on SQLite, making these statements anew for each claim took longer than running them.
-WANTED = select(Worker.wanted).where(Worker.id == bindparam("owner"))
-ANY_WORK = select(Backlog.queued).where(Backlog.queued > 0, Backlog.model.in_(bindparam("serves", expanding=True))).limit(1)
-CLASSES = (
+
+
+@lru_cache(maxsize=64)
+def _waiting(models: int) -> Any:
+    """One row if jobs wait for one of so many models, none if not."""
+    serves: list[Any] = [bindparam(f"model_{number}") for number in range(models)]
+    return select(literal_column("1")).select_from(Backlog).where(Backlog.queued > 0, Backlog.model.in_(serves)).limit(1)
+
+
+@lru_cache(maxsize=64)
+def _first_look(models: int) -> Prepared:
+    """What the operator wants of the worker, and whether jobs wait for it."""
+    wanted = select(Worker.wanted).where(Worker.id == bindparam("owner"))
+    return Prepared(select(wanted.scalar_subquery(), _waiting(models).scalar_subquery()))
+
+
+@lru_cache(maxsize=64)
+def _has_work(models: int, interactive_only: bool) -> Prepared:
+    waiting = _waiting(models)
+    return Prepared(waiting.where(Backlog.priority_class == PriorityClass.INTERACTIVE) if interactive_only else waiting)
+
+
+CLASSES = Prepared(
     select(FlowClass.name, FlowClass.weight, FlowClass.pass_, FlowClass.vtime, FlowClass.active)
     .order_by(FlowClass.name)
     .with_for_update()
 )
-SAVE_CLASS = (
+SAVE_CLASS = Prepared(
     update(FlowClass)
     .where(FlowClass.name == bindparam("of_name"))
     .values(pass_=bindparam("new_pass"), vtime=bindparam("new_vtime"), active=bindparam("new_active"))
 )
 _flow = select(Flow.priority_class, Flow.tenant_id, Flow.weight, Flow.pass_, Flow.active)
-ACTIVE_FLOWS = _flow.where(Flow.active)
-ONE_FLOW = _flow.where(Flow.priority_class == bindparam("priority_class"), Flow.tenant_id == bindparam("tenant_id"))
-SAVE_FLOW = (
+ACTIVE_FLOWS = Prepared(_flow.where(Flow.active))
+ONE_FLOW = Prepared(_flow.where(Flow.priority_class == bindparam("priority_class"), Flow.tenant_id == bindparam("tenant_id")))
+SAVE_FLOW = Prepared(
     update(Flow)
     .where(Flow.priority_class == bindparam("of_class"), Flow.tenant_id == bindparam("of_tenant"))
     .values(pass_=bindparam("new_pass"), active=bindparam("new_active"))
 )
-OWN_LIMITS = select(Tenant.limits).where(Tenant.id == bindparam("tenant_id"))
+OWN_LIMITS = Prepared(select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")))
 OWN_WEIGHT = select(Tenant.weight).where(Tenant.id == bindparam("tenant_id"))
-LOAD_TIMES = select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S))
-WORK = select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running).where(
-    (Backlog.queued > 0) | (Backlog.running > 0)
+LOAD_TIMES = Prepared(select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S)))
+WORK = Prepared(
+    select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running).where(
+        (Backlog.queued > 0) | (Backlog.running > 0)
+    )
 )
 KEY_RUNNING = select(func.count()).where(
     Job.limited_by == bindparam("account"),
@@ -59,7 +83,7 @@ KEY_RUNNING = select(func.count()).where(
 KEY_CAPS = select(func.coalesce(ApiKey.account, ApiKey.id), ApiKey.limits).where(
     func.coalesce(ApiKey.account, ApiKey.id).in_(bindparam("accounts", expanding=True))
 )
-PICK = (
+_pick_next = (
     select(Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes, Job.limited_by)
     .where(
         Job.state == literal_column("'queued'"),
@@ -68,14 +92,18 @@ PICK = (
         Job.tenant_id == bindparam("tenant_id"),
         Job.not_before <= db_now(),
         Job.expires_at.is_(None) | (Job.expires_at > db_now()),
-        Job.limited_by.is_(None) | Job.limited_by.not_in(bindparam("full_keys", expanding=True)),
     )
     .order_by(Job.rank, Job.id)
     .limit(LOOK_AHEAD)
     .with_for_update(skip_locked=True)
 )
 """A flow's next jobs on a lane, best first; served by the index `ix_job_claim`, to whose condition the state is spelt out."""
-PICK_LIKE = PICK.where(Job.compat_key == bindparam("compat_key"), Job.crashes == 0)
+_alike = (Job.compat_key == bindparam("compat_key"), Job.crashes == 0)
+_key_has_room = Job.limited_by.is_(None) | Job.limited_by.not_in(bindparam("full_keys", expanding=True))
+PICK = Prepared(_pick_next)
+PICK_LIKE = Prepared(_pick_next.where(*_alike))
+PICK_PAST_KEYS = _pick_next.where(_key_has_room)
+PICK_LIKE_PAST_KEYS = _pick_next.where(_key_has_room, *_alike)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +116,7 @@ class ClaimedJob:
     model: str
     compat_key: str
     recipe: Recipe
+    recipe_hash: str
     count: int
     priority_class: str
     tenant_id: str
@@ -106,18 +135,24 @@ class ClaimedJob:
 
 TAKEN = [one.name for one in fields(ClaimedJob) if one.name != "owner"]
 """What a claim reads of a job: its columns of the same names."""
-TAKE = (
-    update(Job)
-    .where(Job.id.in_(bindparam("ids", expanding=True)), Job.state == JobState.QUEUED)
-    .values(
-        state=JobState.RUNNING,
-        attempt=Job.attempt + 1,
-        owner=bindparam("new_owner"),
-        lease_until=db_now() + bindparam("lease_s"),
-        started_at=func.coalesce(Job.started_at, db_now()),
+
+
+@lru_cache(maxsize=64)
+def _take_so_many(jobs: int) -> Prepared:
+    """Take so many jobs by their ids."""
+    ids: list[Any] = [bindparam(f"id_{number}") for number in range(jobs)]
+    return Prepared(
+        update(Job)
+        .where(Job.id.in_(ids), Job.state == JobState.QUEUED)
+        .values(
+            state=JobState.RUNNING,
+            attempt=Job.attempt + 1,
+            owner=bindparam("new_owner"),
+            lease_until=db_now() + bindparam("lease_s"),
+            started_at=func.coalesce(Job.started_at, db_now()),
+        )
+        .returning(db_now(), Job.rank, *(getattr(Job, name) for name in TAKEN))
     )
-    .returning(*(getattr(Job, name) for name in TAKEN), Job.rank)
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,18 +189,24 @@ def claim(
         return claim_in(session, owner, serves=serves, resident=resident, limits=limits)
 
 
+def has_work(store: Store, serves: Collection[str], *, interactive_only: bool = False) -> bool:
+    """Whether jobs wait for one of these models. One indexed look, no lock, no transaction."""
+    if not serves:
+        return False
+    with store.glance() as sql:
+        return bool(_has_work(len(serves), interactive_only).run(sql, _models(serves)))
+
+
 def claim_in(
     session: Session, owner: str, *, serves: Collection[str], resident: Collection[str] = (), limits: ClaimLimits
 ) -> list[ClaimedJob]:
     """As `claim`, in the caller's transaction."""
     if limits.images < 1 or not serves:
         return []
-    sql = session.connection()
-    wanted = sql.scalar(WANTED, {"owner": owner})
-    if wanted is not None and wanted != WorkerState.READY:
-        return []
+    sql = connection_of(session)
     # a look without locks first: an idle farm's workers ask often
-    if sql.scalar(ANY_WORK, {"serves": list(serves)}) is None:
+    wanted, waits = _first_look(len(serves)).run(sql, {"owner": owner, **_models(serves)})[0]
+    if waits is None or (wanted is not None and wanted != WorkerState.READY):
         return []
     queue = lock_shares(session)
     lanes, running = _lanes(session, queue, serves, set(resident))
@@ -174,7 +215,7 @@ def claim_in(
         flow = lane.flow
         if limits.interactive_only and flow.priority_class != "interactive":
             continue
-        own = sql.scalar(OWN_LIMITS, {"tenant_id": flow.tenant_id}) or {}
+        own = _one(OWN_LIMITS, sql, {"tenant_id": flow.tenant_id}) or {}
         most = min(limits.max_running_per_tenant, int(own.get("running", 10**9))) - running.get(flow.tenant_id, 0)
         if lane.model in limits.caps:
             most = min(most, limits.caps[lane.model] - running.get("model:" + lane.model, 0))
@@ -194,7 +235,7 @@ class KeyRooms:
     """How many more jobs of each key that has a cap of its own may run."""
 
     def __init__(self, session: Session) -> None:
-        self.sql = session.connection()
+        self.sql = connection_of(session)
         self.left: dict[str, float] = {}
         """By account, of those that were met so far: a farm without such keys asks nothing."""
 
@@ -235,7 +276,7 @@ class StoredShares(FairQueue):
 def lock_shares(session: Session) -> StoredShares:
     """Load the classes and hold the root row: claims take turns, also across hosts (SQLite's writer already does)."""
     queue = StoredShares({})
-    for name, weight, pass_, vtime, active in session.connection().execute(CLASSES):
+    for name, weight, pass_, vtime, active in CLASSES.run(connection_of(session)):
         queue.stored_classes[name] = (pass_, vtime, active)
         if name == "root":
             queue.vtime = vtime
@@ -249,9 +290,8 @@ def load_flow(session: Session, queue: StoredShares, priority_class: str, tenant
     known = queue.flows.get((priority_class, tenant_id))
     if known is not None:
         return known
-    sql, key = session.connection(), {"priority_class": priority_class, "tenant_id": tenant_id}
-    row = sql.execute(ONE_FLOW, key).first()
-    if row is not None:
+    sql, key = connection_of(session), {"priority_class": priority_class, "tenant_id": tenant_id}
+    for row in ONE_FLOW.run(sql, key):
         return queue.keep(*row)
     weight = sql.scalar(OWN_WEIGHT, {"tenant_id": tenant_id}) or 1.0
     sql.execute(insert(Flow).values(**key, weight=weight, pass_=0.0, active=False))
@@ -260,7 +300,7 @@ def load_flow(session: Session, queue: StoredShares, priority_class: str, tenant
 
 def save_shares(session: Session, queue: StoredShares) -> None:
     """Write back the virtual times that changed."""
-    sql = session.connection()
+    sql = connection_of(session)
     root_pass, root_vtime, root_active = queue.stored_classes["root"]
     classes = [
         {"of_name": share.name, "new_pass": share.pass_, "new_vtime": share.vtime, "new_active": share.active}
@@ -274,24 +314,22 @@ def save_shares(session: Session, queue: StoredShares) -> None:
         for key, flow in queue.flows.items()
         if queue.stored_flows[key] != (flow.pass_, flow.active)
     ]
-    if classes:
-        sql.execute(SAVE_CLASS, classes)
-    if flows:
-        sql.execute(SAVE_FLOW, flows)
+    SAVE_CLASS.run_each(sql, classes)
+    SAVE_FLOW.run_each(sql, flows)
 
 
 def _lanes(
     session: Session, queue: StoredShares, serves: Collection[str], resident: set[str]
 ) -> tuple[list[Lane], dict[str, int]]:
     """The lanes with work, and how much runs by tenant and (`model:NAME`) by model."""
-    sql = session.connection()
-    swap = dict(sql.execute(LOAD_TIMES).all())
+    sql = connection_of(session)
+    swap: dict[str, float] = dict(LOAD_TIMES.run(sql))
     lanes: list[Lane] = []
     running: dict[str, int] = {}
-    for row in sql.execute(ACTIVE_FLOWS):
+    for row in ACTIVE_FLOWS.run(sql):
         queue.keep(*row)
     with_work: set[tuple[str, str]] = set()
-    for model, priority_class, tenant_id, queued, busy in sql.execute(WORK):
+    for model, priority_class, tenant_id, queued, busy in WORK.run(sql):
         running[tenant_id] = running.get(tenant_id, 0) + busy
         running["model:" + model] = running.get("model:" + model, 0) + busy
         if queued > 0:
@@ -316,16 +354,10 @@ def _pick(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms, mo
 def _look(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms, most: int) -> list[str]:
     picked: list[str] = []
     key, places, cost = limits.compat_key, limits.images, 0.0
-    values: dict[str, Any] = {
-        "model": lane.model,
-        "priority_class": lane.flow.priority_class,
-        "tenant_id": lane.flow.tenant_id,
-        "full_keys": rooms.full,
-    }
-    statement = PICK
-    if limits.compat_key is not None:
-        statement, values = PICK_LIKE, values | {"compat_key": limits.compat_key}
-    for job_id, compat_key, images, cost_s, crashes, account in session.connection().execute(statement, values):
+    values = {"model": lane.model, "priority_class": lane.flow.priority_class, "tenant_id": lane.flow.tenant_id}
+    if key is not None:
+        values["compat_key"] = key
+    for job_id, compat_key, images, cost_s, crashes, account in _next_jobs(connection_of(session), values, rooms.full):
         if account is not None and not rooms.has_one(account):
             continue
         if crashes and not picked:
@@ -345,11 +377,22 @@ def _look(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms, mo
     return picked
 
 
+def _next_jobs(sql: Connection, values: dict[str, str], full_keys: list[str]) -> Sequence[Any]:
+    """A flow's next jobs, only those of one compat key if `values` has one, without those of keys that are full."""
+    alike = "compat_key" in values
+    if full_keys:
+        statement = PICK_LIKE_PAST_KEYS if alike else PICK_PAST_KEYS
+        return sql.execute(statement, {**values, "full_keys": full_keys}).all()
+    return (PICK_LIKE if alike else PICK).run(sql, values)
+
+
 def _take(session: Session, ids: list[str], owner: str, limits: ClaimLimits) -> list[ClaimedJob]:
-    taken = session.connection().execute(TAKE, {"ids": ids, "new_owner": owner, "lease_s": limits.lease_s})
-    rows = sorted(taken.mappings(), key=lambda row: (row["rank"], row["id"]))
-    if not rows:
+    values = {"new_owner": owner, "lease_s": limits.lease_s, **{f"id_{number}": job_id for number, job_id in enumerate(ids)}}
+    taken = _take_so_many(len(ids)).run(connection_of(session), values)
+    if not taken:
         return []
+    names = ("now", "rank", *TAKEN)
+    rows = sorted((dict(zip(names, row, strict=True)) for row in taken), key=lambda row: (row["rank"], row["id"]))
     claimed = [
         ClaimedJob(
             **{name: row[name] for name in TAKEN if name != "recipe"}, recipe=Recipe.model_validate(row["recipe"]), owner=owner
@@ -360,6 +403,18 @@ def _take(session: Session, ids: list[str], owner: str, limits: ClaimLimits) -> 
         Moved(job.id, job.model, job.priority_class, job.tenant_id, job.batch_id, job.attempt, job.cost_s) for job in claimed
     ]
     count(session, moved, JobState.QUEUED, JobState.RUNNING)
-    open_attempts(session, moved, owner)
-    append_many(session, [("job.claimed", job.id, job.tenant_id, {"attempt": job.attempt, "owner": owner}) for job in moved])
+    now = rows[0]["now"]
+    open_attempts(session, moved, owner, now)
+    told = [("job.claimed", job.id, job.tenant_id, {"attempt": job.attempt, "owner": owner}) for job in moved]
+    append_many(session, told, at=now)  # type: ignore[arg-type]
     return claimed
+
+
+def _models(serves: Collection[str]) -> dict[str, str]:
+    return {f"model_{number}": model for number, model in enumerate(serves)}
+
+
+def _one(statement: Prepared, sql: Connection, values: dict[str, Any]) -> Any:
+    """The one value of the first row, or None."""
+    rows = statement.run(sql, values)
+    return rows[0][0] if rows else None

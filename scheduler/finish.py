@@ -12,9 +12,10 @@ from imagefarm.errors import Fenced
 from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.states import JobState
-from imagefarm.store import Store, db_now
+from imagefarm.store import Store, connection_of
 from imagefarm.store.audit import append_many
 from imagefarm.store.models import Batch, ChannelFile, Image, Job, Model
+from imagefarm.store.prepared import Prepared
 from scheduler.batches.gate import Gate
 from scheduler.batches.gatekeeping import judge_images
 from scheduler.claim import ClaimedJob, StoredShares, load_flow, lock_shares, save_shares
@@ -24,12 +25,11 @@ from scheduler.transition import move, move_to_succeeded
 LEARNING_RATE = 0.1
 """Weight of the newest measurement in a model's learnt cost."""
 
-# Made once, and of the tables themselves: for every job, making them and the objects of a session took longer than running
-NOW = select(db_now())
+# Made once: for every job, making them and the objects of a session took longer than running
 WARNINGS = select(Job.warnings).where(Job.id == bindparam("of_job"))
 STORED = select(Image.storage_key, Image.id).where(Image.job_id == bindparam("of_job"))
-INSERT_IMAGES = insert(Image.__table__)  # type: ignore[arg-type]
-LEARN_COST = (
+INSERT_IMAGE = Prepared(insert(Image))
+LEARN_COST = Prepared(
     update(Model.__table__)  # type: ignore[arg-type]
     .where(Model.__table__.c.name == bindparam("learnt_model"))
     .values(
@@ -98,15 +98,14 @@ def succeed(
         queue = lock_shares(session)
         # before the job, as whoever cancels a batch locks them too
         batch = session.get(Batch, job.batch_id, with_for_update=True) if gate is not None else None
-        sql = session.connection()
+        sql = connection_of(session)
         every_warning = [*(sql.scalar(WARNINGS, {"of_job": job.id}) or []), *warnings] if warnings else None
-        moved = move_to_succeeded(session, job.fence, actual_s=actual_s, warnings=every_warning)
-        if moved is None:
+        now = move_to_succeeded(session, job.fence, actual_s=actual_s, warnings=every_warning)
+        if now is None:
             stored = dict(sql.execute(STORED, {"of_job": job.id}).all())
             if {image.storage_key for image in images} == set(stored):
                 return [stored[image.storage_key] for image in images]
             raise Fenced(f"attempt {job.attempt} of {job.id} no longer owns it")
-        now = sql.scalar(NOW)
         rows = [
             {
                 "id": new_id("img"),
@@ -128,7 +127,7 @@ def succeed(
             }
             for image in images
         ]
-        sql.execute(INSERT_IMAGES, rows)
+        INSERT_IMAGE.run_each(sql, rows)
         _keep_channels(session, [str(row["id"]) for row in rows], images)
         append_many(session, [_told_of_job(job, images), *(_told_of_image(row) for row in rows)], at=now)
         if gate is not None and settings is not None and batch is not None:
@@ -147,7 +146,7 @@ Told = tuple[str, str, str | None, dict[str, Any]]
 
 def _told_of_job(job: ClaimedJob, images: list[FinishedImage]) -> Told:
     hashes = [image.sha256 for image in sorted(images, key=lambda image: image.index)]
-    data = {"attempt": job.attempt, "recipe_hash": job.recipe.recipe_hash, "sha256": hashes, "owner": job.owner}
+    data = {"attempt": job.attempt, "recipe_hash": job.recipe_hash, "sha256": hashes, "owner": job.owner}
     return "job.succeeded", job.id, job.tenant_id, data
 
 
@@ -211,4 +210,4 @@ def _correct_charge(session: Session, queue: StoredShares, job: ClaimedJob, actu
 
 def _learn_cost(session: Session, model: str, unit_s: float) -> None:
     """Move the model's learnt seconds of one default image towards the newest measurement."""
-    session.connection().execute(LEARN_COST, {"learnt_model": model, "unit_s": unit_s})
+    LEARN_COST.run(connection_of(session), {"learnt_model": model, "unit_s": unit_s})

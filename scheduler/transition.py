@@ -11,22 +11,23 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, insert, update
 from sqlalchemy.orm import Session
 
 from imagefarm.states import MAY_FOLLOW, JobState
 from imagefarm.store.audit import append_many
 from imagefarm.store.dialects import in_each
-from imagefarm.store.engine import db_now
+from imagefarm.store.engine import connection_of, db_now
 from imagefarm.store.models import Attempt, Backlog, Job
+from imagefarm.store.prepared import Prepared
 
 CHUNK = 500
 """Ids in one IN list: SQLite's bound variables and PostgreSQL's planner both stay comfortable."""
 
 
-NOW = select(db_now())
-OPEN_ATTEMPTS = insert(Attempt)
-CLOSE_ATTEMPT = (
+# Made once, as every picture runs them: see imagefarm.store.prepared
+OPEN_ATTEMPT = Prepared(insert(Attempt))
+CLOSE_ATTEMPT = Prepared(
     update(Attempt)
     .where(Attempt.job_id == bindparam("of_job"), Attempt.attempt == bindparam("of_attempt"), Attempt.ended_at.is_(None))
     .values(ended_at=db_now(), outcome=bindparam("new_outcome"), reason=bindparam("new_reason"))
@@ -45,6 +46,7 @@ def _add_to_backlog(insert_into: Any) -> Any:
 
 
 ADD_TO_BACKLOG = in_each(_add_to_backlog)
+COUNT = Prepared(ADD_TO_BACKLOG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def move(
     return moved
 
 
-SUCCEED = (
+_succeed = (
     update(Job)
     .where(
         Job.id == bindparam("of_job"),
@@ -121,15 +123,16 @@ SUCCEED = (
         error_code=None,
         error_detail=None,
     )
-    .returning(*MOVED_COLUMNS)
+    .returning(Job.finished_at, *MOVED_COLUMNS)
 )
-SUCCEED_WARNED = SUCCEED.values(warnings=bindparam("new_warnings"))
+SUCCEED = Prepared(_succeed)
+SUCCEED_WARNED = Prepared(_succeed.values(warnings=bindparam("new_warnings")))
 
 
 def move_to_succeeded(
     session: Session, fence: tuple[str, int, str], *, actual_s: float, warnings: list[str] | None = None
-) -> Moved | None:
-    """As `move`, for the one change that every picture makes: its statements are made once. None: fenced off.
+) -> float | None:
+    """As `move`, for the one change that every picture makes. Returns the time, by the database's clock; None: fenced off.
 
     The caller writes the audit event, together with those of the pictures. `warnings` replace the job's.
     """
@@ -137,13 +140,14 @@ def move_to_succeeded(
     statement = SUCCEED
     if warnings is not None:
         statement, values = SUCCEED_WARNED, values | {"new_warnings": warnings}
-    row = session.connection().execute(statement, values).first()
-    if row is None:
+    rows = statement.run(connection_of(session), values)
+    if not rows:
         return None
-    moved = Moved(*row)
+    finished_at, *columns = rows[0]
+    moved = Moved(*columns)
     count(session, [moved], JobState.RUNNING, JobState.SUCCEEDED)
     close_attempts(session, [moved], "succeeded", None)
-    return moved
+    return float(finished_at)
 
 
 def count(session: Session, jobs: Iterable[Moved], before: JobState | None, after: JobState | None) -> None:
@@ -166,24 +170,20 @@ def add_to_backlog(session: Session, key: tuple[str, str, str], *, queued: int =
     """Add to one counter row (model, class, tenant), making it if it is new."""
     if not queued and not running:
         return
-    sql = session.connection()
     row = {"model": key[0], "priority_class": key[1], "tenant_id": key[2], "queued": queued, "running": running}
-    sql.execute(ADD_TO_BACKLOG[sql.dialect.name], row)
+    COUNT.run(connection_of(session), row)
 
 
-def open_attempts(session: Session, jobs: Sequence[Moved], owner: str) -> None:
-    """Write the attempt rows of freshly claimed jobs."""
-    sql = session.connection()
-    now = sql.scalar(NOW)
-    sql.execute(OPEN_ATTEMPTS, [{"job_id": job.id, "attempt": job.attempt, "owner": owner, "claimed_at": now} for job in jobs])
+def open_attempts(session: Session, jobs: Sequence[Moved], owner: str, at: float) -> None:
+    """Write the attempt rows of jobs that were claimed at that time."""
+    rows = [{"job_id": job.id, "attempt": job.attempt, "owner": owner, "claimed_at": at} for job in jobs]
+    OPEN_ATTEMPT.run_each(connection_of(session), rows)
 
 
 def close_attempts(session: Session, jobs: Sequence[Moved], outcome: str, reason: str | None) -> None:
     """Say how the current attempts of these jobs ended."""
-    session.connection().execute(
-        CLOSE_ATTEMPT,
-        [{"of_job": job.id, "of_attempt": job.attempt, "new_outcome": outcome, "new_reason": reason} for job in jobs],
-    )
+    told = {"new_outcome": outcome, "new_reason": reason}
+    CLOSE_ATTEMPT.run_each(connection_of(session), [{"of_job": job.id, "of_attempt": job.attempt, **told} for job in jobs])
 
 
 def chunks(ids: Collection[str]) -> Iterable[list[str]]:

@@ -25,7 +25,7 @@ def image_audit(
     """
     return {
         **image.facts,
-        "recipe_hash": job.recipe.recipe_hash,
+        "recipe_hash": job.recipe_hash,
         "seed": str(image.seed),
         "model": {
             "name": pipeline.name,

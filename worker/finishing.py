@@ -155,7 +155,7 @@ class Finishing:
         began = time.perf_counter()
         pixels = np.ascontiguousarray(retouched(image.pixels, recipe, rendered.inputs))
         height, width, _ = pixels.shape
-        texts = text_chunks(job.id, image.index, job.recipe, image.seed, pipeline.digest)
+        texts = text_chunks(job.id, image.index, recipe, image.seed, pipeline.digest, recipe_hash=job.recipe_hash)
         source = MADE if recipe.subject is None else COMPOSED
         data = encode_picture(pixels, texts, recipe.format, recipe.quality, source=source)
         encoded = time.perf_counter()

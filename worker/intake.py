@@ -6,13 +6,10 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.logs import get_logger
-from imagefarm.states import PriorityClass
-from imagefarm.store.models import Backlog
-from scheduler.claim import ClaimedJob, ClaimLimits, claim
+from scheduler.claim import ClaimedJob, ClaimLimits, claim, has_work
 from worker.context import WorkerContext
 
 log = get_logger(__name__)
@@ -119,7 +116,9 @@ class Intake:
         began = time.monotonic()
         try:
             # a cheap look before a claim that will probably find nothing
-            if (limits.interactive_only or not self._found) and not has_work(context, limits.interactive_only):
+            if (limits.interactive_only or not self._found) and not has_work(
+                context.store, context.identity.serves, interactive_only=limits.interactive_only
+            ):
                 self._found = False
                 self._not_before = began + (BUSY_PAUSE_S if busy else IDLE_PAUSE_S)
                 return []
@@ -151,12 +150,3 @@ def reserved(most: int) -> int:
     [0, 0, 1, 1, 2]
     """
     return max(int(most >= RESERVE_FROM), most // RESERVE_OF)
-
-
-def has_work(context: WorkerContext, interactive_only: bool = False) -> bool:
-    """Whether jobs wait on the lanes this worker serves. One indexed look, no lock."""
-    statement = select(Backlog.queued).where(Backlog.queued > 0, Backlog.model.in_(context.identity.serves)).limit(1)
-    if interactive_only:
-        statement = statement.where(Backlog.priority_class == PriorityClass.INTERACTIVE)
-    with context.store.read() as session:
-        return session.scalar(statement) is not None

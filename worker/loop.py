@@ -16,11 +16,11 @@ from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
 from imagefarm.states import WorkerState
 from scheduler import finish
-from scheduler.claim import ClaimedJob
+from scheduler.claim import ClaimedJob, has_work
 from scheduler.retry import Failure, FailureClass
 from worker.context import WorkerContext
 from worker.inputs_ahead import InputsAhead
-from worker.intake import Intake, Room, has_work
+from worker.intake import Intake, Room
 from worker.memory.heap import Heap
 from worker.pulse import SLICES_AT_MOST
 
@@ -349,7 +349,7 @@ class RenderLoop:
         if self._is_closing() or not worked:
             return  # an idle worker looks again by itself, and so does the sweep
         try:
-            if has_work(self.context):
+            if has_work(self.context.store, self.context.identity.serves):
                 self.context.issue_ticket(lane)
         except (SQLAlchemyError, RedisError, OperationalError, OSError) as error:
             log.warning("ticket.not_issued", lane=lane, error=str(error)[:200])
@@ -357,7 +357,7 @@ class RenderLoop:
     def _wake_another(self, lane: str) -> bool:
         """One ticket wakes one worker; if more waits than was just taken, pass the word on. Once a slice."""
         try:
-            if has_work(self.context):
+            if has_work(self.context.store, self.context.identity.serves):
                 self.context.issue_ticket(lane)
         except (SQLAlchemyError, RedisError, OperationalError, OSError) as error:
             log.warning("ticket.not_issued", lane=lane, error=str(error)[:200])

@@ -50,22 +50,26 @@ def parameters_text(recipe: Recipe, seed: int, model_digest: str) -> str:
     return "\n".join(lines)
 
 
-def farm_record(job_id: str, index: int, recipe: Recipe, seed: int, model_digest: str) -> dict[str, Any]:
-    """The farm's own record: what leads from the file back to its job."""
+def farm_record(
+    job_id: str, index: int, recipe: Recipe, seed: int, model_digest: str, *, recipe_hash: str = ""
+) -> dict[str, Any]:
+    """The farm's own record: what leads from the file back to its job. Who knows the recipe's hash spares its making."""
     return {
         "job": job_id,
         "index": index,
         "seed": str(seed),
         "model": recipe.model,
         "model_digest": model_digest,
-        "recipe_hash": recipe.recipe_hash,
+        "recipe_hash": recipe_hash or recipe.recipe_hash,
         "version": __version__,
     }
 
 
-def text_chunks(job_id: str, index: int, recipe: Recipe, seed: int, model_digest: str) -> dict[str, str]:
+def text_chunks(
+    job_id: str, index: int, recipe: Recipe, seed: int, model_digest: str, *, recipe_hash: str = ""
+) -> dict[str, str]:
     """The texts of a picture's file by keyword: in PNG they are its text chunks."""
-    record = farm_record(job_id, index, recipe, seed, model_digest)
+    record = farm_record(job_id, index, recipe, seed, model_digest, recipe_hash=recipe_hash)
     return {
         PARAMETERS: parameters_text(recipe, seed, model_digest),
         FARM: json.dumps(record, ensure_ascii=False, separators=(",", ":")),

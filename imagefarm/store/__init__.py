@@ -1,5 +1,5 @@
 """The SQL store: tables, engines, migrations, audit."""
 
-from imagefarm.store.engine import Store, db_now
+from imagefarm.store.engine import Store, connection_of, db_now
 
-__all__ = ["Store", "db_now"]
+__all__ = ["Store", "connection_of", "db_now"]

@@ -17,13 +17,17 @@ from typing import Any
 from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.store.engine import COMMITTED_EVENTS, db_now
+from imagefarm.store.engine import COMMITTED_EVENTS, connection_of, db_now
 from imagefarm.store.many import insert_many
 from imagefarm.store.models import Event
+from imagefarm.store.prepared import Prepared
 
 GENESIS = "0" * 64
 NOW = select(db_now())
 APPEND = insert(Event).values(at=db_now())
+APPEND_AT = Prepared(insert(Event))
+FEW = 4
+"""So many events are sooner bound one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,20 @@ class ChainReport:
 
 def append(session: Session, kind: str, subject: str, tenant_id: str | None, data: dict[str, Any]) -> None:
     """Add one event to the audit, in the caller's transaction."""
-    session.connection().execute(APPEND, {"kind": kind, "subject": subject, "tenant_id": tenant_id, "data": data})
+    connection_of(session).execute(APPEND, {"kind": kind, "subject": subject, "tenant_id": tenant_id, "data": data})
     tell_after_commit(session, [(kind, subject, tenant_id, data)])
 
 
 def append_many(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]], *, at: float | None = None) -> None:
     """Add many events (kind, subject, tenant_id, data) with one statement's time, `at` if the caller has just asked for it."""
     if events:
+        sql = connection_of(session)
+        at = sql.scalar(NOW) if at is None else at
         rows = [{"kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
-        insert_many(session, Event, rows, at=session.connection().scalar(NOW) if at is None else at)
+        if len(rows) <= FEW:
+            APPEND_AT.run_each(sql, [row | {"at": at} for row in rows])
+        else:
+            insert_many(session, Event, rows, at=at)
         tell_after_commit(session, events)
 
 
@@ -83,7 +92,7 @@ def seal(session: Session, limit: int = 5000) -> int:
         before = link(before, seq, event)
         changes.append({"the_id": event.id, "the_seq": seq, "the_hash": before})
     if changes:
-        session.connection().execute(
+        connection_of(session).execute(
             update(Event.__table__)  # type: ignore[arg-type]
             .where(Event.id == bindparam("the_id"))
             .values(seq=bindparam("the_seq"), hash=bindparam("the_hash")),

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 COMMITTED_EVENTS = "committed_events"
 """Key in `session.info` of the audit events that the listener gets after the commit."""
+CONNECTION = "connection"
+"""Key in `session.info` of the connection that `connection_of` found."""
 BUSY_TIMEOUT_S = 30
 PING_AFTER_S = 1.0
 """A connection of PostgreSQL that was used so lately is taken for alive: asking costs a round trip."""
@@ -244,6 +246,16 @@ def _ping_idle(engine: Engine) -> None:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise InvalidatePoolError from error
+
+
+def connection_of(session: Session) -> Connection:
+    """The connection of one of the store's transactions. A session looks for it anew at each call, for longer than a prepared
+    statement takes to run; for the store's, which live for one transaction, it is always the same.
+    """
+    found: Connection | None = session.info.get(CONNECTION)
+    if found is None:
+        found = session.info[CONNECTION] = session.connection()
+    return found
 
 
 def is_transient(error: DBAPIError) -> bool:

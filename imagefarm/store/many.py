@@ -15,6 +15,7 @@ from sqlalchemy import JSON, Column, Dialect, Table
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 
+from imagefarm.store.engine import connection_of
 from imagefarm.store.models import Base
 
 
@@ -28,7 +29,7 @@ def insert_many(session: Session, model: type[Base], rows: Sequence[Mapping[str,
     table: Table = model.__table__  # type: ignore[assignment]
     defaults = {name: value for name, value in _defaults(table).items() if name not in rows[0] and name not in shared}
     constant = defaults | shared
-    bind = session.connection()
+    bind = connection_of(session)
     statement = _statement(bind.dialect, table, tuple(rows[0]), tuple(constant))
     values = {f"v_{name}": _bound(table.columns[name], value) for name, value in constant.items()}
     bind.exec_driver_sql(statement, {"rows": json.dumps(rows, ensure_ascii=False, separators=(",", ":")), **values})

@@ -12,7 +12,7 @@ with alone(sql):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Converter = Callable[[Any], Any]
+WATCHERS: list[Callable[[str, Any], None]] = []
+"""Who wants to see each statement and its values, as SQLAlchemy's `before_cursor_execute` shows those that go through it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,38 @@ class Prepared:
     def run(self, sql: Connection, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Execute within the connection's transaction and return the rows. Raises what SQLAlchemy would."""
         given = values or {}
-        made = self._made.get(sql.dialect.name)
-        if made is None:
-            made = self._made[sql.dialect.name] = self._make(sql.dialect, list(given))
+        made = self._in(sql.dialect, given)
+        bound = made.bound(given)
+        for watch in WATCHERS:
+            watch(made.text, bound)
         driver: Any = sql.connection.driver_connection
         try:
-            cursor = driver.execute(made.text, made.bound(given))
+            cursor = driver.execute(made.text, bound)
             return made.read(cursor.fetchall()) if made.gives_rows else []
         except sql.dialect.loaded_dbapi.Error as error:
             _raise(sql, error, made.text)
+
+    def run_each(self, sql: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Execute once for each of the rows, in one go; what they give is dropped."""
+        if len(rows) < 2:
+            for values in rows:
+                self.run(sql, values)
+            return
+        made = self._in(sql.dialect, rows[0])
+        bound = [made.bound(values) for values in rows]
+        for watch in WATCHERS:
+            watch(made.text, bound[0])
+        driver: Any = sql.connection.driver_connection
+        try:
+            driver.cursor().executemany(made.text, bound)
+        except sql.dialect.loaded_dbapi.Error as error:
+            _raise(sql, error, made.text)
+
+    def _in(self, dialect: Dialect, given: Mapping[str, Any]) -> Made:
+        made = self._made.get(dialect.name)
+        if made is None:
+            made = self._made[dialect.name] = self._make(dialect, list(given))
+        return made
 
     def _make(self, dialect: Dialect, names: list[str]) -> Made:
         statement = self._statement[dialect.name] if isinstance(self._statement, dict) else self._statement

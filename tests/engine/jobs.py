@@ -55,6 +55,7 @@ def claimed(catalogue: Catalogue, **request: Any) -> ClaimedJob:
         model=recipe.model,
         compat_key=catalogue.get(recipe.model).compat_key(recipe),
         recipe=recipe,
+        recipe_hash=recipe.recipe_hash,
         count=asked.count,
         priority_class=str(asked.priority),
         tenant_id="tenant_1",
