@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -11,19 +13,51 @@ from imagefarm.errors import FieldError
 
 MOST = 50
 """Errors told at once: a hostile body can hold many thousands."""
+ALTERNATIVE = re.compile(r"constrained-\w+|(function-\w+|literal)\[.*\]", re.DOTALL)
+"""What pydantic puts into a field's place where one of several kinds of value may stand: the kind that it tried."""
+OTHER_KIND = ("_type", "_parsing")
+"""Ends of errors that say no more than that a value is of another kind."""
 
 
 def field_errors(error: ValidationError, model: type[BaseModel], *, whole: str = "body") -> list[FieldError]:
     """Every error of a validation. `whole` is the field's name when the value itself is wrong rather than a part."""
     found = error.errors(include_url=False, include_input=False)
-    errors = [_one(item, model, whole) for item in found[:MOST]]
+    items = [(tuple(item["loc"]), item) for item in found[:MOST]]
+    errors = _united([_one(place, item, model, whole) for place, item in _without_alternatives(items)])
     if len(found) > MOST:
         errors.append(FieldError(field=whole, detail=f"has {len(found) - MOST} more errors", remedy="mend these first"))
     return errors
 
 
-def _one(item: Any, model: type[BaseModel], whole: str) -> FieldError:
-    place = [str(part)[:100] for part in item["loc"] if part != "[key]"]
+def _without_alternatives(items: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Places without the kinds that were tried there; of these, only those that the value could have been meant as."""
+    tried = {place[:end] for place, _ in items for end, part in enumerate(place) if ALTERNATIVE.fullmatch(str(part))}
+    order = {id(item): number for number, (_, item) in enumerate(items)}
+    for position in sorted(tried, key=len, reverse=True):  # the innermost first
+        end = len(position)
+        own = [(place[:end] + place[end + 1 :], item) for place, item in items if place[:end] == position and place != position]
+        meant = [(place, item) for place, item in own if place != position or not item["type"].endswith(OTHER_KIND)]
+        items = [(place, item) for place, item in items if place[:end] != position or place == position] + (meant or own)
+    return sorted(items, key=lambda found: order[id(found[1])])
+
+
+def _united(errors: Sequence[FieldError]) -> list[FieldError]:
+    """One error for each field, in the order of the fields."""
+    of: dict[str, list[FieldError]] = {}
+    for error in errors:
+        of.setdefault(error.field, []).append(error)
+    return [
+        FieldError(
+            field=field,
+            detail=" and ".join(dict.fromkeys(error.detail for error in own)),
+            remedy=" or ".join(dict.fromkeys(error.remedy for error in own)),
+        )
+        for field, own in of.items()
+    ]
+
+
+def _one(loc: Any, item: Any, model: type[BaseModel], whole: str) -> FieldError:
+    place = [str(part)[:100] for part in loc if part != "[key]"]
     field = ".".join(place) or whole
     detail, remedy = _words(item["type"], item.get("ctx", {}), item["msg"])
     if item["type"] == "extra_forbidden":

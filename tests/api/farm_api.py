@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -114,5 +115,7 @@ def problem(response: TestResponse, status: int) -> dict[str, Any]:
     assert body["type"].startswith("/problems/")
     assert body["title"]
     assert body["detail"]
+    for error in body.get("errors", []):
+        assert not re.search(r"constrained-|function-|literal\[", error["field"]), error  # of pydantic, no field
     assert body["instance"] == f"urn:imagefarm:{response.headers['X-Request-ID']}"
     return body
