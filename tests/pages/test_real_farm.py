@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 from sqlalchemy import select
@@ -212,6 +213,28 @@ def test_two_readers_at_once_each_in_a_language(farm: LiveFarm, visit: Any) -> N
     chinese.check_clean(farm.url)
 
 
+def batch_of(farm: LiveFarm, name: str, rows: int, **defaults: Any) -> str:
+    """A batch that was submitted over the API."""
+    made = httpx.post(
+        f"{farm.url}/api/v1/batches",
+        json={
+            "name": name,
+            "template": "a {{ colour }} ball",
+            "defaults": defaults,
+            "rows": [{"colour": f"yellow {number}"} for number in range(rows)],
+        },
+        trust_env=False,
+        timeout=30,
+    )
+    made.raise_for_status()
+    return str(made.json()["id"])
+
+
+def kept(*pages: Any) -> list[bool]:
+    """Whether each page is still the one that was opened."""
+    return [page.evaluate("window.kept === true") for page in pages]
+
+
 def test_a_table_becomes_drafts_that_are_looked_through_and_finals(farm: LiveFarm, visit: Any) -> None:
     window = visit()
     page = live(window, f"{farm.url}/batches")
@@ -285,11 +308,16 @@ def test_the_desk_gives_orders_that_are_carried_out(farm: LiveFarm, visit: Any) 
     window.check_clean(farm.url)
 
 
-def test_a_worker_that_dies_is_seen_and_its_job_ends_well(farm: LiveFarm, visit: Any) -> None:
+def test_a_worker_that_dies_is_seen_and_its_jobs_end_well(farm: LiveFarm, visit: Any) -> None:
     job = long_job(farm, "a yellow ball")
-    window = visit()
+    batch = batch_of(farm, "While a worker dies", 3, width=128, height=128, steps=30)
+    window, other, desk = visit(), visit(), visit()
     page = live(window, f"{farm.url}/jobs/{job}")
-    page.evaluate("window.kept = true")
+    sheet = live(other, f"{farm.url}/batches/{batch}")
+    machines = live(desk, f"{farm.url}/admin/workers")
+    for one in (page, sheet, machines):
+        one.evaluate("window.kept = true")
+    machines.locator(".machines header .chip.s-busy").wait_for(timeout=RENDERED_MS)
     page.locator(f"[data-job={job}] progress").first.wait_for(timeout=RENDERED_MS)
     farm.wait_until(lambda: farm.job(job).state == "running", 30)
     farm.kill_child()
@@ -297,28 +325,43 @@ def test_a_worker_that_dies_is_seen_and_its_job_ends_well(farm: LiveFarm, visit:
     farm.kill("w1")  # the parent too: nobody is left to tell of it, and the lease runs out
     attempts = page.locator("section", has_text="Attempts")
     attempts.get_by_text("its lease ran out").first.wait_for(timeout=60_000)
+    machines.locator(".machines > li:not(.gone)").wait_for(state="detached", timeout=60_000)
     farm.start_worker(wait=False)
     page.locator(".picture").nth(1).wait_for(timeout=120_000)
     assert attempts.locator("th").count() == 3
     attempts.get_by_text("crashed").first.wait_for()
-    assert page.evaluate("window.kept")
-    window.check_clean(farm.url)
+    sheet.locator(".vgrid .cell img").nth(2).wait_for(timeout=120_000)
+    sheet.locator(".chip.s-done").first.wait_for(timeout=RENDERED_MS)
+    machines.locator(".machines > li:not(.gone) header .chip.s-ready").wait_for(timeout=RENDERED_MS)
+    assert kept(page, sheet, machines) == [True] * 3
+    for one in (window, other, desk):
+        one.check_clean(farm.url)
 
 
 def test_a_redis_that_is_lost_and_comes_back_empty_needs_no_reload(farm: LiveFarm, visit: Any) -> None:
-    window = visit()
-    page = live(window, f"{farm.url}/")
-    page.evaluate("window.kept = true")
+    windows = [visit() for _ in range(3)]
+    page, batches, desk = (live(one, f"{farm.url}{path}") for one, path in zip(windows, ("/", "/batches", "/admin"), strict=True))
+    for one in (page, batches, desk):
+        one.evaluate("window.kept = true")
     farm.kill("redis")
     page.locator("#live-mark:not(.on)").wait_for(timeout=20_000)
     job = farm.submit("made when Redis was away", nudge=False)
     page.locator(f"#{job}").wait_for(timeout=20_000)
-    page.get_by_role("heading", name="Degraded").wait_for(timeout=20_000)
+    batch = batch_of(farm, "Begun when Redis was away", 2)
+    row = batches.locator(f"#{batch}")
+    row.wait_for(timeout=20_000)
+    for one in (page, desk):
+        one.get_by_role("heading", name="Degraded").wait_for(timeout=20_000)
     farm.start_redis()
-    page.locator("#live-mark.on").wait_for(timeout=30_000)
+    for one in (page, batches, desk):
+        one.locator("#live-mark.on").wait_for(timeout=30_000)
     page.locator(f"#{job} img").wait_for(timeout=60_000)
-    assert page.evaluate("window.kept")
-    window.check_clean(farm.url)
+    row.locator(".chip.s-done").wait_for(timeout=60_000)
+    desk.locator(".strip img").first.wait_for(timeout=20_000)
+    desk.get_by_role("heading", name="Degraded").wait_for(state="detached", timeout=20_000)
+    assert kept(page, batches, desk) == [True] * 3
+    for one in windows:
+        one.check_clean(farm.url)
 
 
 def test_submit_list_job_and_cancel_without_javascript(farm: LiveFarm, visit: Any) -> None:
