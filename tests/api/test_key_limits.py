@@ -95,6 +95,7 @@ def test_a_tenant_s_day_counts_single_jobs_and_tables(keyed: FarmApi) -> None:
     refusal = keyed.http.post("/api/v1/batches", json=rows, headers=headers)
     assert problem(refusal, 429)["limit"] == "images_per_day"
     assert int(refusal.headers["Retry-After"]) > 0
+    assert keyed.http.get("/api/v1/batches", headers=headers).get_json()["items"] == [], "refused before anything is stored"
     assert keyed.http.post("/api/v1/batches", json={"rows": rows["rows"][:2]}, headers=headers).status_code == 202
     body = problem(submit(keyed, headers, count=2), 429)
     assert (body["limit"], body["value"]) == ("images_per_day", 5)

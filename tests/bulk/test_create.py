@@ -240,8 +240,10 @@ def test_a_full_queue_refuses_and_cleans_up(farm: BulkFarm, monkeypatch: pytest.
 
     assert farm.app is not None
     monkeypatch.setattr(farm_of(farm.app).settings, "max_queued_per_tenant", 2)
-    answer = farm.send(TABLE, template=TEMPLATE, headers={"Idempotency-Key": "k"})
-    assert answer.status_code in {422, 429}
+    answer = farm.send("prompt\na\nb\nc\n", headers={"Idempotency-Key": "k"})
+    assert answer.status_code == 429
+    assert (answer.json or {})["limit"] == "queued"
+    assert int(answer.headers["Retry-After"]) >= 1
     assert stored(farm) == {"batch": 0, "job": 0, "batch_rows": 0, "idempotency": 0}
 
 

@@ -27,6 +27,7 @@ from imagefarm.states import WorkerState
 from imagefarm.store.models import Attempt, Job, Model
 from scheduler.cancel import cancel_job
 from scheduler.orphans import collect_orphans
+from scheduler.tickets import waiting
 from scheduler.workers import order, want
 from tests.farm import CELERY, Farm
 
@@ -221,11 +222,32 @@ def test_a_worker_that_was_overtaken_while_it_stood_still_commits_nothing(farm: 
         session.execute(update(Job).where(Job.id == job).values(lease_until=0.0))
 
 
+def test_a_child_that_stands_still_is_ended_by_its_parent(farm: Farm) -> None:
+    """As one does whose native code keeps the interpreter's lock; there is no sweep here that could notice a lease."""
+    job = farm.submit(**LONG)
+    wait_for_step(farm, job, 2)
+    pid = farm.child_pid()
+    os.kill(pid, signal.SIGSTOP)
+    farm.wait_until(lambda: not psutil.pid_exists(pid), 60, "the child is gone")
+    farm.wait_until(lambda: farm.job(job).attempt > 1 or farm.job(job).state == "queued", 10, "its job is back")
+    with farm.store.read() as session:
+        reason = session.scalars(select(Attempt.reason).where(Attempt.job_id == job, Attempt.attempt == 1)).one()
+    assert (reason or "").startswith("hung: its process gave no sign of life for 2")
+    assert farm.wait_for_jobs([job], timeout=180) == {job: "succeeded"}
+    assert_files_are_rows(farm)
+
+
 def test_draining_by_the_operator_and_back(farm: Farm) -> None:
+    def leaves_tickets() -> bool:
+        farm.issue("demo")
+        time.sleep(0.5)
+        return waiting(farm.redis, farm.settings.redis_prefix, "demo") > 0
+
     want(farm.store, "w1", WorkerState.DRAINING, by="test", reason="a look inside")
     job = farm.submit()
     farm.wait_until(lambda: farm.worker_state() == WorkerState.DRAINING, 15)
     assert farm.job(job).state == "queued"
+    farm.wait_until(leaves_tickets, 15, "the lane's tickets are left to others")
     want(farm.store, "w1", WorkerState.READY, by="test")
     farm.wait_for_jobs([job], timeout=20)
 
