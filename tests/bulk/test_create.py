@@ -240,11 +240,16 @@ def test_a_full_queue_refuses_and_cleans_up(farm: BulkFarm, monkeypatch: pytest.
 
     assert farm.app is not None
     monkeypatch.setattr(farm_of(farm.app).settings, "max_queued_per_tenant", 2)
-    answer = farm.send("prompt\na\nb\nc\n", headers={"Idempotency-Key": "k"})
-    assert answer.status_code == 429
+    too_many = farm.send("prompt\na\nb\nc\n", headers={"Idempotency-Key": "k"})
+    assert (too_many.status_code, (too_many.json or {})["errors"][0]["remedy"]) == (422, "send it in several batches")
+    assert stored(farm) == {"batch": 0, "job": 0, "batch_rows": 0, "idempotency": 0}
+    farm.batch("prompt\nx\n")
+    before = stored(farm)
+    answer = farm.send("prompt\na\nb\n", headers={"Idempotency-Key": "k"})
+    assert answer.status_code == 429, answer.text
     assert (answer.json or {})["limit"] == "queued"
     assert int(answer.headers["Retry-After"]) >= 1
-    assert stored(farm) == {"batch": 0, "job": 0, "batch_rows": 0, "idempotency": 0}
+    assert stored(farm) == before, "refused before anything is stored"
 
 
 def test_the_audit_knows_every_job(quick_farm: BulkFarm) -> None:
