@@ -17,7 +17,7 @@ from redis import Redis
 from redis.client import PubSub
 from redis.exceptions import RedisError
 
-from imagefarm.errors import Unavailable
+from api.bounds import StreamsTaken
 from imagefarm.logs import get_logger
 from imagefarm.redis import events_channel
 
@@ -86,10 +86,10 @@ class EventReader:
         return subscription
 
     def add(self, subscription: Subscription) -> None:
-        """Take a place for a stream. Raises Unavailable when too many are open."""
+        """Take a place for a stream. Raises StreamsTaken when too many are open."""
         with self._lock:
             if len(self._subscriptions) >= self.most or self._closing.is_set():
-                raise Unavailable(f"all {self.most} live streams of this process are taken; ask again, or poll", retry_after=5)
+                raise StreamsTaken(self.most)
             self._begin(subscription, self._subscriptions)
 
     def listen(self, ear: Subscription) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from api.bounds import StreamsTaken, TooLarge
 from imagefarm.errors import FarmError, FieldError, InvalidRequest, LimitExceeded, Unavailable
 from imagefarm.logs import get_logger
 from imagefarm.store.engine import is_transient
@@ -155,6 +156,8 @@ def _farm_problem(error: FarmError) -> Problem:
     more: dict[str, Any] = {}
     if isinstance(error, LimitExceeded):
         more = {"limit": error.limit, "value": error.value, "retry_after": error.retry_after}
+    elif isinstance(error, TooLarge | StreamsTaken):
+        more = {"limit": error.limit, "value": error.value}
     if isinstance(error, LimitExceeded | Unavailable):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == HTTPStatus.UNAUTHORIZED:

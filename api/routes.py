@@ -29,6 +29,7 @@ from werkzeug.routing import BaseConverter
 
 from api import strict_json
 from api.auth import authenticate, require
+from api.bounds import TooLarge
 from api.context import Farm, current_farm
 from api.field_errors import field_errors
 from api.idempotency_key import IdempotencyKey, read_key
@@ -334,10 +335,9 @@ def whole_upload(part: str) -> bytes:
     return data
 
 
-def too_large() -> RequestError:
+def too_large() -> TooLarge:
     """The refusal of a body that is over its limit."""
-    limit = request.max_content_length
-    return RequestError(f"the body is larger than {limit} bytes; send less at once, or a batch", code="too_large", status=413)
+    return TooLarge(current_farm().settings, request.max_content_length)
 
 
 def _check_type(takes: tuple[str, ...]) -> None:

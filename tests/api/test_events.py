@@ -168,7 +168,8 @@ def test_streams_are_bounded(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(api.farm.events, "most", 2)
     held = [open_stream(api, f"/api/v1/jobs/{job_id}/events") for _ in range(2)]
     refused = api.http.get("/api/v1/events/stream")
-    problem(refused, 503)
+    told = problem(refused, 503)
+    assert (told["limit"], told["value"]) == ("max_streams", 2)
     assert int(refused.headers["Retry-After"]) > 0
     waited = api.http.post("/api/v1/jobs", json={"prompt": "x"}, headers={"Prefer": "wait=10"})
     assert waited.status_code == 202  # no place to wait in: answered at once

@@ -252,6 +252,9 @@ def test_too_many_bytes(shared_farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(farm_of(shared_farm.app).settings, "max_table_bytes", 1000)
     answer = shared_farm.send("prompt\n" + "mug\n" * 1000)
     assert answer.status_code == 413
+    told = answer.json or {}
+    assert (told["limit"], told["value"]) == ("max_table_bytes", 1000)
+    assert "max_table_bytes" in told["detail"]
 
 
 def test_errors_are_listed_but_not_without_end(shared_farm: BulkFarm) -> None:
