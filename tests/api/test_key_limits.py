@@ -120,6 +120,11 @@ def test_a_tenant_s_sizes_hold_for_tables(keyed: FarmApi) -> None:
         body = {"rows": [{"prompt": "x", "height": 64, **{"width": 64}, **row}]}
         errors = problem(keyed.http.post("/api/v1/batches", json=body, headers=headers), 422)["errors"]
         assert (errors[0]["field"], errors[0]["row"]) == (field, 1)
+        fits = {"prompt": "x", "height": 64, "width": 64, "steps": 4}
+        some = {"rows": [fits, *body["rows"]], "on_error": "skip"}
+        answer = keyed.http.post("/api/v1/batches", json=some, headers=headers)
+        counts = answer.get_json()["counts"]
+        assert (counts["accepted"], counts["rejected"]) == (1, 1), "only the row that is too large"
 
 
 def test_a_key_s_sizes(keyed: FarmApi) -> None:

@@ -29,8 +29,11 @@ def test_every_attempt_is_kept_with_its_worker_and_its_reason(farm: SmallFarm) -
     expire_owner(farm.store, "wrk_c", farm.settings, "its process ended with signal 9")
     claim("wrk_d")
     cancel_job(farm.store, job_id, DEFAULT_TENANT, by="a person")
+    assert farm.job(job_id).crashes == 1
+    farm.set(job_id, not_before=farm.store.now() + 3600)
     with farm.store.write() as session:
         retry_where(session, [Job.id == job_id], by="a person")
+    assert (farm.job(job_id).crashes, farm.job(job_id).not_before) == (0, 0.0), "as new work"
     fail(farm.store, claim("wrk_e"), Failure(FailureClass.INPUT, "bad_picture", "cannot be read"), farm.settings)
     with farm.store.write() as session:
         retry_where(session, [Job.id == job_id], by="a person")
