@@ -165,6 +165,11 @@ class Settings(BaseSettings):
     )
     decoder_channels_last: bool = Field(False, description="Keep the decoder's weights channels-last, as some GPUs like them")
     finishing_threads: int = Field(2, ge=1, le=64)
+    fail_flat_for: list[str] = Field(
+        [],
+        description="Tenants, by name, whose jobs fail (flat_output) where a picture is one plain colour, also when made again; "
+        "* is all. Others get it, with the warning flat",
+    )
 
     # logs
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.errors import Fenced
@@ -22,6 +22,7 @@ from imagefarm.picture.metadata import text_chunks
 from imagefarm.picture.png import pixel_sha256
 from imagefarm.settings import Settings
 from imagefarm.store import Store
+from imagefarm.store.models import Tenant
 from scheduler import finish
 from scheduler.batches.wishes import KnownWishes, Wishes
 from scheduler.claim import ClaimedJob
@@ -32,6 +33,7 @@ from worker.audit import image_audit
 from worker.channels import Box, ChannelPicture, make_channel
 from worker.holdings import Holdings
 from worker.inputs import Inputs
+from worker.places import Places
 from worker.retouch import retouched
 from worker.scores import measure
 
@@ -41,8 +43,13 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+FLAT = "flat"
+"""The engine's warning of a picture that is one plain colour, also when looked at twice."""
+EVERY_TENANT = "*"
 JOBS_PER_THREAD = 2
-"""Jobs in flight per thread: one in work, one waiting, so that a thread never starves and memory stays bounded."""
+"""Jobs in flight per thread in any case: one in work, one waiting, so that a thread never starves."""
+WAITING_BYTES = 256 * 2**20
+"""Pictures in flight beyond that: a running set whose jobs end together, as those of a batch do, must not hold up the next."""
 
 
 class Finishing:
@@ -69,19 +76,21 @@ class Finishing:
         self.images = 0
         self._recent: deque[float] = deque(maxlen=10_000)
         self._pool = ThreadPoolExecutor(settings.finishing_threads, thread_name_prefix="finishing")
-        self._places = threading.BoundedSemaphore(JOBS_PER_THREAD * settings.finishing_threads)
+        always = JOBS_PER_THREAD * settings.finishing_threads
+        self._places = Places(always=always, most=always + settings.max_running_images, most_bytes=WAITING_BYTES)
 
     def submit(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
         """Finish a rendered job; blocks while as many jobs as fit are already in flight."""
-        self._places.acquire()
+        nbytes = sum(image.pixels.nbytes for image in rendered.images)
+        self._places.take(nbytes)
         self.holdings.note_finishing(rendered.job.id)
-        self._start(self._succeed, rendered, pipeline)
+        self._start(nbytes, self._succeed, rendered, pipeline)
 
     def fail(self, job: ClaimedJob, failure: Failure) -> None:
         """End a failed attempt; blocks as `submit` does."""
-        self._places.acquire()
+        self._places.take(0)
         self.holdings.note_finishing(job.id)
-        self._start(self._fail, job, failure)
+        self._start(0, self._fail, job, failure)
 
     def images_per_minute(self) -> int:
         """Images committed in the last minute."""
@@ -92,13 +101,16 @@ class Finishing:
         """Wait for all that is in flight, and end the threads."""
         self._pool.shutdown(wait=True)
 
-    def _start(self, work, *args) -> None:  # type: ignore[no-untyped-def]
+    def _start(self, nbytes: int, work, *args) -> None:  # type: ignore[no-untyped-def]
         future = self._pool.submit(work, *args)
-        future.add_done_callback(lambda _: self._places.release())
+        future.add_done_callback(lambda _: self._places.give(nbytes))
 
     def _succeed(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
         job, written, committing = rendered.job, list[str](), False
         try:
+            if (failure := self._refused(rendered)) is not None:
+                self._fail(job, failure)
+                return
             wishes = self.wishes.of(job.batch_id)
             remarks = {f"image {image.index}: {text}" for image in rendered.images for text in image.warnings}
             images = [
@@ -139,6 +151,23 @@ class Finishing:
             self._recent.extend([time.monotonic()] * len(ids))
         finally:
             self.holdings.remove(job)
+
+    def _refused(self, rendered: RenderedJob) -> Failure | None:
+        """Why the job fails though it was rendered: a picture is one plain colour, and its tenant wants none such."""
+        flat = [image.index for image in rendered.images if FLAT in image.warnings]
+        wanted_by = self.settings.fail_flat_for
+        if not flat or not wanted_by:
+            return None
+        with self.store.read() as session:
+            tenant = session.scalar(select(Tenant.name).where(Tenant.id == rendered.job.tenant_id))
+        if EVERY_TENANT not in wanted_by and tenant not in wanted_by:
+            return None
+        which = f"image{'s' * (len(flat) > 1)} {', '.join(map(str, flat))}"
+        detail = (
+            f"{which}: one plain colour, and again when made alone at the safest dtype; change the prompt or the seed, or ask the"
+            " operator to keep such pictures (fail_flat_for)"
+        )
+        return Failure(FailureClass.MODEL, "flat_output", detail)
 
     def _keep(
         self,

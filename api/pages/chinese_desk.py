@@ -196,6 +196,9 @@ DESK: dict[str, str] = {
     "These jobs brought their workers down. Look at one of them, change what is odd about it, and submit it anew.": (
         "这些任务使工作进程崩溃。查看其中一个，修改异常之处，重新提交。"
     ),
+    "The pictures were one plain colour. Another prompt or seed may do; retrying renders the same.": (
+        "图片只有一种纯色。换一个提示词或种子也许可以；重试得到的结果相同。"
+    ),
     "The model made no valid picture. Another seed or fewer steps may do; retrying renders the same.": (
         "模型没有产生有效图片。换种子或减少步数；原样重试结果相同。"
     ),

@@ -80,11 +80,13 @@ def test_a_passing_nan_is_made_good(
     assert next_to.images[0].facts["remarks"] == []
 
 
+@pytest.mark.parametrize("step", range(STEPS))
 def test_a_lasting_nan_fails_its_job_alone(
-    monkeypatch: pytest.MonkeyPatch, pipeline: LoadedPipeline, jobs: tuple[ClaimedJob, ClaimedJob]
+    models: SmallModels, monkeypatch: pytest.MonkeyPatch, pipeline: LoadedPipeline, jobs: tuple[ClaimedJob, ClaimedJob], step: int
 ) -> None:
     victim, neighbour = jobs
-    spoil_predictions(monkeypatch, pipeline, seed=1, step=2, times=99)
+    expected = pictures(models.engine("tiny-z-image", 1), neighbour)[0]
+    spoil_predictions(monkeypatch, pipeline, seed=1, step=step, times=99)
     engine = StepEngine(pipeline, max_images=4)
     engine.add(victim)
     engine.add(neighbour)
@@ -93,7 +95,9 @@ def test_a_lasting_nan_fails_its_job_alone(
     assert isinstance(failed, FailedJob)
     assert failed.failure.code == "nan_output"
     assert failed.failure.kind is FailureClass.MODEL
-    assert isinstance(ended[neighbour.id], RenderedJob)
+    next_to = ended[neighbour.id]
+    assert isinstance(next_to, RenderedJob)
+    assert psnr(next_to.images[0].pixels, expected) >= 80
 
 
 def test_the_second_look_widens_a_bfloat16_denoiser_and_restores_it(

@@ -29,6 +29,7 @@ from worker.engine.images import RenderedImage, RenderedJob
 from worker.finishing import JOBS_PER_THREAD, Finishing
 from worker.holdings import Holdings
 from worker.identity import make_identity
+from worker.places import Places
 
 MakeFinishing = Callable[[LocalOutputs], Finishing]
 
@@ -122,6 +123,24 @@ def test_rows_and_files_agree(
     assert finishing.images == finishing.images_per_minute() == 3
 
 
+@pytest.mark.parametrize(("wanted_by", "state"), [(["*"], "failed"), (["default"], "failed"), (["others"], "succeeded")])
+def test_a_flat_picture_fails_where_its_tenant_wants_none(
+    *, store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any, wanted_by: list[str], state: str
+) -> None:
+    finishing = make(outputs)
+    finishing.settings = finishing.settings.model_copy(update={"fail_flat_for": wanted_by})
+    (job,) = jobs(count=2)
+    finishing.submit(rendered(job, flat=True), pipeline(catalogue))
+    finishing.close()
+    row = job_row(store, job)
+    assert row.state == state
+    assert len(finishing.holdings) == 0
+    if state == "failed":
+        assert (row.error_code, files(outputs)) == ("flat_output", set())
+        assert row.error_detail is not None
+        assert row.error_detail.startswith("images 0, 1: one plain colour")
+
+
 def test_an_attempt_that_was_cancelled_leaves_no_file(
     store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any
 ) -> None:
@@ -176,12 +195,33 @@ class SlowOutputs(LocalOutputs):
         super().write(key, data)
 
 
+def test_large_pictures_wait_sooner_and_none_waits_for_ever() -> None:
+    places = Places(always=2, most=4, most_bytes=100)
+    for nbytes in (60, 60):
+        places.take(nbytes)  # over the bytes, but always let in
+    let_in = threading.Event()
+
+    def third() -> None:
+        places.take(10)
+        let_in.set()
+
+    thread = threading.Thread(target=third)
+    thread.start()
+    assert not let_in.wait(0.05), "two large pictures are all that fits"
+    places.give(60)
+    assert let_in.wait(10)
+    thread.join()
+    places.take(20)
+    places.give(60)
+    places.take(20)  # four small ones go together
+
+
 def test_a_slow_store_makes_submit_wait(
     store: Store, catalogue: Catalogue, settings: Settings, make: MakeFinishing, jobs: Any
 ) -> None:
     slow = SlowOutputs(settings.outputs)
     finishing = make(slow)
-    places = JOBS_PER_THREAD * settings.finishing_threads
+    places = JOBS_PER_THREAD * settings.finishing_threads + settings.max_running_images
     claimed = jobs(number=places + 1)
     for job in claimed[:-1]:
         finishing.submit(rendered(job), pipeline(catalogue))

@@ -1,0 +1,136 @@
+"""How soon an interactive job starts under a saturated bulk queue: from its claim to its first step, in step times.
+
+    python -m benchmarks.interactive_join [--bulk 200] [--people 12]
+
+A worker's child in this process, with the real engine, the demo model, SQL and Redis; its running set is full of bulk, and
+many times as much waits. One interactive job after another is submitted, each when the one before has started. Goal: each
+starts its first step within two step times of its claim. Counts decide, not seconds: how many steps began after the claim
+before the job's own first one. The engine is looked at where the render loop steps; nothing is changed in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from imagefarm.states import JobState, PriorityClass
+from imagefarm.store.models import Job
+from tests.farm import Farm
+from worker import child as child_module
+from worker.child import Child
+from worker.loop import RenderLoop
+
+GOAL = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How one interactive job came to its first step."""
+
+    submitted_to_step_s: float
+    claimed_to_step_s: float
+    steps_before: int
+    """Steps that began between its claim and its own first."""
+    company: int
+    """Images in the set at its first step, its own included."""
+
+
+class WatchedLoop(RenderLoop):
+    """The render loop, and when each step began, how long it took, and who took its first one."""
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*parts)  # type: ignore[arg-type]
+        self.steps: list[tuple[float, float, int]] = []
+        """(began, took, images)."""
+        self.first: dict[str, tuple[float, float]] = {}
+        """When a job was claimed, and when its first step began."""
+        self.something = threading.Condition()
+
+    def _step(self) -> None:
+        engine, began = self.engine, time.monotonic()
+        assert engine is not None
+        with self.something:
+            for job_id in engine.jobs:
+                held = self.context.holdings.get(job_id)
+                if held is not None:
+                    self.first.setdefault(job_id, (held.claimed_at, began))
+            self.something.notify_all()
+        images = engine.most - engine.room
+        super()._step()
+        self.steps.append((began, time.monotonic() - began, images))
+
+
+def watch_people(farm: Farm, loop: WatchedLoop, people: int, full: int) -> list[Start]:
+    """Submit one interactive job after another into a full set; return how each started."""
+    with loop.something:
+        loop.something.wait_for(lambda: loop.engine is not None and len(loop.engine.jobs) >= full)
+    asked = []
+    for number in range(people):
+        submitted = time.monotonic()
+        job_id = farm.submit(f"a blue cup, person {number}", seed=number, priority=PriorityClass.INTERACTIVE, nudge=False)
+        with loop.something:
+            loop.something.wait_for(lambda job_id=job_id: job_id in loop.first)  # type: ignore[misc]
+        asked.append((job_id, submitted))
+        time.sleep(0.37)  # not in step with the steps
+    steps = list(loop.steps)
+    starts = []
+    for job_id, submitted in asked:
+        claimed, began = loop.first[job_id]
+        before = sum(1 for other, _, _ in steps if claimed <= other < began)
+        company = next((images for other, _, images in steps if other >= began), full)
+        starts.append(Start(began - submitted, began - claimed, before, company))
+    return starts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bulk", type=int, default=200, help="bulk jobs that wait")
+    parser.add_argument("--people", type=int, default=12, help="interactive jobs")
+    asked = parser.parse_args()
+    child_module.RenderLoop = WatchedLoop  # type: ignore[misc,assignment]
+    with tempfile.TemporaryDirectory() as name, Farm(Path(name)) as farm:
+        child = Child(farm.settings, farm.catalogue, farm.app, node="benchmark@here")
+        child.start()
+        loop = child.loop
+        assert isinstance(loop, WatchedLoop)
+        most = farm.settings.max_running_images
+        reserve = max(1, most // 8)
+        bulk = [{"prompt": f"a red mug {n % 50}", "seed": n, "priority": PriorityClass.BULK} for n in range(asked.bulk)]
+        farm.submit_many(bulk, nudge=False)
+        found: list[Start] = []
+
+        def people() -> None:
+            found.extend(watch_people(farm, loop, asked.people, most - reserve))
+            child.context.drain.begin()  # what runs ends, the rest stays queued
+
+        threading.Thread(target=people, daemon=True).start()
+        while not child.context.drain.wanted:
+            loop.run_slice("demo")
+        with farm.store.read() as session:
+            left = session.scalar(select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)) or 0
+        steps = [took for _, took, images in loop.steps if images >= most - reserve]
+        child.stop("the benchmark is over")
+    step_s = statistics.median(steps)
+    in_steps = sorted(start.claimed_to_step_s / step_s for start in found)
+    print(f"{asked.bulk} bulk jobs, up to {most} images a step, {len(steps)} full steps of {1000 * step_s:.0f} ms (median)")
+    print(f"{len(found)} interactive jobs; images in their first step: {sorted(start.company for start in found)}")
+    print(
+        f"  claim to first step: p50 {statistics.median(in_steps):.2f} step times, at most {in_steps[-1]:.2f} (goal {GOAL:.0f})"
+    )
+    print(f"  steps that began in between: at most {max(start.steps_before for start in found)}")
+    waits = sorted(1000 * start.submitted_to_step_s for start in found)
+    print(f"  submit to first step: p50 {statistics.median(waits):.0f} ms, at most {waits[-1]:.0f} ms", end="")
+    print(f"; bulk still waiting at the end: {left}")
+    return 0 if in_steps[-1] <= GOAL and left else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
