@@ -6,11 +6,13 @@ from flask import Flask
 
 from api import (
     assets,
+    attempts,
     batches,
     context,
     delivery,
     docs,
     events,
+    farm_settings,
     giving_way,
     health,
     images,
@@ -36,6 +38,7 @@ from imagefarm.settings import Settings
 
 AREAS = (
     jobs.routes,
+    attempts.routes,
     replay.routes,
     events.routes,
     images.routes,
@@ -49,6 +52,7 @@ AREAS = (
     prompts.routes,
     queue.routes,
     limits.routes,
+    farm_settings.routes,
     statistics.routes,
     workers.routes,
     keys.routes,

@@ -9,6 +9,7 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.batch_progress import BatchProgress
 from api.shapes import Answer, Time
 from imagefarm.errors import FieldError
 from imagefarm.states import BatchState, JobState, PriorityClass
@@ -141,6 +142,7 @@ class BatchAnswer(Answer):
     picks: PickCounts
     delivery: DeliveryAnswer | None = Field(description="Of a batch that is delivered to a bucket")
     drafts: str | None = Field(description="The batch whose approved pictures this one renders finally")
+    progress: BatchProgress | None = Field(None, description="Of one batch that is asked for; null in lists")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
     quote: QuoteAnswer | None
     rows: list[RowReport] | None = Field(description="Of a dry run: the first 1,000 rows one by one")

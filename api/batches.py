@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.batch_answers import BatchAnswer, BatchList, batch_answers, dry_run_answer, new_batch_answer
+from api.batch_progress import progress_of
 from api.cursor import make_cursor, read_cursor
 from api.idempotency_key import IdempotencyKey, read_key, replay
 from api.job_answers import base_url
@@ -189,7 +190,10 @@ def list_batches(farm: Farm, caller: Caller, query: BatchQuery) -> Reply:
 def get_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
     """Get a batch."""
     with farm.store.read() as session:
-        return batch_answers(session, [visible_batch(session, caller, batch_id)], base_url())[0]
+        answer = batch_answers(session, [visible_batch(session, caller, batch_id)], base_url())[0]
+        counts = answer.counts
+        answer.progress = progress_of(session, batch_id, counts.held + counts.queued + counts.running)
+    return answer
 
 
 @routes.post("/api/v1/batches/{batch_id}/pause", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from flask import Response
 from pydantic import AfterValidator, Field
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from api.context import Farm
 from api.cursor import make_cursor, read_cursor
@@ -32,6 +33,8 @@ from imagefarm.text import check_text
 log = get_logger(__name__)
 routes = Routes(tag="events")
 
+LOOKED_AT = 200_000
+"""Newest events among which kinds and tenants are looked for: of neither there is an index."""
 LEAST_PACE_MS, PACE_MS_A_PAGE = 200, 6
 TEXT = "\0text"
 """Under this name an event carries its own text, once somebody has written it."""
@@ -64,6 +67,12 @@ class EventQuery(Query):
 
     subject: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
         None, description="Id of a job, image, worker ..."
+    )
+    kind: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
+        None, description=f"Its beginning: `job.`, `key.created` ...; looked for among the newest {LOOKED_AT:,} events"
+    )
+    tenant: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
+        None, description=f"Id of a tenant; looked for among the newest {LOOKED_AT:,} events"
     )
     limit: int = Field(50, ge=1, le=200)
     cursor: Annotated[str, Field(max_length=200)] | None = None
@@ -113,16 +122,15 @@ def live_events(farm: Farm, caller: Caller) -> Response:
 
 @routes.get("/api/v1/events", scope=Scope.ADMIN, answer=AuditEventList)
 def list_events(farm: Farm, caller: Caller, query: EventQuery) -> Reply:
-    """Read the audit, newest first; of one subject, if given."""
-    asked = f"events {query.subject}"
+    """Read the audit, newest first; of one subject, of a kind or of a tenant, if given."""
+    asked = f"events {query.subject} {query.kind} {query.tenant}"
     before = read_cursor(query.cursor, asked, form=_is_number)
     statement = select(Event).order_by(Event.id.desc()).limit(query.limit + 1)
-    if query.subject is not None:
-        statement = statement.where(Event.subject == query.subject)
     if before is not None:
         statement = statement.where(Event.id < int(before))
     with farm.store.read() as session:
-        rows = list(session.scalars(statement))
+        wanted = events_wanted(session, subject=query.subject or "", kind=query.kind or "", tenant=query.tenant or "")
+        rows = list(session.scalars(statement.where(*wanted)))
     cursor = make_cursor(str(rows[query.limit - 1].id), asked) if len(rows) > query.limit else None
     items = [
         AuditEvent(
@@ -153,6 +161,20 @@ def verify_audit(farm: Farm, caller: Caller) -> ChainAnswer:
         broken_at=report.broken_at,
         detail=report.detail,
     )
+
+
+def events_wanted(session: Session, *, subject: str, kind: str, tenant: str) -> list[ColumnElement[bool]]:
+    """The conditions for events of a subject, of a kind by its beginning, of a tenant; empty means any."""
+    where: list[ColumnElement[bool]] = []
+    if subject:
+        where.append(Event.subject == subject)
+    if kind:
+        where.append(Event.kind.startswith(kind, autoescape=True))
+    if tenant:
+        where.append(Event.tenant_id == tenant)
+    if where and not subject:
+        where.append(Event.id > (session.scalar(select(func.max(Event.id))) or 0) - LOOKED_AT)
+    return where
 
 
 def _is_number(text: str) -> bool:

@@ -7,12 +7,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.context import Farm
+from api.farm_state import FarmState, farm_word, redis_beats
 from api.routes import Routes
 from api.shapes import Answer
 from imagefarm.auth import Caller, Scope
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
-from imagefarm.store.models import Backlog, Flow, Job, Tenant, Worker
+from imagefarm.store.models import Backlog, Flow, Job, SweepState, Tenant, Worker
 from scheduler.rates import STILL, lane_rates
 
 routes = Routes(tag="queue")
@@ -57,8 +58,10 @@ class Caps(Answer):
 
 
 class QueueAnswer(Answer):
-    """The whole queue."""
+    """The whole queue, and the farm's state in a word."""
 
+    state: FarmState = Field(description="degraded: Redis or the scheduler is away; waiting: no worker takes what is queued")
+    why: str = Field(description="The reason, in a sentence")
     queued: int
     running: int
     lanes: list[LaneAnswer]
@@ -83,8 +86,10 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
             statement = statement.where(Backlog.tenant_id == caller.tenant_filter)
         rows = session.execute(statement).all()
         waited = _waited(session, [row.Backlog for row in rows if row.Backlog.queued > 0])
-        rates = lane_rates(session, session.scalar(select(db_now())) or 0.0)
-        alive = session.execute(select(Worker.serves, Worker.resident).where(Worker.state != WorkerState.GONE)).all()
+        now = session.scalar(select(db_now())) or 0.0
+        rates = lane_rates(session, now)
+        alive = session.scalars(select(Worker).where(Worker.state != WorkerState.GONE)).all()
+        sweep_late_s = now - (session.scalar(select(SweepState.last_at)) or 0.0)
     lanes: dict[str, LaneAnswer] = {}
     for row in rows:
         model = row.Backlog.model
@@ -95,8 +100,8 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
                 queued=0,
                 running=0,
                 oldest_s=waited.get(model),
-                workers=sum(model in serves for serves, _ in alive),
-                resident=sum(model in resident for _, resident in alive),
+                workers=sum(model in worker.serves for worker in alive),
+                resident=sum(model in worker.resident for worker in alive),
                 images_per_minute=round(rates.get(model, STILL).images, 2),
                 drain_s=None,
             ),
@@ -105,9 +110,13 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
         lane.running += row.Backlog.running
         drain_s = rates.get(model, STILL).drain_s(lane.queued)
         lane.drain_s = None if drain_s is None else round(drain_s, 1)
+    queued, running = sum(lane.queued for lane in lanes.values()), sum(lane.running for lane in lanes.values())
+    word = farm_word(alive, [*lanes.values()], queued, running, redis_beats=redis_beats(), sweep_late_s=sweep_late_s)
     return QueueAnswer(
-        queued=sum(lane.queued for lane in lanes.values()),
-        running=sum(lane.running for lane in lanes.values()),
+        state=word.name,
+        why=word.reason.format(**dict(word.values)),
+        queued=queued,
+        running=running,
         lanes=list(lanes.values()),
         flows=[
             FlowAnswer(

@@ -1,22 +1,21 @@
-"""A batch as pages show it: counts as a bar, rate and expected end, errors grouped, and its contact sheet in pieces."""
+"""A batch as pages show it: counts as a bar, and its contact sheet in pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.pages.job_cards import Picture, picture
 from imagefarm.states import BatchState, JobState
-from imagefarm.store import db_now, jobs
+from imagefarm.store import jobs
 from imagefarm.store.models import Batch, Job
 from scheduler.batches import lifecycle
 
 SHEET = 60
 """Jobs of one piece of a contact sheet."""
-RATE_S = 60.0
 BAR = (JobState.SUCCEEDED, JobState.RUNNING, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED, JobState.HELD)
 STARTED = (BatchState.QUEUED, BatchState.RUNNING)
 
@@ -76,35 +75,6 @@ class BatchCard:
         return self.state not in {BatchState.DONE, BatchState.CANCELLED}
 
 
-REMEDIES = {
-    "oom": "Ask for a smaller picture, or let a worker with more memory serve the model; then retry.",
-    "poison": "These jobs brought their workers down. Look at one of them, change what is odd about it, and submit it anew.",
-    "nan_output": "The model made no valid picture. Another seed or fewer steps may do; retrying renders the same.",
-    "flat_output": "The pictures were one plain colour. Another prompt or seed may do; retrying renders the same.",
-    "model_invalid": "Mend the model's files on the workers, then retry.",
-    "expired": "No worker came to them in time. Retry them, or give them longer.",
-    "storage": "The store of the pictures did not take them. See that it is there and has room, then retry.",
-    "device_error": "A worker's device failed. Look at the workers, then retry.",
-    "deadline": "They took longer than they may. Ask for fewer steps or a smaller picture.",
-    "fetch_failed": "A picture's address did not answer. See that it can be reached, then retry.",
-}
-"""By error code."""
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorGroup:
-    """Jobs that failed for one reason. `detail` is that of one of them."""
-
-    code: str
-    number: int
-    detail: str
-
-    @property
-    def remedy(self) -> str:
-        """What a person can do about it, in a sentence; empty where the detail says all."""
-        return REMEDIES.get(self.code, "")
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A job of the contact sheet."""
@@ -133,25 +103,6 @@ def batch_cards(session: Session, batches: Sequence[Batch]) -> tuple[BatchCard, 
     """These batches with the numbers of their jobs."""
     numbers = lifecycle.counts(session, list(batches))
     return tuple(_card(batch, numbers[batch.id]) for batch in batches)
-
-
-def error_groups(session: Session, batch_id: str) -> tuple[ErrorGroup, ...]:
-    """Why jobs of a batch failed, the most common reason first."""
-    rows = session.execute(
-        select(Job.error_code, func.count(), func.min(Job.error_detail))
-        .where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
-        .group_by(Job.error_code)
-        .order_by(func.count().desc())
-    )
-    return tuple(ErrorGroup(code or "unknown", number, detail or "") for code, number, detail in rows)
-
-
-def rate_per_minute(session: Session, batch_id: str) -> int:
-    """Jobs of a batch that ended in the last minute."""
-    recent = select(func.count()).where(
-        Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED, Job.finished_at > db_now() - RATE_S
-    )
-    return session.scalar(recent) or 0
 
 
 def sheet(session: Session, batch_id: str, after: str) -> Sheet:

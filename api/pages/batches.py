@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 from api import batches as api_batches
 from api.auth import authenticate, require
 from api.batch_answers import BatchAnswer, batch_answers
+from api.batch_progress import FailureGroup, progress_of
 from api.context import Farm, current_farm
 from api.field_errors import field_errors
 from api.job_answers import base_url
 from api.pages import contact_sheet
-from api.pages.batch_view import BatchCard, ErrorGroup, Sheet, batch_cards, error_groups, rate_per_minute, sheet
+from api.pages.batch_view import BatchCard, Sheet, batch_cards, sheet
 from api.pages.rendering import page
 from api.pages.sharing import shared
 from api.pages.table_preview import Preview, preview, rename
@@ -75,7 +76,7 @@ class BatchView:
     answer: BatchAnswer
     finals: tuple[tuple[str, str], ...]
     drafts_name: str
-    errors: tuple[ErrorGroup, ...]
+    errors: tuple[FailureGroup, ...]
     bad_rows: tuple[tuple[tuple[str, str], ...], ...]
     rate: int
     left_s: float | None
@@ -138,16 +139,16 @@ def batch_page(batch_id: str) -> Response:
     with farm.store.read() as session:
         batch = api_batches.visible_batch(session, caller, batch_id)
         card = batch_cards(session, [batch])[0]
-        rate = rate_per_minute(session, batch_id) if card.open else 0
+        progress = progress_of(session, batch_id, card.open)
         view = BatchView(
             batch=card,
             answer=batch_answers(session, [batch], base_url())[0],
             finals=_finals_of(session, batch_id),
             drafts_name=_name_of(session, batch.drafts),
-            errors=error_groups(session, batch_id),
+            errors=tuple(progress.failures),
             bad_rows=tuple(tuple((str(k), "" if v is None else str(v)) for k, v in error.items()) for error in batch.errors[:20]),
-            rate=rate,
-            left_s=card.open / rate * 60 if rate else None,
+            rate=progress.jobs_per_minute,
+            left_s=progress.left_s,
             sheet=sheet(session, batch_id, ""),
             final_size=_final_size(session, farm, batch_id),
         )

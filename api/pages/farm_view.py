@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redis import Redis
-from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.context import Farm
+from api.farm_state import Word, farm_word
 from imagefarm.auth import Caller
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
@@ -21,19 +18,8 @@ from scheduler.rates import STILL, lane_rates
 
 SILENT_S = 12.0
 """A worker not heard of for so long is shown with the time of its silence."""
-SWEEP_LATE_S = 30.0
 MOST_RUNNING = 64
 """Running jobs that are named beside their workers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """The farm's state in a word, how it is coloured, and the reason. `text` and `reason` are keys of the translation."""
-
-    text: str
-    tone: str
-    reason: str
-    values: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,29 +110,6 @@ class FarmView:
         return tuple(lane for lane in self.lanes if lane not in self.active_lanes)
 
 
-class RedisPulse:
-    """Whether Redis answers; asked at most every two seconds, whoever wants to know."""
-
-    EVERY_S = 2.0
-
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self._asked_at = -self.EVERY_S
-        self._beats = True
-        self._lock = threading.Lock()
-
-    def beats(self) -> bool:
-        """True if Redis answered when it was last asked."""
-        with self._lock:
-            if time.monotonic() - self._asked_at >= self.EVERY_S:
-                try:
-                    self._beats = bool(self.redis.ping())
-                except (RedisError, OSError):
-                    self._beats = False
-                self._asked_at = time.monotonic()
-            return self._beats
-
-
 def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_beats: bool, closely: bool = False) -> FarmView:
     """The farm as this caller may see it: its own queue, or everybody's for an admin.
 
@@ -168,35 +131,6 @@ def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_beats: bool
     swept_at = session.scalar(select(SweepState.last_at)) or 0.0
     word = farm_word(alive, lanes, queued, running, redis_beats=redis_beats, sweep_late_s=now - swept_at)
     return FarmView(word, workers, lanes, queued, running)
-
-
-def farm_word(
-    alive: list[Worker], lanes: tuple[LaneView, ...], queued: int, running: int, *, redis_beats: bool, sweep_late_s: float
-) -> Word:
-    """The state in a word: the first thing that is wrong, else what is going on."""
-    usable = [worker for worker in alive if worker.wanted == WorkerState.READY]
-    stuck = [lane for lane in lanes if lane.queued and not lane.workers]
-    counts = (("queued", queued), ("running", running), ("workers", len(alive)))
-    if not redis_beats:
-        return Word("Degraded", "bad", "Redis does not answer. Jobs are safe in the database; rendering goes on when it is back.")
-    if not alive:
-        reason = "{queued} jobs wait, and no worker is running." if queued else "Jobs are accepted, but no worker is running."
-        return Word("No worker", "bad", reason, counts)
-    if sweep_late_s > SWEEP_LATE_S:
-        return Word("Degraded", "bad", "The scheduler has not swept for a while: lost jobs are not recovered. Is it running?")
-    if not usable:
-        return Word("Paused", "warn", "Every worker is draining or quarantined; {queued} jobs wait.", counts)
-    if running:
-        return Word("Rendering", "busy", "{running} jobs are being rendered, {queued} wait.", counts)
-    if queued and all(worker.state == WorkerState.STARTING for worker in usable):
-        return Word("Starting", "busy", "A worker is loading its model; {queued} jobs wait.", counts)
-    if stuck:
-        return Word("Waiting", "warn", "{queued} jobs wait for a model that no worker serves.", counts)
-    if queued:
-        return Word("Waiting", "warn", "{queued} jobs wait for a worker to take them.", counts)
-    if all(worker.state == WorkerState.STARTING for worker in usable):
-        return Word("Starting", "busy", "A worker is loading its model.")
-    return Word("Idle", "good", "Ready: nothing waits.")
 
 
 def _workers(

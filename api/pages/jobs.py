@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api import jobs as api_jobs
+from api.attempts import AttemptAnswer, attempts_of
 from api.auth import authenticate, require
 from api.context import Farm, current_farm
 from api.pages.job_cards import JobCard, Picture, job_cards, picture
@@ -24,7 +25,7 @@ from imagefarm.auth import Caller, Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
-from imagefarm.store.models import Attempt, Batch, Event, Image, Job, Tenant, Worker
+from imagefarm.store.models import Batch, Event, Image, Job, Tenant, Worker
 from scheduler import bulk
 from scheduler.assets import assets_of
 
@@ -66,18 +67,6 @@ class JobsView:
     tenants: tuple[tuple[str, str], ...]
     workers: tuple[str, ...]
     batches: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptView:
-    """One claim of the job and how it ended."""
-
-    number: int
-    worker: str
-    claimed_at: float
-    ended_at: float | None
-    outcome: str | None
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +128,7 @@ class JobView:
     cost_s: float
     actual_s: float | None
     pictures: tuple[PictureView, ...]
-    attempts: tuple[AttemptView, ...]
+    attempts: tuple[AttemptAnswer, ...]
     events: tuple[EventView, ...]
     spent: tuple[Span, ...]
     replayed: Replayed | None
@@ -249,12 +238,7 @@ def _batches(session: Session, caller: Caller) -> tuple[tuple[str, str], ...]:
 
 
 def _job_view(session: Session, farm: Farm, caller: Caller, job: Job) -> JobView:
-    names = dict(
-        session.execute(
-            select(Worker.id, Worker.name).join(Attempt, Attempt.owner == Worker.id).where(Attempt.job_id == job.id)
-        ).all()
-    )
-    attempts = session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.attempt.desc())).all()
+    attempts = attempts_of(session, job.id)
     events = session.scalars(select(Event).where(Event.subject == job.id).order_by(Event.id).limit(MOST_EVENTS)).all()
     images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
     return JobView(
@@ -269,10 +253,7 @@ def _job_view(session: Session, farm: Farm, caller: Caller, job: Job) -> JobView
         cost_s=job.cost_s,
         actual_s=job.actual_s,
         pictures=tuple(_picture_view(image) for image in images),
-        attempts=tuple(
-            AttemptView(row.attempt, names.get(row.owner, row.owner), row.claimed_at, row.ended_at, row.outcome, row.reason)
-            for row in attempts
-        ),
+        attempts=tuple(attempts),
         events=tuple(EventView(row.at, row.kind, pretty(row.data, indent=None), row.seq) for row in events),
         spent=_spent(job, attempts[0] if attempts else None, images),
         replayed=_replayed(session, farm, caller, job),
@@ -282,7 +263,7 @@ def _job_view(session: Session, farm: Farm, caller: Caller, job: Job) -> JobView
     )
 
 
-def _spent(job: Job, last: Attempt | None, images: Sequence[Image]) -> tuple[Span, ...]:
+def _spent(job: Job, last: AttemptAnswer | None, images: Sequence[Image]) -> tuple[Span, ...]:
     """Where the time of a job that has succeeded went, its last attempt's by the audit records of its images."""
     if job.state != JobState.SUCCEEDED or job.finished_at is None or last is None or not images:
         return ()

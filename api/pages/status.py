@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 from sqlalchemy import select
 
 from api.auth import authenticate, require
 from api.context import current_farm
-from api.pages.farm_view import FarmView, RedisPulse, farm_view
+from api.farm_state import redis_beats
+from api.pages.farm_view import FarmView, farm_view
 from api.pages.job_cards import JobCard, job_cards
 from api.pages.rendering import page
 from api.pages.sharing import shared
@@ -26,7 +27,6 @@ WALL = 12
 MAKING, WAITING, FAILED = 6, 5, 3
 LATELY_S = 3600.0
 """Failures are shown so long."""
-PULSE = "imagefarm.pages.pulse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def status_page() -> Response:
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.READ)
-    beats = redis_pulse().beats()
+    beats = redis_beats()
     with farm.store.read() as session:
 
         def newest(limit: int, *states: JobState, since: float | None = None) -> list[Job]:
@@ -71,11 +71,3 @@ def status_page() -> Response:
             url=request.host_url.rstrip("/"),
         )
     return page("status.html", view)
-
-
-def redis_pulse() -> RedisPulse:
-    """The pulse of this process."""
-    pulse = current_app.extensions.get(PULSE)
-    if pulse is None:
-        pulse = current_app.extensions.setdefault(PULSE, RedisPulse(current_farm().redis))
-    return pulse  # type: ignore[no-any-return]

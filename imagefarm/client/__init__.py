@@ -3,6 +3,7 @@
 from imagefarm.client.answers import (
     ApiKey,
     Asset,
+    Attempt,
     Batch,
     BatchImage,
     BulkResult,
@@ -17,6 +18,7 @@ from imagefarm.client.answers import (
     Message,
     Model,
     Queue,
+    Setting,
     Statistics,
     Suggestion,
     Tenant,
@@ -40,6 +42,7 @@ from imagefarm.client.errors import (
 __all__ = [
     "ApiKey",
     "Asset",
+    "Attempt",
     "Batch",
     "BatchImage",
     "BulkResult",
@@ -62,6 +65,7 @@ __all__ = [
     "NotThere",
     "Queue",
     "RequestRefused",
+    "Setting",
     "Statistics",
     "Suggestion",
     "Tenant",

@@ -201,6 +201,23 @@ class Quote(Answer):
     prompts: list[str] = Field(default_factory=list)
 
 
+class FailureGroup(Answer):
+    """Jobs of a batch that failed for one reason, with the detail of one of them and what can be done."""
+
+    code: str
+    number: int
+    detail: str = ""
+    remedy: str = ""
+
+
+class BatchProgress(Answer):
+    """How a batch gets on: its rate, seconds to its end at this rate, and what failed, by reason."""
+
+    jobs_per_minute: int = 0
+    left_s: float | None = None
+    failures: list[FailureGroup] = Field(default_factory=list)
+
+
 class Batch(Answer):
     """A bulk submission. A dry run has no id and no state, but a quote."""
 
@@ -213,6 +230,8 @@ class Batch(Answer):
     """Of a batch that is delivered to a bucket."""
     drafts: str | None = None
     """The batch whose approved pictures this one renders finally."""
+    progress: BatchProgress | None = None
+    """Of one batch that was asked for; None in lists."""
     errors: list[RowError] = Field(default_factory=list)
     quote: Quote | None = None
     update_of: str | None = None
@@ -342,6 +361,26 @@ class Event(Answer):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
+class Attempt(Answer):
+    """One claim of a job by a worker. `outcome` is None while it lasts."""
+
+    attempt: int
+    worker: str
+    claimed_at: datetime
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    reason: str | None = None
+
+
+class Setting(Answer):
+    """A setting in force, as text, and where it came from. Secrets are masked."""
+
+    name: str
+    value: str
+    origin: str
+    meaning: str = ""
+
+
 class EventList(Answer):
     """One page of the audit; `next_cursor` is None on the last."""
 
@@ -442,8 +481,13 @@ class Worker(Answer):
 
 
 class Queue(Answer):
-    """The lanes with what waits and runs on each."""
+    """The farm's state in a word and why; the lanes with what waits and runs on each."""
 
+    state: str
+    why: str
+    queued: int
+    running: int
+    workers: int
     lanes: list[dict[str, Any]] = Field(default_factory=list)
 
 

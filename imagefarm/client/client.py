@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from imagefarm.client.answers import (
+    Attempt,
     Batch,
     BatchImage,
     BatchImageList,
@@ -136,6 +137,11 @@ class Client(Upkeep):
     def replayed(self, replay: Job | str) -> Replay:
         """A replay's pictures held against those of the first making."""
         return Replay.model_validate(self._transport.json("GET", f"{API}/jobs/{_id(replay)}/replay"))
+
+    def attempts(self, job: Job | str) -> Sequence[Attempt]:
+        """Each claim of a job by a worker, the last first, and how it ended."""
+        found = self._transport.json("GET", f"{API}/jobs/{_id(job)}/attempts")
+        return [Attempt.model_validate(item) for item in found["items"]]
 
     def cancel_all(self, *, expected: int | None = None, **filters: Any) -> BulkResult:
         """Cancel all jobs that match these filters of `list`, if they are no more than `expected`; None only counts them."""

@@ -21,6 +21,7 @@ from imagefarm.client.answers import (
     Limits,
     Message,
     MessageList,
+    Setting,
     Statistics,
     Suggestion,
     Tenant,
@@ -148,9 +149,13 @@ class Upkeep:
 
     # audit and figures, for admins
 
-    def audit(self, *, subject: str | None = None) -> Iterator[Event]:
-        """The audit, newest first; with `subject`, of one job, picture, worker and so on."""
-        yield from self._pages(f"{API}/events", EventList, {"subject": subject})
+    def settings(self) -> Sequence[Setting]:
+        """The limits and settings in force, and where each came from."""
+        return [Setting.model_validate(item) for item in self._items(f"{API}/settings")]
+
+    def audit(self, *, subject: str | None = None, kind: str | None = None, tenant: str | None = None) -> Iterator[Event]:
+        """The audit, newest first: of one job, picture, worker and so on; of kinds that begin so; of a tenant by id."""
+        yield from self._pages(f"{API}/events", EventList, {"subject": subject, "kind": kind, "tenant": tenant})
 
     def verify_audit(self) -> Chain:
         """Walk the audit's chain and say whether every link holds."""

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import insert, select, update
 
-from api.pages.admin.settings import shown_settings
+from api.farm_settings import shown_settings
 from imagefarm.auth import Scope
 from imagefarm.ids import new_id
 from imagefarm.states import WorkerState

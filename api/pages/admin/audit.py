@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import authenticate, require
 from api.context import current_farm
+from api.events import events_wanted
 from api.pages.rendering import page
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
@@ -19,8 +20,6 @@ from imagefarm.store.models import Event
 pages = Blueprint("pages_admin_audit", __name__)
 
 SHOWN = 60
-LOOKED_AT = 200_000
-"""Newest events among which kinds and tenants are looked for: of neither there is an index."""
 ADDRESSES = {"job": "/jobs/", "batch": "/batches/"}
 FIELDS = ("subject", "kind", "tenant")
 
@@ -69,7 +68,7 @@ def audit_page() -> Response:
         raise InvalidRequest([FieldError(field="before", detail="is not the number of an event", remedy="leave it out")])
     fields = {name: request.args.get(name, "").strip()[:64] for name in FIELDS}
     with farm.store.read() as session:
-        found = recent_events(session, SHOWN + 1, *_wanted(session, fields), before=int(before) if before else None)
+        found = recent_events(session, SHOWN + 1, *events_wanted(session, **fields), before=int(before) if before else None)
         chain = chain_of(session, walk="verify" in request.args)
     shown = found[:SHOWN]
     older = shown[-1].id if len(found) > SHOWN else None
@@ -106,17 +105,3 @@ def chain_of(session: Session, *, walk: bool) -> Chain:
     unsealed = session.scalar(select(func.count()).select_from(Event).where(Event.seq.is_(None))) or 0
     sealed, digest = (head.seq or 0, head.hash or "") if head else (0, "")
     return Chain(sealed, unsealed, digest, audit.verify(session) if walk else None)
-
-
-def _wanted(session: Session, fields: dict[str, str]) -> list[ColumnElement[bool]]:
-    where: list[ColumnElement[bool]] = []
-    if fields["subject"]:
-        where.append(Event.subject == fields["subject"])
-    if fields["kind"]:
-        where.append(Event.kind.startswith(fields["kind"], autoescape=True))
-    if fields["tenant"]:
-        where.append(Event.tenant_id == fields["tenant"])
-    if where and not fields["subject"]:
-        newest = session.scalar(select(func.max(Event.id))) or 0
-        where.append(Event.id > newest - LOOKED_AT)
-    return where

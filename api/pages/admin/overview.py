@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from api.auth import authenticate, require
 from api.context import current_farm
+from api.farm_state import redis_beats
 from api.pages.admin.audit import RecentEvent, recent_events
 from api.pages.farm_view import FarmView, farm_view
 from api.pages.job_cards import Picture, picture
 from api.pages.rendering import page
-from api.pages.status import redis_pulse
 from api.statistics import PERIODS, Statistics, TenantAnswer, spread, statistics, tenants
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
@@ -72,7 +72,7 @@ def admin_page() -> Response:
     period = request.args.get("period", "hour")
     if period not in PERIODS:
         raise InvalidRequest([FieldError(field="period", detail="is not a period", remedy="use one of " + ", ".join(PERIODS))])
-    beats = redis_pulse().beats()
+    beats = redis_beats()
     with farm.store.read() as session:
         view = OverviewView(
             farm=farm_view(session, farm, caller, redis_beats=beats, closely=True),

@@ -8,9 +8,9 @@ from flask import Blueprint, Response, redirect, request
 
 from api.auth import authenticate, require
 from api.context import current_farm
+from api.farm_state import redis_beats
 from api.pages.farm_view import farm_view
 from api.pages.rendering import page
-from api.pages.status import redis_pulse
 from imagefarm.auth import Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import WorkerState
@@ -28,7 +28,7 @@ def workers_page() -> Response:
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.ADMIN)
-    beats = redis_pulse().beats()
+    beats = redis_beats()
     with farm.store.read() as session:
         view = farm_view(session, farm, caller, redis_beats=beats, closely=True)
     return page("admin_workers.html", view)
