@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from imagefarm.states import BatchState, WorkerState
 from imagefarm.store import db_now
-from imagefarm.store.models import Batch, Event, Job, Worker
+from imagefarm.store.models import Attempt, Batch, Event, Job, Worker
 from scheduler.batches import lifecycle
-from scheduler.breaker import BATCH_FAILURES, WORKER_FAILURES
+from scheduler.breaker import BATCH_FAILURES, WINDOW_S, WORKER_FAILURES
 from scheduler.finish import fail
 from scheduler.retry import Failure, FailureClass
 from scheduler.sweep import sweep
@@ -110,6 +110,24 @@ def test_a_worker_on_which_some_fails_and_more_succeeds_is_left_alone(farm: Smal
         farm.finish(job)
     fail_on(farm, fair, 1, DEVICE)
     assert sweep(farm.store, farm.settings).stopped.workers == []
+
+
+def test_what_failed_long_ago_and_who_takes_no_work_himself_are_no_proof(farm: SmallFarm) -> None:
+    bad, good = farm.worker("wrk_bad"), farm.worker("wrk_good")
+    farm.submit(4 * WORKER_FAILURES)
+    fail_on(farm, bad, WORKER_FAILURES - 1, DEVICE)
+    for job in farm.claim(good):
+        farm.finish(job)
+    fail_on(farm, bad, 1, DEVICE)
+    want(farm.store, good, WorkerState.DRAINING, by="operator")
+    assert sweep(farm.store, farm.settings).stopped.workers == [], "then nobody would be left"
+    want(farm.store, good, WorkerState.READY, by="operator")
+    with farm.store.write() as session:
+        session.execute(update(Attempt).values(ended_at=Attempt.ended_at - WINDOW_S - 1))
+    assert sweep(farm.store, farm.settings).stopped.workers == []
+    with farm.store.write() as session:
+        session.execute(update(Attempt).values(ended_at=Attempt.ended_at + WINDOW_S + 1))
+    assert sweep(farm.store, farm.settings).stopped.workers == [bad]
 
 
 def batch_of(farm: SmallFarm, jobs: int) -> None:
