@@ -120,7 +120,8 @@ def main() -> int:
         child.stop("the benchmark is over")
     step_s = statistics.median(steps)
     in_steps = sorted(start.claimed_to_step_s / step_s for start in found)
-    print(f"{asked.bulk} bulk jobs, up to {most} images a step, {len(steps)} full steps of {1000 * step_s:.0f} ms (median)")
+    print(f"{asked.bulk} bulk jobs, up to {most} images a step; {len(steps)} full steps: {1000 * step_s:.0f} ms (median)", end="")
+    print(f", at most {1000 * max(steps):.0f} ms: a step at which many end decodes them too")
     print(f"{len(found)} interactive jobs; images in their first step: {sorted(start.company for start in found)}")
     print(
         f"  claim to first step: p50 {statistics.median(in_steps):.2f} step times, at most {in_steps[-1]:.2f} (goal {GOAL:.0f})"
