@@ -128,6 +128,24 @@ def test_retry_what_failed(farm: BulkFarm) -> None:
     farm.check_books()
 
 
+def test_a_job_that_is_retried_opens_its_batch_again(farm: BulkFarm) -> None:
+    batch = farm.batch(table(4))["id"]
+    end(farm, failing=2)
+    sweep(farm.store, farm.settings)
+    assert state(farm, batch) == "done"
+    with farm.store.read() as session:
+        one = session.scalars(select(Job.id).where(Job.state == JobState.FAILED)).first()
+    for path, body in ((f"/api/v1/jobs/{one}/retry", {}), ("/api/v1/jobs/retry", {"state": ["failed"], "expected": 1})):
+        assert farm.client.post(path, json=body).status_code in {200, 202}
+        assert (farm.counts(batch)["queued"], (farm.get(batch).json or {})["finished_at"]) == (1, None), path
+        assert state(farm, batch) != "done"
+        end(farm)
+        sweep(farm.store, farm.settings)
+        assert state(farm, batch) == "done"
+    assert farm.counts(batch) == {"succeeded": 4}
+    farm.check_books()
+
+
 def test_many_jobs_move_in_chunks(farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "CHUNK", 3)
     monkeypatch.setattr("scheduler.batches.spool.CHUNK_JOBS", 4)

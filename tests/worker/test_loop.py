@@ -298,6 +298,14 @@ def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begi
     assert len(context.holdings) == 0
 
 
+def test_no_more_jobs_of_a_model_run_than_its_cap(farm: Farm, loop: RenderLoop) -> None:
+    loop.context.settings = farm.settings.model_copy(update={"max_running_per_model": {"demo": 2}})
+    farm.submit_many(requests(5), nudge=False)
+    run(loop)
+    assert set(states(farm).values()) == {"succeeded"}
+    assert max(len(step) for step in StandIn.steps_taken) == 2
+
+
 def test_a_worker_says_what_it_is_doing(loop: RenderLoop) -> None:
     context = loop.context
     heartbeat = Heartbeat(context)
