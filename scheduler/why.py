@@ -79,7 +79,11 @@ def explain(session: Session, job: Job, settings: Settings, seen: Seen | None = 
             )
         if batch is not None and batch.state == BatchState.PAUSED:
             return f"Held: its batch {batch.name!r} is paused."
-        return "Held: its batch waits for approval." if batch is not None else "Held."
+        if batch is None:
+            return "Held."
+        if batch.state == BatchState.HELD:
+            return "Held: its batch waits for approval."
+        return "Held: its batch enters the queue, some rows at a time."
     if job.state == JobState.RUNNING:
         return f"Rendering, attempt {job.attempt}."
     if job.state != JobState.QUEUED:

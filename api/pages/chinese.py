@@ -475,6 +475,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
         r"暂缓：所属批次“\1”已停止，因为它的 \2 个任务以 \3 失败。",
     ),
     (r"^Held: its batch waits for approval\.$", "暂缓：所属批次等待批准。"),
+    (r"^Held: its batch enters the queue, some rows at a time\.$", "暂缓：所属批次的各行正在分批进入队列。"),
     (r"^Held\.$", "暂缓。"),
     (r"^Rendering, attempt (\d+)\.$", r"正在渲染，第 \1 次尝试。"),
     (r"^Done\.$", "完成。"),

@@ -82,7 +82,7 @@ def create_batch(
     except BaseException:
         lifecycle.cancel(store, batch_id, tenant_id, by="its submission failed")
         raise
-    lifecycle.settle_all(store, batch_id)
+    lifecycle.settle_soon(store, batch_id)
     return batch_id
 
 

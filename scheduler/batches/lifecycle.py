@@ -15,11 +15,14 @@ never blocks the other writers. The request settles what it changed; if its proc
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import Conflict, NotFound
@@ -37,6 +40,8 @@ CHUNK = 500
 """Jobs that one transaction moves."""
 TURN_S = 0.002
 """Pause between two chunks: without it the thread that gives the writer's place back takes it again before those who wait."""
+AT_ONCE = 5000
+"""Jobs of a table that its submission lets into the queue before it is answered."""
 SWEEP_CHUNKS = 20
 """Chunks that one sweep moves for those who could not."""
 STALE_S = 300.0
@@ -107,13 +112,28 @@ def _move_some(session: Session, batch: Batch, way: Way, *, reason: str, upto_ro
     return moved
 
 
-def settle_all(store: Store, batch_id: str) -> int:
-    """Settle a batch to the end, a chunk a transaction; return how many jobs moved."""
+def settle_all(store: Store, batch_id: str, at_most: float = inf) -> int:
+    """Settle a batch to the end, or until about `at_most` jobs moved, a chunk a transaction; return how many did."""
     total = 0
-    while moved := store.retrying(lambda session: settle(session, batch_id)):
+    while total < at_most and (moved := store.retrying(lambda session: settle(session, batch_id))):
         total += moved
         time.sleep(TURN_S)
     return total
+
+
+def settle_soon(store: Store, batch_id: str) -> None:
+    """Settle a batch that was submitted just now: as many jobs at once as the farm needs to begin, the others beside the caller,
+    who need not wait for them. If this process ends, the sweep goes on.
+    """
+    if settle_all(store, batch_id, AT_ONCE) >= AT_ONCE:
+        threading.Thread(target=_settle_rest, args=(store, batch_id), name="settle", daemon=True).start()
+
+
+def _settle_rest(store: Store, batch_id: str) -> None:
+    try:
+        settle_all(store, batch_id)
+    except SQLAlchemyError as error:
+        log.warning("batch.left_to_the_sweep", batch=batch_id, error=str(error)[:200])
 
 
 def release_canary(session: Session, batch: Batch, upto_row: int) -> None:

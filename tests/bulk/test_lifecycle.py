@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import queue
+
 import pytest
 from sqlalchemy import func, select, update
 
 from imagefarm.states import BatchState, JobState
-from imagefarm.store import db_now
+from imagefarm.store import Store, db_now
 from imagefarm.store.models import Batch, Job
 from scheduler.batches import lifecycle
 from scheduler.finish import fail
@@ -56,6 +58,20 @@ def test_pause_and_resume(farm: BulkFarm) -> None:
         refused = farm.act(batch, act)
         assert refused.status_code == 409, act
         assert batch in (refused.json or {})["detail"]
+    farm.check_books()
+
+
+def test_a_long_table_is_answered_when_its_first_jobs_are_in_the_queue(farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "CHUNK", 2)
+    monkeypatch.setattr(lifecycle, "AT_ONCE", 4)
+    asked: queue.SimpleQueue[tuple[Store, str]] = queue.SimpleQueue()
+    monkeypatch.setattr(lifecycle, "_settle_rest", lambda store, batch_id: asked.put((store, batch_id)))
+    batch = farm.batch(table(9))["id"]
+    assert farm.counts(batch) == {"queued": 4, "held": 5}
+    assert state(farm, batch) == "queued"
+    monkeypatch.undo()
+    lifecycle._settle_rest(*asked.get(timeout=30))
+    assert farm.counts(batch) == {"queued": 9}
     farm.check_books()
 
 

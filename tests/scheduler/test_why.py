@@ -119,6 +119,9 @@ def test_held(farm: SmallFarm) -> None:
     with farm.store.write() as session:
         session.execute(update(Batch).values(state=BatchState.HELD))
     assert why(farm, job_id) == "Held: its batch waits for approval."
+    with farm.store.write() as session:
+        session.execute(update(Batch).values(state=BatchState.QUEUED))
+    assert why(farm, job_id) == "Held: its batch enters the queue, some rows at a time."
 
 
 def test_a_failure_before(farm: SmallFarm) -> None:
