@@ -71,40 +71,38 @@ def _postgresql_now(_element: Any, _compiler: Any, **_: Any) -> str:
     return "(round(extract(epoch from clock_timestamp()), 3)::double precision)"
 
 
-class rarely(FunctionElement[bool]):
+class _Likely(FunctionElement[bool]):
+    """A condition, and which part of the rows meets it: SQLite is told, PostgreSQL counts for itself."""
+
+    type = NullType()  # type: ignore[assignment]  # SQLAlchemy would write a truth as "= 1", which SQLite's indexes do not know
+    inherit_cache = True
+    part: str
+
+
+@compiles(_Likely, "sqlite")
+def _sqlite_likely(element: Any, compiler: Any, **_: Any) -> str:
+    return f"likelihood({compiler.process(element.clauses)}, {element.part})"
+
+
+@compiles(_Likely, "postgresql")
+def _postgresql_likely(element: Any, compiler: Any, **_: Any) -> str:
+    return f"({compiler.process(element.clauses)})"
+
+
+class rarely(_Likely):
     """A condition that few rows meet. SQLite takes any index on a column that must be equal before one on a range, and walks
     through all jobs that wait to find the few whose time is up; told so it takes the range.
     """
 
-    type = NullType()  # type: ignore[assignment]  # SQLAlchemy would write a truth as "= 1", which SQLite's indexes do not know
     inherit_cache = True
+    part = "0.000001"
 
 
-@compiles(rarely, "sqlite")
-def _sqlite_rarely(element: Any, compiler: Any, **_: Any) -> str:
-    return f"likelihood({compiler.process(element.clauses)}, 0.000001)"
-
-
-@compiles(rarely, "postgresql")
-def _postgresql_rarely(element: Any, compiler: Any, **_: Any) -> str:
-    return f"({compiler.process(element.clauses)})"
-
-
-class mostly(FunctionElement[bool]):
+class mostly(_Likely):
     """A condition that many rows meet. SQLite takes any index on a column that must be null, however many rows are."""
 
-    type = NullType()  # type: ignore[assignment]
     inherit_cache = True
-
-
-@compiles(mostly, "sqlite")
-def _sqlite_mostly(element: Any, compiler: Any, **_: Any) -> str:
-    return f"likelihood({compiler.process(element.clauses)}, 0.999999)"
-
-
-@compiles(mostly, "postgresql")
-def _postgresql_mostly(element: Any, compiler: Any, **_: Any) -> str:
-    return f"({compiler.process(element.clauses)})"
+    part = "0.999999"
 
 
 class Store:
