@@ -135,7 +135,9 @@ class RenderLoop:
         ending = [held for held in running if held is not None and held.steps - held.step <= ENDING_STEPS]
         if len(ending) == len(running):
             return Room(most, most, None)
-        return Room(engine.room + sum(held.job.count for held in ending), most, engine.compat_key)
+        # those without a step to go wait for the decoder: the engine has counted their places as free
+        leaving = sum(held.job.count for held in ending if held.step < held.steps)
+        return Room(engine.room + leaving, most, engine.compat_key)
 
     def _admit(self) -> None:
         """Let those who wait into the running set, in order, as far as they fit."""

@@ -131,7 +131,7 @@ def test_a_decoder_that_overflows_is_run_again_in_float32(
         return decoded
 
     monkeypatch.setattr(family, "decode", overflowing)
-    engine = StepEngine(pipeline, max_images=4)
+    engine = StepEngine(pipeline, max_images=8)  # a quarter of them is decoded together: both
     engine.add(victim)
     engine.add(neighbour)
     ended = finish(engine)

@@ -113,9 +113,9 @@ def test_room_key_and_progress(models: SmallModels) -> None:
     with pytest.raises(ValueError, match="cannot join"):
         engine.add(models.job("tiny-sd15"))
     assert engine.step().progress == {job.id: (1, 2)}
-    report = engine.step()
-    assert report.progress == {}
-    assert [item.job.id for item in report.rendered] == [job.id]
+    assert engine.step().progress == {job.id: (2, 2)}
+    assert (engine.room, engine.jobs) == (4, [job.id]), "two of its images still wait for the decoder"
+    assert list(finish(engine)) == [job.id]
     assert (engine.compat_key, engine.room, engine.jobs) == (None, 4, [])
 
 
@@ -128,6 +128,46 @@ def test_a_job_larger_than_the_running_set_is_made_in_parts(models: SmallModels)
     assert isinstance(made, RenderedJob)
     assert [image.seed for image in made.images] == [7, 8, 9, 10, 11]
     assert max(line["images"] for image in made.images for line in image.facts["batch_plan"]) == 2
+
+
+def test_a_set_that_ends_together_is_decoded_in_parts_between_steps(models: SmallModels, alone: list[list[np.ndarray]]) -> None:
+    """Who joins waits for one part; what waits for the decoder takes no place of those who step, and people's comes first."""
+    engine = models.engine("tiny-z-image", max_images=8)
+    bulk = [replace(models.job("tiny-z-image", **MIXED[0]), priority_class="bulk") for _ in range(7)]
+    person = replace(models.job("tiny-z-image", **MIXED[0]), priority_class="interactive")
+    for job in (*bulk, person):
+        engine.add(job)
+    for _ in range(3):
+        assert engine.step().rendered == []
+        assert engine.room == 0
+    newcomer = models.job("tiny-z-image", **MIXED[3])
+    ended = [[item.job.id for item in engine.step().rendered]]
+    assert (engine.room, engine.compat_key) == (8, newcomer.compat_key)
+    engine.add(newcomer)
+    made: dict[str, Any] = {}
+    for step in range(1, 7):
+        report = engine.step()
+        made |= {item.job.id: item for item in report.rendered}
+        ended.append([item.job.id for item in report.rendered])
+        assert report.progress.get(newcomer.id) == ((step, 6) if step < 6 else None)
+    ids = [job.id for job in bulk]
+    assert ended == [[ids[0], person.id], ids[1:3], ids[3:5], ids[5:], [], [], [newcomer.id]]
+    assert engine.jobs == []
+    assert psnr(made[newcomer.id].images[0].pixels, alone[3][0]) >= NEAR_DB
+    assert [made[job.id].images[0].facts["decode"]["images"] for job in bulk[1:]] == [2] * 6
+
+
+def test_a_job_that_waits_for_the_decoder_can_be_dropped(models: SmallModels) -> None:
+    engine = models.engine("tiny-z-image", max_images=1)
+    jobs = [models.job("tiny-z-image", **MIXED[2]) for _ in range(3)]
+    for job in jobs:
+        engine.add(job)
+    for _ in range(3):
+        report = engine.step()
+    assert [item.job.id for item in report.rendered] == [jobs[0].id]
+    assert engine.drop(jobs[1].id)
+    assert [item.job.id for item in engine.step().rendered] == [jobs[2].id]
+    assert engine.jobs == []
 
 
 def test_a_prompt_that_cannot_be_encoded_fails_only_its_job(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
+from imagefarm.states import PriorityClass
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure, FailureClass
 from worker.engine.clock import Span, timed
@@ -43,6 +45,9 @@ ENCODED_TOGETHER = 8
 LANCZOS = "lanczos"
 ENLARGE_S = 0.03
 """Time for enlarging between two steps, one tile at least."""
+DECODED_PART = 4
+"""Between two steps a quarter of the pictures that wait is decoded, and at least a quarter of a full set: those of a batch all
+end at once, and who joins at the next step shall not wait for all of them."""
 STEPS_AHEAD = 2
 """Steps that may be queued on the device: one runs while the next is made ready, and newcomers still join at once."""
 
@@ -80,8 +85,8 @@ class StepEngine:
 
     @property
     def room(self) -> int:
-        """Free places, in images; 0 when full."""
-        return max(0, self.most - len(self._slots()))
+        """Free places, in images; 0 when full. What only waits for the decoder takes none: it is in no step any more."""
+        return max(0, self.most - sum(1 for slot in self._slots() if not slot.waits_for_decoder))
 
     @property
     def most(self) -> int:
@@ -134,14 +139,14 @@ class StepEngine:
         return self._jobs.pop(job_id, None) is not None
 
     def step(self) -> StepReport:
-        """Take every image one step further and decode those that are done."""
+        """Take every image one step further, and decode some of those that are done: all of them, unless many end at once."""
         if len(self._queued) == STEPS_AHEAD:
             self._queued[0].wait()
         self._denoise([slot for slot in self._slots() if not slot.sample.done])
         self._enlarge([slot for slot in self._slots() if slot.enlarging is not None])
         if self._last_pass is not None:
             self._queued.append(self._last_pass)
-        self._finish([slot for slot in self._slots() if slot.running and slot.sample.done and slot.enlarging is None])
+        self._finish(self._next_to_decode())
         return self._report()
 
     def _start(self, job: ClaimedJob, inputs: Inputs) -> RunningJob:
@@ -252,6 +257,12 @@ class StepEngine:
             f"{sample.width}x{sample.height} alone ran out of memory on {self.family.device} beside the"
             f" {self.pipeline.bytes / 2**30:.1f} GiB of {self.pipeline.name} at tier {self.pipeline.tier}; {fits}"
         )
+
+    def _next_to_decode(self) -> list[Slot]:
+        """The part of those that wait for the decoder whose turn it is: people's first, then those that came first."""
+        waiting = [slot for slot in self._slots() if slot.waits_for_decoder]
+        waiting.sort(key=lambda slot: slot.job.job.priority_class != PriorityClass.INTERACTIVE)
+        return waiting[: ceil(max(len(waiting), self.max_images) / DECODED_PART)]
 
     def _finish(self, slots: list[Slot]) -> None:
         if not slots:

@@ -90,6 +90,11 @@ class Slot:
     def running(self) -> bool:
         return self.image is None and self.job.failure is None
 
+    @property
+    def waits_for_decoder(self) -> bool:
+        """Whether it has taken its last step and has no picture yet."""
+        return self.running and self.sample.done and self.enlarging is None
+
     def seconds(self, spans: list[tuple[Span, float]]) -> float:
         """This image's share of the passes in `spans`."""
         return sum(span.seconds * share for span, share in spans)
