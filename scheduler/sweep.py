@@ -69,18 +69,24 @@ class SweepReport:
     drift: int = 0
     sealed: int = 0
     batches_done: int = 0
+    unsettled: list[str] = field(default_factory=list)
+    """Batches whose jobs were not where its state wants them."""
+    settled: int = 0
+    """Jobs of those that were moved there."""
     stopped: BreakerReport = field(default_factory=BreakerReport)
     lanes: dict[str, int] = field(default_factory=dict)
     """Jobs that wait, by model."""
 
 
 def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> SweepReport:
-    """Reap expired leases, fail expired jobs, finish batches, seal the audit, and say which lanes have work.
+    """Reap expired leases, fail expired jobs, finish and settle batches, seal the audit, and say which lanes have work.
 
-    Sealing is done in short transactions of its own: on SQLite a long one would keep every other writer waiting.
+    Expiring, settling and sealing are done in short transactions of their own: a long one would keep every other writer waiting.
     """
     reconcile = reconcile and _drifts(store)
-    report = store.retrying(lambda session: _sweep(session, store.is_sqlite, settings, reconcile))
+    expired = _expire(store)
+    report = store.retrying(lambda session: _sweep(session, store.is_sqlite, settings, reconcile, expired))
+    report.settled = lifecycle.settle_left(store, report.unsettled)
     for _ in range(SEALS if report.ran else 0):
         sealed = store.retrying(lambda session: seal(session, SEALED_AT_ONCE) if _is_alone(session, store.is_sqlite) else 0)
         report.sealed += sealed
@@ -89,6 +95,7 @@ def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> Sweep
         time.sleep(TURN_S)
     if report.ran:
         store.retrying(lambda session: webhooks.feed(session) if _is_alone(session, store.is_sqlite) else 0)
+        report.lanes = _lanes(store)
     return report
 
 
@@ -97,8 +104,8 @@ def _is_alone(session: Session, is_sqlite: bool) -> bool:
     return is_sqlite or bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": SWEEP_LOCK}))
 
 
-def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: bool) -> SweepReport:
-    report = SweepReport()
+def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: bool, expired: int) -> SweepReport:
+    report = SweepReport(expired=expired)
     if not _is_alone(session, is_sqlite):
         report.ran = False
         return report
@@ -115,24 +122,26 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
         if session.scalar(LATE) is not None:
             _reap(session, settings, report)
         report.silent_workers = forget_silent(session, max(settings.lease_s, 15.0))
-    report.expired = _expire(session)
     report.stopped = trip(session)
-    lifecycle.tend(session)
+    report.unsettled = lifecycle.tend(session)
     report.batches_done = _finish_batches(session)
     if reconcile:
         report.drift = reconcile_backlog(session)
         state.drift += report.drift
     rollup.roll(session, now)
-    report.lanes = dict(
-        session.execute(
-            select(Backlog.model, func.sum(Backlog.queued)).group_by(Backlog.model).having(func.sum(Backlog.queued) > 0)
-        ).all()
-    )
     if report.requeued or report.failed or report.expired or report.drift:
         log.info("sweep", requeued=report.requeued, failed=report.failed, expired=report.expired, drift=report.drift)
     if report.stopped.workers or report.stopped.batches:
         log.warning("breaker", workers=report.stopped.workers, batches=report.stopped.batches)
     return report
+
+
+def _lanes(store: Store) -> dict[str, int]:
+    """How many jobs wait, by model, once those whose batches were settled are among them."""
+    waiting = func.sum(Backlog.queued)
+    with store.read() as session:
+        rows: Any = session.execute(select(Backlog.model, waiting).group_by(Backlog.model).having(waiting > 0))
+        return {model: int(jobs) for model, jobs in rows}
 
 
 def _reap(session: Session, settings: Settings, report: SweepReport) -> None:
@@ -143,13 +152,24 @@ def _reap(session: Session, settings: Settings, report: SweepReport) -> None:
     report.requeued = len(reaped) - report.failed
 
 
-def _expire(session: Session) -> int:
+def _expire(store: Store) -> int:
     """Fail jobs whose time was up before they began, those that have waited longest first; return how many."""
     total = 0
     for _ in range(EXPIRED_CHUNKS):
-        ids = session.scalars(EXPIRED).all()
-        for before in (JobState.QUEUED, JobState.HELD) if ids else ():
-            failed = move(
+        looked_at, failed = store.retrying(_expire_some)
+        total += failed
+        if looked_at < EXPIRED_AT_ONCE:
+            break
+        time.sleep(TURN_S)
+    return total
+
+
+def _expire_some(session: Session) -> tuple[int, int]:
+    ids = session.scalars(EXPIRED).all()
+    failed = 0
+    for before in (JobState.QUEUED, JobState.HELD) if ids else ():
+        failed += len(
+            move(
                 session,
                 [Job.id.in_(ids), Job.expires_at < db_now()],
                 before,
@@ -159,10 +179,8 @@ def _expire(session: Session) -> int:
                 error_code="expired",
                 error_detail=case((Job.attempt > 0, TOO_LATE_AGAIN), else_=TOO_LATE),
             )
-            total += len(failed)
-        if len(ids) < EXPIRED_AT_ONCE:
-            break
-    return total
+        )
+    return len(ids), failed
 
 
 def _finish_batches(session: Session) -> int:

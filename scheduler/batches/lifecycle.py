@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -255,8 +255,8 @@ def _enter(session: Session, batch: Batch, state: BatchState, event: str, by: st
     append(session, event, batch.id, batch.tenant_id, {"by": by})
 
 
-def tend(session: Session) -> int:
-    """The sweep's part: give up batches whose maker died, and settle what others left; return how many jobs moved."""
+def tend(session: Session) -> list[str]:
+    """The sweep's part: give up batches whose maker died; return the ids of those that somebody must settle."""
     last_job = select(Job.created_at).where(Job.batch_id == Batch.id).order_by(Job.batch_id.desc(), Job.id.desc()).limit(1)
     stale = session.scalars(
         select(Batch).where(
@@ -272,10 +272,30 @@ def tend(session: Session) -> int:
         .where(Batch.state == S.QUEUED, select(Job.id).where(Job.batch_id == Batch.id, Job.state.in_(STARTED)).exists())
         .values(state=S.RUNNING)
     )
+    # in order: or else PostgreSQL goes through the whole table, as it takes jobs of such a state for many
+    misplaced = [
+        and_(
+            Batch.state == state,
+            select(Job.id)
+            .where(Job.batch_id == Batch.id, Job.state == before)
+            .order_by(Job.batch_id, Job.state, Job.id)
+            .limit(1)
+            .scalar_subquery()
+            .is_not(None),
+        )
+        for state, ways in WANTED.items()
+        if state != S.CANCELLED  # one is finished when it is settled
+        for before, _, _ in ways
+    ]
+    unsettled = select(Batch.id).where(Batch.state.in_(list(WANTED)), Batch.finished_at.is_(None))
+    return list(session.scalars(unsettled.where(or_(Batch.state == S.CANCELLED, *misplaced)).order_by(Batch.id)))
+
+
+def settle_left(store: Store, batch_ids: Iterable[str]) -> int:
+    """Settle what others left, as much of it as one sweep does, a chunk a transaction; return how many jobs moved."""
     total = 0
-    for batch_id in session.scalars(select(Batch.id).where(Batch.state.in_(list(WANTED)), Batch.finished_at.is_(None))).all():
-        while total < SWEEP_CHUNKS * CHUNK and (moved := settle(session, batch_id)):
-            total += moved
+    for batch_id in batch_ids:
+        total += settle_all(store, batch_id, SWEEP_CHUNKS * CHUNK - total)
     return total
 
 
