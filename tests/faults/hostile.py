@@ -96,7 +96,9 @@ def _hostile(run: Run, harm: str, error: str, *, reason: str = "") -> None:
         reasons = [text or "" for text in session.scalars(select(Attempt.reason).where(Attempt.job_id == job_id))]
     # on a busy machine a lease may run out while memory is being eaten
     known = any if harm == "memory" else all
-    if not known(reason in text for text in reasons) or (error == "poison" and len(reasons) != 3):
+    # a kill from outside proves less where other workers died lately, as in the run before: then it takes twice as many
+    enough = (3, 6) if harm == "memory" and not reason else (3,)
+    if not known(reason in text for text in reasons) or (error == "poison" and len(reasons) not in enough):
         run.flaws.append(f"the attempts of the {harm} job ended with {reasons}")
 
 
