@@ -4,7 +4,7 @@
 
 A real farm (`imagefarm up`) with the demo model; jobs over REST in portions, sizes, steps, prompts and counts mixed, every
 20th cancelled on its way. Goal: resident memory at the end within 5 % of that after the first 200; no thread and no open
-file more than then.
+file more than then. Both are read at rest: a worker that has become idle gives back what its last pictures took.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ from imagefarm.states import FINAL
 from imagefarm.store import Store
 from imagefarm.store.models import Image, Job, Worker
 from tests.e2e.up import Up
+from worker import heartbeat
+from worker.memory import heap
 
 PORTION = 40
+REST_S = 2 * (heap.EVERY_S + heartbeat.EVERY_S)
+"""Until an idle worker has given back what it can."""
 SIZES = (64, 64, 64, 128)
 
 
@@ -97,12 +101,13 @@ def main() -> int:
                     number += 1
                     seen = look(store)
                     if settled is None and seen.pictures >= asked.settled:
-                        settled = seen
+                        time.sleep(REST_S)
+                        settled = seen = look(store)
                     if number % 5 == 0 or seen is settled:
                         print(seen, flush=True)
                     if seen.pictures >= asked.pictures:
                         break
-            time.sleep(3)  # what ends by itself has ended
+            time.sleep(REST_S)
             last = look(store)
             store.close()
         finally:

@@ -1,4 +1,7 @@
-"""The heartbeat: every few seconds the worker says how it is, and hears what the operator wants of it."""
+"""The heartbeat: every few seconds the worker says how it is, and hears what the operator wants of it.
+
+It also gives back memory that a peak has left behind, as it knows when the worker is idle.
+"""
 
 from __future__ import annotations
 
@@ -106,5 +109,7 @@ class Heartbeat:
         while not self._stopping:
             began = time.monotonic()
             self.beat()
+            # here, and not where a slice ends: its pictures are still on their way to the store then
+            self.context.heap.give_back(busy=bool(self.context.holdings))
             self._wake.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
             self._wake.clear()

@@ -21,7 +21,6 @@ from scheduler.retry import Failure, FailureClass
 from worker.context import WorkerContext
 from worker.inputs_ahead import InputsAhead
 from worker.intake import Intake, Room
-from worker.memory.heap import Heap
 from worker.pulse import SLICES_AT_MOST
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ class RenderLoop:
         self.pipeline: LoadedPipeline | None = None
         self.waiting: deque[ClaimedJob] = deque()
         """Claimed, but not in the running set: it is full, or must empty first."""
-        self.heap = Heap()
         self.turn = threading.RLock()
         """Held by whoever uses pipelines: a slice, or whoever carries out an operator's orders between slices."""
         self.device_lost = False
@@ -94,6 +92,7 @@ class RenderLoop:
                 self.inputs.begin(job)
             if newcomers:
                 worked = True
+                context.heap.used()
                 woke = woke or self._wake_another(lane)
             if closing:
                 self._hand_back()
@@ -113,8 +112,6 @@ class RenderLoop:
                 time.sleep(SUSPECT_PAUSE_S)
         context.pulse.idle()
         self._keep_learnt()
-        if worked:
-            self.heap.give_back()
         self._leave(lane, worked)
 
     def close(self, reason: str) -> None:

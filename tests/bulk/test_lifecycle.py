@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
-from imagefarm.store.models import Batch, Job
+from imagefarm.store.models import Backlog, Batch, Job
 from scheduler.batches import lifecycle
 from scheduler.finish import fail
 from scheduler.retry import Failure, FailureClass
@@ -190,6 +190,28 @@ def test_the_sweep_lets_go_what_its_maker_could_not(farm: BulkFarm) -> None:
     sweep(farm.store, farm.settings)
     assert farm.counts(batch) == {"cancelled": 5}
     farm.check_books()
+
+
+def test_a_sweep_settles_a_part_of_a_long_table_and_says_that_its_lane_has_work(
+    farm: BulkFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "CHUNK", 2)
+    monkeypatch.setattr(lifecycle, "SWEEP_CHUNKS", 2)
+    chunks: list[int] = []
+    settle = lifecycle.settle
+    monkeypatch.setattr(lifecycle, "settle", lambda session, one: chunks.append(settle(session, one)) or chunks[-1])
+    batch = farm.batch(table(7), canary=1)["id"]
+    with farm.store.write() as session:  # as if the maker died right after its commit
+        session.execute(update(Job).values(state=JobState.HELD))
+        session.execute(update(Backlog).values(queued=0))
+        session.execute(update(Batch).values(state=BatchState.QUEUED))
+    chunks.clear()
+    report = sweep(farm.store, farm.settings)
+    assert (report.settled, report.lanes, farm.counts(batch)) == (4, {"demo": 4}, {"queued": 4, "held": 3})
+    report = sweep(farm.store, farm.settings)
+    assert (report.settled, report.lanes, farm.counts(batch)) == (3, {"demo": 7}, {"queued": 7})
+    assert chunks == [2, 2, 2, 1, 0], "each in a transaction of its own"
+    assert sweep(farm.store, farm.settings).unsettled == []
 
 
 def test_the_sweep_cancels_a_batch_that_was_never_completed(farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:

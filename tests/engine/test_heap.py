@@ -11,17 +11,19 @@ from worker.memory import heap
 
 def test_freed_memory_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     given = heap.Heap()
-    given.give_back()
+    given.give_back(busy=False)
     process = psutil.Process()
     # smaller than what the C library maps by itself, and so many that they are kept; one that stays holds the end of the heap
     pieces = [torch.zeros(16 * 1024) for _ in range(2000)]
     last = torch.zeros(16 * 1024)
     peak = process.memory_info().rss
     del pieces
-    assert not given.give_back(), "not again so soon"
-    kept = process.memory_info().rss
     monkeypatch.setattr(heap, "EVERY_S", 0.0)
-    assert given.give_back()
+    assert not given.give_back(busy=False), "nothing was made since"
+    given.used()
+    assert not given.give_back(busy=True), "not so soon while there is work"
+    kept = process.memory_info().rss
+    assert given.give_back(busy=False)
     assert peak - process.memory_info().rss > 100 * 2**20
     assert peak - kept < 100 * 2**20, "it would have left by itself"
     assert last.sum() == 0

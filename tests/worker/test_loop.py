@@ -323,6 +323,31 @@ def test_a_worker_says_what_it_is_doing(loop: RenderLoop) -> None:
     assert heartbeat.state() == WorkerState.DRAINING
 
 
+def test_what_pictures_took_is_given_back_once_the_worker_is_idle(
+    farm: Farm, loop: RenderLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.memory.heap.EVERY_S", 0.0)
+    context, beats = loop.context, Heartbeat(loop.context)
+    context.heap.give_back(busy=False)
+    farm.submit_many(requests(3), nudge=False)
+    trimmed: list[bool] = []
+    give_back = context.heap.give_back
+
+    def watched(*, busy: bool) -> bool:
+        trimmed.append(give_back(busy=busy))
+        if trimmed == [True]:
+            beats.now()
+        else:
+            beats._stopping = True
+        return trimmed[-1]
+
+    run(loop)
+    assert not context.holdings
+    monkeypatch.setattr(context.heap, "give_back", watched)
+    beats._run()
+    assert trimmed == [True, False], "once, as nothing was made since"
+
+
 def test_another_model_waits_for_a_quantum_and_not_for_the_end_of_the_lane(farm: Farm, loop: RenderLoop) -> None:
     farm.submit_many(requests(120, model="demo"), nudge=False)
     other = farm.submit_many(requests(1, model="sd15", priority="interactive", prompt="other", steps=2), nudge=False)[0]
