@@ -81,6 +81,13 @@ class BatchChanges(Answer):
     removed: int = Field(description="Jobs of the earlier batch that the table has no more; report.csv names them")
 
 
+class BatchStop(Answer):
+    """Why the farm itself has paused a batch: so many of its jobs failed with one error. Resuming it forgets that."""
+
+    error: str
+    failed: int
+
+
 class BatchUrls(Answer):
     """Where to go on from a batch."""
 
@@ -136,6 +143,7 @@ class BatchAnswer(Answer):
     state: BatchState | None
     priority: PriorityClass
     canary: int
+    stopped: BatchStop | None = Field(None, description="Why the farm paused it; null for one that was not, or was resumed")
     counts: BatchCounts
     update_of: str | None = Field(description="The batch that this one brings up to date")
     changes: BatchChanges | None = Field(description="Of an update; null otherwise")
@@ -242,6 +250,7 @@ def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], push: 
         state=state,
         priority=PriorityClass(batch.options.get("priority", PriorityClass.BULK)),
         canary=batch.options.get("canary", 0),
+        stopped=BatchStop(**stopped) if (stopped := batch.options.get(lifecycle.STOPPED)) else None,
         counts=BatchCounts(**numbers),
         update_of=batch.options.get("update_of"),
         changes=BatchChanges(**changes) if (changes := batch.options.get("changes")) else None,

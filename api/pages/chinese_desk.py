@@ -149,6 +149,12 @@ DESK: dict[str, str] = {
     "new": "新增",
     "never finished": "未完成过",
     "gone from the table": "已从表中移除",
+    "Stopped: one of its jobs failed with {error}. Mend the cause, then resume.": (
+        "已停止：有 1 个任务以 {error} 失败。排除原因后再继续。"
+    ),
+    "Stopped: {n} of its jobs failed with {error}. Mend the cause, then resume.": (
+        "已停止：有 {n} 个任务以 {error} 失败。排除原因后再继续。"
+    ),
     "Finals of the drafts": "成品，来自草图批次",
     "Finals:": "成品：",
     "send the table again: only what changed": "重新提交表格：只渲染有变化的",

@@ -131,3 +131,6 @@ def _print(batch: Batch, folder: Path | None) -> None:
     numbers = {name: getattr(counts, name) for name in ("succeeded", "failed", "cancelled", "held", "queued", "running")}
     told = ", ".join(f"{number} {name}" for name, number in numbers.items() if number) or "nothing to do"
     print(f"{batch.id} {batch.state}: {told}" + (f"; pictures and manifest.csv are in {folder}" if folder else ""))
+    if batch.stopped is not None:
+        stop = batch.stopped
+        print(f"the farm stopped it: {stop.failed} of its jobs failed with {stop.error}; mend that, then resume it")

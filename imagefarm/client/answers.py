@@ -218,12 +218,21 @@ class BatchProgress(Answer):
     failures: list[FailureGroup] = Field(default_factory=list)
 
 
+class BatchStop(Answer):
+    """Why the farm itself has paused a batch: so many of its jobs failed with one error."""
+
+    error: str
+    failed: int
+
+
 class Batch(Answer):
     """A bulk submission. A dry run has no id and no state, but a quote."""
 
     id: str | None = None
     name: str = ""
     state: BatchState | None = None
+    stopped: BatchStop | None = None
+    """Why the farm paused it; None for one that was not, or was resumed."""
     counts: Counts = Field(default_factory=Counts)
     picks: PickCounts = Field(default_factory=PickCounts)
     delivery: Delivery | None = None

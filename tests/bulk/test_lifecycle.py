@@ -192,6 +192,19 @@ def test_the_sweep_lets_go_what_its_maker_could_not(farm: BulkFarm) -> None:
     farm.check_books()
 
 
+def test_a_batch_that_the_farm_stopped_says_why_until_it_is_resumed(farm: BulkFarm) -> None:
+    batch = farm.batch(table(3))["id"]
+    assert (farm.get(batch).json or {})["stopped"] is None
+    with farm.store.write() as session:
+        assert lifecycle.stop(session, batch, "bad_prompt", 9)
+    sweep(farm.store, farm.settings)
+    assert (farm.get(batch).json or {})["stopped"] == {"error": "bad_prompt", "failed": 9}
+    page = farm.client.get(f"/batches/{batch}").get_data(as_text=True)
+    assert "Stopped: 9 of its jobs failed with bad_prompt. Mend the cause, then resume." in page
+    assert (farm.act(batch, "resume").json or {})["stopped"] is None
+    assert "Stopped:" not in farm.client.get(f"/batches/{batch}").get_data(as_text=True)
+
+
 def test_a_sweep_settles_a_part_of_a_long_table_and_says_that_its_lane_has_work(
     farm: BulkFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
