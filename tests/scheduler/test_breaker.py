@@ -13,7 +13,7 @@ from scheduler.finish import fail
 from scheduler.retry import Failure, FailureClass
 from scheduler.sweep import sweep
 from scheduler.why import explain
-from scheduler.workers import gone, want
+from scheduler.workers import WorkerIdentity, gone, register, want
 from tests.small_farm import SmallFarm
 
 DEVICE = Failure(FailureClass.INFRASTRUCTURE, "device", "CUDA error: an illegal memory access")
@@ -55,15 +55,56 @@ def test_a_worker_that_died_once_with_many_jobs_is_not_to_blame(farm: SmallFarm)
     for job in farm.claim(good):
         farm.finish(job)
     assert gone(farm.store, unlucky, farm.settings, "killed", clean=False) == WORKER_FAILURES
-    assert sweep(farm.store, farm.settings).stopped.workers == []
+    for job in farm.claim(good):
+        farm.finish(job)
+    again = WorkerIdentity(id="wrk_2nd", name=unlucky, host="here", pid=2, device="cpu", version="0", serves=farm.serves)
+    register(farm.store, again)
+    fail_on(farm, again.id, 1, DEVICE)
+    assert sweep(farm.store, farm.settings).stopped.workers == [], "one death and one failure, though six jobs were there"
 
 
 def test_jobs_that_fail_by_their_own_fault_quarantine_nobody(farm: SmallFarm) -> None:
     one, two = farm.worker("wrk_1"), farm.worker("wrk_2")
     farm.submit(2 * WORKER_FAILURES)
-    fail_on(farm, one, WORKER_FAILURES, INPUT)
+    fail_on(farm, one, WORKER_FAILURES - 1, INPUT)
     for job in farm.claim(two):
         farm.finish(job)
+    fail_on(farm, one, 1, INPUT)
+    assert sweep(farm.store, farm.settings).stopped.workers == []
+
+
+def test_one_job_that_fails_again_and_again_quarantines_nobody(farm: SmallFarm) -> None:
+    one, two = farm.worker("wrk_1"), farm.worker("wrk_2")
+    (bad,) = farm.submit(1)
+    for number in range(WORKER_FAILURES):
+        farm.set(bad, not_before=0.0)
+        fail_on(farm, one, 1, DEVICE)
+        if number == 1:
+            farm.submit(1)
+            for job in farm.claim(two):
+                farm.finish(job)
+    assert farm.job(bad).attempt == WORKER_FAILURES
+    assert sweep(farm.store, farm.settings).stopped.workers == []
+
+
+def test_a_few_failures_on_each_of_many_workers_quarantine_nobody(farm: SmallFarm) -> None:
+    workers = [farm.worker(f"wrk_{number}") for number in range(WORKER_FAILURES)]
+    good = farm.worker("wrk_good")
+    farm.submit(5 * WORKER_FAILURES)
+    for _ in range(2):
+        for worker in workers:
+            fail_on(farm, worker, 1, DEVICE)
+        farm.finish(farm.claim(good, images=1)[0])
+    assert sweep(farm.store, farm.settings).stopped.workers == []
+
+
+def test_what_succeeds_on_a_worker_itself_is_no_success_elsewhere(farm: SmallFarm) -> None:
+    one = farm.worker("wrk_1")
+    farm.worker("wrk_idle")
+    farm.submit(2 * WORKER_FAILURES)
+    fail_on(farm, one, 2, DEVICE)
+    farm.finish(farm.claim(one, images=1)[0])
+    fail_on(farm, one, WORKER_FAILURES - 2, DEVICE)
     assert sweep(farm.store, farm.settings).stopped.workers == []
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 
 import pytest
+from sqlalchemy import update
 
 from imagefarm.errors import Fenced
 from imagefarm.states import JobState, PriorityClass, WorkerState
-from imagefarm.store.models import Job
+from imagefarm.store.models import Attempt, Job
 from scheduler import lease, workers
 from scheduler.cancel import retry_where
 from scheduler.finish import fail, release
-from scheduler.retry import Failure, FailureClass
+from scheduler.retry import DEATHS_LATELY_S, Failure, FailureClass
 from tests.small_farm import SmallFarm
 
 MODEL_INVALID = Failure(FailureClass.MODEL, "model_invalid", "no such folder")
@@ -235,6 +236,30 @@ def test_where_workers_die_without_it_a_job_that_was_there_thrice_is_not_poison(
     die(farm, "wrk_last")
     assert (farm.job(job.id).state, farm.job(job.id).crashes) == (JobState.FAILED, 6)
     assert "died 6 times" in (farm.job(job.id).error_detail or "")
+
+
+def test_deaths_of_long_ago_say_nothing_of_now(farm: SmallFarm) -> None:
+    farm.submit(1, model="sd15")
+    farm.claim("wrk_storm", images=1)
+    die(farm, "wrk_storm")
+    with farm.store.write() as session:
+        session.execute(update(Attempt).values(ended_at=Attempt.ended_at - DEATHS_LATELY_S - 1))
+    farm.set(farm.submit(1)[0], rank=-1)
+    for number in range(farm.settings.max_crashes):
+        (job,) = farm.claim(f"wrk_{number}", images=1)
+        die(farm, f"wrk_{number}")
+    assert farm.job(job.id).error_code == "poison"
+
+
+def test_a_suspect_is_claimed_alone_wherever_it_stands(farm: SmallFarm) -> None:
+    first, suspect, last = farm.submit(3)
+    farm.set(suspect, crashes=1)
+    key = farm.job(suspect).compat_key
+    together = farm.claim("wrk_a", quantum_s=100.0)
+    assert [job.id for job in together] == [first, last]
+    assert farm.claim("wrk_a", compat_key=key) == [], "it joins nobody"
+    farm.submit(1)
+    assert [job.id for job in farm.claim("wrk_a", quantum_s=100.0)] == [suspect], "and nobody joins it"
 
 
 def test_a_death_of_the_jobs_own_making_is_proof_wherever_workers_die(farm: SmallFarm) -> None:

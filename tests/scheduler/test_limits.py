@@ -8,7 +8,7 @@ from sqlalchemy import update
 from imagefarm.errors import InvalidRequest, LimitExceeded
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Tenant
-from scheduler.limits import DAY_S
+from scheduler.limits import ASKING, DAY_S, KeyLimits
 from scheduler.workers import gone, report_model, want
 from tests.small_farm import SmallFarm
 
@@ -58,6 +58,18 @@ def test_a_job_too_large_for_its_tenant(farm: SmallFarm, limits: dict[str, int],
     with pytest.raises(InvalidRequest) as caught:
         farm.submit(1, tenant=shop)
     assert caught.value.errors[0].field == field
+
+
+@pytest.mark.parametrize(("tenant", "key"), [(4, 9), (9, 4)])
+def test_a_key_may_be_narrower_than_its_tenant_and_never_wider(farm: SmallFarm, tenant: int, key: int) -> None:
+    shop = limit(farm, steps=tenant)
+    token = ASKING.set(KeyLimits("key_shop", {"steps": key}))
+    try:
+        with pytest.raises(InvalidRequest, match="more than the 4 steps"):
+            farm.submit(1, tenant=shop, steps=5)
+        farm.submit(1, tenant=shop, steps=4)
+    finally:
+        ASKING.reset(token)
 
 
 def test_running_jobs_of_a_tenant(farm: SmallFarm) -> None:

@@ -106,6 +106,17 @@ def test_a_job_whose_time_is_up_while_it_is_held_or_waits_for_another_try_fails_
     farm.check_books()
 
 
+def test_a_job_that_began_in_time_may_take_as_long_as_it_takes(farm: SmallFarm) -> None:
+    farm.submit(1, expires_in=3600)
+    (job,) = farm.claim("wrk_a")
+    farm.set(job.id, expires_at=farm.store.now() - 1)
+    assert sweep(farm.store, farm.settings).expired == 0
+    assert lease.renew(farm.store, "wrk_a", [job.id], 30.0) == {job.id}
+    farm.finish(job)
+    assert farm.job(job.id).state == JobState.SUCCEEDED
+    farm.check_books()
+
+
 def test_drift_is_found_and_put_right(farm: SmallFarm) -> None:
     farm.submit(3)
     farm.claim("wrk_a", images=1)

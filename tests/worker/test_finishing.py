@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.outputs import LocalOutputs
@@ -21,6 +22,7 @@ from imagefarm.settings import Settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Attempt, Image, Job
+from scheduler import finish
 from scheduler.admission import prepare, submit
 from scheduler.cancel import cancel_job
 from scheduler.claim import ClaimedJob, ClaimLimits, claim
@@ -152,6 +154,58 @@ def test_an_attempt_that_was_cancelled_leaves_no_file(
     assert job_row(store, job).state == "cancelled"
     assert files(outputs) == set()
     assert len(finishing.holdings) == 0
+
+
+@pytest.mark.parametrize(
+    "error", [OperationalError("COMMIT", {}, Exception("no answer")), OSError("no answer"), ValueError("a mistake")], ids=type
+)
+def test_after_a_commit_whose_answer_was_lost_the_files_stay(
+    *,
+    store: Store,
+    catalogue: Catalogue,
+    outputs: LocalOutputs,
+    make: MakeFinishing,
+    jobs: Any,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    committed = finish.succeed
+
+    def commit_and_break(*args: Any, **more: Any) -> list[str]:
+        committed(*args, **more)
+        raise error
+
+    monkeypatch.setattr(finish, "succeed", commit_and_break)
+    finishing = make(outputs)
+    (job,) = jobs(count=2)
+    finishing.submit(rendered(job), pipeline(catalogue))
+    finishing.close()
+    assert job_row(store, job).state == "succeeded"
+    with store.read() as session:
+        assert set(session.scalars(select(Image.storage_key))) == files(outputs)
+    assert len(files(outputs)) == 2
+    assert len(finishing.holdings) == 0
+
+
+class OneFits(LocalOutputs):
+    """A disk that has room for one picture."""
+
+    def write(self, key: str, data: bytes) -> None:
+        if files(self):
+            raise OSError(28, "No space left on device")
+        super().write(key, data)
+
+
+def test_a_disk_that_fills_up_between_two_pictures_keeps_neither(
+    store: Store, catalogue: Catalogue, settings: Settings, make: MakeFinishing, jobs: Any
+) -> None:
+    outputs = OneFits(settings.outputs)
+    finishing = make(outputs)
+    (job,) = jobs(count=2)
+    finishing.submit(rendered(job), pipeline(catalogue))
+    finishing.close()
+    assert job_row(store, job).state == "queued"
+    assert files(outputs) == set()
 
 
 def test_a_store_that_takes_nothing_sends_the_job_back(

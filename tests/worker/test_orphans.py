@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.outputs import LocalOutputs, picture_key
+from imagefarm.outputs import TEMPORARY, LocalOutputs, picture_key
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import Settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT
 from scheduler.admission import prepare, submit
 from scheduler.claim import ClaimedJob, ClaimLimits, claim
-from scheduler.finish import FinishedImage, release, succeed
+from scheduler.finish import FinishedChannel, FinishedImage, release, succeed
 from scheduler.orphans import collect_orphans
 
 AGE = 600.0
@@ -79,3 +83,46 @@ def test_an_earlier_attempts_file_goes_while_the_next_attempt_runs(
     assert collect_orphans(store, outputs, older_than_s=300) == 1
     assert not outputs.path(old).exists()
     assert outputs.path(new).exists()
+
+
+def test_the_files_of_a_pictures_channels_stay(
+    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputs
+) -> None:
+    (job,) = claimed(store, catalogue, settings, 1)
+    key, of_channel = put(outputs, job), picture_key(job.id, 0, 1, "webp", channel="story")
+    of_another = picture_key(job.id, 0, 1, "webp", channel="shop")
+    for each in (of_channel, of_another):
+        outputs.write(each, b"x")
+        os.utime(outputs.path(each), (time.time() - AGE,) * 2)
+    channel = FinishedChannel("story", of_channel, "webp", 64, 64, 1, "c" * 64)
+    succeed(store, job, [replace(finished(key), channels=(channel,))], actual_s=0.1)
+    assert collect_orphans(store, outputs, older_than_s=300) == 1
+    assert {stored.key for stored in outputs.walk()} == {key, of_channel}
+
+
+def test_what_is_committed_while_it_is_asked_for_stays(
+    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = claimed(store, catalogue, settings, 1)
+    key, looked = put(outputs, job), store.read
+
+    @contextmanager
+    def commit_after_the_first_look() -> Iterator[Session]:
+        with looked() as session:
+            yield session
+        monkeypatch.setattr(store, "read", looked)
+        succeed(store, job, [finished(key)], actual_s=0.1)
+
+    monkeypatch.setattr(store, "read", commit_after_the_first_look)
+    assert collect_orphans(store, outputs, older_than_s=300) == 0
+    assert outputs.path(key).exists()
+
+
+def test_what_a_dead_writer_left_half_written_goes_too(store: Store, outputs: LocalOutputs) -> None:
+    folder = outputs.root / TEMPORARY
+    folder.mkdir(parents=True)
+    for name, age in (("dead", AGE), ("alive", 0.0)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    assert collect_orphans(store, outputs, older_than_s=300) == 1
+    assert [path.name for path in folder.iterdir()] == ["alive"]
