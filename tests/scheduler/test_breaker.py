@@ -222,6 +222,26 @@ def test_a_batch_whose_rows_all_fail_alike_is_held(farm: SmallFarm) -> None:
     assert sweep(farm.store, farm.settings).stopped.batches == ["batch_1"], "and what came after counts"
 
 
+def test_a_batch_of_which_a_few_fail_alike_goes_on(farm: SmallFarm) -> None:
+    one, two = farm.worker("wrk_1"), farm.worker("wrk_2")
+    batch_of(farm, 2 * BATCH_FAILURES)
+    fail_on(farm, one, BATCH_FAILURES - 2, INPUT)
+    fail_on(farm, two, 1, INPUT)
+    assert sweep(farm.store, farm.settings).stopped.batches == []
+    fail_on(farm, two, 1, INPUT)
+    assert sweep(farm.store, farm.settings).stopped.batches == ["batch_1"]
+
+
+def test_a_batch_whose_rows_fail_each_in_its_own_way_goes_on(farm: SmallFarm) -> None:
+    workers = [farm.worker("wrk_1"), farm.worker("wrk_2")]
+    batch_of(farm, 2 * BATCH_FAILURES)
+    for worker in workers:
+        for code in ("bad_prompt", "bad_picture"):
+            fail_on(farm, worker, BATCH_FAILURES // 2 - 1, Failure(FailureClass.INPUT, code, "made up"))
+    assert farm.states()["failed"] > BATCH_FAILURES
+    assert sweep(farm.store, farm.settings).stopped.batches == []
+
+
 def test_where_there_is_one_worker_it_is_enough(farm: SmallFarm) -> None:
     farm.worker("wrk_1")
     batch_of(farm, BATCH_FAILURES + 1)

@@ -7,7 +7,7 @@ from sqlalchemy import insert, select, update
 
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store import db_now
-from imagefarm.store.models import Backlog, Batch, Job, SweepState, Worker
+from imagefarm.store.models import Backlog, Batch, Event, Job, SweepState, Worker
 from scheduler import lease
 from scheduler.cancel import hold_where
 from scheduler.finish import fail
@@ -125,6 +125,9 @@ def test_drift_is_found_and_put_right(farm: SmallFarm) -> None:
     assert sweep(farm.store, farm.settings, reconcile=True).drift == 1
     farm.check_books()
     assert sweep(farm.store, farm.settings, reconcile=True).drift == 0
+    with farm.store.read() as session:
+        assert session.get_one(SweepState, 1).drift == 1
+        assert session.scalars(select(Event.data).where(Event.kind == "backlog.drift")).all() == [{"rows": 1}]
 
 
 def test_a_silent_worker_is_gone(farm: SmallFarm) -> None:

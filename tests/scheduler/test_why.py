@@ -8,11 +8,14 @@ import pytest
 from sqlalchemy import insert, update
 
 from api.pages.chinese import SENTENCES
-from imagefarm.states import BatchState, JobState, WorkerState
+from imagefarm.states import BatchState, JobState, PriorityClass, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import ApiKey, Batch, Job, Tenant
 from scheduler import workers
+from scheduler.cancel import cancel_job
+from scheduler.finish import fail
+from scheduler.retry import Failure, FailureClass
 from scheduler.why import explain, explain_each
 from tests.small_farm import SmallFarm
 
@@ -47,6 +50,45 @@ def test_position(farm: SmallFarm, monkeypatch: pytest.MonkeyPatch) -> None:
     assert why(farm, third) == "2 of your jobs of this lane are ahead of it."
     monkeypatch.setattr("scheduler.why.MOST_COUNTED", 2)
     assert why(farm, third) == "2 or more of your jobs of this lane are ahead of it."
+
+
+def test_position_is_that_of_its_own_flow_in_its_order(farm: SmallFarm) -> None:
+    farm.submit(1, tenant=farm.tenant("other"))
+    farm.submit(1, priority=PriorityClass.BULK)
+    farm.submit(1, model="sd15")
+    first, last = farm.submit(2)
+    assert why(farm, first) == "It is the next of its lane."
+    farm.set(last, rank=-1)
+    assert why(farm, last) == "It is the next of its lane."
+    assert why(farm, first) == "1 of your jobs of this lane are ahead of it."
+
+
+def test_cap_of_every_tenant(farm: SmallFarm) -> None:
+    farm.settings = farm.settings.model_copy(update={"max_running_per_tenant": 1})
+    *_, last = farm.submit(2)
+    farm.claim("wrk_a", images=1)
+    assert why(farm, last) == "Your cap of 1 running jobs is reached."
+
+
+def test_the_only_worker_starts_or_has_gone(farm: SmallFarm) -> None:
+    (job_id,) = farm.submit(1)
+    workers.heartbeat(farm.store, "wrk_a", WorkerState.STARTING, resident=[], load={})
+    assert why(farm, job_id) == "The worker is starting."
+    workers.gone(farm.store, "wrk_a", farm.settings, "stopped", clean=True)
+    assert why(farm, job_id) == "No worker serves model demo now."
+
+
+def test_what_became_of_it(farm: SmallFarm) -> None:
+    held, done, failed, cancelled = farm.submit(4)
+    farm.set(held, state=JobState.HELD)
+    assert why(farm, held) == "Held."
+    running, bad, unwanted = farm.claim("wrk_a")
+    assert [running.id, bad.id, unwanted.id] == [done, failed, cancelled]
+    assert why(farm, done) == "Rendering, attempt 1."
+    farm.finish(running)
+    fail(farm.store, bad, Failure(FailureClass.INPUT, "bad_picture", "cannot be read"), farm.settings)
+    cancel_job(farm.store, cancelled, DEFAULT_TENANT)
+    assert [why(farm, each) for each in (done, failed, cancelled)] == ["Done.", "Failed: cannot be read.", "Cancelled."]
 
 
 def test_cap(farm: SmallFarm) -> None:

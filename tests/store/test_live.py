@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import func, select
 
 from imagefarm.store import Store
 from imagefarm.store.audit import append
+from imagefarm.store.models import Event
 
 
 def test_the_listener_hears_of_commits_only(store: Store) -> None:
@@ -18,6 +20,19 @@ def test_the_listener_hears_of_commits_only(store: Store) -> None:
     with pytest.raises(ValueError, match="no"):
         _write_and_fail(store)
     assert len(heard) == 1
+
+
+def test_what_the_listener_hears_of_is_there_to_be_read(store: Store) -> None:
+    seen: list[int | None] = []
+
+    def look(events: list[dict[str, object]]) -> None:
+        with store.read() as session:  # as whoever was told would
+            seen.append(session.scalar(select(func.count()).select_from(Event).where(Event.subject == events[0]["subject"])))
+
+    store.listener = look
+    with store.write() as session:
+        append(session, "a", "job_1", "tenant_default", {})
+    assert seen == [1]
 
 
 def _write_and_fail(store: Store) -> None:

@@ -1,0 +1,38 @@
+"""The worker's parent looks for work that nobody was told of: one ticket, if none waits and its child is idle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery.worker import state as celery_state
+
+from scheduler.tickets import waiting
+from tests.farm import Farm
+from worker.parent import Overseer
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Iterator[Farm]:
+    with Farm(tmp_path) as farm:
+        yield farm
+
+
+def test_an_idle_workers_parent_issues_the_ticket_that_was_lost(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    overseer = Overseer(farm.app, farm.settings, ["demo", "sd15"], "w1@here")
+
+    def look() -> list[int]:
+        overseer._look_for_work()
+        return [waiting(farm.redis, farm.settings.redis_prefix, model) for model in ("demo", "sd15", "sdxl")]
+
+    farm.submit_many([{"prompt": "a mug", "model": "sdxl"}], nudge=False)
+    assert look() == [0, 0, 0], "it does not serve that one"
+    farm.submit_many([{"prompt": "a mug"}, {"prompt": "a cup"}], nudge=False)
+    with monkeypatch.context() as busy:
+        busy.setattr(celery_state, "active_requests", {"a task"})
+        assert look() == [0, 0, 0], "its child is at work, and will look itself"
+    assert look() == [1, 0, 0]
+    assert look() == [1, 0, 0], "one waits already"
+    farm.redis.flushall()
+    assert look() == [1, 0, 0]
