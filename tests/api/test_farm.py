@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from imagefarm.auth import Scope
+from imagefarm.states import WorkerState
+from scheduler import workers
 from scheduler.workers import report_model
 from tests.api.farm_api import FarmApi, problem
 
@@ -62,6 +64,29 @@ def test_a_worker_is_drained_resumed_and_quarantined(api: FarmApi) -> None:
     assert problem(api.http.post("/api/v1/workers/worker_tame/drain", data=b"{", content_type="application/json"), 400)
     events = api.get("/api/v1/events?subject=worker_tame")["items"]
     assert [event["kind"] for event in events] == ["worker.ready", "worker.quarantined", "worker.draining", "worker.started"]
+
+
+def test_a_worker_is_shown_as_it_is_until_it_is_gone(api: FarmApi) -> None:
+    store = api.farm.store
+    told = {"id": "wrk_shown", "name": "shown", "host": "rack", "pid": 7, "device": "cuda:0", "version": "0.1.0+7"}
+    workers.register(store, workers.WorkerIdentity(**told, serves=["demo"], facts={"device_name": "H100"}))  # type: ignore[arg-type]
+
+    def shown(query: str = "") -> dict[str, Any] | None:
+        return next((one for one in api.get(f"/api/v1/workers{query}")["items"] if one["id"] == "wrk_shown"), None)
+
+    found = shown()
+    assert found is not None
+    assert {name: found[name] for name in told} == told
+    assert (found["serves"], found["facts"], found["state"]) == (["demo"], {"device_name": "H100"}, "starting")
+    workers.heartbeat(store, "wrk_shown", WorkerState.BUSY, resident=["demo"], load={"phase": "step"})
+    found = shown()
+    assert found is not None
+    assert (found["state"], found["resident"], found["load"]) == ("busy", ["demo"], {"phase": "step"})
+    workers.gone(store, "wrk_shown", api.farm.settings, "stopped", clean=True)
+    assert shown() is None
+    found = shown("?gone=true")
+    assert found is not None
+    assert (found["state"], found["reason"]) == ("gone", "stopped")
 
 
 def test_health_and_readiness(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:

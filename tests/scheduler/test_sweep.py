@@ -43,6 +43,9 @@ def test_after_a_gap_leases_get_a_grace(farm: SmallFarm) -> None:
         session.execute(update(SweepState).values(last_at=db_now() - 60))
     assert sweep(farm.store, farm.settings).waited_after_gap
     assert farm.job(job.id).state == JobState.RUNNING
+    with farm.store.read() as session:
+        (told,) = session.scalars(select(Event.data).where(Event.kind == "sweep.gap"))
+    assert told["seconds"] >= 60
     with farm.store.write() as session:
         session.execute(update(SweepState).values(reap_after=db_now() - 1))
     assert sweep(farm.store, farm.settings).requeued == 1

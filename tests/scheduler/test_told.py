@@ -73,6 +73,7 @@ def test_a_whole_life_is_told_in_the_audit_and_live(farm: SmallFarm) -> None:
         ("claimed", None),
         ("succeeded", None),
     ]
+    assert [event.data.get("attempt") for event in events] == [None, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 5, 5]
     assert [(event.kind, event.data["job"]) for event in stored] == [("image.stored", job_id)]
     live = [(event["kind"], event["data"]) for event in heard if event["subject"] == job_id]
     assert live == [(event.kind, event.data) for event in events]
@@ -111,12 +112,15 @@ def test_a_single_submit_is_told_as_many_are(farm: SmallFarm) -> None:
         submit.check(session, row, looked, farm.settings)
         submit.write(session, row, None)
         assert heard == []
-    (many,) = farm.submit(1)
-    assert [event["kind"] for event in heard] == ["job.submitted"] * 2
+    (other,) = farm.submit(1)
+    table = farm.submit(3)
+    assert [event["kind"] for event in heard] == ["job.submitted"] * 5
     with farm.store.read() as session:
-        single, as_many = session.scalars(select(Event).where(Event.kind == "job.submitted").order_by(Event.id)).all()
+        told = session.scalars(select(Event).where(Event.kind == "job.submitted").order_by(Event.id)).all()
         job = session.get_one(Job, row["id"])
-    assert (single.subject, as_many.subject) == (row["id"], many)
-    assert set(single.data) == set(as_many.data) == {"recipe_hash", "model"}
+    assert [event.subject for event in told] == [event["subject"] for event in heard]
+    assert [event.subject for event in told[:2]] == [row["id"], other]
+    assert {event.subject for event in told[2:]} == set(table)
+    assert all(set(event.data) == {"recipe_hash", "model"} for event in told)
     assert job.expires_at == pytest.approx(job.created_at + 60)
     farm.check_books()

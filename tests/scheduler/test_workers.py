@@ -44,6 +44,11 @@ def test_a_new_incarnation_is_as_the_last_one_was_told_to_be(farm: SmallFarm, wa
     assert len(farm.claim("wrk_2")) == 1
     start(farm, "wrk_other", name="w2")
     assert row(farm, "wrk_other").wanted == WorkerState.READY
+    start(farm, "wrk_3")
+    assert row(farm, "wrk_3").wanted == WorkerState.READY, "as the last one was, not as the first"
+    want(farm.store, "wrk_3", wanted, by="ops")
+    start(farm, "wrk_third", name="w3")
+    assert row(farm, "wrk_third").wanted == WorkerState.READY, "it is another"
     with pytest.raises(NotFound):
         want(farm.store, "wrk_1", WorkerState.READY, by="ops")
 
@@ -79,6 +84,10 @@ def test_one_that_died_gives_its_jobs_back_and_one_that_left_had_none(farm: Smal
     farm.claim("wrk_1")
     assert gone(farm.store, "wrk_1", farm.settings, "its process ended with signal 9", clean=False) == 1
     assert (farm.job(job_id).state, farm.job(job_id).crashes) == (JobState.QUEUED, 1)
+    start(farm, "wrk_2")
+    farm.claim("wrk_2")
+    assert gone(farm.store, "wrk_2", farm.settings, "it was told to stop", clean=True) == 0
+    assert (farm.job(job_id).state, farm.job(job_id).crashes) == (JobState.RUNNING, 1), "if it could not, its lease runs out"
     farm.check_books()
 
 
@@ -112,3 +121,6 @@ def test_an_order_is_heard_once(farm: SmallFarm) -> None:
     wanted, orders = heartbeat(farm.store, "wrk_1", WorkerState.READY, resident=[], load={})
     assert (wanted, orders) == ("ready", [{"do": "warm", "model": "demo"}, {"do": "unload", "model": "sd15"}])
     assert heartbeat(farm.store, "wrk_1", WorkerState.READY, resident=[], load={}) == ("ready", [])
+    with farm.store.read() as session:
+        told = session.scalars(select(Event.data).where(Event.kind == "worker.order").order_by(Event.id)).all()
+    assert told == [{"do": "warm", "model": "demo", "by": "ops"}, {"do": "unload", "model": "sd15", "by": "ops"}]

@@ -180,6 +180,42 @@ def test_steps_may_take_as_long_as_steps_take() -> None:
     assert pulse.alive
 
 
+def test_each_phase_may_last_as_long_as_it_can_without_being_hung() -> None:
+    def may_last(pulse: Pulse) -> float:
+        return pulse._until - time.monotonic()
+
+    def about(seconds: float) -> Any:
+        return pytest.approx(seconds, abs=5)
+
+    pulse = Pulse(lease_s=30.0)
+    pulse.loading()
+    assert may_last(pulse) == about(pulse_module.LONGEST_LOAD_S)
+    pulse.finishing()
+    assert may_last(pulse) == about(pulse_module.LONGEST_STEP_S)
+    pulse.step()
+    assert may_last(pulse) == about(pulse_module.LONGEST_STEP_S), "nothing is known of this model's steps yet"
+    for usual_s, most_s in ((0.01, 60.0), (2.0, 100.0), (60.0, pulse_module.LONGEST_STEP_S)):
+        pulse.usual_step_s = usual_s
+        pulse.step()
+        assert may_last(pulse) == about(most_s), usual_s
+    pulse.idle()
+    assert may_last(pulse) == float("inf")
+    compiles = Pulse(lease_s=30.0, may_compile=True)
+    compiles.usual_step_s = 0.01
+    compiles.step()
+    assert may_last(compiles) == about(pulse_module.LONGEST_STEP_S), "kernels may be made in it"
+
+
+def test_the_length_of_steps_is_learnt() -> None:
+    pulse = Pulse(lease_s=30.0)
+    for took_s, usual_s in ((0.0, 0.0), (10.0, 1.0), (10.0, 1.9)):
+        pulse.step()
+        assert pulse._step_began is not None
+        pulse._step_began -= took_s
+        pulse.step_done()
+        assert pulse.usual_step_s == pytest.approx(usual_s, abs=0.3)
+
+
 def test_a_later_attempt_of_a_job_is_not_let_go_by_the_end_of_an_earlier_one(
     store: Store, jobs: list[ClaimedJob], held: Holdings
 ) -> None:

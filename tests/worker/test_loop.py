@@ -78,6 +78,12 @@ class StandIn:
             raise RenderError("input_invalid", "this prompt cannot be encoded")
         self.running[job.id] = [job, 0]
 
+    def hold(self) -> None:
+        """What runs is about to end, and does not before what a test waits for; but not for ever."""
+        assert len(self.steps_taken) < 3000, "waited in vain"
+        for place in self.running.values():
+            place[1] = min(place[1], place[0].recipe.steps - 2)
+
     def encode_ahead(self, jobs: list[ClaimedJob]) -> None:
         assert {job.compat_key for job in jobs} == {jobs[0].compat_key}
 
@@ -283,14 +289,16 @@ def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begi
     heartbeat, waited = Heartbeat(context), []
     heartbeat.starting = False
 
-    def cancel(_: StandIn) -> None:
+    def cancel(engine: StandIn) -> None:
         assert heartbeat.state() == WorkerState.BUSY
         if not waited and any(job.id == doomed for job in loop.waiting):
             waited.append(True)
             cancel_job(farm.store, doomed, "tenant_default")
             keeper.renew_all()
+        elif not waited:
+            engine.hold()
 
-    StandIn.on_step, StandIn.step_s = cancel, 0.05
+    StandIn.on_step = cancel
     run(loop)
     assert waited, "it was claimed while another ran"
     assert states(farm) == {kept: "succeeded", doomed: "cancelled", last: "succeeded"}
@@ -368,6 +376,45 @@ def test_a_job_that_crashed_a_worker_runs_alone(farm: Farm, loop: RenderLoop) ->
         assert step == [suspect] or suspect not in step
     assert set(states(farm).values()) == {"succeeded"}
     assert any(len(set(step) & set(others)) > 1 for step in StandIn.steps_taken)
+
+
+def test_a_job_that_crashed_a_worker_begins_when_all_others_are_stored(
+    farm: Farm, loop: RenderLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = loop.context
+    others = farm.submit_many(requests(2), nudge=False)
+    (suspect,) = farm.submit_many(requests(1), nudge=False)
+    with farm.store.write() as session:
+        session.execute(update(Job).where(Job.id == suspect).values(crashes=1))
+    let, write, at_its_begin = threading.Event(), context.outputs.write, dict[str, str]()
+
+    def write_when_let(key: str, data: bytes) -> None:
+        assert let.wait(60)
+        write(key, data)
+
+    def watch(engine: StandIn) -> None:
+        if suspect in engine.jobs:
+            at_its_begin.update(at_its_begin or states(farm))
+        elif not loop.waiting:
+            engine.hold()
+
+    def let_when_all_but_it_are_rendered() -> None:
+        def rendered() -> bool:
+            held = [context.holdings.get(job) for job in others]
+            return all(each is not None and each.finishing_at is not None for each in held)
+
+        farm.wait_until(rendered, 60)
+        time.sleep(0.1)  # in which it would begin
+        let.set()
+
+    monkeypatch.setattr(context.outputs, "write", write_when_let)
+    StandIn.on_step = watch
+    letting = threading.Thread(target=let_when_all_but_it_are_rendered)
+    letting.start()
+    run(loop)
+    letting.join()
+    assert set(states(farm).values()) == {"succeeded"}
+    assert [at_its_begin[job] for job in others] == ["succeeded"] * 2
 
 
 def test_a_job_that_cannot_be_rendered_fails_alone(farm: Farm, loop: RenderLoop) -> None:
@@ -482,6 +529,22 @@ def test_draining_gives_back_what_would_take_too_long(farm: Farm, loop: RenderLo
     assert states(farm) == {job: "queued"}
     assert len(StandIn.steps_taken) <= 6
     assert farm.files() == set()
+
+
+def test_draining_gives_back_at_once_what_waits_for_the_running_set(farm: Farm, loop: RenderLoop) -> None:
+    loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
+    running, waits = farm.submit_many(requests(2), nudge=False)
+
+    def stop(engine: StandIn) -> None:
+        if loop.waiting:
+            loop.context.drain.begin()
+        if not loop.context.drain.wanted or states(farm)[waits] != "queued":
+            engine.hold()
+
+    StandIn.on_step = stop
+    run(loop)
+    assert states(farm) == {running: "succeeded", waits: "queued"}
+    assert not any(waits in step for step in StandIn.steps_taken)
 
 
 def test_an_operators_drain_ends_the_slice_without_a_ticket(farm: Farm, loop: RenderLoop) -> None:

@@ -1,15 +1,21 @@
-"""The worker's parent looks for work that nobody was told of: one ticket, if none waits and its child is idle."""
+"""The worker's parent knows why its child ended, and looks for work that nobody was told of: one ticket, if none waits and its
+child is idle.
+"""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from celery.worker import state as celery_state
 
+from imagefarm.settings import Settings
 from scheduler.tickets import waiting
 from tests.farm import Farm
+from worker.child import BROKEN_EXIT, DEVICE_LOST_EXIT
+from worker.leases import HUNG_EXIT, STUCK_EXIT
 from worker.parent import Overseer
 
 
@@ -36,3 +42,25 @@ def test_an_idle_workers_parent_issues_the_ticket_that_was_lost(farm: Farm, monk
     assert look() == [1, 0, 0], "one waits already"
     farm.redis.flushall()
     assert look() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("code", "by_itself"),
+    [
+        (None, False),
+        (-signal.SIGKILL, False),
+        (-signal.SIGTERM, False),
+        (STUCK_EXIT, False),
+        (-signal.SIGSEGV, True),
+        (-signal.SIGABRT, True),
+        (HUNG_EXIT, True),
+        (DEVICE_LOST_EXIT, True),
+        (BROKEN_EXIT, True),
+    ],
+)
+def test_who_may_have_ended_a_child(settings: Settings, code: int | None, by_itself: bool) -> None:
+    overseer = Overseer(None, settings, ["demo"], "node")  # type: ignore[arg-type]
+    overseer.child_ended("wrk_a", code)
+    ((incarnation, reason, own),) = overseer._deaths
+    assert (incarnation, own) == ("wrk_a", by_itself)
+    assert reason
