@@ -49,7 +49,9 @@ class WorkerList(Answer):
 class WorkerQuery(Query):
     """Which workers to list."""
 
-    gone: bool = Field(False, description="Also those that have stopped within the last hour")
+    gone: bool = Field(
+        False, description="Also those that have stopped: within the last hour, or drained or quarantined within 30 days"
+    )
 
 
 class WorkerOrder(Body):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, case, delete, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from imagefarm.errors import NotFound
 from imagefarm.settings import Settings
@@ -21,6 +21,8 @@ NO_ROOM = "no_room"
 """Key of a worker's facts: the models that it had not the memory to load, each with what it said."""
 KEEP_GONE_S = 3600.0
 """How long a worker that is gone stays on the page."""
+KEEP_WANTED_S = 30 * 86400.0
+"""The same of one that was drained or quarantined, and has no next incarnation that would be as it was told to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +74,20 @@ def register(store: Store, worker: WorkerIdentity) -> None:
 def heartbeat(
     store: Store, worker_id: str, state: WorkerState, *, resident: list[str], load: dict[str, Any]
 ) -> tuple[str, list[dict[str, str]]]:
-    """Tell how the worker is; return what the operator wants of it (ready, draining, quarantined), and new orders, each once."""
+    """Tell how the worker is; return what the operator wants of it (ready, draining, quarantined), and new orders, each once.
+
+    Raises NotFound for one that the farm has forgotten, for it was away for too long: it may register anew.
+    """
 
     def work(session: Session) -> tuple[str, list[dict[str, str]]]:
         row = session.execute(select(Worker.wanted, Worker.orders).where(Worker.id == worker_id).with_for_update()).first()
+        if row is None:
+            raise NotFound(f"no worker {worker_id!r} is known")
         values: dict[str, Any] = {"state": state, "resident": resident, "load": load, "heartbeat_at": db_now()}
-        if row is not None and row.orders:
+        if row.orders:
             values["orders"] = []
         session.execute(update(Worker).where(Worker.id == worker_id).values(values))
-        return (str(WorkerState.READY), []) if row is None else (row.wanted, row.orders)
+        return row.wanted, row.orders
 
     return store.retrying(work, patience_s=10.0)
 
@@ -164,7 +171,10 @@ def forget_silent(session: Session, silent_s: float) -> list[str]:
     )
     for worker_id in silent:
         append(session, "worker.gone", worker_id, None, {"reason": "silent", "clean": False})
-    session.execute(delete(Worker).where(Worker.state == WorkerState.GONE, Worker.heartbeat_at < db_now() - KEEP_GONE_S))
+    later = aliased(Worker)
+    has_next = select(later.id).where(later.name == Worker.name, later.started_at > Worker.started_at).exists()
+    keep_s = case(((Worker.wanted == WorkerState.READY) | has_next, KEEP_GONE_S), else_=KEEP_WANTED_S)
+    session.execute(delete(Worker).where(Worker.state == WorkerState.GONE, Worker.heartbeat_at < db_now() - keep_s))
     return silent
 
 

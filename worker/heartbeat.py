@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from imagefarm.errors import NotFound
 from imagefarm.logs import get_logger
 from imagefarm.states import WorkerState
-from scheduler.workers import heartbeat
+from scheduler.workers import heartbeat, register
 from worker.audit import peak_device_bytes, peak_rss_bytes
 from worker.context import WorkerContext
 
@@ -54,9 +55,12 @@ class Heartbeat:
         """One heartbeat."""
         context = self.context
         try:
-            wanted, orders = heartbeat(
-                context.store, context.identity.id, self.state(), resident=list(context.residency.names), load=self.load()
-            )
+            try:
+                wanted, orders = self._tell()
+            except NotFound:
+                # the farm was out of reach for so long that the sweep has forgotten this worker
+                register(context.store, context.identity)
+                wanted, orders = self._tell()
         except SQLAlchemyError as error:
             self.failures += 1
             log.warning("heartbeat.failed", error=str(error)[:200], failures=self.failures)
@@ -65,6 +69,12 @@ class Heartbeat:
         if wanted != context.wanted:
             log.info("worker.wanted", wanted=wanted)
             context.wanted = wanted
+
+    def _tell(self) -> tuple[str, list[dict[str, str]]]:
+        context = self.context
+        return heartbeat(
+            context.store, context.identity.id, self.state(), resident=list(context.residency.names), load=self.load()
+        )
 
     def state(self) -> WorkerState:
         """What the worker is doing, in a word."""

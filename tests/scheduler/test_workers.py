@@ -10,7 +10,7 @@ from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.models import Event, Worker
 from scheduler.sweep import sweep
-from scheduler.workers import KEEP_GONE_S, WorkerIdentity, gone, heartbeat, order, register, want
+from scheduler.workers import KEEP_GONE_S, KEEP_WANTED_S, WorkerIdentity, gone, heartbeat, order, register, want
 from tests.small_farm import SmallFarm
 
 
@@ -112,6 +112,32 @@ def test_one_that_is_gone_stays_on_the_page_for_an_hour(farm: SmallFarm) -> None
     sweep(farm.store, farm.settings)
     with farm.store.read() as session:
         assert session.get(Worker, "wrk_1") is None
+
+
+def test_what_an_operator_wants_of_one_outlasts_its_absence(farm: SmallFarm) -> None:
+    """A machine that is switched off over the weekend, while its worker is in quarantine."""
+    start(farm, "wrk_1")
+    want(farm.store, "w1", WorkerState.QUARANTINED, by="ops", reason="new fan")
+    gone(farm.store, "wrk_1", farm.settings, "stopped", clean=True)
+
+    def later(seconds: float) -> None:
+        with farm.store.write() as session:
+            session.execute(update(Worker).where(Worker.id == "wrk_1").values(heartbeat_at=db_now() - seconds))
+        sweep(farm.store, farm.settings)
+
+    later(KEEP_GONE_S + 1)
+    start(farm, "wrk_2")
+    assert (row(farm, "wrk_2").wanted, row(farm, "wrk_2").reason) == (WorkerState.QUARANTINED, "new fan")
+    later(KEEP_GONE_S + 1)
+    with farm.store.read() as session:
+        assert session.get(Worker, "wrk_1") is None, "its next incarnation knows"
+        assert session.get(Worker, "wrk_2") is not None
+    gone(farm.store, "wrk_2", farm.settings, "stopped", clean=True)
+    with farm.store.write() as session:
+        session.execute(update(Worker).values(heartbeat_at=db_now() - KEEP_WANTED_S - 1))
+    sweep(farm.store, farm.settings)
+    with farm.store.read() as session:
+        assert session.get(Worker, "wrk_2") is None, "but not for ever"
 
 
 def test_an_order_is_heard_once(farm: SmallFarm) -> None:

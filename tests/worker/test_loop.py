@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from imagefarm.errors import RenderError
 from imagefarm.outputs import LocalOutputs
@@ -354,6 +354,19 @@ def test_what_pictures_took_is_given_back_once_the_worker_is_idle(
     monkeypatch.setattr(context.heap, "give_back", watched)
     beats._run()
     assert trimmed == [True, False], "once, as nothing was made since"
+
+
+def test_a_worker_that_the_farm_has_forgotten_makes_itself_known_again(loop: RenderLoop) -> None:
+    context = loop.context
+    heartbeat = Heartbeat(context)
+    heartbeat.starting = False
+    with context.store.write() as session:
+        session.execute(delete(Worker))
+    heartbeat.beat()
+    with context.store.read() as session:
+        found = session.scalars(select(Worker)).one()
+    assert (found.id, found.state, found.serves) == (context.identity.id, WorkerState.READY, context.identity.serves)
+    assert heartbeat.failures == 0
 
 
 def test_another_model_waits_for_a_quantum_and_not_for_the_end_of_the_lane(farm: Farm, loop: RenderLoop) -> None:
