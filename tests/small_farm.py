@@ -65,7 +65,7 @@ class SmallFarm:
             limits=ClaimLimits(images=images, **limits),  # type: ignore[arg-type]
         )
 
-    def finish(self, job: ClaimedJob, actual_s: float | None = None) -> list[str]:
+    def finish(self, job: ClaimedJob, actual_s: float | None = None, work: float = 0.0) -> list[str]:
         images = [
             finish.FinishedImage(
                 index=index,
@@ -81,7 +81,7 @@ class SmallFarm:
             )
             for index in range(job.count)
         ]
-        return finish.succeed(self.store, job, images, actual_s=job.cost_s if actual_s is None else actual_s)
+        return finish.succeed(self.store, job, images, actual_s=job.cost_s if actual_s is None else actual_s, work=work)
 
     def job(self, job_id: str) -> Job:
         with self.store.read() as session:

@@ -7,11 +7,12 @@ from sqlalchemy import select
 
 from imagefarm.states import JobState
 from imagefarm.store.migrate import DEFAULT_TENANT
-from imagefarm.store.models import Attempt, Job
+from imagefarm.store.models import Attempt, Job, Model
 from scheduler.cancel import cancel_job, retry_where
-from scheduler.finish import fail, release
+from scheduler.finish import LEARNING_RATE, fail, release
 from scheduler.lease import expire_owner
 from scheduler.retry import BACKOFF_MOST_S, INFRASTRUCTURE_PATIENCE, Failure, FailureClass, backoff_s
+from scheduler.workers import report_model
 from tests.small_farm import SmallFarm
 
 
@@ -88,3 +89,33 @@ def test_tries_are_farther_and_farther_apart_and_never_all_at_once(farm: SmallFa
         waits_until = farm.job(job_id).not_before
         assert before + least <= waits_until <= farm.store.now() + 2 * least, "on the database's clock"
         assert farm.claim("wrk_b") == [], "it waits in SQL, whoever asks"
+
+
+def test_a_job_that_was_cancelled_and_is_retried_has_all_its_tries_again(farm: SmallFarm) -> None:
+    farm.settings = farm.settings.model_copy(update={"max_attempts": 2})
+    (job_id,) = farm.submit(1)
+    failure = Failure(FailureClass.UNKNOWN, "error", "x")
+    fail(farm.store, farm.claim("wrk_a")[0], failure, farm.settings)
+    farm.set(job_id, not_before=0.0)
+    farm.claim("wrk_a")
+    cancel_job(farm.store, job_id, DEFAULT_TENANT)
+    with farm.store.write() as session:
+        retry_where(session, [Job.id == job_id], by="a person")
+    assert fail(farm.store, farm.claim("wrk_a")[0], failure, farm.settings) == JobState.QUEUED
+
+
+def test_a_long_reason_is_cut_and_what_a_success_took_is_learnt(farm: SmallFarm) -> None:
+    report_model(farm.store, "demo", "ready", cost_s=1.0)
+    long, timed, untimed = farm.submit(3)
+    jobs = {job.id: job for job in farm.claim("wrk_a", quantum_s=100.0)}
+    fail(farm.store, jobs[long], Failure(FailureClass.INPUT, "bad_prompt", "x" * 5000), farm.settings)
+    assert len(farm.job(long).error_detail or "") == 2000
+
+    def cost_s() -> float | None:
+        with farm.store.read() as session:
+            return session.get_one(Model, "demo").cost_s
+
+    farm.finish(jobs[untimed], actual_s=60.0)
+    assert cost_s() == 1.0
+    farm.finish(jobs[timed], actual_s=6.0, work=3.0)
+    assert cost_s() == pytest.approx(1.0 + LEARNING_RATE * (2.0 - 1.0)), "of one default image"

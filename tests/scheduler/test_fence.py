@@ -17,6 +17,7 @@ from scheduler.claim import ClaimedJob
 from scheduler.finish import fail, release
 from scheduler.lease import expire_owner, renew
 from scheduler.retry import Failure, FailureClass
+from scheduler.transition import move
 from tests.small_farm import SmallFarm
 
 UNKNOWN = Failure(FailureClass.UNKNOWN, "error", "x")
@@ -105,3 +106,12 @@ def test_a_second_end_of_a_list_changes_only_what_is_still_held(farm: SmallFarm)
     release(farm.store, jobs, "drain")
     assert [farm.job(job.id).state for job in jobs] == [JobState.SUCCEEDED, JobState.QUEUED]
     farm.check_books()
+
+
+@pytest.mark.parametrize(("before", "after"), [("succeeded", "queued"), ("queued", "succeeded"), ("held", "running")])
+def test_no_change_passes_that_may_not_follow(farm: SmallFarm, before: str, after: str) -> None:
+    (job_id,) = farm.submit(1)
+    farm.set(job_id, state=before)
+    with farm.store.write() as session, pytest.raises(ValueError, match=f"{after} may not follow {before}"):
+        move(session, [Job.id == job_id], JobState(before), JobState(after), event="job.test")
+    assert farm.job(job_id).state == before

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
@@ -75,9 +76,27 @@ def wait_for(predicate: Callable[[], Any], timeout: float = 10.0) -> None:
 
 
 def test_leases_are_renewed_before_they_run_out(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
-    first = lease_of(store, jobs[0])
-    start(LeaseKeeper(store, OWNER, 1.0, holdings=held, pulse=Pulse(1.0), on_hang=lambda _: None))
-    wait_for(lambda: all(lease_of(store, job) > first + 1.0 for job in jobs))
+    first, began, lease_s = lease_of(store, jobs[0]), store.now(), 4.0
+    start(LeaseKeeper(store, OWNER, lease_s, holdings=held, pulse=Pulse(lease_s), on_hang=lambda _: None))
+    wait_for(lambda: all(lease_of(store, job) > first + lease_s / 2 for job in jobs))
+    assert store.now() < began + lease_s
+
+
+def test_while_the_database_is_away_nothing_is_lost(
+    store: Store, jobs: list[ClaimedJob], held: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> set[str]:
+        raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
+
+    keeper = LeaseKeeper(store, OWNER, 1.0, holdings=held, pulse=Pulse(1.0))
+    with monkeypatch.context() as while_away:
+        while_away.setattr("worker.leases.renew", away)
+        keeper.renew_all()
+    assert (keeper.failures, held.take_lost(), len(held)) == (1, [], len(jobs))
+    before = lease_of(store, jobs[0])
+    keeper.renew_all()
+    assert lease_of(store, jobs[0]) > before
+    assert held.take_lost() == []
 
 
 def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:

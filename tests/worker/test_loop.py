@@ -16,13 +16,14 @@ from sqlalchemy import delete, select, update
 from imagefarm.errors import RenderError
 from imagefarm.outputs import LocalOutputs
 from imagefarm.states import WorkerState
-from imagefarm.store.models import Job, Model, Worker
+from imagefarm.store.models import Attempt, Job, Model, Worker
 from scheduler.cancel import cancel_job
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure, FailureClass
 from scheduler.tickets import waiting
 from scheduler.workers import register
 from tests.farm import Farm
+from worker import loop as loop_module
 from worker.context import WorkerContext
 from worker.drain import LONGEST_DRAIN_S, Drain
 from worker.engine import engine as engine_module
@@ -452,6 +453,40 @@ def test_a_model_that_cannot_be_loaded_is_tried_once_for_all_its_jobs(farm: Farm
     with farm.store.read() as session:
         assert session.get_one(Model, "sd15").state == "missing"
         assert session.get_one(Model, "demo").state == "ready"
+
+
+def test_a_model_that_could_not_be_loaded_is_tried_again_after_a_while(
+    farm: Farm, loop: RenderLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "BROKEN_FOR_S", 0.0)
+    shelf: Any = loop.context.residency
+    shelf.missing.add("sd15")
+    (first,) = farm.submit_many(requests(1, model="sd15"), nudge=False)
+    loop.run_slice("sd15")
+    shelf.missing.clear()
+    (second,) = farm.submit_many(requests(1, model="sd15"), nudge=False)
+    run(loop)
+    assert states(farm) == {first: "failed", second: "succeeded"}
+
+
+def test_a_lost_device_ends_the_slice_and_takes_nothing_with_it(farm: Farm, loop: RenderLoop) -> None:
+    loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
+    runs, waits, rest = farm.submit_many(requests(3), nudge=False)
+
+    def lose(engine: StandIn) -> None:
+        if any(job.id == waits for job in loop.waiting):
+            raise RenderError("device_error", "CUDA error: an illegal memory access")
+        engine.hold()
+
+    StandIn.on_step = lose
+    run(loop)
+    assert loop.device_lost, "its process must end"
+    assert states(farm) == dict.fromkeys((runs, waits, rest), "queued")
+    with farm.store.read() as session:
+        ended = dict(session.execute(select(Attempt.job_id, Attempt.outcome)).all())
+    assert ended == {runs: "retry", waits: "released"}
+    assert [farm.job(job).crashes for job in (runs, waits, rest)] == [0, 0, 0]
+    assert not any(waits in step for step in StandIn.steps_taken)
 
 
 def test_a_model_that_does_not_fit_is_said_of_the_worker_not_of_the_model(farm: Farm, loop: RenderLoop) -> None:
