@@ -7,10 +7,13 @@ import queue
 import pytest
 from sqlalchemy import func, select, update
 
+from imagefarm.errors import NotFound
 from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
+from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Backlog, Batch, Job
 from scheduler.batches import lifecycle
+from scheduler.cancel import cancel_job
 from scheduler.finish import fail
 from scheduler.retry import Failure, FailureClass
 from scheduler.sweep import sweep
@@ -142,6 +145,27 @@ def test_retry_what_failed(farm: BulkFarm) -> None:
     assert farm.act(batch, "retry-failed").status_code == 200
     assert state(farm, batch) == "done"
     farm.check_books()
+
+
+def test_what_was_cancelled_is_not_retried_with_what_failed(farm: BulkFarm) -> None:
+    batch = farm.batch(table(3))["id"]
+    with farm.store.read() as session:
+        unwanted = session.scalars(select(Job.id).order_by(Job.row.desc())).first() or ""
+    cancel_job(farm.store, unwanted, DEFAULT_TENANT)
+    end(farm, failing=1)
+    sweep(farm.store, farm.settings)
+    farm.act(batch, "retry-failed")
+    assert farm.counts(batch) == {"queued": 1, "succeeded": 1, "cancelled": 1}
+    farm.check_books()
+
+
+@pytest.mark.parametrize("act", ["pause", "resume", "approve", "cancel", "retry_failed"])
+def test_no_act_reaches_another_tenants_batch(farm: BulkFarm, act: str) -> None:
+    batch = farm.batch(table(2))["id"]
+    before = farm.counts(batch)
+    with pytest.raises(NotFound):
+        getattr(lifecycle, act)(farm.store, batch, "tenant_other")
+    assert (state(farm, batch), farm.counts(batch)) == ("queued", before)
 
 
 def test_a_job_that_is_retried_opens_its_batch_again(farm: BulkFarm) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from imagefarm.errors import InvalidRequest, LimitExceeded
 from imagefarm.states import WorkerState
-from imagefarm.store.models import Tenant
+from imagefarm.store.models import Tenant, Usage
 from scheduler.limits import ASKING, DAY_S, KeyLimits
 from scheduler.workers import gone, report_model, want
 from tests.small_farm import SmallFarm
@@ -33,6 +33,24 @@ def test_a_full_queue(farm: SmallFarm) -> None:
     assert caught.value.retry_after >= 1
     assert farm.states() == {"queued": 2}
     farm.submit(4)  # another tenant is not held up
+
+
+def test_yesterdays_pictures_do_not_count(farm: SmallFarm) -> None:
+    shop = limit(farm, images_per_day=5)
+    farm.submit(5, tenant=shop)
+    with farm.store.write() as session:
+        session.execute(update(Usage).values(day=Usage.day - 1))
+    farm.submit(5, tenant=shop)
+
+
+@pytest.mark.parametrize(("cost_s", "told_s"), [(0.001, 1.0), (86400.0, 3600.0)])
+def test_nobody_is_told_to_come_back_at_once_or_tomorrow(farm: SmallFarm, cost_s: float, told_s: float) -> None:
+    report_model(farm.store, "demo", "ready", cost_s=cost_s)
+    shop = limit(farm, queued=1)
+    farm.submit(1, tenant=shop)
+    with pytest.raises(LimitExceeded) as caught:
+        farm.submit(1, tenant=shop)
+    assert caught.value.retry_after == told_s
 
 
 def test_the_farms_queue(farm: SmallFarm) -> None:

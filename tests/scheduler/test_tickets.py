@@ -12,7 +12,7 @@ import pytest
 
 from imagefarm.settings import PROJECT_ROOT
 from scheduler import tickets
-from scheduler.tickets import top_up, waiting
+from scheduler.tickets import Nudger, top_up, waiting
 from scheduler.workers import WorkerIdentity, gone, register
 from tests.farm import Farm
 
@@ -39,6 +39,19 @@ def test_a_lane_is_topped_up_to_its_workers_and_its_jobs(farm: Farm, monkeypatch
     assert top(backlog, workers) == 3, "what was lost is issued anew"
     monkeypatch.setattr(tickets, "TICKETS_PER_LANE", 4)
     assert top({"demo": 100}, {"demo": 100}) == 2
+
+
+def test_many_nudges_of_many_processes_make_one_ticket(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tickets, "NUDGE_EVERY_MS", 60_000)
+    first, second = (Nudger(farm.app, farm.redis, farm.settings.redis_prefix) for _ in range(2))
+    first.nudge("demo")
+    farm.wait_until(lambda: wait_on(farm, "demo") == 1, 10)
+    for nudger in (first, second, second):
+        nudger.nudge("demo")
+    second.nudge("sd15")  # comes after the others in its thread
+    farm.wait_until(lambda: wait_on(farm, "sd15") == 1, 10)
+    assert wait_on(farm, "demo") == 1
+    assert first.failures == second.failures == 0
 
 
 def test_a_sweep_issues_tickets_for_the_workers_that_live(farm: Farm) -> None:

@@ -620,6 +620,26 @@ def test_a_slice_that_is_over_issues_its_ticket_anew(farm: Farm, loop: RenderLoo
     assert waiting(farm.redis, farm.settings.redis_prefix, "demo") >= 1
 
 
+@pytest.mark.parametrize(("drains", "tickets"), [(False, 2), (True, 1)])
+def test_a_slice_wakes_another_when_it_begins_and_leaves_a_ticket_when_it_ends(
+    farm: Farm, loop: RenderLoop, drains: bool, tickets: int
+) -> None:
+    loop.context.settings = farm.settings.model_copy(update={"slice_s": 0.01, "max_running_images": 1})
+    farm.submit_many(requests(30), nudge=False)
+    issued_at: list[int] = []
+    loop.context.issue_ticket = lambda lane: issued_at.append(len(StandIn.steps_taken))
+
+    def drain(_: StandIn) -> None:
+        loop.context.wanted = "draining" if drains else loop.context.wanted
+
+    StandIn.on_step = drain
+    run(loop)
+    assert "queued" in states(farm).values()
+    assert len(issued_at) == tickets
+    assert issued_at[0] == 0, "as soon as it knows that there is more than it took"
+    assert issued_at[-1] == (0 if drains else len(StandIn.steps_taken))
+
+
 def test_a_slice_that_had_work_sees_a_job_whose_ticket_was_spared(farm: Farm, loop: RenderLoop) -> None:
     farm.submit_many(requests(1), nudge=False)
     later = threading.Timer(0.4, lambda: farm.submit_many(requests(1), nudge=False))
