@@ -45,8 +45,8 @@ ENCODED_TOGETHER = 8
 LANCZOS = "lanczos"
 ENLARGE_S = 0.03
 """Time for enlarging between two steps, one tile at least."""
-DECODED_PART = 4
-"""Between two steps a quarter of the pictures that wait is decoded, and at least a quarter of a full set: those of a batch all
+DECODED_PART = 6
+"""Between two steps a sixth of the pictures that wait is decoded, and at least a sixth of a full set: those of a batch all
 end at once, and who joins at the next step shall not wait for all of them."""
 STEPS_AHEAD = 2
 """Steps that may be queued on the device: one runs while the next is made ready, and newcomers still join at once."""
