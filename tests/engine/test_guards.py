@@ -131,7 +131,7 @@ def test_a_decoder_that_overflows_is_run_again_in_float32(
         return decoded
 
     monkeypatch.setattr(family, "decode", overflowing)
-    engine = StepEngine(pipeline, max_images=8)  # a quarter of them is decoded together: both
+    engine = StepEngine(pipeline, max_images=8)  # both are decoded together: a sixth, rounded up
     engine.add(victim)
     engine.add(neighbour)
     ended = finish(engine)
