@@ -11,7 +11,7 @@ from imagefarm.errors import NotFound
 from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.migrate import DEFAULT_TENANT
-from imagefarm.store.models import Backlog, Batch, Job
+from imagefarm.store.models import Backlog, Batch, Event, Job
 from scheduler.batches import lifecycle
 from scheduler.cancel import cancel_job
 from scheduler.finish import fail
@@ -145,6 +145,16 @@ def test_retry_what_failed(farm: BulkFarm) -> None:
     assert farm.act(batch, "retry-failed").status_code == 200
     assert state(farm, batch) == "done"
     farm.check_books()
+
+
+def test_what_becomes_of_a_batchs_jobs_is_told_once_for_all_of_them(farm: BulkFarm) -> None:
+    batch = farm.batch(table(3))["id"]
+    for act in ("pause", "resume"):
+        assert farm.act(batch, act).status_code == 200
+    with farm.store.read() as session:
+        events = session.scalars(select(Event).where(Event.subject == batch).order_by(Event.id)).all()
+    told = [(event.kind, event.data.get("jobs")) for event in events]
+    assert told[-4:] == [("batch.paused", None), ("batch.held", 3), ("batch.resumed", None), ("batch.released", 3)]
 
 
 def test_what_was_cancelled_is_not_retried_with_what_failed(farm: BulkFarm) -> None:

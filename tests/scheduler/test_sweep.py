@@ -154,9 +154,10 @@ def test_drift_is_found_and_put_right(farm: SmallFarm) -> None:
 def test_a_silent_worker_is_gone(farm: SmallFarm) -> None:
     worker = farm.worker("wrk_a")
     sweep(farm.store, farm.settings)
-    with farm.store.write() as session:
-        session.execute(update(Worker).values(heartbeat_at=db_now() - 120))
-    assert sweep(farm.store, farm.settings).silent_workers == [worker]
+    for silent_s, found in ((farm.settings.lease_s - 10, []), (farm.settings.lease_s + 1, [worker])):
+        with farm.store.write() as session:
+            session.execute(update(Worker).values(heartbeat_at=db_now() - silent_s))
+        assert sweep(farm.store, farm.settings).silent_workers == found, silent_s
     with farm.store.read() as session:
         assert session.get_one(Worker, worker).state == WorkerState.GONE
 
