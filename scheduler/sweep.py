@@ -16,7 +16,7 @@ from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
 from imagefarm.store.engine import rarely
-from imagefarm.store.models import Backlog, Batch, Job, SweepState
+from imagefarm.store.models import Attempt, Backlog, Batch, Job, SweepState
 from scheduler import clock, rollup, webhooks
 from scheduler.batches import lifecycle, push
 from scheduler.breaker import BreakerReport, trip
@@ -53,6 +53,9 @@ EXPIRED = (
     .order_by(Job.expires_at)
     .limit(EXPIRED_AT_ONCE)
 )
+
+TRIED = select(Attempt.job_id).where(Attempt.job_id == Job.id, Attempt.outcome != "released").exists()
+"""Whether it has begun at all; a worker that took it too late gave it back."""
 
 
 @dataclass
@@ -177,7 +180,7 @@ def _expire_some(session: Session) -> tuple[int, int]:
                 event="job.failed",
                 data={"reason": "expired"},
                 error_code="expired",
-                error_detail=case((Job.attempt > 0, TOO_LATE_AGAIN), else_=TOO_LATE),
+                error_detail=case((TRIED, TOO_LATE_AGAIN), else_=TOO_LATE),
             )
         )
     return len(ids), failed

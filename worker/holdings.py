@@ -19,6 +19,8 @@ class Held:
     finishing_at: float | None = None
     step: int = 0
     steps: int = 0
+    begin_by: float | None = None
+    """When (monotonic) it is too late for its first step; None: never."""
 
 
 class Holdings:
@@ -44,6 +46,17 @@ class Holdings:
             if held is not None and held.job.attempt == job.attempt:
                 del self._held[job.id]
                 self._lost.discard(job.id)
+
+    def note_deadline(self, job_id: str, left_s: float) -> None:
+        """So many seconds are left for it to begin."""
+        held = self._held.get(job_id)
+        if held is not None:
+            held.begin_by = time.monotonic() + left_s
+
+    def is_late(self, job_id: str) -> bool:
+        """Whether its time was up before it began."""
+        held = self._held.get(job_id)
+        return held is not None and held.begin_by is not None and held.step == 0 and time.monotonic() > held.begin_by
 
     def note_step(self, job_id: str, step: int, steps: int) -> None:
         held = self._held.get(job_id)

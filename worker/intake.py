@@ -135,12 +135,27 @@ class Intake:
             log.warning("intake.failed", error=str(error)[:200], failures=self.failures)
             return []
         context.holdings.add(jobs)
+        self._note_deadlines(jobs)
         self._found = bool(jobs)
         if limits.compat_key is None and not limits.interactive_only:
             self._fair_at = began
         if not jobs:
             self._not_before = began + (BUSY_PAUSE_S if busy else FRUITLESS_PAUSE_S)
         return jobs
+
+    def _note_deadlines(self, jobs: list[ClaimedJob]) -> None:
+        """On the database's clock: this machine's may be wrong."""
+        ending = {job.id: job.expires_at for job in jobs if job.expires_at is not None}
+        if not ending:
+            return
+        try:
+            now = self.context.store.now()
+        except SQLAlchemyError as error:
+            self.failures += 1  # they were in time when they were claimed
+            log.warning("intake.no_deadlines", error=str(error)[:200], failures=self.failures)
+            return
+        for job_id, expires_at in ending.items():
+            self.context.holdings.note_deadline(job_id, expires_at - now)
 
 
 def reserved(most: int) -> int:

@@ -141,6 +141,8 @@ class RenderLoop:
         encoded = False
         while self.waiting:
             job = self.waiting[0]
+            if self._let_late_go(job):
+                continue
             if not self.inputs.ready(job):
                 return
             if job.crashes and len(self.context.holdings) > len(self.waiting):
@@ -156,12 +158,26 @@ class RenderLoop:
                 if engine is None:
                     self.waiting.popleft()
                     continue
+                if self._let_late_go(job):
+                    continue  # its model took so long to load
             if not encoded and not job.crashes:
                 encoded = True
                 self.context.pulse.step()  # encoding is a pass of its own
                 engine.encode_ahead([other for other in self.waiting if other.compat_key == job.compat_key and not other.crashes])
             self.waiting.popleft()
             self._add(engine, job)
+
+    def _let_late_go(self, job: ClaimedJob) -> bool:
+        """Give back the first of those that wait if its time was up before it could begin: nobody claims it any more, and the
+        sweep fails it as expired. Return whether it went.
+        """
+        if not self.context.holdings.is_late(job.id):
+            return False
+        self.waiting.popleft()
+        self._to_lower.pop(job.id, None)
+        log.info("job.too_late", job=job.id, attempt=job.attempt)
+        self._release([job], "its time was up before it could begin")
+        return True
 
     def _add(self, engine: StepEngine, job: ClaimedJob) -> None:
         context = self.context

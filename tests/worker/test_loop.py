@@ -20,6 +20,7 @@ from imagefarm.store.models import Attempt, Job, Model, Worker
 from scheduler.cancel import cancel_job
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure, FailureClass
+from scheduler.sweep import sweep
 from scheduler.tickets import waiting
 from scheduler.workers import register
 from tests.farm import Farm
@@ -305,6 +306,41 @@ def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begi
     assert states(farm) == {kept: "succeeded", doomed: "cancelled", last: "succeeded"}
     assert not any(doomed in step for step in StandIn.steps_taken)
     assert len(context.holdings) == 0
+
+
+def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
+    farm: Farm, loop: RenderLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here its model takes too long to load; one that has begun may take as long as it takes."""
+    (late,) = farm.submit_many(requests(1, expires_in=3600), nudge=False)
+    (begun,) = farm.submit_many(requests(1, expires_in=3600), nudge=False)
+    held = loop.context.holdings
+    load = loop._load
+
+    def long_load(name: str) -> Any:
+        assert held.all()
+        assert all(item.begin_by is not None and 3500 < item.begin_by - time.monotonic() <= 3600 for item in held.all())
+        held.note_deadline(late, -1)
+        with farm.store.write() as session:
+            session.execute(update(Job).where(Job.id == late).values(expires_at=0.0))
+        return load(name)
+
+    def overtake(_: StandIn) -> None:
+        held.note_deadline(begun, -1)
+
+    monkeypatch.setattr(loop, "_load", long_load)
+    StandIn.on_step = overtake
+    run(loop)
+    assert states(farm) == {late: "queued", begun: "succeeded"}
+    assert not any(late in step for step in StandIn.steps_taken)
+    assert sweep(farm.store, farm.settings).expired == 1
+    with farm.store.read() as session:
+        job = session.get_one(Job, late)
+        attempt = session.scalars(select(Attempt).where(Attempt.job_id == late)).one()
+    assert (job.state, job.error_code) == ("failed", "expired")
+    assert job.error_detail == "its time was up before a worker could start it"
+    assert (attempt.outcome, attempt.reason) == ("released", "its time was up before it could begin")
+    assert len(held) == 0
 
 
 def test_no_more_jobs_of_a_model_run_than_its_cap(farm: Farm, loop: RenderLoop) -> None:
