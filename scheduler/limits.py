@@ -122,10 +122,12 @@ def _standing(session: Session, tenant_id: str) -> Standing:
 
 def _check_queue(session: Session, standing: Standing, more: int, settings: Settings) -> None:
     limits, total, own = standing
-    own_limit = min(int(limits.get("queued", settings.max_queued_per_tenant)), settings.max_queued_per_tenant)
+    own_limit, name = settings.max_queued_per_tenant, "max_queued_per_tenant"
+    if (given := int(limits.get("queued", own_limit))) < own_limit:
+        own_limit, name = given, "queued"
     if total + more > settings.max_queued:
         raise LimitExceeded(
-            f"the farm's queue is full: {total} of {settings.max_queued} jobs wait",
+            f"the farm's queue is full: {_room(total, more, 'max_queued', settings.max_queued)}",
             limit="max_queued",
             value=settings.max_queued,
             retry_after=expected_wait_s(session),
@@ -134,11 +136,17 @@ def _check_queue(session: Session, standing: Standing, more: int, settings: Sett
     _check_key_queue(session, more)
     if own + more > own_limit:
         raise LimitExceeded(
-            f"your queue is full: {own} of {own_limit} jobs wait, and {more} more do not fit",
-            limit="queued",
+            f"your queue is full: {_room(own, more, name, own_limit)}",
+            limit=name,
             value=own_limit,
             retry_after=expected_wait_s(session),
         )
+
+
+def _room(waiting: int, more: int, name: str, most: int) -> str:
+    """Which limit leaves too little room: its name as it is set (`key.` before a key's own), and what would help."""
+    words = f"{waiting} of {most} jobs wait, and {more} more do not fit ({name} = {most})"
+    return f"{words}; send fewer at a time" if more > most > 0 else words
 
 
 def _check_key_queue(session: Session, more: int) -> None:
@@ -149,7 +157,7 @@ def _check_key_queue(session: Session, more: int) -> None:
     own = session.connection().scalar(KEY_QUEUED, {"account": key.account, "most": most + 1}) or 0
     if own + more > most:
         raise LimitExceeded(
-            f"this key may have {most} jobs wait; {'that many do' if own >= most else f'{own} do'}, and {more} more do not fit",
+            f"the queue of this key is full: {_room(min(own, most), more, 'key.queued', most)}",
             limit="key.queued",
             value=most,
             retry_after=expected_wait_s(session),

@@ -107,7 +107,8 @@ def plan_table(
             if _add(plan, chunk, planner, row, before) and canary_rows < options.canary:
                 canary_rows, plan.canary_jobs, plan.canary_row = canary_rows + 1, plan.accepted, row.number
             if plan.accepted > max_jobs:
-                refuse("rows", f"the table makes more than {max_jobs} jobs", "send it in several batches", row.number)
+                most = f"the table makes more than {max_jobs} jobs (max_queued_per_tenant = {max_jobs})"
+                refuse("rows", most, "send it in several batches", row.number)
             if chunk.is_full:
                 if keep:
                     plan.spool.write(chunk)

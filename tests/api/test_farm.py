@@ -150,6 +150,6 @@ def test_a_full_queue_says_when_to_come_back(api: FarmApi, monkeypatch: pytest.M
     monkeypatch.setattr(api.farm.settings, "max_queued_per_tenant", 0)
     response = api.http.post("/api/v1/jobs", json={"prompt": "one too many"})
     body = problem(response, 429)
-    assert body["limit"] == "queued"
-    assert "value" in body
+    assert (body["limit"], body["value"]) == ("max_queued_per_tenant", 0)
+    assert "max_queued_per_tenant = 0" in body["detail"]
     assert int(response.headers["Retry-After"]) >= 1

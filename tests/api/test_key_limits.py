@@ -65,7 +65,8 @@ def test_a_key_with_a_full_queue_is_told_so_and_another_is_not(keyed: FarmApi) -
     assert int(refusal.headers["Retry-After"]) >= 1
     assert submit(keyed, other).status_code == 202
     rows = [{"prompt": "x"}] * 3
-    assert problem(keyed.http.post("/api/v1/batches", json={"rows": rows}, headers=headers), 429)["limit"] == "key.queued"
+    table = problem(keyed.http.post("/api/v1/batches", json={"rows": rows}, headers=headers), 429)
+    assert (table["limit"], "(key.queued = 2)" in table["detail"]) == ("key.queued", True)
 
 
 def test_a_key_s_day_is_counted_on_after_rotation(keyed: FarmApi) -> None:

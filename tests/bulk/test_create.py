@@ -241,13 +241,17 @@ def test_a_full_queue_refuses_and_cleans_up(farm: BulkFarm, monkeypatch: pytest.
     assert farm.app is not None
     monkeypatch.setattr(farm_of(farm.app).settings, "max_queued_per_tenant", 2)
     too_many = farm.send("prompt\na\nb\nc\n", headers={"Idempotency-Key": "k"})
-    assert (too_many.status_code, (too_many.json or {})["errors"][0]["remedy"]) == (422, "send it in several batches")
+    [error] = (too_many.json or {})["errors"]
+    assert (too_many.status_code, error["remedy"]) == (422, "send it in several batches")
+    assert "max_queued_per_tenant = 2" in error["detail"]
     assert stored(farm) == {"batch": 0, "job": 0, "batch_rows": 0, "idempotency": 0}
     farm.batch("prompt\nx\n")
     before = stored(farm)
     answer = farm.send("prompt\na\nb\n", headers={"Idempotency-Key": "k"})
     assert answer.status_code == 429, answer.text
-    assert (answer.json or {})["limit"] == "queued"
+    told = answer.json or {}
+    assert (told["limit"], told["value"]) == ("max_queued_per_tenant", 2)
+    assert told["detail"] == "your queue is full: 1 of 2 jobs wait, and 2 more do not fit (max_queued_per_tenant = 2)"
     assert int(answer.headers["Retry-After"]) >= 1
     assert stored(farm) == before, "refused before anything is stored"
 

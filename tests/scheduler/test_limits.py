@@ -24,10 +24,12 @@ def test_a_full_queue(farm: SmallFarm) -> None:
     shop = limit(farm, queued=3)
     wide = limit(farm, name="wide", queued=10)
     farm.settings = farm.settings.model_copy(update={"max_queued_per_tenant": 4})
-    with pytest.raises(LimitExceeded, match="0 of 4 jobs wait"):
+    with pytest.raises(
+        LimitExceeded, match=r"0 of 4 jobs wait, and 5 more do not fit \(max_queued_per_tenant = 4\); send fewer at a time"
+    ):
         farm.submit(5, tenant=wide)  # no tenant's own limit is wider than the farm's
     farm.submit(2, tenant=shop)
-    with pytest.raises(LimitExceeded, match="2 of 3 jobs wait, and 2 more") as caught:
+    with pytest.raises(LimitExceeded, match=r"2 of 3 jobs wait, and 2 more do not fit \(queued = 3\)$") as caught:
         farm.submit(2, tenant=shop)
     assert (caught.value.limit, caught.value.status) == ("queued", 429)
     assert caught.value.retry_after >= 1
@@ -56,7 +58,7 @@ def test_nobody_is_told_to_come_back_at_once_or_tomorrow(farm: SmallFarm, cost_s
 def test_the_farms_queue(farm: SmallFarm) -> None:
     farm.settings = farm.settings.model_copy(update={"max_queued": 2})
     farm.submit(2)
-    with pytest.raises(LimitExceeded) as caught:
+    with pytest.raises(LimitExceeded, match=r"2 of 2 jobs wait, and 1 more do not fit \(max_queued = 2\)$") as caught:
         farm.submit(1)
     assert (caught.value.limit, caught.value.status) == ("max_queued", 503)
 
