@@ -139,6 +139,10 @@ class Routes:
         """Declare a POST route; see `route` for the arguments."""
         return self.route("POST", path, **declared)
 
+    def patch(self, path: str, **declared: Any) -> Callable[[Handler], Handler]:
+        """Declare a PATCH route; see `route` for the arguments."""
+        return self.route("PATCH", path, **declared)
+
     def delete(self, path: str, **declared: Any) -> Callable[[Handler], Handler]:
         """Declare a DELETE route; see `route` for the arguments."""
         return self.route("DELETE", path, **declared)

@@ -1,4 +1,4 @@
-"""What the farm did over an hour, a day or a week, and what each tenant took of it: for charts, from a few small rows."""
+"""What the farm did over an hour, a day or a week: for charts, from a few small rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from api.routes import Routes
 from api.shapes import Answer, Query, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.store import db_now
-from imagefarm.store.models import Backlog, Rollup, Tenant, Usage
-from scheduler.limits import DAY_S
+from imagefarm.store.models import Rollup
 from scheduler.rollup import HOUR, MINUTE, MOST_MINUTES, Span, measure, quantile, span_of, total
 
 routes = Routes(tag="queue")
@@ -27,7 +26,6 @@ PERIODS: dict[str, tuple[int, int, int]] = {
     "week": (7 * 86400, 7200, HOUR),
 }
 """By name: how far back, how long each point is, and the rows it is made of, in seconds."""
-MOST_TENANTS = 200
 
 
 class Spread(Answer):
@@ -64,32 +62,6 @@ class StatisticsQuery(Query):
     period: Period = "hour"
 
 
-class TenantAnswer(Answer):
-    """A tenant: its weight, what it has in the queue, and what it asked for today (UTC)."""
-
-    id: str
-    name: str
-    weight: float
-    queued: int
-    running: int
-    images_today: int
-    images_per_day: int | None = Field(description="The limit; null without one")
-    max_queued: int
-    max_running: int
-    pixels: int | None = Field(description="Width times height of a picture at most; null without a limit")
-    steps: int | None = Field(description="Steps at most; null without a limit")
-    gpu_seconds_today: float = Field(description="Predicted, of what was asked for today")
-    share: float = Field(description="Its part of all GPU-seconds asked for today, 0 to 1")
-    fair_share: float = Field(description="Its part by weight among those who asked for something today, 0 to 1")
-
-
-class TenantList(Answer):
-    """The tenants who have asked for most today first."""
-
-    items: list[TenantAnswer]
-    next_cursor: None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """A period in pieces: when each begins, and what happened in it."""
@@ -110,13 +82,6 @@ def get_statistics(farm: Farm, caller: Caller, query: StatisticsQuery) -> Statis
         whole=_point(found.spans[0][0], total(span for _, span in found.spans)),
         points=[_point(at, span) for at, span in found.spans],
     )
-
-
-@routes.get("/api/v1/tenants", scope=Scope.ADMIN, answer=TenantList)
-def list_tenants(farm: Farm, caller: Caller) -> TenantList:
-    """List the tenants with their queues, their use of today and their share."""
-    with farm.store.read() as session:
-        return TenantList(items=tenants(session, farm))
 
 
 def statistics(session: Session, period: str) -> Statistics:
@@ -142,45 +107,6 @@ def spread(histogram: Span, name: Literal["wait", "render"]) -> tuple[float | No
     """The middle latency of a span, and the one that one in twenty exceeds."""
     counts = histogram.wait if name == "wait" else histogram.render
     return quantile(counts, 0.5), quantile(counts, 0.95)
-
-
-def tenants(session: Session, farm: Farm) -> list[TenantAnswer]:
-    """Tenants by what they asked for today."""
-    settings = farm.settings
-    today = int((session.scalar(select(db_now())) or 0.0) // DAY_S)
-    waiting = (
-        select(Backlog.tenant_id, func.sum(Backlog.queued).label("queued"), func.sum(Backlog.running).label("running"))
-        .group_by(Backlog.tenant_id)
-        .subquery()
-    )
-    rows = session.execute(
-        select(Tenant, waiting.c.queued, waiting.c.running, Usage.images, Usage.gpu_s)
-        .join(waiting, waiting.c.tenant_id == Tenant.id, isouter=True)
-        .join(Usage, (Usage.tenant_id == Tenant.id) & (Usage.day == today), isouter=True)
-        .order_by(func.coalesce(Usage.gpu_s, 0.0).desc(), func.coalesce(waiting.c.queued, 0).desc(), Tenant.name)
-        .limit(MOST_TENANTS)
-    ).all()
-    all_gpu_s = sum(row.gpu_s or 0.0 for row in rows)
-    weights = sum(row.Tenant.weight for row in rows if row.gpu_s)
-    return [
-        TenantAnswer(
-            id=row.Tenant.id,
-            name=row.Tenant.name,
-            weight=row.Tenant.weight,
-            queued=row.queued or 0,
-            running=row.running or 0,
-            images_today=row.images or 0,
-            images_per_day=row.Tenant.limits.get("images_per_day"),
-            max_queued=min(row.Tenant.limits.get("queued", settings.max_queued_per_tenant), settings.max_queued_per_tenant),
-            max_running=min(row.Tenant.limits.get("running", settings.max_running_per_tenant), settings.max_running_per_tenant),
-            pixels=row.Tenant.limits.get("pixels"),
-            steps=row.Tenant.limits.get("steps"),
-            gpu_seconds_today=round(row.gpu_s or 0.0, 3),
-            share=round((row.gpu_s or 0.0) / all_gpu_s, 4) if all_gpu_s else 0.0,
-            fair_share=round(row.Tenant.weight / weights, 4) if row.gpu_s and weights else 0.0,
-        )
-        for row in rows
-    ]
 
 
 def _point(at: int, span: Span) -> Point:

@@ -55,6 +55,8 @@ IN_FORCE = ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.
 LONGEST_GRACE_S = 90 * 86400
 LIMITS = ("queued", "running", "images_per_day", "pixels", "steps")
 """What may be limited for a tenant and for a key."""
+LARGEST_LIMIT = 2**53 - 1
+"""The largest whole number that every reader of JSON has."""
 
 
 class Scope(StrEnum):
@@ -228,8 +230,9 @@ def check_limit_names(limits: Mapping[str, int]) -> dict[str, int]:
         if name not in LIMITS:
             remedy = "use some of " + ", ".join(LIMITS)
             raise InvalidRequest([FieldError(field=f"limits.{name}"[:100], detail="is not a limit", remedy=remedy)])
-        if isinstance(value, bool) or not 0 <= value < 2**53:
-            raise InvalidRequest([FieldError(field=f"limits.{name}", detail="is not a whole number from 0", remedy="mend it")])
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_LIMIT:
+            detail, remedy = f"is not a whole number from 0 to {LARGEST_LIMIT}", "send one, or leave it out for no limit"
+            raise InvalidRequest([FieldError(field=f"limits.{name}", detail=detail, remedy=remedy)])
     return {name: int(value) for name, value in limits.items()}
 
 

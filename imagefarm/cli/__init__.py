@@ -22,6 +22,7 @@ from imagefarm.cli import (
     services,
     settings,
     submit,
+    tenants,
     up,
     users,
     workers,
@@ -57,6 +58,7 @@ for area in (
     profiles,
     keys,
     users,
+    tenants,
     audit,
     settings,
 ):

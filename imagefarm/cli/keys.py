@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,6 +15,9 @@ from imagefarm.errors import FieldError, InvalidRequest
 
 if TYPE_CHECKING:
     from imagefarm.store import Store
+
+MOST_DIGITS = 20
+"""Of a number that is read at all; whether it is too large is said with the limit's name."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +45,7 @@ def create(
     from imagefarm.auth import ALL_SCOPES, create_key
 
     with open_store(may_migrate=True) as store:
-        made = create_key(store, name=name, scopes=scope or sorted(ALL_SCOPES), tenant=tenant, limits=_limits(limit))
+        made = create_key(store, name=name, scopes=scope or sorted(ALL_SCOPES), tenant=tenant, limits=_key_limits(limit))
     if as_json:
         print_json({"key": made.key} | asdict(made.info))
     else:
@@ -100,15 +103,29 @@ def revoke(key: Annotated[str, typer.Argument(help="Prefix or id of the key.")])
     print(f"{revoked.prefix} ({revoked.name}) is revoked")
 
 
-def _limits(given: list[str] | None) -> dict[str, int]:
-    limits: dict[str, int] = {}
-    for text in given or []:
+def _key_limits(given: list[str] | None) -> dict[str, int]:
+    """Limits of a key, from words like `queued=100`."""
+    return {name: value for name, value in limits_of(given or [], field="--limit").items() if value is not None}
+
+
+def limits_of(given: Iterable[str], *, field: str, may_remove: bool = False) -> dict[str, int | None]:
+    """Limits from words like `queued=100`; `may_remove` takes `queued=none` too. Raises InvalidRequest naming `field`."""
+    limits: dict[str, int | None] = {}
+    for text in given:
         name, _, value = text.partition("=")
-        if not value.isascii() or not value.isdigit():
-            detail = f"{text[:80]!r} is not a limit"
-            raise InvalidRequest([FieldError(field="--limit", detail=detail, remedy="write it like queued=100")])
-        limits[name] = int(value)
+        if may_remove and value == "none":
+            limits[name] = None
+        elif value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS:
+            limits[name] = int(value)
+        else:
+            remedy = "write it like queued=100" + (", or queued=none to remove it" if may_remove else "")
+            raise InvalidRequest([FieldError(field=field, detail=f"{text[:80]!r} is not a limit", remedy=remedy)])
     return limits
+
+
+def words_of(limits: Mapping[str, int]) -> str:
+    """Limits as they are written."""
+    return " ".join(f"{name}={value}" for name, value in limits.items())
 
 
 @contextmanager

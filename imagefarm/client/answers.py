@@ -435,6 +435,7 @@ class Tenant(Answer):
     id: str
     name: str
     weight: float
+    limits: dict[str, int] = Field(default_factory=dict)
     queued: int
     max_queued: int
     running: int

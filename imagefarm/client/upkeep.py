@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -172,6 +173,14 @@ class Upkeep:
     def tenants(self) -> Sequence[Tenant]:
         """The tenants, their queues and what they asked for today."""
         return [Tenant.model_validate(item) for item in self._items(f"{API}/tenants")]
+
+    def limit_tenant(self, tenant: str, limits: Mapping[str, int | None]) -> Tenant:
+        """Set limits of a tenant (name or id): queued, running, images_per_day, pixels, steps.
+
+        None removes a limit; those not given stay as they are.
+        """
+        path = f"{API}/tenants/{quote(tenant, safe='')}"
+        return Tenant.model_validate(self._transport.json("PATCH", path, json={"limits": {**limits}}))
 
     # help with prompts
 

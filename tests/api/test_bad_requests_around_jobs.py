@@ -320,6 +320,20 @@ PEOPLE = [
     Bad("/api/v1/users/taken", says="nothing is at", status=404, method="DELETE"),
     get("/api/v1/users?role=admin", "role", "known parameter"),
 ]
+TENANTS = [
+    Bad("/api/v1/tenants/default", {}, "limits", "missing", method="PATCH"),
+    Bad("/api/v1/tenants/default", {"limits": None}, "limits", "object", method="PATCH"),
+    Bad("/api/v1/tenants/default", {"limits": {"queued": -1}}, "limits.queued", "at least 0", method="PATCH"),
+    Bad("/api/v1/tenants/default", {"limits": {"queued": 2**53}}, "limits.queued", "at most", method="PATCH"),
+    Bad("/api/v1/tenants/default", {"limits": {"steps": 1.5}}, "limits.steps", "whole number", method="PATCH"),
+    Bad("/api/v1/tenants/default", {"limits": {"steps": True}}, "limits.steps", "true or false", method="PATCH"),
+    Bad("/api/v1/tenants/default", {"limits": ["queued"]}, "limits", "object", method="PATCH"),
+    Bad("/api/v1/tenants/default", {"limits": {"money": None}}, "limits.money", "known field", method="PATCH"),
+    Bad("/api/v1/tenants/default", {"limits": {}, "weight": 9}, "weight", "known field", method="PATCH"),
+    Bad("/api/v1/tenants/nobody", {"limits": {}}, says="no tenant", status=404, method="PATCH"),
+    Bad("/api/v1/tenants/%00", {"limits": {}}, says="such a name", status=404, method="PATCH"),
+    Bad("/api/v1/tenants/default", says="use", status=405, method="DELETE"),
+]
 KEYS = [
     Bad("/api/v1/keys", {"name": "a", "limits": {"queued": -1}}, "limits.queued", "at least 0"),
     Bad("/api/v1/keys", {"name": "a", "limits": {"queued": 1.5}}, "limits.queued", "whole number"),
@@ -425,7 +439,7 @@ SENT_IN = [
 ]
 AREAS = {
     "picks": CHOOSING, "finals": FINALS, "tables": TABLES, "deliver": DELIVERING, "many": MANY, "webhooks": TELLING,
-    "users": PEOPLE, "keys": KEYS, "orders": ORDERS, "assets": SENT_IN,
+    "users": PEOPLE, "tenants": TENANTS, "keys": KEYS, "orders": ORDERS, "assets": SENT_IN,
 }  # fmt: skip
 
 

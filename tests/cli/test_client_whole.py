@@ -79,6 +79,7 @@ def calls(file: Path) -> dict[tuple[str, str], Callable[[Client], object]]:
         ("GET", "/api/v1/limits"): lambda farm: farm.limits(),
         ("GET", "/api/v1/settings"): lambda farm: farm.settings(),
         ("GET", "/api/v1/tenants"): lambda farm: farm.tenants(),
+        ("PATCH", "/api/v1/tenants/{tenant}"): lambda farm: farm.limit_tenant(ID, {"queued": 5}),
         ("GET", "/api/v1/workers"): lambda farm: farm.workers(),
         ("POST", "/api/v1/workers/{worker}/drain"): lambda farm: farm.drain(ID),
         ("POST", "/api/v1/workers/{worker}/resume"): lambda farm: farm.resume(ID),
@@ -169,6 +170,9 @@ def test_keys_webhooks_and_figures_are_typed(client: Client) -> None:
     assert next(client.audit(subject=hook.id)).kind == "webhook.removed"
     assert client.statistics("day").points
     assert client.tenants()[0].name == "default"
+    assert client.limit_tenant("default", {"queued": 7, "steps": 9}).limits == {"queued": 7, "steps": 9}
+    assert (client.limit_tenant("default", {"queued": None}).limits, client.tenants()[0].steps) == ({"steps": 9}, 9)
+    client.limit_tenant("default", {"steps": None})
     assert client.limits().tenant["queued"]["used"] == 0
     assert client.model("demo").name == "demo"
     assert client.enhance("a red mug").enhanced.startswith("a red mug")

@@ -214,5 +214,24 @@ def test_users_and_keys_that_are_replaced(run: Command, monkeypatch: pytest.Monk
     new = json.loads(run("keys", "rotate", key["prefix"], "--grace", "1", "--json").out)
     assert (new["limits"], new["name"]) == ({"queued": 5}, "shop")
     assert new["key"] != key["key"]
-    for limit in ("queued", "queued=x", "speed=1", "queued=-1"):
+    for limit in ("queued", "queued=x", "speed=1", "queued=-1", "queued=none", "queued=" + "9" * 5000, "queued=" + "9" * 20):
         assert run("keys", "create", "x", "--limit", limit).code == 2
+
+
+def test_limits_of_a_tenant(run: Command) -> None:
+    run("keys", "create", "shop", "--tenant", "shop")
+    assert run("tenants", "limit", "shop", "queued=100", "images_per_day=50").out == "shop: queued=100 images_per_day=50\n"
+    assert "queued=100 images_per_day=50" in run("tenants", "list").out
+    assert run("tenants", "limit", "shop", "queued=none", "images_per_day=none").out == "shop: no limits of its own\n"
+    assert json.loads(run("tenants", "limit", "shop", "steps=9", "--json").out)["limits"] == {"steps": 9}
+    [shop] = [one for one in json.loads(run("tenants", "list", "--json").out) if one["name"] == "shop"]
+    assert (shop["limits"], shop["queued"], shop["running"], shop["images_today"]) == ({"steps": 9}, 0, 0, 0)
+    for wrong, words in (
+        ("steps=-1", "queued=none to remove it"),
+        ("speed=1", "limits.speed"),
+        ("steps=" + "9" * 20, "limits.steps"),
+    ):
+        refused = run("tenants", "limit", "shop", wrong)
+        assert (refused.code, words in refused.err) == (2, True), refused.err
+    assert run("tenants", "limit", "nobody", "steps=1").code == 11
+    assert run("tenants", "limit", "shop").code == 2

@@ -11,7 +11,7 @@ from imagefarm.settings import PROJECT_ROOT
 from tests.e2e.up import Up, clean_environment
 
 PAGE = (PROJECT_ROOT / "docs" / "api.md").read_text("utf-8")
-SUBMIT, ERRORS, LIMITS, LISTS, EVENTS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SUBMIT, ERRORS, LIMITS, TENANT, LISTS, EVENTS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_every_snippet(farm: Up, tmp_path: Path) -> None:
@@ -30,6 +30,7 @@ def test_every_snippet(farm: Up, tmp_path: Path) -> None:
     told = json.loads(limits + "}")
     assert told["tenant"]["images_per_day"]["used"] >= 1
     assert re.search(r'Policy: "requests";q=30000;w=60\s+RateLimit: "requests";r=\d+;t=\d+', headers)
+    assert json.loads(run(TENANT))["limits"] == {"queued": 50000}
     pages = [json.loads(line) for line in run(LISTS).splitlines()]
     assert pages[-1]["next_cursor"] is None
     assert first["id"] in {item["id"] for page in pages for item in page["items"]}

@@ -146,6 +146,63 @@ def test_limits_stand_beside_what_is_used_of_them(site: Site) -> None:
     assert row.count(" full") == 1  # nine of ten pictures are asked for
 
 
+def test_limits_of_a_tenant_are_set_by_form(site: Site) -> None:
+    site.key("set-by-form")
+    [tenant] = [one["id"] for one in site.get("/api/v1/tenants")["items"] if one["name"] == "set-by-form"]
+    path = f"/admin/tenants/{tenant}/limits"
+    for lang, words in (
+        ("en", ("Change limits of set-by-form", "Jobs that wait")),
+        ("zh", ("修改 set-by-form 的上限", "等待的任务")),
+    ):
+        shown = Reading(site.page("/admin/users", lang).text)
+        assert shown.wrong == []
+        block = site.page("/admin/users", lang).text.partition(f'<li id="{tenant}"')[2].partition("</li>")[0]
+        assert all(word in block for word in words)
+
+    def told() -> dict[str, int]:
+        return next(one["limits"] for one in site.get("/api/v1/tenants")["items"] if one["id"] == tenant)
+
+    empty = dict.fromkeys(("queued", "running", "images_per_day", "pixels", "steps"), "")
+    answer = send(site, path, **empty | {"queued": "40", "steps": " 9 "})
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/admin/users#{tenant}")
+    assert told() == {"queued": 40, "steps": 9}
+    block = site.page("/admin/users").text.partition(f'<li id="{tenant}"')[2].partition("</li>")[0]
+    assert 'name="queued" value="40"' in block
+    assert "of 40<" in block
+    assert "≤ 9<" in block
+    for wrong in ("-1", "many", "1.5", "9" * 20, "9" * 5000):
+        refused = send(site, path, **empty | {"queued": "41", "pixels": wrong})
+        assert refused.status_code == 422
+        block = refused.text.partition(f'<li id="{tenant}"')[2].partition("</li>")[0]
+        assert 'role="alert"' in block
+        assert "Pixels of a picture</strong>" in block
+        assert 'name="queued" value="41"' in block, "what was typed is still there"
+        assert refused.text.count('role="alert"') == 1
+    assert told() == {"queued": 40, "steps": 9}
+    assert send(site, path, steps="").status_code == 303
+    assert told() == {"queued": 40}, "a field that was not sent stays"
+    audit = html.unescape(site.page("/admin/audit?kind=tenant.limited").text)
+    assert "by open farm, before queued=40 steps=9, after queued=40" in audit
+    assert send(site, "/admin/tenants/tenant_nobody/limits", **empty).status_code == 404
+    member = site.key("set-by-form", Scope.SUBMIT, Scope.READ)
+    assert site.app.test_client(use_cookies=False).post(path, data={"queued": "9"}, headers=member).status_code == 403
+
+
+def test_the_key_form_takes_limits(site: Site) -> None:
+    made = send(site, "/admin/keys", name="narrow key", scope=["submit"], queued="5", steps="", pixels="4096")
+    assert made.status_code == 201
+    key = next(one for one in site.get("/api/v1/keys")["items"] if one["name"] == "narrow key")
+    assert key["limits"] == {"queued": 5, "pixels": 4096}
+    assert "Jobs that wait ≤ 5" in site.page("/admin/keys").text
+    assert "等待的任务 ≤ 5" in site.page("/admin/keys", "zh").text
+    assert '<details id="key-limits">' in site.page("/admin/keys").text
+    refused = send(site, "/admin/keys", name="wrong key", scope=["submit"], queued="-5")
+    assert refused.status_code == 422
+    for words in ("Jobs that wait</strong> is less than 0", '<details id="key-limits" open>', 'name="queued" value="-5"'):
+        assert words in refused.text
+    assert "wrong key" not in [one["name"] for one in site.get("/api/v1/keys")["items"]]
+
+
 def test_users_are_made_renewed_and_disabled(site: Site) -> None:
     def signed_in(name: str, password: str) -> FlaskClient | None:
         http = site.app.test_client()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Blueprint, Response, request
 from sqlalchemy import ColumnElement, func, select
@@ -89,7 +90,7 @@ def recent_events(
             row.kind,
             row.subject,
             next((base + row.subject for kind, base in ADDRESSES.items() if row.subject.startswith(f"{kind}_")), ""),
-            ", ".join(f"{name} {value}" for name, value in row.data.items() if isinstance(value, str | int | float))[:200],
+            ", ".join(f"{name} {value}" for name, value in map(_shown, row.data.items()) if value is not None)[:200],
             row.seq,
             row.tenant_id or "",
         )
@@ -105,3 +106,11 @@ def chain_of(session: Session, *, walk: bool) -> Chain:
     unsealed = session.scalar(select(func.count()).select_from(Event).where(Event.seq.is_(None))) or 0
     sealed, digest = (head.seq or 0, head.hash or "") if head else (0, "")
     return Chain(sealed, unsealed, digest, audit.verify(session) if walk else None)
+
+
+def _shown(item: tuple[str, Any]) -> tuple[str, str | None]:
+    """What happened as one line has it: texts, numbers, and limits before and after; None for what is longer."""
+    name, value = item
+    if name in {"before", "after"} and isinstance(value, dict):
+        return name, " ".join(f"{of}={number}" for of, number in value.items()) or "–"
+    return name, str(value) if isinstance(value, str | int | float) else None

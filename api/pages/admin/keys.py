@@ -13,7 +13,7 @@ from api.auth import authenticate, require
 from api.context import Farm, current_farm
 from api.field_errors import field_errors
 from api.pages.rendering import page
-from imagefarm.auth import Caller, KeyInfo, Scope, is_open, list_keys
+from imagefarm.auth import LIMITS, Caller, KeyInfo, Scope, is_open, list_keys
 from imagefarm.errors import FieldError, InvalidRequest
 
 pages = Blueprint("pages_admin_keys", __name__)
@@ -29,6 +29,7 @@ class KeysView:
     scopes: tuple[str, ...]
     fields: tuple[tuple[str, str], ...]
     chosen: tuple[str, ...]
+    limits: tuple[tuple[str, str], ...]
     errors: tuple[FieldError, ...]
     made: api_keys.NewKeyAnswer | None
     is_open: bool
@@ -48,16 +49,18 @@ def keys_form() -> Response:
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.ADMIN)
-    fields = {name: request.form.get(name, "").strip() for name in ("name", "tenant")}
+    fields: dict[str, str] = {name: request.form.get(name, "").strip() for name in ("name", "tenant")}
     chosen = tuple(request.form.getlist("scope"))
+    limits = {name: request.form.get(name, "").strip() for name in LIMITS}
     try:
-        given = {name: value for name, value in fields.items() if value} | {"scopes": list(chosen)}
+        given: dict[str, Any] = {name: value for name, value in fields.items() if value} | {"scopes": list(chosen)}
+        given["limits"] = {name: value for name, value in limits.items() if value}
         made = api_keys.create_api_key(farm, caller, api_keys.KeyRequest.model_validate(given))
     except ValidationError as error:
         wrong = field_errors(error, api_keys.KeyRequest, whole="form")
-        return page("admin_keys.html", _view(farm, fields, chosen=chosen, errors=tuple(wrong)), 422)
+        return page("admin_keys.html", _view(farm, fields, chosen=chosen, limits=limits, errors=tuple(wrong)), 422)
     except InvalidRequest as error:
-        return page("admin_keys.html", _view(farm, fields, chosen=chosen, errors=tuple(error.errors)), 422)
+        return page("admin_keys.html", _view(farm, fields, chosen=chosen, limits=limits, errors=tuple(error.errors)), 422)
     return _shown_once(farm, made)
 
 
@@ -91,6 +94,7 @@ def _view(
     fields: dict[str, str] | None = None,
     *,
     chosen: tuple[str, ...] = (Scope.SUBMIT, Scope.READ),
+    limits: dict[str, str] | None = None,
     errors: tuple[FieldError, ...] = (),
     made: api_keys.NewKeyAnswer | None = None,
 ) -> KeysView:
@@ -99,6 +103,7 @@ def _view(
         scopes=tuple(map(str, Scope)),
         fields=tuple((fields or {"name": "", "tenant": ""}).items()),
         chosen=chosen,
+        limits=tuple((limits or dict.fromkeys(LIMITS, "")).items()),
         errors=errors,
         made=made,
         is_open=is_open(farm.settings),

@@ -17,7 +17,8 @@ from api.pages.admin.audit import RecentEvent, recent_events
 from api.pages.farm_view import FarmView, farm_view
 from api.pages.job_cards import Picture, picture
 from api.pages.rendering import page
-from api.statistics import PERIODS, Statistics, TenantAnswer, spread, statistics, tenants
+from api.statistics import PERIODS, Statistics, spread, statistics
+from api.tenants import TenantAnswer, tenants
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store.models import Image

@@ -1,4 +1,4 @@
-"""`/admin/users`: who may sign in: made, listed, given a new password, and let in no more."""
+"""`/admin/users`: who may sign in (made, listed, given a new password, let in no more), and the limits of tenants."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 from flask import Blueprint, Response, redirect, request
 from pydantic import ValidationError
+from sqlalchemy import func, select
 
 from api import users as api_users
 from api.auth import authenticate, require
 from api.context import Farm, current_farm
 from api.field_errors import field_errors
 from api.pages.rendering import page
-from imagefarm.auth import Scope, is_open
+from api.tenants import TenantAnswer, TenantChange, change_tenant, tenants
+from imagefarm.auth import LIMITS, Scope, is_open
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
+from imagefarm.store.models import Tenant
 from imagefarm.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, Role, UserInfo, list_users
 
 pages = Blueprint("pages_admin_users", __name__)
@@ -24,7 +27,8 @@ SHOWN = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsersView:
-    """The users, the form for a new one, and what was wrong with it or with the new password of the user `renewed`."""
+    """The users and the tenants, the form for a new user, and what was wrong: with that form, with the new password of the user
+    `renewed`, or with the limits `given` to the tenant `limited`."""
 
     users: tuple[UserInfo, ...]
     more: int
@@ -32,9 +36,19 @@ class UsersView:
     fields: tuple[tuple[str, str], ...]
     errors: tuple[FieldError, ...]
     renewed: str
+    tenants: tuple[TenantAnswer, ...]
+    more_tenants: int
+    limited: str
+    given: tuple[tuple[str, str], ...]
+    farms: tuple[tuple[str, int], ...]
     is_open: bool
     shortest: int = SHORTEST_PASSWORD
     longest: int = LONGEST_PASSWORD
+
+    @staticmethod
+    def limits_of(tenant: TenantAnswer) -> tuple[tuple[str, str], ...]:
+        """A tenant's own limits, as its form has them."""
+        return tuple((name, str(tenant.limits.get(name, ""))) for name in LIMITS)
 
 
 @pages.get("/admin/users")
@@ -90,16 +104,40 @@ def disable_form(user_id: str) -> Any:
     return redirect("/admin/users", 303)
 
 
+@pages.post("/admin/tenants/<tenant_id>/limits")
+def limits_form(tenant_id: str) -> Any:
+    """Set the limits of a tenant, an empty field removing its own, and go back to the list."""
+    farm = current_farm()
+    caller = authenticate(farm)
+    require(caller, Scope.ADMIN)
+    given = {name: request.form[name].strip() for name in LIMITS if name in request.form}
+    try:
+        body = TenantChange.model_validate({"limits": {name: value or None for name, value in given.items()}})
+        change_tenant(farm, caller, tenant_id, body)
+    except ValidationError as error:
+        return _refused(farm, field_errors(error, TenantChange, whole="form"), limited=tenant_id, given=given)
+    return redirect(f"/admin/users#{tenant_id}", 303)
+
+
 def _refused(
-    farm: Farm, errors: list[FieldError], fields: dict[str, str] | None = None, *, renewed: str = "", status: int = 422
+    farm: Farm, errors: list[FieldError], fields: dict[str, str] | None = None, *, status: int = 422, **of: Any
 ) -> Response:
-    return page("admin_users.html", _view(farm, fields, errors=tuple(errors), renewed=renewed), status)
+    return page("admin_users.html", _view(farm, fields, errors=tuple(errors), **of), status)
 
 
 def _view(
-    farm: Farm, fields: dict[str, str] | None = None, *, errors: tuple[FieldError, ...] = (), renewed: str = ""
+    farm: Farm,
+    fields: dict[str, str] | None = None,
+    *,
+    errors: tuple[FieldError, ...] = (),
+    renewed: str = "",
+    limited: str = "",
+    given: dict[str, str] | None = None,
 ) -> UsersView:
     users = list_users(farm.store)
+    with farm.store.read() as session:
+        shown = tenants(session, farm)
+        known = session.scalar(select(func.count()).select_from(Tenant)) or 0
     return UsersView(
         users=tuple(users[:SHOWN]),
         more=max(0, len(users) - SHOWN),
@@ -107,5 +145,10 @@ def _view(
         fields=tuple((fields or {"name": "", "role": Role.MEMBER, "tenant": ""}).items()),
         errors=errors,
         renewed=renewed,
+        tenants=tuple(shown),
+        more_tenants=known - len(shown),
+        limited=limited,
+        given=tuple((name, (given or {}).get(name, "")) for name in LIMITS),
+        farms=(("queued", farm.settings.max_queued_per_tenant), ("running", farm.settings.max_running_per_tenant)),
         is_open=is_open(farm.settings),
     )

@@ -1,0 +1,106 @@
+"""Tenants: the limits of each, set by admins within the farm's own, and what it has of them now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from imagefarm.auth import check_limit_names
+from imagefarm.errors import NotFound
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append
+from imagefarm.store.models import Backlog, Tenant, Usage
+
+DAY_S = 86400
+"""Of `Usage.day`: days of the database's clock, in UTC."""
+MOST_TENANTS = 200
+"""How many one answer or page shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantUse:
+    """A tenant: its own limits, what it has in the queue, and what it asked for today (UTC)."""
+
+    id: str
+    name: str
+    weight: float
+    limits: dict[str, int]
+    queued: int
+    running: int
+    images_today: int
+    gpu_s_today: float
+
+
+class Today(NamedTuple):
+    """What all tenants together asked for today: predicted GPU-seconds, and the weight of those who asked."""
+
+    gpu_s: float
+    weight: float
+
+
+def today(session: Session) -> Today:
+    """What was asked for today."""
+    sums = select(func.coalesce(func.sum(Usage.gpu_s), 0.0), func.coalesce(func.sum(Tenant.weight), 0.0))
+    of_today = sums.join(Tenant, Tenant.id == Usage.tenant_id).where(Usage.day == _day(session), Usage.gpu_s > 0)
+    return Today(*session.execute(of_today).one())
+
+
+def tenants_in_use(session: Session, *, only: str | None = None, most: int | None = None) -> list[TenantUse]:
+    """The tenants who asked for most today first, `most` of them; with `only`, the one of that id."""
+    waiting = (
+        select(Backlog.tenant_id, func.sum(Backlog.queued).label("queued"), func.sum(Backlog.running).label("running"))
+        .group_by(Backlog.tenant_id)
+        .subquery()
+    )
+    found = (
+        select(Tenant, waiting.c.queued, waiting.c.running, Usage.images, Usage.gpu_s)
+        .join(waiting, waiting.c.tenant_id == Tenant.id, isouter=True)
+        .join(Usage, (Usage.tenant_id == Tenant.id) & (Usage.day == _day(session)), isouter=True)
+        .order_by(func.coalesce(Usage.gpu_s, 0.0).desc(), func.coalesce(waiting.c.queued, 0).desc(), Tenant.name)
+        .limit(most)
+    )
+    if only is not None:
+        found = found.where(Tenant.id == only)
+    return [
+        TenantUse(
+            id=row.Tenant.id,
+            name=row.Tenant.name,
+            weight=row.Tenant.weight,
+            limits=row.Tenant.limits,
+            queued=row.queued or 0,
+            running=row.running or 0,
+            images_today=row.images or 0,
+            gpu_s_today=row.gpu_s or 0.0,
+        )
+        for row in session.execute(found)
+    ]
+
+
+def limit_tenant(store: Store, name: str, limits: Mapping[str, int | None], *, by: str = "operator") -> TenantUse:
+    """Set limits of the tenant of that name or id; None removes one, those not given stay. See `imagefarm.auth.LIMITS`.
+
+    They hold from the next submit and the next claim; what waits or runs already stays. Raises NotFound, and InvalidRequest for
+    a limit that is none.
+    """
+    check_limit_names({limit: 0 if value is None else value for limit, value in limits.items()})
+    with store.write() as session:
+        tenant_id = session.scalar(select(Tenant.id).where((Tenant.name == name) | (Tenant.id == name)).limit(1))
+        if tenant_id is None:
+            raise NotFound(f"no tenant {name[:64]!r}; the first key or user of a tenant makes it")
+        tenant = session.get_one(Tenant, tenant_id, with_for_update=True)
+        before = dict(tenant.limits)
+        after = {limit: value for limit, value in {**before, **limits}.items() if value is not None}
+        if after != before:
+            tenant.limits = after
+            append(session, "tenant.limited", tenant_id, tenant_id, {"by": by, "before": before, "after": after})
+            session.flush()
+        [info] = tenants_in_use(session, only=tenant_id)
+    return info
+
+
+def _day(session: Session) -> int:
+    return int((session.scalar(select(db_now())) or 0.0) // DAY_S)
