@@ -158,7 +158,7 @@ def test_a_set_that_ends_together_is_decoded_in_parts_between_steps(models: Smal
 
 
 def test_a_job_that_waits_for_the_decoder_can_be_dropped(models: SmallModels) -> None:
-    engine = models.engine("tiny-z-image", max_images=1)
+    engine = models.engine("tiny-z-image", max_images=4)
     jobs = [models.job("tiny-z-image", **MIXED[2]) for _ in range(3)]
     for job in jobs:
         engine.add(job)
@@ -168,6 +168,20 @@ def test_a_job_that_waits_for_the_decoder_can_be_dropped(models: SmallModels) ->
     assert engine.drop(jobs[1].id)
     assert [item.job.id for item in engine.step().rendered] == [jobs[2].id]
     assert engine.jobs == []
+
+
+def test_no_more_than_one_set_waits_for_the_decoder(models: SmallModels) -> None:
+    """A model of few steps ends more at each than a part: then as many are decoded as came."""
+    engine = models.engine("tiny-z-image", max_images=4)
+    waiting = []
+    for _ in range(5):
+        while engine.room:
+            engine.add(models.job("tiny-z-image", prompt="a red mug", width=64, height=64, steps=1))
+        report = engine.step()
+        waiting.append(len(engine.jobs))
+        ended = len(report.rendered)
+    assert waiting == [3, 4, 4, 4, 4]
+    assert ended == 4
 
 
 def test_a_prompt_that_cannot_be_encoded_fails_only_its_job(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:

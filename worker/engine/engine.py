@@ -46,8 +46,8 @@ LANCZOS = "lanczos"
 ENLARGE_S = 0.03
 """Time for enlarging between two steps, one tile at least."""
 DECODED_PART = 6
-"""Between two steps a sixth of the pictures that wait is decoded, and at least a sixth of a full set: those of a batch all
-end at once, and who joins at the next step shall not wait for all of them."""
+"""Between two steps a sixth of a full set is decoded, and what waits beyond one set: those of a batch all end at once, and who
+joins at the next step shall not wait for all of them."""
 STEPS_AHEAD = 2
 """Steps that may be queued on the device: one runs while the next is made ready, and newcomers still join at once."""
 
@@ -262,7 +262,7 @@ class StepEngine:
         """The part of those that wait for the decoder whose turn it is: people's first, then those that came first."""
         waiting = [slot for slot in self._slots() if slot.waits_for_decoder]
         waiting.sort(key=lambda slot: slot.job.job.priority_class != PriorityClass.INTERACTIVE)
-        return waiting[: ceil(max(len(waiting), self.max_images) / DECODED_PART)]
+        return waiting[: max(ceil(self.max_images / DECODED_PART), len(waiting) - self.max_images)]
 
     def _finish(self, slots: list[Slot]) -> None:
         if not slots:
