@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import delete, select, update
+from sqlalchemy.exc import OperationalError
 
 from imagefarm.errors import RenderError
 from imagefarm.outputs import LocalOutputs
@@ -366,6 +367,21 @@ def test_a_worker_says_what_it_is_doing(loop: RenderLoop) -> None:
     context.wanted = WorkerState.READY
     context.drain.begin()
     assert heartbeat.state() == WorkerState.DRAINING
+
+
+def test_what_the_operator_wanted_holds_while_the_database_is_away(loop: RenderLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, heartbeat = loop.context, Heartbeat(loop.context)
+    heartbeat.starting = False
+    with context.store.write() as session:
+        session.execute(update(Worker).values(wanted=WorkerState.QUARANTINED))
+    heartbeat.beat()
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise OperationalError("select", {}, Exception("connection refused"))
+
+    monkeypatch.setattr("worker.heartbeat.heartbeat", away)
+    heartbeat.beat()
+    assert (heartbeat.state(), heartbeat.failures) == (WorkerState.QUARANTINED, 1)
 
 
 def test_what_pictures_took_is_given_back_once_the_worker_is_idle(
