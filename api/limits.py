@@ -17,7 +17,7 @@ from imagefarm.auth import Caller, Scope
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.models import Backlog, Job, Tenant, Usage
-from scheduler.limits import DAY_S
+from imagefarm.tenants import DAY_S
 
 routes = Routes(tag="queue")
 

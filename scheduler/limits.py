@@ -15,8 +15,8 @@ from imagefarm.settings import Settings
 from imagefarm.states import WorkerState
 from imagefarm.store.dialects import in_each
 from imagefarm.store.models import Backlog, Job, Model, Tenant, Usage, Worker
+from imagefarm.tenants import DAY_S
 
-DAY_S = 86400
 GUESSED_COST_S = 1.0
 """GPU-seconds of a job of a model that was never measured."""
 

@@ -21,8 +21,9 @@ from imagefarm.store.chain import Chain
 from imagefarm.store.idempotency import KEEP_WITH_WORK
 from imagefarm.store.models import AssetUse, Backlog, Event, Idempotency, Job, Model, Tenant
 from imagefarm.store.prepared import Prepared, alone
+from imagefarm.tenants import DAY_S
 from scheduler.assets import uses_of
-from scheduler.limits import ASKING, DAY_S, RECORD_USAGE, Standing, check_standing
+from scheduler.limits import ASKING, RECORD_USAGE, Standing, check_standing
 from scheduler.transition import ADD_TO_BACKLOG
 from scheduler.why import WORKERS, Seen
 

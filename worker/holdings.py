@@ -20,7 +20,7 @@ class Held:
     step: int = 0
     steps: int = 0
     begin_by: float | None = None
-    """When (monotonic) it is too late for its first step; None: never."""
+    """When (monotonic) it is too late to begin; None: never, or it has begun."""
 
 
 class Holdings:
@@ -53,10 +53,16 @@ class Holdings:
         if held is not None:
             held.begin_by = time.monotonic() + left_s
 
+    def note_begun(self, job_id: str) -> None:
+        """It begins now, and may take as long as it takes."""
+        held = self._held.get(job_id)
+        if held is not None:
+            held.begin_by = None
+
     def is_late(self, job_id: str) -> bool:
         """Whether its time was up before it began."""
         held = self._held.get(job_id)
-        return held is not None and held.begin_by is not None and held.step == 0 and time.monotonic() > held.begin_by
+        return held is not None and held.begin_by is not None and time.monotonic() > held.begin_by
 
     def note_step(self, job_id: str, step: int, steps: int) -> None:
         held = self._held.get(job_id)

@@ -181,6 +181,7 @@ class RenderLoop:
 
     def _add(self, engine: StepEngine, job: ClaimedJob) -> None:
         context = self.context
+        context.holdings.note_begun(job.id)
         try:
             context.pulse.step()  # encoding a prompt is a pass of its own
             engine.add(job, self.inputs.take(job))

@@ -8,7 +8,8 @@ from sqlalchemy import update
 from imagefarm.errors import InvalidRequest, LimitExceeded
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Tenant, Usage
-from scheduler.limits import ASKING, DAY_S, KeyLimits
+from imagefarm.tenants import DAY_S
+from scheduler.limits import ASKING, KeyLimits
 from scheduler.workers import gone, report_model, want
 from tests.small_farm import SmallFarm
 

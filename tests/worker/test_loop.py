@@ -327,6 +327,10 @@ def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
         return load(name)
 
     def overtake(_: StandIn) -> None:
+        holding = held.get(begun)
+        assert holding is not None
+        if len(StandIn.steps_taken) == 1:
+            assert holding.begin_by is None, "also if it begins again, as after running out of memory"
         held.note_deadline(begun, -1)
 
     monkeypatch.setattr(loop, "_load", long_load)
