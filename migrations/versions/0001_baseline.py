@@ -289,7 +289,7 @@ def upgrade() -> None:
         sa.Column("image_id", sa.String(40), nullable=False),
         sa.Column("dhash", sa.String(16), nullable=False),
         sa.PrimaryKeyConstraint("batch_id", "row", "image_id", name=op.f("pk_look")),
-        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_look_image_id_image"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_look_image_id"), ondelete="CASCADE"),
     )
     op.create_index(op.f("ix_look_image_id"), "look", ["image_id"])
 
@@ -304,7 +304,7 @@ def upgrade() -> None:
         sa.Column("bytes", sa.Integer(), nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.PrimaryKeyConstraint("image_id", "channel", name=op.f("pk_channel_file")),
-        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_channel_file_image_id_image"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_channel_file_image_id"), ondelete="CASCADE"),
         sa.UniqueConstraint("storage_key", name=op.f("uq_channel_file_storage_key")),
     )
 
@@ -317,7 +317,7 @@ def upgrade() -> None:
         sa.Column("replaced_by", sa.String(40), nullable=True),
         sa.Column("at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", "index", name=op.f("pk_pick")),
-        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_pick_job_id_job"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_pick_job_id"), ondelete="CASCADE"),
     )
     op.create_index("ix_pick_batch_id_pick_job_id_index", "pick", ["batch_id", "pick", "job_id", "index"])
 
@@ -346,8 +346,8 @@ def upgrade() -> None:
         sa.Column("asset_id", sa.String(40), nullable=False),
         sa.Column("job_id", sa.String(40), nullable=False),
         sa.PrimaryKeyConstraint("asset_id", "job_id", name=op.f("pk_asset_use")),
-        sa.ForeignKeyConstraint(["asset_id"], ["asset.id"], name=op.f("fk_asset_use_asset_id_asset")),
-        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_asset_use_job_id_job"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["asset_id"], ["asset.id"], name=op.f("fk_asset_use_asset_id")),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_asset_use_job_id"), ondelete="CASCADE"),
     )
     op.create_index(op.f("ix_asset_use_job_id"), "asset_use", ["job_id"])
 
@@ -479,7 +479,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("finished_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_push")),
-        sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], name=op.f("fk_push_batch_id_batch"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], name=op.f("fk_push_batch_id"), ondelete="CASCADE"),
     )
     op.create_index("ix_push_due", "push", ["next_at"], sqlite_where=waiting, postgresql_where=waiting)
 

@@ -42,6 +42,14 @@ def test_models_and_migrations_agree(empty: Store) -> None:
     empty.close()
 
 
+def test_foreign_keys_are_named_as_in_the_models(empty: Store) -> None:
+    migrate(empty)
+    found = inspect(empty.reader)
+    for name, table in Base.metadata.tables.items():
+        assert {key["name"] for key in found.get_foreign_keys(name)} == {key.name for key in table.foreign_key_constraints}
+    empty.close()
+
+
 def test_a_name_has_one_tenant(empty: Store) -> None:
     migrate(empty)
     with pytest.raises(IntegrityError), empty.write() as session:
