@@ -13,7 +13,7 @@ from api.batch_progress import BatchProgress
 from api.shapes import Answer, Time
 from imagefarm.errors import FieldError
 from imagefarm.states import BatchState, JobState, PriorityClass
-from imagefarm.store.models import Batch, Push
+from imagefarm.store.models import Batch, BatchDelivery
 from scheduler.batches import lifecycle
 from scheduler.batches.create import error_json
 from scheduler.batches.options import BatchOptions
@@ -48,7 +48,7 @@ class PickCounts(Answer):
     open: int
 
 
-class DeliveryAnswer(Answer):
+class BatchDeliveryResponse(Answer):
     """A batch's files on their way to a bucket. `state`: open until the batch is done, then waiting, delivered or failed."""
 
     bucket: str
@@ -148,7 +148,7 @@ class BatchAnswer(Answer):
     update_of: str | None = Field(description="The batch that this one brings up to date")
     changes: BatchChanges | None = Field(description="Of an update; null otherwise")
     picks: PickCounts
-    delivery: DeliveryAnswer | None = Field(description="Of a batch that is delivered to a bucket")
+    delivery: BatchDeliveryResponse | None = Field(description="Of a batch that is delivered to a bucket")
     drafts: str | None = Field(description="The batch whose approved pictures this one renders finally")
     progress: BatchProgress | None = Field(None, description="Of one batch that is asked for; null in lists")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
@@ -170,8 +170,8 @@ def batch_answers(session: Session, batches: Sequence[Batch], base: str) -> list
     """Batches of the store as JSON, with the numbers of their jobs."""
     numbers = lifecycle.counts(session, list(batches))
     picks = pick_counts(session, list(numbers))
-    pushes = {push.batch_id: push for push in session.scalars(select(Push).where(Push.batch_id.in_(numbers)))}
-    return [_answer(batch, numbers[batch.id], picks[batch.id], pushes.get(batch.id), base) for batch in batches]
+    deliveries = {delivery.batch_id: delivery for delivery in session.scalars(select(BatchDelivery).where(BatchDelivery.batch_id.in_(numbers)))}
+    return [_answer(batch, numbers[batch.id], picks[batch.id], deliveries.get(batch.id), base) for batch in batches]
 
 
 def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
@@ -179,7 +179,7 @@ def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
     numbers = lifecycle.counts(session, [batch])[batch.id]
     if batch.state == BatchState.QUEUED:
         numbers["queued"], numbers["held"] = numbers["queued"] + numbers["held"], 0
-    return _answer(batch, numbers, pick_counts(session, [batch.id])[batch.id], session.get(Push, batch.id), base)
+    return _answer(batch, numbers, pick_counts(session, [batch.id])[batch.id], session.get(BatchDelivery, batch.id), base)
 
 
 def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnswer:
@@ -239,7 +239,7 @@ def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
     return [RowError.model_validate(error_json(error)) for error in errors]
 
 
-def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], push: Push | None, base: str) -> BatchAnswer:
+def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], delivery: BatchDelivery | None, base: str) -> BatchAnswer:
     url = f"{base}/api/v1/batches/{batch.id}"
     state = BatchState(batch.state)
     if state is BatchState.QUEUED and any(numbers[name] for name in lifecycle.STARTED):
@@ -256,8 +256,8 @@ def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], push: 
         changes=BatchChanges(**changes) if (changes := batch.options.get("changes")) else None,
         picks=PickCounts(**picks),
         delivery=None
-        if push is None
-        else DeliveryAnswer.model_validate({name: getattr(push, name) for name in DeliveryAnswer.model_fields}),
+        if delivery is None
+        else BatchDeliveryResponse.model_validate({name: getattr(delivery, name) for name in BatchDeliveryResponse.model_fields}),
         drafts=batch.drafts,
         errors=[RowError.model_validate(error) for error in batch.errors],
         quote=None,

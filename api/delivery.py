@@ -1,4 +1,4 @@
-"""What a batch made, to take away: manifest, archive, and the bad rows to mend."""
+"""Downloads of a batch: manifest, report, archive of its images, and the rows that were rejected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imagefarm.errors import Conflict
 from imagefarm.states import BatchState
 from scheduler.batches import lifecycle, push
 from scheduler.batches.archive import stream_zip
-from scheduler.batches.deliver import Deliver
+from scheduler.batches.deliver import DeliveryTarget
 from scheduler.batches.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl, report_csv
 from scheduler.buckets import check_bucket
 
@@ -30,14 +30,14 @@ JSON_LINES = "application/x-ndjson"
 ZIP = "application/zip"
 
 
-class DeliveryQuery(Query):
-    """Which pictures of a batch to take away."""
+class BatchDownloadQuery(Query):
+    """Which images of a batch to download."""
 
     pick: PickState | None = Field(None, description="Only those that were decided so; open: not decided yet")
 
 
 @routes.get("/api/v1/batches/{batch_id}/manifest.csv", scope=Scope.READ, media=CSV)
-def batch_manifest_csv(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuery) -> Response:
+def batch_manifest_csv(farm: Farm, caller: Caller, batch_id: str, query: BatchDownloadQuery) -> Response:
     """Get a batch's manifest as CSV.
 
     A line for each picture: row, sku, name, file, seed, sha256, state, reason, job, custom_id, pick, verdict, channel. A picture
@@ -49,7 +49,7 @@ def batch_manifest_csv(farm: Farm, caller: Caller, batch_id: str, query: Deliver
 
 
 @routes.get("/api/v1/batches/{batch_id}/manifest.jsonl", scope=Scope.READ, media=JSON_LINES)
-def batch_manifest_jsonl(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuery) -> Response:
+def batch_manifest_jsonl(farm: Farm, caller: Caller, batch_id: str, query: BatchDownloadQuery) -> Response:
     """Get a batch's manifest as JSON Lines."""
     name = _name(farm, caller, batch_id)
     return _stream(manifest_jsonl(entries(farm.store, batch_id, query.pick)), JSON_LINES, f"{name}-manifest.jsonl")
@@ -77,7 +77,7 @@ def batch_errors_csv(farm: Farm, caller: Caller, batch_id: str) -> Response:
 
 
 @routes.get("/api/v1/batches/{batch_id}/archive.zip", scope=Scope.READ, media=ZIP)
-def batch_archive(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuery) -> Response:
+def batch_archive(farm: Farm, caller: Caller, batch_id: str, query: BatchDownloadQuery) -> Response:
     """Get a batch's pictures as a ZIP file.
 
     It is made while it is sent, and holds what has succeeded so far, with a manifest of just that.
@@ -86,13 +86,13 @@ def batch_archive(farm: Farm, caller: Caller, batch_id: str, query: DeliveryQuer
     return _stream(stream_zip(entries(farm.store, batch_id, query.pick), farm.outputs), ZIP, f"{name}.zip")
 
 
-class DeliverBody(Deliver, Body):
+class DeliverBody(DeliveryTarget, Body):
     """A bucket that the operator allows, and the folder in it."""
 
 
 @routes.post("/api/v1/batches/{batch_id}/deliver", scope=Scope.SUBMIT, answer=BatchAnswer, status=202, errors=(404, 409))
 def deliver_batch(farm: Farm, caller: Caller, batch_id: str, body: DeliverBody) -> BatchAnswer:
-    """Push a batch's files to a bucket.
+    """Upload a batch's files to a bucket.
 
     When it is done, or at once if it is: masters and channels under their names, then the manifest; not what was rejected. What
     is there already is not sent again, so a delivery that failed may simply be asked for anew. Its state is in the batch.
@@ -103,7 +103,7 @@ def deliver_batch(farm: Farm, caller: Caller, batch_id: str, body: DeliverBody) 
         batch = lifecycle.locked(session, batch_id, tenant)
         if batch.state in {BatchState.CANCELLED, BatchState.VALIDATING}:
             raise Conflict(f"batch {batch_id} is {batch.state}; only what is, or will be, done can be delivered")
-        push.want(session, batch, Deliver(bucket=body.bucket, prefix=body.prefix), by=caller.name)
+        push.schedule(session, batch, DeliveryTarget(bucket=body.bucket, prefix=body.prefix), by=caller.name)
     return get_batch(farm, caller, batch_id)
 
 

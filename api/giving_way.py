@@ -20,10 +20,10 @@ from sqlalchemy import Engine, event
 T = TypeVar("T")
 LONG_S = 0.05
 """A request that takes longer waits for something itself, or is a large one: nobody gives way to it any more."""
-KEY = "imagefarm.traffic"
+KEY = "imagefarm.in_flight_requests"
 
 
-class Traffic:
+class InFlightRequests:
     """The requests that are being answered in this process; a layer around its application counts them."""
 
     def __init__(self, application: Callable[..., Any]) -> None:
@@ -54,53 +54,53 @@ class Traffic:
         return now - began
 
 
-class Patience:
+class YieldBudget:
     """For how long a piece of work still gives way."""
 
-    def __init__(self, traffic: Traffic, seconds: float) -> None:
-        self._traffic = traffic
+    def __init__(self, in_flight: InFlightRequests, seconds: float) -> None:
+        self._in_flight = in_flight
         self._seconds = seconds
         self.used_s = 0.0
 
-    def give_way(self) -> None:
-        """Let requests go first, if there are any and there is patience left."""
-        if self._traffic.busy and (left_s := self._seconds - self.used_s) > 0:
-            self.used_s += self._traffic.wait(left_s)
+    def yield_now(self) -> None:
+        """Let requests go first, if there are any and there is budget left."""
+        if self._in_flight.busy and (left_s := self._seconds - self.used_s) > 0:
+            self.used_s += self._in_flight.wait(left_s)
 
     def between(self, pieces: Iterable[T]) -> Iterator[T]:
         """These pieces; others may go first before each."""
         for piece in pieces:
-            if self._traffic.busy:
-                self.give_way()
+            if self._in_flight.busy:
+                self.yield_now()
             yield piece
 
 
-PATIENCE: ContextVar[Patience | None] = ContextVar("patience", default=None)
+YIELD_BUDGET: ContextVar[YieldBudget | None] = ContextVar("yield_budget", default=None)
 """That of this thread's present work."""
 
 
 @contextmanager
-def patiently(patience: Patience) -> Iterator[None]:
-    """Give way before each statement of the block, and wherever it looks at `PATIENCE`."""
-    token = PATIENCE.set(patience)
+def yielding_to_requests(budget: YieldBudget) -> Iterator[None]:
+    """Give way before each statement of the block, and wherever it looks at `YIELD_BUDGET`."""
+    token = YIELD_BUDGET.set(budget)
     try:
         yield
     finally:
-        PATIENCE.reset(token)
+        YIELD_BUDGET.reset(token)
 
 
 def init_app(app: Flask, reader: Engine) -> None:
     """Count the application's requests; let what reads from this database give way between its statements."""
-    app.wsgi_app = app.extensions[KEY] = Traffic(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = app.extensions[KEY] = InFlightRequests(app.wsgi_app)  # type: ignore[method-assign]
 
     @event.listens_for(reader, "before_cursor_execute")
     def _before(*_: Any) -> None:
-        patience = PATIENCE.get()
-        if patience is not None:
-            patience.give_way()
+        budget = YIELD_BUDGET.get()
+        if budget is not None:
+            budget.yield_now()
 
 
-def traffic_of(app: Flask) -> Traffic:
+def in_flight_requests(app: Flask) -> InFlightRequests:
     """The requests of an application."""
-    traffic: Traffic = app.extensions[KEY]
-    return traffic
+    in_flight: InFlightRequests = app.extensions[KEY]
+    return in_flight

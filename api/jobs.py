@@ -281,12 +281,12 @@ def _bulk(farm: Farm, caller: Caller, idempotency: IdempotencyKey, change: Calla
     try:
         report = change()
     except BaseException:
-        farm.store.retrying(lambda session: idempotency.give_back(session, caller.tenant_id))
+        farm.store.run_with_retry(lambda session: idempotency.give_back(session, caller.tenant_id))
         raise
     for model in sorted(report.models):
         farm.nudger.nudge(model)
     answer = BulkAnswer(matched=report.matched, changed=report.changed)
-    farm.store.retrying(lambda session: idempotency.keep(session, caller.tenant_id, 200, answer.model_dump_json()))
+    farm.store.run_with_retry(lambda session: idempotency.keep(session, caller.tenant_id, 200, answer.model_dump_json()))
     return Reply(answer)
 
 

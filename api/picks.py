@@ -22,7 +22,7 @@ from imagefarm.store.models import ChannelFile
 from imagefarm.text import Text
 from scheduler.batches import picks
 from scheduler.batches.contact_sheet import Shown, pictures_of
-from scheduler.batches.deliver import Deliver
+from scheduler.batches.deliver import DeliveryTarget
 from scheduler.batches.finals import FinalsWish, make_finals
 from scheduler.batches.picks import PickAction, Place, Wish
 from scheduler.buckets import check_bucket
@@ -57,7 +57,7 @@ class FinalsBody(Body):
     channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] | None = Field(
         None, description="Forms in which each picture is delivered; left out: those of the drafts"
     )
-    deliver: Deliver | None = Field(None, description="The bucket and folder that its files go to when it is done")
+    deliver: DeliveryTarget | None = Field(None, description="The bucket and folder that its files go to when it is done")
 
 
 class BatchImage(ImageAnswer):

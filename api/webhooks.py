@@ -18,7 +18,7 @@ from imagefarm.errors import FieldError, InvalidRequest, NotFound
 from imagefarm.ids import is_id
 from imagefarm.store.audit import append
 from imagefarm.store.engine import db_now
-from imagefarm.store.models import Delivery, Webhook
+from imagefarm.store.models import WebhookDelivery, Webhook
 from imagefarm.text import Text
 from scheduler import webhooks
 from scheduler.fetch import MAX_URL_CHARS, FetchFailed
@@ -26,7 +26,7 @@ from scheduler.webhooks import Kind
 
 routes = Routes(tag="webhooks")
 
-DeliveryState = Literal["waiting", "delivered", "dead"]
+WebhookDeliveryState = Literal["waiting", "delivered", "dead"]
 
 
 class WebhookBody(Body):
@@ -56,12 +56,12 @@ class WebhookList(Answer):
     next_cursor: str | None
 
 
-class DeliveryAnswer(Answer):
+class WebhookDeliveryResponse(Answer):
     """One message to a webhook. `id` is its `webhook-id` header, the same at every try."""
 
     id: str
     kind: str
-    state: DeliveryState
+    state: WebhookDeliveryState
     tries: int
     status: int | None
     error: str | None
@@ -71,17 +71,17 @@ class DeliveryAnswer(Answer):
     finished_at: Time | None
 
 
-class DeliveryList(Answer):
+class WebhookDeliveryList(Answer):
     """A page of deliveries, newest first. `next_cursor` is null on the last page."""
 
-    items: list[DeliveryAnswer]
+    items: list[WebhookDeliveryResponse]
     next_cursor: str | None
 
 
-class DeliveryQuery(Query):
+class WebhookDeliveryQuery(Query):
     """Filters of the list of deliveries."""
 
-    state: DeliveryState | None = None
+    state: WebhookDeliveryState | None = None
     limit: int = Field(50, ge=1, le=200)
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
 
@@ -138,32 +138,32 @@ def delete_webhook(farm: Farm, caller: Caller, webhook_id: str) -> Reply:
     return Reply(None, 204)
 
 
-@routes.get("/api/v1/webhooks/{webhook_id}/deliveries", scope=Scope.READ, answer=DeliveryList)
-def list_deliveries(farm: Farm, caller: Caller, webhook_id: str, query: DeliveryQuery) -> Reply:
+@routes.get("/api/v1/webhooks/{webhook_id}/deliveries", scope=Scope.READ, answer=WebhookDeliveryList)
+def list_deliveries(farm: Farm, caller: Caller, webhook_id: str, query: WebhookDeliveryQuery) -> Reply:
     """List what was, or will be, sent to a webhook."""
     wanted = f"deliveries {webhook_id} {query.state}"
     before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="msg"))
-    statement = select(Delivery).where(Delivery.webhook_id == webhook_id).order_by(Delivery.id.desc()).limit(query.limit + 1)
+    statement = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id).order_by(WebhookDelivery.id.desc()).limit(query.limit + 1)
     if query.state is not None:
-        statement = statement.where(Delivery.state == query.state)
+        statement = statement.where(WebhookDelivery.state == query.state)
     if before is not None:
-        statement = statement.where(Delivery.id < before)
+        statement = statement.where(WebhookDelivery.id < before)
     with farm.store.read() as session:
         _visible(session, caller, webhook_id)
         found = session.scalars(statement).all()
     cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
     items = [_delivery(delivery) for delivery in found[: query.limit]]
-    return Reply(DeliveryList(items=items, next_cursor=cursor), headers=next_link(cursor))
+    return Reply(WebhookDeliveryList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
 @routes.post(
-    "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay", scope=Scope.SUBMIT, answer=DeliveryAnswer, status=202
+    "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay", scope=Scope.SUBMIT, answer=WebhookDeliveryResponse, status=202
 )
-def replay_delivery(farm: Farm, caller: Caller, webhook_id: str, delivery_id: str) -> DeliveryAnswer:
+def replay_delivery(farm: Farm, caller: Caller, webhook_id: str, delivery_id: str) -> WebhookDeliveryResponse:
     """Send a message again."""
     with farm.store.write() as session:
         _visible(session, caller, webhook_id)
-        delivery = session.get(Delivery, delivery_id)
+        delivery = session.get(WebhookDelivery, delivery_id)
         if delivery is None or delivery.webhook_id != webhook_id:
             raise NotFound(f"no delivery {delivery_id[:60]!r}")
         webhooks.replay(session, delivery)
@@ -189,5 +189,5 @@ def _answer(hook: Webhook, secret: str | None = None) -> WebhookAnswer:
     )
 
 
-def _delivery(delivery: Delivery) -> DeliveryAnswer:
-    return DeliveryAnswer.model_validate({name: getattr(delivery, name) for name in DeliveryAnswer.model_fields})
+def _delivery(delivery: WebhookDelivery) -> WebhookDeliveryResponse:
+    return WebhookDeliveryResponse.model_validate({name: getattr(delivery, name) for name in WebhookDeliveryResponse.model_fields})

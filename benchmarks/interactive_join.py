@@ -59,9 +59,9 @@ class WatchedLoop(RenderLoop):
         assert engine is not None
         with self.something:
             for job_id in engine.jobs:
-                held = self.context.holdings.get(job_id)
-                if held is not None:
-                    self.first.setdefault(job_id, (held.claimed_at, began))
+                leased = self.context.leased_jobs.get(job_id)
+                if leased is not None:
+                    self.first.setdefault(job_id, (leased.claimed_at, began))
             self.something.notify_all()
         images = engine.most - engine.room
         super()._step()

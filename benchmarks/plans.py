@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import event
 
 from imagefarm.store import Store
-from imagefarm.store.prepared import WATCHERS
+from imagefarm.store.prepared import STATEMENT_HOOKS
 
 
 def plans_of(store: Store, work: Callable[[], object], *, writes: bool = True) -> dict[str, list[str]]:
@@ -24,11 +24,11 @@ def plans_of(store: Store, work: Callable[[], object], *, writes: bool = True) -
 
     engine = store.writer if writes else store.reader
     event.listen(engine, "before_cursor_execute", note)
-    WATCHERS.append(keep)
+    STATEMENT_HOOKS.append(keep)
     try:
         work()
     finally:
-        WATCHERS.remove(keep)
+        STATEMENT_HOOKS.remove(keep)
         event.remove(engine, "before_cursor_execute", note)
     explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN "
     found = {}

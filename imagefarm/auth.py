@@ -23,10 +23,10 @@ from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
-from imagefarm.store.dialects import in_each
+from imagefarm.store.dialects import per_dialect
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import ApiKey, Tenant
-from imagefarm.store.prepared import Prepared
+from imagefarm.store.prepared import CompiledStatement
 
 MARK = "if"
 PREFIX_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -45,12 +45,12 @@ KEY_OF_PREFIX = select(
     ApiKey.last_used_at,
     db_now().label("now"),
 ).where(ApiKey.prefix == bindparam("of_prefix"))
-NEW_TENANT = in_each(
+NEW_TENANT = per_dialect(
     lambda insert_into: (
         insert_into(Tenant).values(created_at=db_now()).on_conflict_do_nothing(index_elements=[Tenant.name]).returning(Tenant.id)
     )
 )
-FIND_KEY = Prepared(KEY_OF_PREFIX)
+FIND_KEY = CompiledStatement(KEY_OF_PREFIX)
 IN_FORCE = ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > db_now()))
 LONGEST_GRACE_S = 90 * 86400
 LIMITS = ("queued", "running", "images_per_day", "pixels", "steps")
@@ -279,7 +279,7 @@ def caller_of(store: Store, key: str) -> Caller | None:
     prefix, _, secret = rest.partition("_")
     if mark != MARK or not secret or not prefix.isascii() or not prefix.isalnum() or not secret.isascii():
         return None
-    with store.glance() as sql:  # every request comes here: no need for a whole session
+    with store.autocommit_read() as sql:  # every request comes here: no need for a whole session
         found = FIND_KEY.run(sql, {"of_prefix": prefix})
     row = FoundKey(*found[0]) if found else None
     # compared also when there is no such row, so that the time taken does not tell

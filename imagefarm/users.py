@@ -25,7 +25,7 @@ from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
-from imagefarm.store.dialects import in_each
+from imagefarm.store.dialects import per_dialect
 from imagefarm.store.models import ApiKey, Tenant, UserAccount, WebSession
 
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
@@ -184,7 +184,7 @@ def forget_old_sessions(session: Session) -> int:
     return len(session.scalars(delete(WebSession).where(over).returning(WebSession.token_hash)).all())
 
 
-NEW_USER = in_each(
+NEW_USER = per_dialect(
     lambda insert_into: (
         insert_into(UserAccount)
         .values(created_at=db_now())

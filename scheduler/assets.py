@@ -72,7 +72,7 @@ def check_picture(data: bytes, settings: Settings, *, name: str = "file") -> Che
 def keep_asset(store: Store, outputs: Outputs, picture: CheckedPicture, *, name: str, tenant_id: str) -> tuple[Asset, bool]:
     """Store a picture for a tenant; return its asset, and whether it is new. The file is there before the row is."""
     sha256 = picture.sha256
-    if (found := store.retrying(lambda session: seen_again(session, tenant_id, sha256))) is not None:
+    if (found := store.run_with_retry(lambda session: seen_again(session, tenant_id, sha256))) is not None:
         mend_file(outputs, found, picture.data)
         return found, False
     key = asset_key(tenant_id, picture)
@@ -86,7 +86,7 @@ def keep_asset(store: Store, outputs: Outputs, picture: CheckedPicture, *, name:
         append(session, "asset.stored", row["id"], tenant_id, {"sha256": sha256})
         return session.get_one(Asset, row["id"]), True
 
-    return store.retrying(add)
+    return store.run_with_retry(add)
 
 
 def asset_key(tenant_id: str, picture: CheckedPicture) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store.audit import append
-from imagefarm.store.engine import db_now, rarely
+from imagefarm.store.engine import db_now, unlikely
 from imagefarm.store.models import IN_TROUBLE, Attempt, Event, Job, Worker
 from scheduler.batches import lifecycle
 
@@ -51,7 +51,7 @@ def trip(session: Session) -> BreakerReport:
     """Quarantine bad workers and hold bad batches, in the caller's transaction."""
     report = BreakerReport()
     since = (session.scalar(select(db_now())) or 0.0) - WINDOW_S
-    trouble = session.scalar(select(func.count()).select_from(Attempt).where(rarely(Attempt.ended_at > since), IN_TROUBLE))
+    trouble = session.scalar(select(func.count()).select_from(Attempt).where(unlikely(Attempt.ended_at > since), IN_TROUBLE))
     if (trouble or 0) < min(WORKER_FAILURES, BATCH_FAILURES):
         return report
     report.workers = _bad_workers(session, since)
@@ -103,7 +103,7 @@ def _troubles(session: Session, since: float, *only: ColumnElement[bool]) -> dic
     rows = session.execute(
         select(Worker.name, Attempt.outcome, *columns, func.min(Attempt.ended_at), func.max(Attempt.ended_at))
         .join_from(Attempt, Worker, Worker.id == Attempt.owner)
-        .where(rarely(Attempt.ended_at > since), IN_TROUBLE, Attempt.outcome != "failed", *only)
+        .where(unlikely(Attempt.ended_at > since), IN_TROUBLE, Attempt.outcome != "failed", *only)
         .group_by(Worker.name, Attempt.outcome)
     )
     found: dict[str, Troubles] = {}
@@ -120,7 +120,7 @@ def _successes(session: Session, since: float, name: str) -> int:
     statement = (
         select(func.count(distinct(Attempt.job_id)))
         .join_from(Attempt, Worker, Worker.id == Attempt.owner)
-        .where(rarely(Attempt.ended_at > since), SUCCEEDED, Worker.name == name)
+        .where(unlikely(Attempt.ended_at > since), SUCCEEDED, Worker.name == name)
     )
     return session.scalar(statement) or 0
 
@@ -137,7 +137,7 @@ def _successes_elsewhere(session: Session, name: str, first: float, last: float)
         .join_from(Attempt, Worker, Worker.id == Attempt.owner)
         .where(
             SUCCEEDED,
-            rarely(Attempt.ended_at.between(first, last)),
+            unlikely(Attempt.ended_at.between(first, last)),
             Worker.name != name,
             Worker.name.in_(select(Worker.name).where(Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)),
         )
@@ -179,7 +179,7 @@ def _failing_batches(session: Session, since: float, *only: ColumnElement[bool])
         select(Job.batch_id, Job.error_code, func.count(distinct(Job.id)), func.count(distinct(Attempt.owner)))
         .join_from(Attempt, Job, Attempt.job_id == Job.id)
         .where(
-            rarely(Attempt.ended_at > since),
+            unlikely(Attempt.ended_at > since),
             IN_TROUBLE,
             Job.state == JobState.FAILED,
             Job.batch_id.is_not(None),

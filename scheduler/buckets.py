@@ -30,20 +30,20 @@ TOLD = {
 }
 
 
-class PushFailed(FarmError):
+class UploadError(FarmError):
     """A bucket did not take a file."""
 
-    code = "push_failed"
+    code = "upload_failed"
 
 
 class Bucket(Protocol):
     """Where files are put."""
 
     def has(self, key: str, sha256: str) -> bool:
-        """Whether just this file is there. Raises PushFailed."""
+        """Whether just this file is there. Raises UploadError."""
 
     def put(self, key: str, data: bytes, sha256: str, media: str) -> None:
-        """Put a file there, over what is there. Raises PushFailed."""
+        """Put a file there, over what is there. Raises UploadError."""
 
 
 def check_bucket(session: Session, settings: Settings, name: str, tenant_id: str, *, field: str = "deliver.bucket") -> None:
@@ -56,16 +56,16 @@ def check_bucket(session: Session, settings: Settings, name: str, tenant_id: str
 
 
 def open_bucket(settings: Settings, name: str) -> Bucket:
-    """The bucket of this name. Raises PushFailed: it is no longer in the settings, its keys cannot be read, or the software for
+    """The bucket of this name. Raises UploadError: it is no longer in the settings, its keys cannot be read, or the software for
     it is not installed.
     """
     place = settings.buckets.get(name)
     if place is None:
-        raise PushFailed(f"the setting buckets has no {name!r} any more")
+        raise UploadError(f"the setting buckets has no {name!r} any more")
     try:
         from obstore.store import S3Store
     except ImportError:
-        raise PushFailed("delivery to buckets is not installed here: pip install 'imagefarm[bucket]'") from None
+        raise UploadError("delivery to buckets is not installed here: pip install 'imagefarm[bucket]'") from None
     where, _, prefix = place.url.removeprefix("s3://").partition("/")
     options: dict[str, Any] = {"endpoint": place.endpoint} if place.endpoint else {}
     client: dict[str, Any] = {"timeout": TIMEOUT, "connect_timeout": "10s", "allow_http": place.endpoint.startswith("http://")}
@@ -89,7 +89,7 @@ def _keys(place: BucketSettings) -> dict[str, Any]:
         return {"access_key_id": str(keys["access_key"]), "secret_access_key": str(keys["secret_key"])}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as error:
         what = error.strerror if isinstance(error, OSError) else "it must have access_key and secret_key"
-        raise PushFailed(f"the bucket's file of keys cannot be read: {what}") from None
+        raise UploadError(f"the bucket's file of keys cannot be read: {what}") from None
 
 
 class _S3:
@@ -118,6 +118,6 @@ class _S3:
             raise _failed(error) from None
 
 
-def _failed(error: Exception) -> PushFailed:
+def _failed(error: Exception) -> UploadError:
     known = "NotFoundError" if isinstance(error, FileNotFoundError) else type(error).__name__
-    return PushFailed(TOLD.get(known, f"the bucket cannot be reached, or answers with an error ({known})"))
+    return UploadError(TOLD.get(known, f"the bucket cannot be reached, or answers with an error ({known})"))

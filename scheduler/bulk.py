@@ -119,7 +119,7 @@ def _matching(store: Store, wanted: JobFilter, states: Sequence[JobState], expec
 def _in_chunks(store: Store, ids: list[str], change: Callable[[Session, list[ColumnElement[bool]]], list[Moved]]) -> BulkReport:
     report = BulkReport(len(ids))
     for chunk in _chunks(ids):
-        moved = store.retrying(lambda session, chunk=chunk: change(session, [Job.id.in_(chunk)]))  # type: ignore[misc]
+        moved = store.run_with_retry(lambda session, chunk=chunk: change(session, [Job.id.in_(chunk)]))  # type: ignore[misc]
         report.changed += len(moved)
         report.models |= {job.model for job in moved}
         time.sleep(TURN_S)

@@ -31,7 +31,7 @@ def cancel_job(store: Store, job_id: str, tenant_id: str, *, by: str = "request"
             raise Conflict(f"job {job_id} has already {state}")
         return False
 
-    return store.retrying(work)
+    return store.run_with_retry(work)
 
 
 def cancel_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:

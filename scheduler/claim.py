@@ -15,7 +15,7 @@ from imagefarm.states import JobState, PriorityClass, WorkerState
 from imagefarm.store import Store, connection_of, db_now
 from imagefarm.store.audit import append_many
 from imagefarm.store.models import ApiKey, Backlog, Flow, FlowClass, Job, Model, Tenant, Worker
-from imagefarm.store.prepared import Prepared
+from imagefarm.store.prepared import CompiledStatement
 from scheduler.fair import ClassShare, FairQueue, FlowShare, Lane
 from scheduler.transition import Moved, count, open_attempts
 
@@ -36,40 +36,40 @@ def _waiting(models: int) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _first_look(models: int) -> Prepared:
+def _first_look(models: int) -> CompiledStatement:
     """What the operator wants of the worker, and whether jobs wait for it."""
     wanted = select(Worker.wanted).where(Worker.id == bindparam("owner"))
-    return Prepared(select(wanted.scalar_subquery(), _waiting(models).scalar_subquery()))
+    return CompiledStatement(select(wanted.scalar_subquery(), _waiting(models).scalar_subquery()))
 
 
 @lru_cache(maxsize=64)
-def _has_work(models: int, interactive_only: bool) -> Prepared:
+def _has_work(models: int, interactive_only: bool) -> CompiledStatement:
     waiting = _waiting(models)
-    return Prepared(waiting.where(Backlog.priority_class == PriorityClass.INTERACTIVE) if interactive_only else waiting)
+    return CompiledStatement(waiting.where(Backlog.priority_class == PriorityClass.INTERACTIVE) if interactive_only else waiting)
 
 
-CLASSES = Prepared(
+CLASSES = CompiledStatement(
     select(FlowClass.name, FlowClass.weight, FlowClass.pass_, FlowClass.vtime, FlowClass.active)
     .order_by(FlowClass.name)
     .with_for_update()
 )
-SAVE_CLASS = Prepared(
+SAVE_CLASS = CompiledStatement(
     update(FlowClass)
     .where(FlowClass.name == bindparam("of_name"))
     .values(pass_=bindparam("new_pass"), vtime=bindparam("new_vtime"), active=bindparam("new_active"))
 )
 _flow = select(Flow.priority_class, Flow.tenant_id, Flow.weight, Flow.pass_, Flow.active)
-ACTIVE_FLOWS = Prepared(_flow.where(Flow.active))
-ONE_FLOW = Prepared(_flow.where(Flow.priority_class == bindparam("priority_class"), Flow.tenant_id == bindparam("tenant_id")))
-SAVE_FLOW = Prepared(
+ACTIVE_FLOWS = CompiledStatement(_flow.where(Flow.active))
+ONE_FLOW = CompiledStatement(_flow.where(Flow.priority_class == bindparam("priority_class"), Flow.tenant_id == bindparam("tenant_id")))
+SAVE_FLOW = CompiledStatement(
     update(Flow)
     .where(Flow.priority_class == bindparam("of_class"), Flow.tenant_id == bindparam("of_tenant"))
     .values(pass_=bindparam("new_pass"), active=bindparam("new_active"))
 )
-OWN_LIMITS = Prepared(select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")))
+OWN_LIMITS = CompiledStatement(select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")))
 OWN_WEIGHT = select(Tenant.weight).where(Tenant.id == bindparam("tenant_id"))
-LOAD_TIMES = Prepared(select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S)))
-WORK = Prepared(
+LOAD_TIMES = CompiledStatement(select(Model.name, func.coalesce(Model.load_s, DEFAULT_SWAP_S)))
+WORK = CompiledStatement(
     select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, Backlog.queued, Backlog.running).where(
         (Backlog.queued > 0) | (Backlog.running > 0)
     )
@@ -100,8 +100,8 @@ _pick_next = (
 """A flow's next jobs on a lane, best first; served by the index `ix_job_claim`, to whose condition the state is spelt out."""
 _alike = (Job.compat_key == bindparam("compat_key"), Job.crashes == 0)
 _key_has_room = Job.limited_by.is_(None) | Job.limited_by.not_in(bindparam("full_keys", expanding=True))
-PICK = Prepared(_pick_next)
-PICK_LIKE = Prepared(_pick_next.where(*_alike))
+PICK = CompiledStatement(_pick_next)
+PICK_LIKE = CompiledStatement(_pick_next.where(*_alike))
 PICK_PAST_KEYS = _pick_next.where(_key_has_room)
 PICK_LIKE_PAST_KEYS = _pick_next.where(_key_has_room, *_alike)
 
@@ -138,10 +138,10 @@ TAKEN = [one.name for one in fields(ClaimedJob) if one.name != "owner"]
 
 
 @lru_cache(maxsize=64)
-def _take_so_many(jobs: int) -> Prepared:
+def _take_so_many(jobs: int) -> CompiledStatement:
     """Take so many jobs by their ids."""
     ids: list[Any] = [bindparam(f"id_{number}") for number in range(jobs)]
-    return Prepared(
+    return CompiledStatement(
         update(Job)
         .where(Job.id.in_(ids), Job.state == JobState.QUEUED)
         .values(
@@ -193,7 +193,7 @@ def has_work(store: Store, serves: Collection[str], *, interactive_only: bool = 
     """Whether jobs wait for one of these models. One indexed look, no lock, no transaction."""
     if not serves:
         return False
-    with store.glance() as sql:
+    with store.autocommit_read() as sql:
         return bool(_has_work(len(serves), interactive_only).run(sql, _models(serves)))
 
 
@@ -414,7 +414,7 @@ def _models(serves: Collection[str]) -> dict[str, str]:
     return {f"model_{number}": model for number, model in enumerate(serves)}
 
 
-def _one(statement: Prepared, sql: Connection, values: dict[str, Any]) -> Any:
+def _one(statement: CompiledStatement, sql: Connection, values: dict[str, Any]) -> Any:
     """The one value of the first row, or None."""
     rows = statement.run(sql, values)
     return rows[0][0] if rows else None

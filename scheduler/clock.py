@@ -14,7 +14,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append
-from imagefarm.store.models import Delivery, Job, Push, SweepState, Worker
+from imagefarm.store.models import WebhookDelivery, Job, BatchDelivery, SweepState, Worker
 from scheduler.retry import BACKOFF_MOST_S
 
 STEP_S = 1.0
@@ -33,7 +33,7 @@ def went_back(session: Session, state: SweepState, now: float, settings: Setting
         update(Worker).where(Worker.state != WorkerState.GONE, Worker.heartbeat_at > db_now()).values(heartbeat_at=db_now())
     )
     back_s = state.last_at - now
-    for table in (Delivery, Push):
+    for table in (WebhookDelivery, BatchDelivery):
         session.execute(update(table).where(table.state == "waiting").values(next_at=table.next_at - back_s))
     append(session, "sweep.clock", "sweep", None, {"back_s": round(back_s, 1)})
     return True

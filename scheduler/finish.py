@@ -15,7 +15,7 @@ from imagefarm.states import JobState
 from imagefarm.store import Store, connection_of
 from imagefarm.store.audit import append_many
 from imagefarm.store.models import Batch, ChannelFile, Image, Job, Model
-from imagefarm.store.prepared import Prepared
+from imagefarm.store.prepared import CompiledStatement
 from scheduler.batches.gate import Gate
 from scheduler.batches.gatekeeping import judge_images
 from scheduler.claim import ClaimedJob, StoredShares, load_flow, lock_shares, save_shares
@@ -28,8 +28,8 @@ LEARNING_RATE = 0.1
 # Made once: for every job, making them and the objects of a session took longer than running
 WARNINGS = select(Job.warnings).where(Job.id == bindparam("of_job"))
 STORED = select(Image.storage_key, Image.id).where(Image.job_id == bindparam("of_job"))
-INSERT_IMAGE = Prepared(insert(Image))
-LEARN_COST = Prepared(
+INSERT_IMAGE = CompiledStatement(insert(Image))
+LEARN_COST = CompiledStatement(
     update(Model.__table__)  # type: ignore[arg-type]
     .where(Model.__table__.c.name == bindparam("learnt_model"))
     .values(
@@ -138,7 +138,7 @@ def succeed(
             _learn_cost(session, job.model, actual_s / work)
         return [str(row["id"]) for row in rows]
 
-    return store.retrying(commit)
+    return store.run_with_retry(commit)
 
 
 Told = tuple[str, str, str | None, dict[str, Any]]
@@ -177,7 +177,7 @@ def fail(store: Store, job: ClaimedJob, failure: Failure, settings: Settings) ->
         _correct_charge(session, queue, job, 0.0)
         return JobState(session.scalar(select(Job.state).where(Job.id == job.id)) or JobState.FAILED)
 
-    return store.retrying(work)
+    return store.run_with_retry(work)
 
 
 def release(store: Store, jobs: list[ClaimedJob], reason: str) -> None:
@@ -199,7 +199,7 @@ def release(store: Store, jobs: list[ClaimedJob], reason: str) -> None:
             if moved:
                 _correct_charge(session, queue, job, 0.0)
 
-    store.retrying(work)
+    store.run_with_retry(work)
 
 
 def _correct_charge(session: Session, queue: StoredShares, job: ClaimedJob, actual_s: float) -> None:

@@ -34,9 +34,9 @@ def renew(store: Store, owner: str, jobs: Collection[str], lease_s: float) -> se
             held.update(session.scalars(statement))
         return held
 
-    return store.retrying(work, patience_s=lease_s, durable=False) if jobs else held
+    return store.run_with_retry(work, timeout_s=lease_s, durable=False) if jobs else held
 
 
 def expire_owner(store: Store, owner: str, settings: Settings, reason: str, *, by_itself: bool = False) -> int:
     """A worker incarnation is dead for certain: give its jobs back at once. Returns how many."""
-    return store.retrying(lambda session: len(crashed(session, [Job.owner == owner], settings, reason, by_itself=by_itself)))
+    return store.run_with_retry(lambda session: len(crashed(session, [Job.owner == owner], settings, reason, by_itself=by_itself)))

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from imagefarm.errors import FieldError, InvalidRequest, LimitExceeded
 from imagefarm.settings import Settings
 from imagefarm.states import WorkerState
-from imagefarm.store.dialects import in_each
+from imagefarm.store.dialects import per_dialect
 from imagefarm.store.models import Backlog, Job, Model, Tenant, Usage, Worker
 from imagefarm.tenants import DAY_S
 
@@ -61,7 +61,7 @@ STANDING = select(
     select(func.coalesce(func.sum(Backlog.queued), 0)).scalar_subquery(),
     select(func.coalesce(func.sum(Backlog.queued), 0)).where(Backlog.tenant_id == bindparam("tenant_id")).scalar_subquery(),
 )
-RECORD_USAGE = in_each(_record_usage)
+RECORD_USAGE = per_dialect(_record_usage)
 
 
 def tenant_limits(session: Session, tenant_id: str) -> dict[str, Any]:

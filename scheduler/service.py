@@ -22,7 +22,7 @@ from imagefarm.settings import load_settings
 from imagefarm.states import WorkerState
 from imagefarm.store import Store
 from imagefarm.store.models import Worker
-from scheduler.batches.push import Pusher
+from scheduler.batches.push import BatchUploader
 from scheduler.celery_app import SWEEP_TASK, make_celery
 from scheduler.sweep import RECONCILE_EVERY, sweep
 from scheduler.tickets import top_up
@@ -41,7 +41,7 @@ class Services:
     store: Store | None = None
     redis: Redis | None = None
     sender: Sender | None = None
-    pusher: Pusher | None = None
+    uploader: BatchUploader | None = None
     tidier: Tidier | None = None
     sweeps = 0
 
@@ -62,8 +62,8 @@ def run_sweep() -> None:
     store.checkpoint()
     sender = Services.sender = Services.sender or Sender(store, settings)
     sender.wake()
-    pusher = Services.pusher = Services.pusher or Pusher(store, settings, LocalOutputs(settings.outputs))
-    pusher.wake()
+    uploader = Services.uploader = Services.uploader or BatchUploader(store, settings, LocalOutputs(settings.outputs))
+    uploader.wake()
     tidier = Services.tidier = Services.tidier or Tidier(
         store, LocalOutputs(settings.outputs), keep_assets_s=settings.keep_assets_s
     )

@@ -1,7 +1,7 @@
 """One job submitted by itself: one look at all that decides, then one write of all that is kept.
 
 The same as `admission.submit` does for many (a test holds the two together); a single submit is what a farm is asked most
-often, so that it is made of prepared statements and of no more of them than must be.
+often, so that it is made of compiled statements and of no more of them than must be.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.audit import tell_after_commit
-from imagefarm.store.chain import Chain
+from imagefarm.store.chain import MultiInsert
 from imagefarm.store.idempotency import KEEP_WITH_WORK
 from imagefarm.store.models import AssetUse, Backlog, Event, Idempotency, Job, Model, Tenant
-from imagefarm.store.prepared import Prepared, alone
+from imagefarm.store.prepared import CompiledStatement, autocommit
 from imagefarm.tenants import DAY_S
 from scheduler.assets import uses_of
 from scheduler.limits import ASKING, RECORD_USAGE, Standing, check_standing
@@ -43,7 +43,7 @@ LOOKED = select(
     .label("known"),
 ).subquery("looked")
 PRESENT = WORKERS.subquery("present")
-LOOK = Prepared(select(LOOKED, PRESENT).join_from(LOOKED, PRESENT, true(), isouter=True))
+LOOK = CompiledStatement(select(LOOKED, PRESENT).join_from(LOOKED, PRESENT, true(), isouter=True))
 """Rows of LOOKED, each with a row of WORKERS; one with nothing in it if there is no worker."""
 LOOKED_COLUMNS = len(LOOKED.columns)
 NOT_YET: dict[str, Any] = {
@@ -82,7 +82,7 @@ class KeptAnswer(NamedTuple):
 def look(session: Session, tenant_id: str, model: str, key: str | None) -> Look:
     """Look at all that decides about a job of that model."""
     sql = session.connection()
-    with alone(sql):
+    with autocommit(sql):
         rows = LOOK.run(sql, {"tenant_id": tenant_id, "model": model, "key": key or ""})
     now, limits, total, own, running, cost_s, load_s, known = rows[0][:LOOKED_COLUMNS]
     workers = [row[LOOKED_COLUMNS:] for row in rows if row[LOOKED_COLUMNS] is not None]
@@ -121,16 +121,16 @@ def write(session: Session, row: dict[str, Any], keep: KeptAnswer | None) -> Non
     rows += [{"tenant_id": who, **usage} for who in (tenant_id, account) if who is not None]
     rows.append({"kind": "job.submitted", "subject": row["id"], "tenant_id": tenant_id, "data": data, "at": now})
     sql = session.connection()
-    with alone(sql):
+    with autocommit(sql):
         if not _writes(keep is not None, len(uses), is_queued, account is not None).run(sql, rows):
             raise OvertakenError
     tell_after_commit(session, [("job.submitted", row["id"], tenant_id, data)])
 
 
 @lru_cache(maxsize=64)
-def _writes(keeps: bool, uses: int, is_queued: bool, counts_key: bool) -> Chain:
+def _writes(keeps: bool, uses: int, is_queued: bool, counts_key: bool) -> MultiInsert:
     """What a submit writes: first its answer, since who has not the key may write nothing."""
-    return Chain(
+    return MultiInsert(
         *[KEEP_WITH_WORK] * keeps,
         insert(Job),
         *[insert(AssetUse)] * uses,

@@ -15,7 +15,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
-from imagefarm.store.engine import rarely
+from imagefarm.store.engine import unlikely
 from imagefarm.store.models import Attempt, Backlog, Batch, Job, SweepState
 from scheduler import clock, rollup, webhooks
 from scheduler.batches import lifecycle, push
@@ -43,13 +43,13 @@ TOO_LATE_AGAIN = "its time was up before a worker could start it again; an earli
 # their states are spelt out as in the partial indexes that serve them
 LATE = (
     select(Job.id)
-    .where(Job.state == literal_column("'running'"), rarely(Job.lease_until < db_now()))
+    .where(Job.state == literal_column("'running'"), unlikely(Job.lease_until < db_now()))
     .order_by(Job.lease_until)
     .limit(1)
 )
 EXPIRED = (
     select(Job.id)
-    .where(literal_column("job.state IN ('queued', 'held')"), Job.expires_at.is_not(None), rarely(Job.expires_at < db_now()))
+    .where(literal_column("job.state IN ('queued', 'held')"), Job.expires_at.is_not(None), unlikely(Job.expires_at < db_now()))
     .order_by(Job.expires_at)
     .limit(EXPIRED_AT_ONCE)
 )
@@ -88,16 +88,16 @@ def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> Sweep
     """
     reconcile = reconcile and _drifts(store)
     expired = _expire(store)
-    report = store.retrying(lambda session: _sweep(session, store.is_sqlite, settings, reconcile, expired))
+    report = store.run_with_retry(lambda session: _sweep(session, store.is_sqlite, settings, reconcile, expired))
     report.settled = lifecycle.settle_left(store, report.unsettled)
     for _ in range(SEALS if report.ran else 0):
-        sealed = store.retrying(lambda session: seal(session, SEALED_AT_ONCE) if _is_alone(session, store.is_sqlite) else 0)
+        sealed = store.run_with_retry(lambda session: seal(session, SEALED_AT_ONCE) if _is_alone(session, store.is_sqlite) else 0)
         report.sealed += sealed
         if sealed < SEALED_AT_ONCE:
             break
         time.sleep(TURN_S)
     if report.ran:
-        store.retrying(lambda session: webhooks.feed(session) if _is_alone(session, store.is_sqlite) else 0)
+        store.run_with_retry(lambda session: webhooks.feed(session) if _is_alone(session, store.is_sqlite) else 0)
         report.lanes = _lanes(store)
     return report
 
@@ -159,7 +159,7 @@ def _expire(store: Store) -> int:
     """Fail jobs whose time was up before they began, those that have waited longest first; return how many."""
     total = 0
     for _ in range(EXPIRED_CHUNKS):
-        looked_at, failed = store.retrying(_expire_some)
+        looked_at, failed = store.run_with_retry(_expire_some)
         total += failed
         if looked_at < EXPIRED_AT_ONCE:
             break

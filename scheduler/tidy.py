@@ -46,8 +46,8 @@ class Tidier:
         """Return how many files and how many old answers went."""
         files = collect_orphans(self.store, self.outputs, ORPHAN_AGE_S)
         files += collect_assets(self.store, self.outputs, self.keep_assets_s, ORPHAN_AGE_S)
-        self.store.retrying(forget_old_sessions)
-        return files, self.store.retrying(idempotency.forget_old)
+        self.store.run_with_retry(forget_old_sessions)
+        return files, self.store.run_with_retry(idempotency.forget_old)
 
     def _run(self) -> None:
         try:

@@ -16,18 +16,18 @@ from sqlalchemy.orm import Session
 
 from imagefarm.states import MAY_FOLLOW, JobState
 from imagefarm.store.audit import append_many
-from imagefarm.store.dialects import in_each
+from imagefarm.store.dialects import per_dialect
 from imagefarm.store.engine import connection_of, db_now
 from imagefarm.store.models import Attempt, Backlog, Job
-from imagefarm.store.prepared import Prepared
+from imagefarm.store.prepared import CompiledStatement
 
 CHUNK = 500
 """Ids in one IN list: SQLite's bound variables and PostgreSQL's planner both stay comfortable."""
 
 
 # Made once, as every picture runs them: see imagefarm.store.prepared
-OPEN_ATTEMPT = Prepared(insert(Attempt))
-CLOSE_ATTEMPT = Prepared(
+OPEN_ATTEMPT = CompiledStatement(insert(Attempt))
+CLOSE_ATTEMPT = CompiledStatement(
     update(Attempt)
     .where(Attempt.job_id == bindparam("of_job"), Attempt.attempt == bindparam("of_attempt"), Attempt.ended_at.is_(None))
     .values(ended_at=db_now(), outcome=bindparam("new_outcome"), reason=bindparam("new_reason"))
@@ -45,8 +45,8 @@ def _add_to_backlog(insert_into: Any) -> Any:
     )
 
 
-ADD_TO_BACKLOG = in_each(_add_to_backlog)
-COUNT = Prepared(ADD_TO_BACKLOG)
+ADD_TO_BACKLOG = per_dialect(_add_to_backlog)
+COUNT = CompiledStatement(ADD_TO_BACKLOG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ _succeed = (
     )
     .returning(Job.finished_at, *MOVED_COLUMNS)
 )
-SUCCEED = Prepared(_succeed)
-SUCCEED_WARNED = Prepared(_succeed.values(warnings=bindparam("new_warnings")))
+SUCCEED = CompiledStatement(_succeed)
+SUCCEED_WARNED = CompiledStatement(_succeed.values(warnings=bindparam("new_warnings")))
 
 
 def move_to_succeeded(

@@ -31,7 +31,7 @@ def collect_assets(store: Store, outputs: Outputs, keep_s: float, orphan_age_s: 
     """
     removed = 0
     while found := _unused(store, keep_s):
-        gone = sum(store.retrying(partial(_remove, outputs=outputs, asset_id=asset_id, keep_s=keep_s)) for asset_id in found)
+        gone = sum(store.run_with_retry(partial(_remove, outputs=outputs, asset_id=asset_id, keep_s=keep_s)) for asset_id in found)
         removed += gone
         if not gone:
             break

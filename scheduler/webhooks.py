@@ -23,7 +23,7 @@ from imagefarm.logs import get_logger
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
-from imagefarm.store.models import Delivery, Event, SweepState, Webhook
+from imagefarm.store.models import WebhookDelivery, Event, SweepState, Webhook
 from scheduler.fetch import FetchFailed, check_url, fetch
 
 log = get_logger(__name__)
@@ -102,7 +102,7 @@ def feed(session: Session) -> int:
                     }
                 )
     if rows:
-        session.execute(insert(Delivery), rows)
+        session.execute(insert(WebhookDelivery), rows)
     state.fed_seq = (events[-1].seq or last) if len(events) == FEED else last
     return len(rows)
 
@@ -116,28 +116,28 @@ def _body(event: Event) -> str:
 def deliver_due(store: Store, settings: Settings) -> int:
     """Send some of the deliveries that are due; return how many were tried. Two senders never take the same one."""
 
-    def take(session: Session) -> list[Delivery]:
+    def take(session: Session) -> list[WebhookDelivery]:
         due = (
-            select(Delivery.id)
-            .where(Delivery.state == "waiting", Delivery.next_at <= db_now())
-            .order_by(Delivery.next_at)
+            select(WebhookDelivery.id)
+            .where(WebhookDelivery.state == "waiting", WebhookDelivery.next_at <= db_now())
+            .order_by(WebhookDelivery.next_at)
             .limit(AT_ONCE)
             .with_for_update(skip_locked=True)
         )
         ids = session.scalars(due).all()
-        session.execute(update(Delivery).where(Delivery.id.in_(ids)).values(next_at=db_now() + SENDING_S))
-        return list(session.scalars(select(Delivery).where(Delivery.id.in_(ids)).order_by(Delivery.id)))
+        session.execute(update(WebhookDelivery).where(WebhookDelivery.id.in_(ids)).values(next_at=db_now() + SENDING_S))
+        return list(session.scalars(select(WebhookDelivery).where(WebhookDelivery.id.in_(ids)).order_by(WebhookDelivery.id)))
 
     with store.read() as session:
-        if session.scalar(select(Delivery.id).where(Delivery.state == "waiting", Delivery.next_at <= db_now()).limit(1)) is None:
+        if session.scalar(select(WebhookDelivery.id).where(WebhookDelivery.state == "waiting", WebhookDelivery.next_at <= db_now()).limit(1)) is None:
             return 0
-    taken = store.retrying(take)
+    taken = store.run_with_retry(take)
     for delivery in taken:
         _deliver(store, settings, delivery)
     return len(taken)
 
 
-def _deliver(store: Store, settings: Settings, delivery: Delivery) -> None:
+def _deliver(store: Store, settings: Settings, delivery: WebhookDelivery) -> None:
     with store.read() as session:
         hook = session.get(Webhook, delivery.webhook_id)
     status, error = None, None
@@ -153,8 +153,8 @@ def _deliver(store: Store, settings: Settings, delivery: Delivery) -> None:
     final = error is None or tries > len(BACKOFF_S) or hook is None or hook.disabled_at is not None or status == GONE
     with store.write() as session:
         session.execute(
-            update(Delivery)
-            .where(Delivery.id == delivery.id)
+            update(WebhookDelivery)
+            .where(WebhookDelivery.id == delivery.id)
             .values(
                 state="delivered" if error is None else "dead" if final else "waiting",
                 tries=tries,
@@ -170,7 +170,7 @@ def _deliver(store: Store, settings: Settings, delivery: Delivery) -> None:
         log.warning("webhook.failed", delivery=delivery.id, webhook=delivery.webhook_id, tries=tries, error=error, dead=final)
 
 
-def _send(settings: Settings, hook: Webhook, delivery: Delivery) -> int:
+def _send(settings: Settings, hook: Webhook, delivery: WebhookDelivery) -> int:
     target = check_url(hook.url, allow_private=settings.allow_private_urls)
     now = datetime.now(UTC)
     headers = {
@@ -182,7 +182,7 @@ def _send(settings: Settings, hook: Webhook, delivery: Delivery) -> int:
     return fetch(target, "POST", content=delivery.body.encode(), headers=headers, timeout_s=TIMEOUT_S).status
 
 
-def replay(session: Session, delivery: Delivery) -> None:
+def replay(session: Session, delivery: WebhookDelivery) -> None:
     """Send a delivery again from the first try, under its own id, in the caller's transaction."""
     now = session.scalar(select(db_now())) or 0.0
     delivery.state, delivery.tries, delivery.next_at, delivery.finished_at = "waiting", 0, now, None

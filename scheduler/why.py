@@ -12,7 +12,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store.engine import db_now
 from imagefarm.store.models import Backlog, Batch, Job, Model, Tenant, Worker
-from imagefarm.store.prepared import Prepared
+from imagefarm.store.prepared import CompiledStatement
 from scheduler.batches.lifecycle import STOPPED
 from scheduler.claim import KeyRooms
 from scheduler.workers import NO_ROOM
@@ -46,7 +46,7 @@ AHEAD = select(func.count()).select_from(
 )
 
 
-COUNT_AHEAD = Prepared(AHEAD)
+COUNT_AHEAD = CompiledStatement(AHEAD)
 
 
 class Seen(NamedTuple):

@@ -68,7 +68,7 @@ def register(store: Store, worker: WorkerIdentity) -> None:
         )
         append(session, "worker.started", worker.id, None, {"name": worker.name, "device": worker.device})
 
-    store.retrying(work)
+    store.run_with_retry(work)
 
 
 def heartbeat(
@@ -89,7 +89,7 @@ def heartbeat(
         session.execute(update(Worker).where(Worker.id == worker_id).values(values))
         return row.wanted, row.orders
 
-    return store.retrying(work, patience_s=10.0)
+    return store.run_with_retry(work, timeout_s=10.0)
 
 
 def order(store: Store, do: Literal["warm", "unload"], model: str, *, worker: str | None = None, by: str) -> list[str]:
@@ -110,7 +110,7 @@ def order(store: Store, do: Literal["warm", "unload"], model: str, *, worker: st
             append(session, "worker.order", row.id, None, {"do": do, "model": model, "by": by})
         return [row.id for row in told]
 
-    return store.retrying(work)
+    return store.run_with_retry(work)
 
 
 def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool, by_itself: bool = False) -> int:
@@ -130,7 +130,7 @@ def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean
             append(session, "worker.gone", worker_id, None, {"reason": reason, "clean": clean, "jobs": len(lost)})
         return len(lost)
 
-    return store.retrying(work)
+    return store.run_with_retry(work)
 
 
 def _unless_wanted(reason: str) -> ColumnElement[str]:
@@ -156,7 +156,7 @@ def want(store: Store, worker_id_or_name: str, wanted: WorkerState, *, by: str, 
             append(session, f"worker.{wanted}", worker_id, None, {"by": by, "reason": reason})
         return ids
 
-    return store.retrying(work)
+    return store.run_with_retry(work)
 
 
 def forget_silent(session: Session, silent_s: float) -> list[str]:
@@ -209,7 +209,7 @@ def report_model(
         if before != state:
             append(session, f"model.{state}", name, None, {"reason": reason, "digest": digest})
 
-    store.retrying(work)
+    store.run_with_retry(work)
 
 
 def tell_room(store: Store, worker_id: str, model: str, no_room: str = "") -> None:
@@ -223,7 +223,7 @@ def tell_room(store: Store, worker_id: str, model: str, no_room: str = "") -> No
         kept = others | ({model: no_room} if no_room else {})
         session.execute(update(Worker).where(Worker.id == worker_id).values(facts={**facts, NO_ROOM: kept}))
 
-    store.retrying(work, patience_s=10.0)
+    store.run_with_retry(work, timeout_s=10.0)
 
 
 def keep_learnt(store: Store, name: str, profile: str, learnt: dict[str, Any]) -> None:
@@ -234,7 +234,7 @@ def keep_learnt(store: Store, name: str, profile: str, learnt: dict[str, Any]) -
         if row is not None:
             row.caps = {**row.caps, profile: learnt}
 
-    store.retrying(work, patience_s=10.0)
+    store.run_with_retry(work, timeout_s=10.0)
 
 
 def recall_learnt(store: Store, name: str, profile: str) -> dict[str, Any]:

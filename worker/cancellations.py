@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from imagefarm.logs import get_logger
 from imagefarm.redis import workers_channel
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.leases import LeaseKeeper
 
 log = get_logger(__name__)
@@ -22,12 +22,12 @@ WAIT_S = 5.0
 
 
 class CancelListener:
-    """Reads what is told to workers and makes the lease keeper look when one may concern a held job."""
+    """Reads what is told to workers and makes the lease keeper look when one may concern a leased job."""
 
-    def __init__(self, redis: Redis, prefix: str, holdings: Holdings, keeper: LeaseKeeper) -> None:
+    def __init__(self, redis: Redis, prefix: str, leased_jobs: LeasedJobs, keeper: LeaseKeeper) -> None:
         self.redis = redis
         self.channel = workers_channel(prefix)
-        self.holdings = holdings
+        self.leased_jobs = leased_jobs
         self.keeper = keeper
         self.failures = 0
         self.on_order: Callable[[], None] = lambda: None
@@ -47,7 +47,7 @@ class CancelListener:
         if '"worker.order"' in text:
             self.on_order()
         # most of what passes is about other workers' jobs: not worth parsing
-        if not self.holdings or ('"job.cancelled"' not in text and '"many"' not in text):
+        if not self.leased_jobs or ('"job.cancelled"' not in text and '"many"' not in text):
             return
         try:
             event: Any = json.loads(text)
@@ -56,7 +56,7 @@ class CancelListener:
             self.failures += 1
             return
         # a bulk change is told as one event that names no job
-        if kind == "many" or (kind == "job.cancelled" and self.holdings.get(subject) is not None):
+        if kind == "many" or (kind == "job.cancelled" and self.leased_jobs.get(subject) is not None):
             self.keeper.look_now()
 
     def _run(self) -> None:

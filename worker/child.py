@@ -22,7 +22,7 @@ from worker.context import WorkerContext
 from worker.drain import Drain
 from worker.finishing import Finishing
 from worker.heartbeat import Heartbeat
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
@@ -55,7 +55,7 @@ class Child:
         device = find_device(settings.device)
         Speed.of(settings).check(device)
         identity = make_identity(settings, catalogue, device=str(device), node=node)
-        holdings = Holdings()
+        leased_jobs = LeasedJobs()
         pulse = Pulse(settings.lease_s, may_compile=settings.compile_blocks, say=self.sign.say)
         outputs = LocalOutputs(settings.outputs, identity.id)
         self.context = WorkerContext(
@@ -66,15 +66,15 @@ class Child:
             outputs=outputs,
             identity=identity,
             residency=Residency(catalogue, settings),
-            holdings=holdings,
+            leased_jobs=leased_jobs,
             pulse=pulse,
             progress=ProgressPublisher(redis, settings.redis_prefix),
-            finishing=Finishing(self.store, outputs, settings, identity, holdings),
+            finishing=Finishing(self.store, outputs, settings, identity, leased_jobs),
             drain=Drain(),
             issue_ticket=lambda lane: tickets.issue(app, lane),
         )
-        self.keeper = LeaseKeeper(self.store, identity.id, settings.lease_s, holdings=holdings, pulse=pulse)
-        self.listener = CancelListener(redis, settings.redis_prefix, holdings, self.keeper)
+        self.keeper = LeaseKeeper(self.store, identity.id, settings.lease_s, leased_jobs=leased_jobs, pulse=pulse)
+        self.listener = CancelListener(redis, settings.redis_prefix, leased_jobs, self.keeper)
         self.heartbeat = Heartbeat(self.context)
         self.loop = RenderLoop(self.context)
         self.orders = OrderKeeper(self.loop, on_done=self.heartbeat.now)

@@ -16,7 +16,7 @@ from imagefarm.store import Store
 from scheduler.workers import WorkerIdentity
 from worker.drain import Drain
 from worker.finishing import Finishing
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.memory.heap import Heap
 from worker.progress import ProgressPublisher
 from worker.pulse import Pulse
@@ -36,7 +36,7 @@ class WorkerContext:
     outputs: Outputs
     identity: WorkerIdentity
     residency: Residency
-    holdings: Holdings
+    leased_jobs: LeasedJobs
     pulse: Pulse
     progress: ProgressPublisher
     finishing: Finishing

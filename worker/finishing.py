@@ -31,7 +31,7 @@ from scheduler.retry import Failure, FailureClass
 from scheduler.workers import WorkerIdentity
 from worker.audit import image_audit
 from worker.channels import Box, ChannelPicture, make_channel
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.inputs import Inputs
 from worker.places import Places
 from worker.retouch import retouched
@@ -63,13 +63,13 @@ class Finishing:
         outputs: Outputs,
         settings: Settings,
         worker: WorkerIdentity,
-        holdings: Holdings,
+        leased_jobs: LeasedJobs,
     ) -> None:
         self.store = store
         self.outputs = outputs
         self.settings = settings
         self.worker = worker
-        self.holdings = holdings
+        self.leased_jobs = leased_jobs
         self.wishes = KnownWishes(store)
         self.failures = 0
         """Jobs whose end could not be committed; their leases run out and they are made again."""
@@ -83,13 +83,13 @@ class Finishing:
         """Finish a rendered job; blocks while as many jobs as fit are already in flight."""
         nbytes = sum(image.pixels.nbytes for image in rendered.images)
         self._places.take(nbytes)
-        self.holdings.note_finishing(rendered.job.id)
+        self.leased_jobs.note_finishing(rendered.job.id)
         self._start(nbytes, self._succeed, rendered, pipeline)
 
     def fail(self, job: ClaimedJob, failure: Failure) -> None:
         """End a failed attempt; blocks as `submit` does."""
         self._places.take(0)
-        self.holdings.note_finishing(job.id)
+        self.leased_jobs.note_finishing(job.id)
         self._start(0, self._fail, job, failure)
 
     def images_per_minute(self) -> int:
@@ -150,7 +150,7 @@ class Finishing:
             self.images += len(ids)
             self._recent.extend([time.monotonic()] * len(ids))
         finally:
-            self.holdings.remove(job)
+            self.leased_jobs.remove(job)
 
     def _refused(self, rendered: RenderedJob) -> Failure | None:
         """Why the job fails though it was rendered: a picture is one plain colour, and its tenant wants none such."""
@@ -206,8 +206,8 @@ class Finishing:
                     made, picture_key(job.id, image.index, job.attempt, extension(channel.format), channel.name), written
                 )
             )
-        held = self.holdings.get(job.id)
-        claimed_ms = 0.0 if held is None else 1000 * (time.monotonic() - held.claimed_at)
+        leased = self.leased_jobs.get(job.id)
+        claimed_ms = 0.0 if leased is None else 1000 * (time.monotonic() - leased.claimed_at)
         timings = {"encode": 1000 * (encoded - began), "store": 1000 * (stored - encoded), "claim_to_stored": claimed_ms}
         if scores is not None:
             timings["measure"] = 1000 * (measured - stored)
@@ -249,7 +249,7 @@ class Finishing:
             self.failures += 1
             log.error("finishing.not_failed", job=job.id, attempt=job.attempt, error=str(error)[:300], failures=self.failures)
         finally:
-            self.holdings.remove(job)
+            self.leased_jobs.remove(job)
 
     def _discard(self, keys: list[str]) -> None:
         for key in keys:

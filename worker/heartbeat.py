@@ -85,13 +85,13 @@ class Heartbeat:
             return WorkerState.QUARANTINED
         if context.drain.wanted or context.wanted != WorkerState.READY:
             return WorkerState.DRAINING
-        return WorkerState.BUSY if context.holdings else WorkerState.READY
+        return WorkerState.BUSY if context.leased_jobs else WorkerState.READY
 
     def load(self) -> dict[str, object]:
         """What it holds and how fast it goes."""
         context = self.context
-        held = context.holdings.all()
-        running = [item for item in held if item.finishing_at is None]
+        leased = context.leased_jobs.all()
+        running = [item for item in leased if item.finishing_at is None]
         return {
             "phase": context.pulse.phase,
             "running_images": sum(item.job.count for item in running),
@@ -100,8 +100,8 @@ class Heartbeat:
                 {"id": item.job.id, "model": item.job.model, "step": item.step, "steps": item.steps}
                 for item in running[:MOST_JOBS]
             ],
-            "held_jobs": len(held),
-            "finishing_jobs": len(held) - len(running),
+            "leased_jobs": len(leased),
+            "finishing_jobs": len(leased) - len(running),
             "images": context.finishing.images,
             "images_per_minute": context.finishing.images_per_minute(),
             "step_ms": None if context.pulse.usual_step_s is None else round(1000 * context.pulse.usual_step_s, 1),
@@ -120,6 +120,6 @@ class Heartbeat:
             began = time.monotonic()
             self.beat()
             # here, and not where a slice ends: its pictures are still on their way to the store then
-            self.context.heap.give_back(busy=bool(self.context.holdings))
+            self.context.heap.give_back(busy=bool(self.context.leased_jobs))
             self._wake.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
             self._wake.clear()

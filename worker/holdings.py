@@ -11,7 +11,7 @@ from scheduler.claim import ClaimedJob
 
 
 @dataclass(slots=True)
-class Held:
+class LeasedJob:
     """One job with the times (monotonic) of its claim and of its way into the finishing pool, and its last step."""
 
     job: ClaimedJob
@@ -23,12 +23,12 @@ class Held:
     """When (monotonic) it is too late to begin; None: never, or it has begun."""
 
 
-class Holdings:
-    """The jobs held, shared by the render thread, the finishing threads and the lease keeper."""
+class LeasedJobs:
+    """The leased jobs, shared by the render thread, the finishing threads and the lease keeper."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, Held] = {}
+        self._jobs: dict[str, LeasedJob] = {}
         self._lost: set[str] = set()
 
     def add(self, jobs: Iterable[ClaimedJob]) -> None:
@@ -36,65 +36,65 @@ class Holdings:
         now = time.monotonic()
         with self._lock:
             for job in jobs:
-                self._held[job.id] = Held(job, now, steps=job.recipe.steps)
+                self._jobs[job.id] = LeasedJob(job, now, steps=job.recipe.steps)
                 self._lost.discard(job.id)
 
     def remove(self, job: ClaimedJob) -> None:
-        """This attempt has ended, one way or the other. A later attempt of the same job, held by now, stays."""
+        """This attempt has ended, one way or the other. A later attempt of the same job, leased by now, stays."""
         with self._lock:
-            held = self._held.get(job.id)
-            if held is not None and held.job.attempt == job.attempt:
-                del self._held[job.id]
+            leased = self._jobs.get(job.id)
+            if leased is not None and leased.job.attempt == job.attempt:
+                del self._jobs[job.id]
                 self._lost.discard(job.id)
 
     def note_deadline(self, job_id: str, left_s: float) -> None:
         """So many seconds are left for it to begin."""
-        held = self._held.get(job_id)
-        if held is not None:
-            held.begin_by = time.monotonic() + left_s
+        leased = self._jobs.get(job_id)
+        if leased is not None:
+            leased.begin_by = time.monotonic() + left_s
 
     def note_begun(self, job_id: str) -> None:
         """It begins now, and may take as long as it takes."""
-        held = self._held.get(job_id)
-        if held is not None:
-            held.begin_by = None
+        leased = self._jobs.get(job_id)
+        if leased is not None:
+            leased.begin_by = None
 
     def is_late(self, job_id: str) -> bool:
         """Whether its time was up before it began."""
-        held = self._held.get(job_id)
-        return held is not None and held.begin_by is not None and time.monotonic() > held.begin_by
+        leased = self._jobs.get(job_id)
+        return leased is not None and leased.begin_by is not None and time.monotonic() > leased.begin_by
 
     def note_step(self, job_id: str, step: int, steps: int) -> None:
-        held = self._held.get(job_id)
-        if held is not None:
-            held.step, held.steps = step, steps
+        leased = self._jobs.get(job_id)
+        if leased is not None:
+            leased.step, leased.steps = step, steps
 
     def note_finishing(self, job_id: str) -> None:
         """All its images are rendered; what is left is to store them."""
-        held = self._held.get(job_id)
-        if held is not None:
-            held.finishing_at, held.step = time.monotonic(), held.steps
+        leased = self._jobs.get(job_id)
+        if leased is not None:
+            leased.finishing_at, leased.step = time.monotonic(), leased.steps
 
-    def all(self) -> list[Held]:
+    def all(self) -> list[LeasedJob]:
         with self._lock:
-            return list(self._held.values())
+            return list(self._jobs.values())
 
-    def get(self, job_id: str) -> Held | None:
-        return self._held.get(job_id)
+    def get(self, job_id: str) -> LeasedJob | None:
+        return self._jobs.get(job_id)
 
     def mark_lost(self, job_ids: Iterable[str]) -> None:
         """These were cancelled, or belong to another by now: the render thread shall let them go at the next step."""
         with self._lock:
-            self._lost.update(job_id for job_id in job_ids if job_id in self._held)
+            self._lost.update(job_id for job_id in job_ids if job_id in self._jobs)
 
     def take_lost(self) -> list[ClaimedJob]:
         """The lost jobs, each told once."""
         if not self._lost:
             return []
         with self._lock:
-            lost = [self._held[job_id].job for job_id in self._lost if job_id in self._held]
+            lost = [self._jobs[job_id].job for job_id in self._lost if job_id in self._jobs]
             self._lost.clear()
             return lost
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._jobs)

@@ -134,7 +134,7 @@ class Intake:
             self._not_before = time.monotonic() + AWAY_PAUSE_S
             log.warning("intake.failed", error=str(error)[:200], failures=self.failures)
             return []
-        context.holdings.add(jobs)
+        context.leased_jobs.add(jobs)
         self._note_deadlines(jobs)
         self._found = bool(jobs)
         if limits.compat_key is None and not limits.interactive_only:
@@ -155,7 +155,7 @@ class Intake:
             log.warning("intake.no_deadlines", error=str(error)[:200], failures=self.failures)
             return
         for job_id, expires_at in ending.items():
-            self.context.holdings.note_deadline(job_id, expires_at - now)
+            self.context.leased_jobs.note_deadline(job_id, expires_at - now)
 
 
 def reserved(most: int) -> int:

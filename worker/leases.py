@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from imagefarm.logs import get_logger
 from imagefarm.store import Store
 from scheduler.lease import renew
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.pulse import Pulse
 
 log = get_logger(__name__)
@@ -45,14 +45,14 @@ class LeaseKeeper:
         owner: str,
         lease_s: float,
         *,
-        holdings: Holdings,
+        leased_jobs: LeasedJobs,
         pulse: Pulse,
         on_hang: Callable[[str], None] = end_this_process,
     ) -> None:
         self.store = store
         self.owner = owner
         self.lease_s = lease_s
-        self.holdings = holdings
+        self.leased_jobs = leased_jobs
         self.pulse = pulse
         self.on_hang = on_hang
         self.failures = 0
@@ -70,23 +70,23 @@ class LeaseKeeper:
             self._thread.join(timeout_s)
 
     def look_now(self) -> None:
-        """Ask SQL at once which jobs are still held: somebody said that one was cancelled."""
+        """Ask SQL at once which jobs are still leased: somebody said that one was cancelled."""
         self._wake.set()
 
     def renew_all(self) -> None:
         """Renew every lease; jobs that are no longer this worker's are marked lost."""
         oldest = time.monotonic() - LONGEST_FINISH_S
-        held = {item.job.id for item in self.holdings.all() if item.finishing_at is None or item.finishing_at > oldest}
-        if not held:
+        leased = {item.job.id for item in self.leased_jobs.all() if item.finishing_at is None or item.finishing_at > oldest}
+        if not leased:
             return
         try:
-            still = renew(self.store, self.owner, held, self.lease_s)
+            still = renew(self.store, self.owner, leased, self.lease_s)
         except SQLAlchemyError as error:
             # the database is away, so nobody can claim these jobs either: go on rendering, ask again later
             self.failures += 1
-            log.warning("leases.not_renewed", error=str(error)[:200], jobs=len(held), failures=self.failures)
+            log.warning("leases.not_renewed", error=str(error)[:200], jobs=len(leased), failures=self.failures)
             return
-        self.holdings.mark_lost(held - still)
+        self.leased_jobs.mark_lost(leased - still)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -98,5 +98,5 @@ class LeaseKeeper:
                 self.renew_all()
             else:
                 phase = self.pulse.phase
-                log.critical("worker.hung", phase=phase, jobs=[item.job.id for item in self.holdings.all()])
+                log.critical("worker.hung", phase=phase, jobs=[item.job.id for item in self.leased_jobs.all()])
                 self.on_hang(phase)

@@ -115,7 +115,7 @@ class RenderLoop:
         self._leave(lane, worked)
 
     def close(self, reason: str) -> None:
-        """Give back whatever is held and not yet in the finishing pool, and end the intake."""
+        """Give back whatever is leased and not yet in the finishing pool, and end the intake."""
         self.waiting.extend(self.intake.close())
         self._release([*self.waiting, *self._running_jobs()], reason)
         self.inputs.close()
@@ -128,12 +128,12 @@ class RenderLoop:
         most = self.context.settings.max_running_images if engine is None else engine.most
         if engine is None or not engine.jobs:
             return Room(most, most, None)
-        running = [self.context.holdings.get(job_id) for job_id in engine.jobs]
-        ending = [held for held in running if held is not None and held.steps - held.step <= ENDING_STEPS]
+        running = [self.context.leased_jobs.get(job_id) for job_id in engine.jobs]
+        ending = [leased for leased in running if leased is not None and leased.steps - leased.step <= ENDING_STEPS]
         if len(ending) == len(running):
             return Room(most, most, None)
         # those without a step to go wait for the decoder: the engine has counted their places as free
-        leaving = sum(held.job.count for held in ending if held.step < held.steps)
+        leaving = sum(leased.job.count for leased in ending if leased.step < leased.steps)
         return Room(engine.room + leaving, most, engine.compat_key)
 
     def _admit(self) -> None:
@@ -145,7 +145,7 @@ class RenderLoop:
                 continue
             if not self.inputs.ready(job):
                 return
-            if job.crashes and len(self.context.holdings) > len(self.waiting):
+            if job.crashes and len(self.context.leased_jobs) > len(self.waiting):
                 return  # pictures are still being stored: if this job kills the process again, theirs shall not be suspected
             engine = self.engine
             if engine is not None and engine.jobs:
@@ -171,7 +171,7 @@ class RenderLoop:
         """Give back the first of those that wait if its time was up before it could begin: nobody claims it any more, and the
         sweep fails it as expired. Return whether it went.
         """
-        if not self.context.holdings.is_late(job.id):
+        if not self.context.leased_jobs.is_late(job.id):
             return False
         self.waiting.popleft()
         self._to_lower.pop(job.id, None)
@@ -181,7 +181,7 @@ class RenderLoop:
 
     def _add(self, engine: StepEngine, job: ClaimedJob) -> None:
         context = self.context
-        context.holdings.note_begun(job.id)
+        context.leased_jobs.note_begun(job.id)
         try:
             context.pulse.step()  # encoding a prompt is a pass of its own
             engine.add(job, self.inputs.take(job))
@@ -295,10 +295,10 @@ class RenderLoop:
             return
         context.pulse.step_done()
         for job_id, (step, steps) in report.progress.items():
-            held = context.holdings.get(job_id)
-            if held is not None:
-                context.holdings.note_step(job_id, step, steps)
-                context.progress.say(held.job, step, steps, report.previews.get(job_id, ()))
+            leased = context.leased_jobs.get(job_id)
+            if leased is not None:
+                context.leased_jobs.note_step(job_id, step, steps)
+                context.progress.say(leased.job, step, steps, report.previews.get(job_id, ()))
         context.pulse.finishing()
         for rendered in report.rendered:
             context.progress.say(rendered.job, rendered.job.recipe.steps, rendered.job.recipe.steps)
@@ -326,7 +326,7 @@ class RenderLoop:
 
     def _let_lost_go(self) -> None:
         """Cancelled, expired or taken by another: out of the running set, and no word to SQL, which knows."""
-        for job in self.context.holdings.take_lost():
+        for job in self.context.leased_jobs.take_lost():
             if self.engine is not None and self.engine.drop(job.id):
                 log.info("job.dropped", job=job.id, attempt=job.attempt)
             elif job in self.waiting:
@@ -335,7 +335,7 @@ class RenderLoop:
                 self.inputs.forget(job)
             else:
                 continue  # with the finishing pool, which is fenced and cleans up
-            self.context.holdings.remove(job)
+            self.context.leased_jobs.remove(job)
 
     # the end of a slice, and draining
 
@@ -388,7 +388,7 @@ class RenderLoop:
             log.error("jobs.not_released", jobs=len(jobs), error=str(error)[:200])  # their leases run out
         for job in jobs:
             self.inputs.forget(job)
-            self.context.holdings.remove(job)
+            self.context.leased_jobs.remove(job)
 
     def _running(self) -> bool:
         return self.engine is not None and bool(self.engine.jobs)
@@ -398,12 +398,12 @@ class RenderLoop:
         return any(job.crashes for job in self._running_jobs())
 
     def _running_jobs(self) -> list[ClaimedJob]:
-        held = [self.context.holdings.get(job_id) for job_id in (self.engine.jobs if self.engine is not None else [])]
-        return [item.job for item in held if item is not None]
+        leased = [self.context.leased_jobs.get(job_id) for job_id in (self.engine.jobs if self.engine is not None else [])]
+        return [item.job for item in leased if item is not None]
 
     def _seconds_to_go(self) -> float:
-        running = [self.context.holdings.get(job.id) for job in self._running_jobs()]
-        steps = max((held.steps - held.step for held in running if held is not None), default=0)
+        running = [self.context.leased_jobs.get(job.id) for job in self._running_jobs()]
+        steps = max((leased.steps - leased.step for leased in running if leased is not None), default=0)
         return steps * (self.context.pulse.usual_step_s or 0.0)
 
 

@@ -23,7 +23,7 @@ from api.job_answers import base_url
 from api.pages import contact_sheet
 from api.pages.batch_view import BatchCard, Sheet, batch_cards, sheet
 from api.pages.rendering import page
-from api.pages.sharing import shared
+from api.pages.sharing import cached_per_tenant
 from api.pages.table_preview import Preview, preview, rename
 from api.picks import FinalsBody, make_batch_finals
 from api.tables import BatchParameters, Submission, make_options
@@ -85,7 +85,7 @@ class BatchView:
 
 
 @pages.get("/batches")
-@shared
+@cached_per_tenant
 def batches_page() -> Response:
     """List batches, with the form for a new one."""
     farm = current_farm()
@@ -130,7 +130,7 @@ def batches_form() -> Any:
 
 
 @pages.get("/batches/<batch_id>")
-@shared
+@cached_per_tenant
 def batch_page(batch_id: str) -> Response:
     """Show one batch."""
     farm = current_farm()

@@ -1,11 +1,11 @@
 """Pages that keep themselves up to date: each is rendered once for all who look at it, and sent to them.
 
 One thread of the process hears of every change, renders the pages that it may concern and hands what came out to the streams:
-five hundred readers of one page cost a rendering and a write each, and not one request. Readers share a page if they are at one
-address, in one language, and would see the same: `api.pages.sharing` marks pages that show nothing of their reader but tenant
-and scopes; of the others each reader gets one of their own.
+five hundred connections of one page cost one rendering, a write each and no request. Connections share a page if they are at one
+address, in one language, and would see the same: `api.pages.sharing` marks pages that show nothing of their caller but tenant
+and scopes; of the others each connection gets one of their own.
 
-A stream holds the newest page only, so a slow reader skips some and piles nothing up. Rendering takes a third of a core at
+A stream holds the newest page only, so a slow connection skips some and piles nothing up. Rendering takes a third of a core at
 most, and stands still while requests are answered: where many different pages are open each is renewed less often, and the API
 stays as quick as it was.
 """
@@ -33,11 +33,11 @@ from werkzeug.urls import iri_to_uri
 from api.auth import SESSION_COOKIE, authenticate
 from api.context import farm_of
 from api.events import FOR_ALL, text_of
-from api.giving_way import Patience, patiently, traffic_of
+from api.giving_way import YieldBudget, yielding_to_requests, in_flight_requests
 from api.listeners import CLOSE, Event, Subscription
 from api.pages.i18n import language
-from api.pages.reader import Reader, chunk_of, line_of
-from api.pages.sharing import is_shared
+from api.pages.reader import PageConnection, http_chunk, client_socket
+from api.pages.sharing import is_cached_per_tenant
 from api.request_log import FOR_STREAMS
 from api.sse import HEARTBEAT, HEARTBEAT_S, RETRY, event_text
 from imagefarm.auth import Caller
@@ -46,8 +46,8 @@ from imagefarm.logs import get_logger
 
 log = get_logger(__name__)
 
-PACE_S, SLOWER_A_READER_S, SLOWEST_S = 0.2, 0.0004, 0.4
-"""A page is sent at most this often: with five hundred readers every 0.4 s."""
+PACE_S, SLOWER_PER_CONNECTION_S, SLOWEST_S = 0.2, 0.0004, 0.4
+"""A page is sent at most this often: with five hundred connections every 0.4 s."""
 SETTLE_S = 0.03
 """One change comes as several events: the page is rendered when they are all there."""
 STALE_S, OLD_S = 5.0, 20.0
@@ -59,7 +59,7 @@ SLICE, SLICE_S = 16, 0.002
 REST = 2.0
 """The thread rests for so many times the CPU time that a rendering took: while requests are answered, and after it."""
 CHECK_S = 15.0
-"""A stream whose reader signed out, or whose key was revoked, ends within this time."""
+"""A stream whose caller signed out, or whose key was revoked, ends within this time."""
 MOST_ADDRESS = 4000
 ONE_JOB = re.compile(r"/jobs/(job_\w+)")
 KEPT = (
@@ -71,14 +71,14 @@ NEVER = float("inf")
 
 
 @dataclass(eq=False, slots=True)
-class Followed:
+class LivePage:
     """A page that somebody looks at, and when it is to be rendered again."""
 
     key: Hashable
     environ: dict[str, Any]
     caller: Caller
     job: str | None
-    readers: set[Reader] = field(default_factory=set)
+    connections: set[PageConnection] = field(default_factory=set)
     tag: str = ""
     html: str = ""
     text: bytes = b""
@@ -96,53 +96,53 @@ class Followed:
         return min(self.due_at, self.steps_at)
 
 
-class Following(Subscription):
+class PagePublisher(Subscription):
     """All pages that are open in this process, and the thread that renews them. It hears every event itself."""
 
     def __init__(self, app: Flask) -> None:
         super().__init__(lambda _: True)
         self.app = app
         self.farm = farm_of(app)
-        self._traffic = traffic_of(app)
+        self._in_flight = in_flight_requests(app)
         self.renderings = 0
-        self._pages: dict[Hashable, Followed] = {}
-        self._readers = 0
+        self._pages: dict[Hashable, LivePage] = {}
+        self._connections = 0
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
 
     @property
     def pace_s(self) -> float:
-        """How often a page is sent at most: the more readers, the seldomer."""
-        return min(SLOWEST_S, PACE_S + SLOWER_A_READER_S * self._readers)
+        """How often a page is sent at most: the more connections, the seldomer."""
+        return min(SLOWEST_S, PACE_S + SLOWER_PER_CONNECTION_S * self._connections)
 
-    def follow(self, at: str) -> tuple[Reader, Iterator[bytes]]:
+    def connect(self, at: str) -> tuple[PageConnection, Iterator[bytes]]:
         """Begin to follow the page at this address, as whoever makes the current request. Raises InvalidRequest, Unavailable."""
         environ = asking(request.environ, at) if at else None
         key, caller = self._seen_by(environ)
-        reader = Reader(line_of(request.environ))
-        self.farm.events.add(reader)
+        connection = PageConnection(client_socket(request.environ))
+        self.farm.events.add(connection)
         with self._changed:
             if self._thread is None:
                 self.farm.events.listen(self)
-                self._thread = threading.Thread(target=self._run, name="followed-pages", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="page-publisher", daemon=True)
                 self._thread.start()
-            self._readers += 1
+            self._connections += 1
             if environ is not None:
                 found = ONE_JOB.match(environ["PATH_INFO"])
-                page = self._pages.setdefault(key, Followed(key, environ, caller, found and found[1]))
-                page.readers.add(reader)
+                page = self._pages.setdefault(key, LivePage(key, environ, caller, found and found[1]))
+                page.connections.add(connection)
                 page.due_at = min(page.due_at, page.rendered_at + self.pace_s)
                 self._changed.notify()
-        return reader, self._texts(reader, environ, key)
+        return connection, self._texts(connection, environ, key)
 
-    def leave(self, reader: Reader) -> None:
-        """Forget a reader, and a page that nobody looks at any more."""
-        self.farm.events.unsubscribe(reader)
+    def disconnect(self, connection: PageConnection) -> None:
+        """Forget a connection, and a page that nobody looks at any more."""
+        self.farm.events.unsubscribe(connection)
         with self._changed:
-            self._readers -= 1
-            for page in [page for page in self._pages.values() if reader in page.readers]:
-                page.readers.discard(reader)
-                if not page.readers:
+            self._connections -= 1
+            for page in [page for page in self._pages.values() if connection in page.connections]:
+                page.connections.discard(connection)
+                if not page.connections:
                     del self._pages[page.key]
 
     def offer(self, event: Event) -> None:
@@ -166,7 +166,7 @@ class Following(Subscription):
             self._changed.notify()
 
     def _seen_by(self, environ: dict[str, Any] | None) -> tuple[Hashable, Caller]:
-        """The key under which the reader of the current request shares a page, and the reader. Raises what refuses them."""
+        """The key under which the caller of the current request shares a page, and the caller. Raises what refuses them."""
         caller = authenticate(self.farm)
         if environ is None:
             return (caller.tenant_id, caller.scopes), caller
@@ -177,24 +177,24 @@ class Following(Subscription):
         if not endpoint.startswith("pages_"):
             raise InvalidRequest([FieldError(field="at", detail="is not a page of this farm", remedy="give its path, as /jobs")])
         own = None
-        if not is_shared(self.app.view_functions[endpoint]):
+        if not is_cached_per_tenant(self.app.view_functions[endpoint]):
             own = (request.headers.get("Cookie"), request.headers.get("Authorization"))
         signed_in = SESSION_COOKIE in request.cookies
         at = (request.host_url, environ["PATH_INFO"], environ["QUERY_STRING"])
         return (caller.tenant_id, caller.scopes, signed_in, language(), at, own), caller
 
-    def _texts(self, reader: Reader, environ: dict[str, Any] | None, key: Hashable) -> Iterator[bytes]:
+    def _texts(self, connection: PageConnection, environ: dict[str, Any] | None, key: Hashable) -> Iterator[bytes]:
         yield RETRY.encode()
         checked_at = time.monotonic()
-        while not reader.closed:
-            yield reader.take(HEARTBEAT_S) or HEARTBEAT.encode()
+        while not connection.closed:
+            yield connection.take(HEARTBEAT_S) or HEARTBEAT.encode()
             if environ is not None and time.monotonic() - checked_at > CHECK_S:
                 checked_at = time.monotonic()
                 if not self._still(environ, key):
                     return
 
     def _still(self, environ: dict[str, Any], key: Hashable) -> bool:
-        """Whether the reader may still see what they saw; a database that is away changes nothing."""
+        """Whether the caller may still see what they saw; a database that is away changes nothing."""
         with self.app.request_context(environ | {"wsgi.input": io.BytesIO()}):
             g.request_window = None  # none of the caller's requests
             try:
@@ -227,22 +227,22 @@ class Following(Subscription):
                 text = b""
                 page.rendered_at = time.monotonic()
                 page.due_at = page.rendered_at + OLD_S
-        patience = Patience(self._traffic, REST * page.cost_s)
+        budget = YieldBudget(self._in_flight, REST * page.cost_s)
         if text:
-            self._hand_out(page, "steps", text, patience)
+            self._hand_out(page, "steps", text, budget)
             return
         began = time.thread_time()
-        with patiently(patience):
-            patience.give_way()
+        with yielding_to_requests(budget):
+            budget.yield_now()
             text = self._rendered(page)
         page.cost_s = time.thread_time() - began
-        rested = time.monotonic() + REST * page.cost_s - patience.used_s
+        rested = time.monotonic() + REST * page.cost_s - budget.used_s
         if text:
-            self._hand_out(page, "page", text, patience)
+            self._hand_out(page, "page", text, budget)
         time.sleep(max(0.0, rested - time.monotonic()))
 
-    def _rendered(self, page: Followed) -> bytes:
-        """The page as it is now, or only that it changed where this thread cannot get it for its readers."""
+    def _rendered(self, page: LivePage) -> bytes:
+        """The page as it is now, or only that it changed where this thread cannot get it for its connections."""
         self.renderings += 1
         with self.app.request_context(page.environ | {"wsgi.input": io.BytesIO(), "HTTP_IF_NONE_MATCH": page.tag}):
             g.request_window = None
@@ -259,17 +259,17 @@ class Following(Subscription):
             page.tag, page.text = f"{status} {time.monotonic()}", event_text("changed", {}).encode()
         return page.text
 
-    def _hand_out(self, page: Followed, name: str, text: bytes, patience: Patience) -> None:
+    def _hand_out(self, page: LivePage, name: str, text: bytes, budget: YieldBudget) -> None:
         with self._changed:
-            readers = [reader for reader in page.readers if name != "page" or reader.tag != page.tag]
-        chunk = chunk_of(text)
-        for start in range(0, len(readers), SLICE):
+            connections = [connection for connection in page.connections if name != "page" or connection.tag != page.tag]
+        chunk = http_chunk(text)
+        for start in range(0, len(connections), SLICE):
             if start:
                 time.sleep(SLICE_S)
-            for reader in patience.between(readers[start : start + SLICE]):
+            for connection in budget.between(connections[start : start + SLICE]):
                 if name == "page":
-                    reader.tag = page.tag
-                reader.put(name, text, chunk)
+                    connection.tag = page.tag
+                connection.put(name, text, chunk)
 
 
 def asking(environ: dict[str, Any], at: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from api.context import Farm, current_farm
 from api.pages.job_cards import JobCard, Picture, job_cards, picture
 from api.pages.job_filter import PERIODS, PageFilter, read_filter
 from api.pages.rendering import page
-from api.pages.sharing import shared
+from api.pages.sharing import cached_per_tenant
 from api.replay import compared, replay_job, worst
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import NotFound
@@ -138,7 +138,7 @@ class JobView:
 
 
 @pages.get("/jobs")
-@shared
+@cached_per_tenant
 def jobs_page() -> Response:
     """List jobs; the address is the filter."""
     farm = current_farm()

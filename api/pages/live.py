@@ -8,17 +8,17 @@ from flask import Blueprint, Flask, Response, current_app, request
 
 from api.auth import authenticate, require
 from api.context import current_farm
-from api.pages.followed import Following
+from api.pages.followed import PagePublisher
 from api.sse import stream
 from imagefarm.auth import Scope
 
 pages = Blueprint("live", __name__)
-KEY = "imagefarm.pages.following"
+KEY = "imagefarm.pages.publisher"
 
 
 def init_app(app: Flask) -> None:
     """Keep the open pages of this process."""
-    app.extensions[KEY] = Following(app)
+    app.extensions[KEY] = PagePublisher(app)
 
 
 @pages.get("/live")
@@ -27,6 +27,6 @@ def live_stream() -> Response:
     `changed` that it is to be fetched, `away` and `back` that Redis is lost and found.
     """
     require(authenticate(current_farm()), Scope.READ)
-    following: Following = current_app.extensions[KEY]
-    reader, texts = following.follow(request.args.get("at", ""))
-    return stream(texts, partial(following.leave, reader))
+    publisher: PagePublisher = current_app.extensions[KEY]
+    connection, texts = publisher.connect(request.args.get("at", ""))
+    return stream(texts, partial(publisher.disconnect, connection))

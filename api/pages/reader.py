@@ -1,4 +1,4 @@
-"""One open page: what it has not been sent yet, and the line to it.
+"""One open page: what it has not been sent yet, and its socket.
 
 A stream holds a thread of the server, which sleeps. Whoever has something for five hundred of them would wake five hundred
 threads, each to write a few kilobytes; so what fits into a socket at once is written there and then, and only what does not is
@@ -15,18 +15,18 @@ from api.listeners import CLOSE, Event, Subscription
 from api.sse import event_text
 
 
-class Reader(Subscription):
-    """An open page. Of each kind of text it holds the newest, so a slow reader skips some and piles nothing up."""
+class PageConnection(Subscription):
+    """An open page. Of each kind of text it holds the newest, so a slow connection skips some and piles nothing up."""
 
-    def __init__(self, line: socket.socket | None = None) -> None:
+    def __init__(self, client: socket.socket | None = None) -> None:
         super().__init__(lambda _: False)
         self.tag = ""
-        self._line = line
+        self._socket = client
         self._texts: dict[str, bytes] = {}
         self._rest: memoryview | None = None
         self._told = threading.Condition(threading.Lock())
         self._sleeps = False
-        """The stream's thread has sent all that it had: until it is told of more, others may write to the line."""
+        """The stream's thread has sent all that it had: until it is told of more, others may write to the socket."""
 
     def offer(self, event: Event) -> None:
         """Hear that Redis is lost or found, or that this is the end."""
@@ -35,11 +35,11 @@ class Reader(Subscription):
         self.put(event["kind"], event_text(event["kind"], {}).encode())
 
     def put(self, name: str, text: bytes, chunk: bytes = b"") -> None:
-        """Send a text, at once if it is also given as a `chunk` for the line; or in place of one of that name that waits."""
+        """Send a text, at once if it is also given as a `chunk` for the socket; or in place of one of that name that waits."""
         with self._told:
-            if chunk and self._line is not None and self._sleeps and not self._texts:
+            if chunk and self._socket is not None and self._sleeps and not self._texts:
                 try:
-                    sent = self._line.send(chunk, socket.MSG_DONTWAIT)
+                    sent = self._socket.send(chunk, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     sent = 0
                 except OSError:
@@ -63,18 +63,18 @@ class Reader(Subscription):
                 self._sleeps = False
             texts, self._texts = self._texts, {}
             rest, self._rest = self._rest, None
-        if rest is not None and self._line is not None:
-            self._line.sendall(rest)  # of a chunk, so it goes before whatever is a chunk of its own
+        if rest is not None and self._socket is not None:
+            self._socket.sendall(rest)  # of a chunk, so it goes before whatever is a chunk of its own
         return b"".join(texts.values())
 
 
-def chunk_of(text: bytes) -> bytes:
+def http_chunk(text: bytes) -> bytes:
     """The text as HTTP sends a part of an answer whose length is not known."""
     return b"%X\r\n%b\r\n" % (len(text), text)
 
 
-def line_of(environ: dict[str, Any]) -> socket.socket | None:
+def client_socket(environ: dict[str, Any]) -> socket.socket | None:
     """The socket of a request whose answer is sent in chunks as they are, if the server gives it away."""
-    line = environ.get("gunicorn.socket")
+    client = environ.get("gunicorn.socket")
     plain = environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and environ.get("REQUEST_METHOD") == "GET"
-    return line if plain and type(line) is socket.socket else None
+    return client if plain and type(client) is socket.socket else None

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from flask import Flask, Response, g, render_template, request, stream_template
 from markupsafe import Markup, escape
 
-from api.giving_way import PATIENCE
+from api.giving_way import YIELD_BUDGET
 from api.pages import i18n
 from imagefarm import __version__
 
@@ -60,10 +60,10 @@ def page(template: str, view: object, status: int = 200, **more: object) -> Resp
 
 
 def _rendered(template: str, **values: object) -> str:
-    patience = PATIENCE.get()
-    if patience is None:
+    budget = YIELD_BUDGET.get()
+    if budget is None:
         return render_template(template, **values)
-    return "".join(patience.between(stream_template(template, **values)))
+    return "".join(budget.between(stream_template(template, **values)))
 
 
 def iso(at: float) -> str:

@@ -1,6 +1,6 @@
 """One rendering for all who follow the same page: five hundred open pages cost the farm three renderings a second, not hundreds.
 
-Only a page that fetches itself gets a shared rendering, of at most `SHARED_S` ago; its script waits so long after it heard of a
+Only a page that fetches itself gets a shared rendering, made at most `RENDER_CACHE_S` ago; its script waits as long after a
 change, so what it gets holds the change. Whoever opens a page, or comes back to it from a form, gets one of their own. Shared
 are the pages of one tenant, with the same scopes, in one language, at one address: nothing else of the caller is in them.
 """
@@ -21,30 +21,30 @@ from api.auth import SESSION_COOKIE, authenticate
 from api.context import current_farm
 from api.pages.i18n import language
 
-SHARED_S = 0.3
+RENDER_CACHE_S = 0.3
 MOST = 200
 """Renderings kept, of some ten kilobytes each; those not asked for longest go first."""
-KEY = "imagefarm.pages.sharing"
+KEY = "imagefarm.pages.render_cache"
 Page = tuple[int, list[tuple[str, str]], bytes]
 
 
-class Renderings:
+class RenderCache:
     """The newest renderings by what they depend on. Each is made once, while others wait for it."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, tuple[float, Future[Page]]] = OrderedDict()
+        self._cached: OrderedDict[Hashable, tuple[float, Future[Page]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Page]) -> Page:
-        """The rendering begun less than `SHARED_S` ago, or a new one. What `make` raises is raised to all who waited for it."""
+        """The rendering begun less than `RENDER_CACHE_S` ago, or a new one. What `make` raises is raised to all that wait."""
         with self._lock:
-            began, page = self._kept.get(key, (float("-inf"), Future()))
-            if mine := time.monotonic() - began >= SHARED_S:
+            began, page = self._cached.get(key, (float("-inf"), Future()))
+            if mine := time.monotonic() - began >= RENDER_CACHE_S:
                 page = Future()
-                self._kept[key] = (time.monotonic(), page)
-                while len(self._kept) > MOST:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
+                self._cached[key] = (time.monotonic(), page)
+                while len(self._cached) > MOST:
+                    self._cached.popitem(last=False)
+            self._cached.move_to_end(key)
         if mine:
             try:
                 page.set_result(make())
@@ -55,11 +55,11 @@ class Renderings:
 
 def init_app(app: Flask) -> None:
     """Keep the renderings of this process; tell the pages' script how long it has to wait."""
-    app.extensions[KEY] = Renderings()
-    app.jinja_env.globals["shared_ms"] = round(1000 * SHARED_S)
+    app.extensions[KEY] = RenderCache()
+    app.jinja_env.globals["render_cache_ms"] = round(1000 * RENDER_CACHE_S)
 
 
-def shared(view: Callable[..., Response]) -> Callable[..., Response]:
+def cached_per_tenant(view: Callable[..., Response]) -> Callable[..., Response]:
     """Let those who follow this page share a rendering. It may show nothing of the caller but tenant and scopes."""
 
     @wraps(view)
@@ -84,10 +84,10 @@ def shared(view: Callable[..., Response]) -> Callable[..., Response]:
         status, headers, body = current_app.extensions[KEY].get(key, make)
         return Response(body, status, headers).make_conditional(request)  # type: ignore[return-value]
 
-    answer.is_shared = True  # type: ignore[attr-defined]
+    answer.is_cached_per_tenant = True  # type: ignore[attr-defined]
     return answer
 
 
-def is_shared(view: Callable[..., Any]) -> bool:
+def is_cached_per_tenant(view: Callable[..., Any]) -> bool:
     """True for a page that shows nothing of its reader but tenant and scopes."""
-    return bool(getattr(view, "is_shared", False))
+    return bool(getattr(view, "is_cached_per_tenant", False))

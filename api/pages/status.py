@@ -13,7 +13,7 @@ from api.farm_state import redis_beats
 from api.pages.farm_view import FarmView, farm_view
 from api.pages.job_cards import JobCard, job_cards
 from api.pages.rendering import page
-from api.pages.sharing import shared
+from api.pages.sharing import cached_per_tenant
 from imagefarm.auth import Scope
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
@@ -43,7 +43,7 @@ class StatusView:
 
 
 @pages.get("/")
-@shared
+@cached_per_tenant
 def status_page() -> Response:
     """Show how the farm is."""
     farm = current_farm()

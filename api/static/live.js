@@ -6,7 +6,7 @@
   const words = document.getElementById("words").dataset;
   let stream = document.getElementById("stream");
   const mark = document.getElementById("live-mark");
-  const SHARED_MS = Number(words.shared);
+  const RENDER_CACHE_MS = Number(words.renderCacheMs);
   let connected = false, refreshing = false, heardAt = 0, refreshedAt = 0, timer = 0;
 
   const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
@@ -19,7 +19,7 @@
     mark.textContent = now ? mark.dataset.live : mark.dataset.polling;
   }
 
-  // What comes may have been rendered for another reader, up to SHARED_MS ago: asked for so long after the change, it holds it.
+  // What comes may have been rendered for another reader, up to RENDER_CACHE_MS ago: asked for so long after the change, it holds it.
   function refresh() {
     heardAt = performance.now();
     plan();
@@ -27,7 +27,7 @@
 
   function plan() {
     if (timer || refreshing) return;
-    timer = setTimeout(fetchPage, Math.max(SHARED_MS + Math.random() * SPREAD_MS, refreshedAt + SPREAD_MS - performance.now()));
+    timer = setTimeout(fetchPage, Math.max(RENDER_CACHE_MS + Math.random() * SPREAD_MS, refreshedAt + SPREAD_MS - performance.now()));
   }
 
   function fetchPage() {
@@ -49,7 +49,7 @@
   function refreshed() {
     if (!refreshing) return;
     refreshing = false;
-    if (heardAt + SHARED_MS > refreshedAt) plan();
+    if (heardAt + RENDER_CACHE_MS > refreshedAt) plan();
   }
 
   function showProgress(data) {

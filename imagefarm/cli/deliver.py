@@ -13,7 +13,7 @@ from imagefarm.client import Batch
 
 To = Annotated[
     str | None,
-    typer.Option("--deliver", metavar="BUCKET/FOLDER", help="Push it to a bucket of the farm's settings when it is done."),
+    typer.Option("--deliver", metavar="BUCKET/FOLDER", help="Upload it to a bucket of the farm's settings when it is done."),
 ]
 
 
@@ -30,7 +30,7 @@ def deliver(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Push a batch's files to a bucket when it is done. What is there already is not sent again."""
+    """Upload a batch's files to a bucket when it is done. What is there already is not sent again."""
     place = place_of(to, "BUCKET/FOLDER")
     with connect(url, key) as farm:
         batch = farm.deliver(batch_id, **place)

@@ -173,7 +173,7 @@ class PickCounts(Answer):
     open: int = 0
 
 
-class Delivery(Answer):
+class BatchDelivery(Answer):
     """A batch's files on their way to a bucket: open until it is done, then waiting, delivered or failed."""
 
     bucket: str
@@ -235,7 +235,7 @@ class Batch(Answer):
     """Why the farm paused it; None for one that was not, or was resumed."""
     counts: Counts = Field(default_factory=Counts)
     picks: PickCounts = Field(default_factory=PickCounts)
-    delivery: Delivery | None = None
+    delivery: BatchDelivery | None = None
     """Of a batch that is delivered to a bucket."""
     drafts: str | None = None
     """The batch whose approved pictures this one renders finally."""
@@ -310,7 +310,7 @@ class Webhook(Answer):
     created_at: datetime
 
 
-class Message(Answer):
+class WebhookDelivery(Answer):
     """One message to a webhook: waiting, delivered or dead. `id` is its `webhook-id` header, the same at every try."""
 
     id: str
@@ -325,10 +325,10 @@ class Message(Answer):
     finished_at: datetime | None = None
 
 
-class MessageList(Answer):
+class WebhookDeliveryList(Answer):
     """One page of messages; `next_cursor` is None on the last."""
 
-    items: list[Message]
+    items: list[WebhookDelivery]
     next_cursor: str | None = None
 
 

@@ -308,7 +308,7 @@ class Client(Upkeep):
         return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/finals", json=body))
 
     def deliver(self, batch: Batch | str, bucket: str, prefix: str) -> Batch:
-        """Push a batch's files to a bucket that the farm's operator allows, when it is done; its `delivery` tells how it goes."""
+        """Upload a batch's files to a bucket that the farm's operator allows, when it is done; see its `delivery`."""
         body = {"bucket": bucket, "prefix": prefix}
         return Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/deliver", json=body))
 

@@ -20,8 +20,8 @@ from imagefarm.client.answers import (
     ImageList,
     Kind,
     Limits,
-    Message,
-    MessageList,
+    WebhookDelivery,
+    WebhookDeliveryList,
     Setting,
     Statistics,
     Suggestion,
@@ -94,14 +94,14 @@ class Upkeep:
         """Send nothing more there."""
         self._transport.send("DELETE", f"{API}/webhooks/{webhook_id}")
 
-    def deliveries(self, webhook_id: str, *, state: str | None = None) -> Iterator[Message]:
+    def deliveries(self, webhook_id: str, *, state: str | None = None) -> Iterator[WebhookDelivery]:
         """What was, or will be, sent to a webhook, newest first; with `state`, what is waiting, delivered or dead."""
-        yield from self._pages(f"{API}/webhooks/{webhook_id}/deliveries", MessageList, {"state": state})
+        yield from self._pages(f"{API}/webhooks/{webhook_id}/deliveries", WebhookDeliveryList, {"state": state})
 
-    def replay_delivery(self, webhook_id: str, message_id: str) -> Message:
+    def replay_delivery(self, webhook_id: str, delivery_id: str) -> WebhookDelivery:
         """Send a message again."""
-        path = f"{API}/webhooks/{webhook_id}/deliveries/{message_id}/replay"
-        return Message.model_validate(self._transport.json("POST", path))
+        path = f"{API}/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"
+        return WebhookDelivery.model_validate(self._transport.json("POST", path))
 
     # keys, for admins
 

@@ -20,12 +20,12 @@ from sqlalchemy.orm import Session
 from imagefarm.store.engine import COMMITTED_EVENTS, connection_of, db_now
 from imagefarm.store.many import insert_many
 from imagefarm.store.models import Event
-from imagefarm.store.prepared import Prepared
+from imagefarm.store.prepared import CompiledStatement
 
 GENESIS = "0" * 64
 NOW = select(db_now())
 APPEND = insert(Event).values(at=db_now())
-APPEND_AT = Prepared(insert(Event))
+APPEND_AT = CompiledStatement(insert(Event))
 FEW = 4
 """So many events are sooner bound one by one."""
 

@@ -13,18 +13,18 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, literal_column, select
 
-from imagefarm.store.prepared import Prepared
+from imagefarm.store.prepared import CompiledStatement
 
 Defaults = list[tuple[str, Callable[[], Any]]]
 
 
-class Chain:
-    """Core inserts, or what `in_each` makes of one. Every call must give values for the same names."""
+class MultiInsert:
+    """Core inserts, or what `per_dialect` makes of one. Every call must give values for the same names."""
 
     def __init__(self, *inserts: Any) -> None:
         self._inserts = inserts
-        self._one_by_one = [Prepared(insert) for insert in inserts]
-        self._at_once: tuple[Prepared, Defaults] | None = None
+        self._one_by_one = [CompiledStatement(insert) for insert in inserts]
+        self._at_once: tuple[CompiledStatement, Defaults] | None = None
 
     def run(self, sql: Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Write one row by each insert, in the connection's transaction; False: one was not written, nor any after it."""
@@ -48,7 +48,7 @@ def _in(insert: Any, dialect: str) -> Any:
     return insert[dialect] if isinstance(insert, dict) else insert
 
 
-def _at_once(inserts: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> tuple[Prepared, Defaults]:
+def _at_once(inserts: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> tuple[CompiledStatement, Defaults]:
     """The one statement, and what Python gives to columns that the rows do not have."""
     defaults: Defaults = []
     before: Any = None
@@ -66,7 +66,7 @@ def _at_once(inserts: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> tuple
             values = values.where(exists(select(literal_column("1")).select_from(before)))
         insert = insert.from_select(names, values, include_defaults=False)
         before = (insert if insert.exported_columns else insert.returning(literal_column("1").label("written"))).cte(f"w{place}")
-    return Prepared(select(literal_column("1")).select_from(before)), defaults
+    return CompiledStatement(select(literal_column("1")).select_from(before)), defaults
 
 
 def _same(value: Any) -> Any:

@@ -8,6 +8,6 @@ from typing import Any
 from sqlalchemy.dialects import postgresql, sqlite
 
 
-def in_each(make: Callable[[Any], Any]) -> dict[str, Any]:
+def per_dialect(make: Callable[[Any], Any]) -> dict[str, Any]:
     """What `make` makes of each database's `insert`, by the name of the dialect."""
     return {"sqlite": make(sqlite.insert), "postgresql": make(postgresql.insert)}

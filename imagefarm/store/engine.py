@@ -16,7 +16,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
 
 from imagefarm.logs import get_logger
-from imagefarm.store.prepared import alone
+from imagefarm.store.prepared import autocommit
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -54,10 +54,10 @@ class db_now(FunctionElement[float]):
     inherit_cache = True
 
 
-def _connect_patiently(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-    from imagefarm.store.patient import PatientConnection  # psycopg is there only where PostgreSQL is
+def _connect_with_timeout(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+    from imagefarm.store.patient import TimeoutConnection  # psycopg is there only where PostgreSQL is
 
-    return PatientConnection.connect(*arguments, **options)
+    return TimeoutConnection.connect(*arguments, **options)
 
 
 @compiles(db_now, "sqlite")
@@ -71,7 +71,7 @@ def _postgresql_now(_element: Any, _compiler: Any, **_: Any) -> str:
     return "(round(extract(epoch from clock_timestamp()), 3)::double precision)"
 
 
-class _Likely(FunctionElement[bool]):
+class _Likelihood(FunctionElement[bool]):
     """A condition, and which part of the rows meets it: SQLite is told, PostgreSQL counts for itself."""
 
     type = NullType()  # type: ignore[assignment]  # SQLAlchemy would write a truth as "= 1", which SQLite's indexes do not know
@@ -79,17 +79,17 @@ class _Likely(FunctionElement[bool]):
     part: str
 
 
-@compiles(_Likely, "sqlite")
-def _sqlite_likely(element: Any, compiler: Any, **_: Any) -> str:
+@compiles(_Likelihood, "sqlite")
+def _sqlite_likelihood(element: Any, compiler: Any, **_: Any) -> str:
     return f"likelihood({compiler.process(element.clauses)}, {element.part})"
 
 
-@compiles(_Likely, "postgresql")
-def _postgresql_likely(element: Any, compiler: Any, **_: Any) -> str:
+@compiles(_Likelihood, "postgresql")
+def _postgresql_likelihood(element: Any, compiler: Any, **_: Any) -> str:
     return f"({compiler.process(element.clauses)})"
 
 
-class rarely(_Likely):
+class unlikely(_Likelihood):
     """A condition that few rows meet. SQLite takes any index on a column that must be equal before one on a range, and walks
     through all jobs that wait to find the few whose time is up; told so it takes the range.
     """
@@ -98,7 +98,7 @@ class rarely(_Likely):
     part = "0.000001"
 
 
-class mostly(_Likely):
+class likely(_Likelihood):
     """A condition that many rows meet. SQLite takes any index on a column that must be null, however many rows are."""
 
     inherit_cache = True
@@ -129,7 +129,7 @@ class Store:
                 pool_timeout=10,
                 connect_args={key: value for key, value in POSTGRESQL_LINK.items() if key not in self.url.query},
             )
-            event.listen(self.writer, "do_connect", _connect_patiently)
+            event.listen(self.writer, "do_connect", _connect_with_timeout)
             _ping_idle(self.writer)
         self._write = sessionmaker(self.writer, expire_on_commit=False)
         self._read = sessionmaker(self.reader, expire_on_commit=False)
@@ -187,17 +187,17 @@ class Store:
             yield session
 
     @contextmanager
-    def glance(self) -> Iterator[Connection]:
-        """A connection for one `Prepared` statement that only reads: no transaction is begun for it."""
-        with self.reader.connect() as sql, alone(sql):
+    def autocommit_read(self) -> Iterator[Connection]:
+        """A connection for one `CompiledStatement` that only reads: no transaction is begun for it."""
+        with self.reader.connect() as sql, autocommit(sql):
             yield sql
 
-    def retrying(self, work: Callable[[Session], T], *, patience_s: float = 60.0, durable: bool = True) -> T:
-        """Run `work` in a write transaction; on a deadlock, a lock or a lost connection run it again, for `patience_s`.
+    def run_with_retry(self, work: Callable[[Session], T], *, timeout_s: float = 60.0, durable: bool = True) -> T:
+        """Run `work` in a write transaction; on a deadlock, a lock or a lost connection run it again, for `timeout_s`.
 
         Only for work that is safe to repeat: a commit whose answer was lost may have happened. Fenced writes are.
         """
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         pause = 0.05
         while True:
             try:
@@ -247,7 +247,7 @@ def _ping_idle(engine: Engine) -> None:
 
 
 def connection_of(session: Session) -> Connection:
-    """The connection of one of the store's transactions. A session looks for it anew at each call, for longer than a prepared
+    """The connection of one of the store's transactions. A session looks for it anew at each call, for longer than a compiled
     statement takes to run; for the store's, which live for one transaction, it is always the same.
     """
     found: Connection | None = session.info.get(CONNECTION)

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import Conflict, RequestError
-from imagefarm.store.dialects import in_each
+from imagefarm.store.dialects import per_dialect
 from imagefarm.store.engine import db_now
 from imagefarm.store.models import Idempotency
 
@@ -22,10 +22,10 @@ KEEP_S = 48 * 3600.0
 """How long an answer is replayed."""
 ANOTHER_BODY = "this Idempotency-Key came before with another body; use a new key for a new request"
 
-TAKE = in_each(
+TAKE = per_dialect(
     lambda insert_into: insert_into(Idempotency).values(created_at=db_now()).on_conflict_do_nothing().returning(Idempotency.key)
 )
-KEEP_WITH_WORK = in_each(lambda insert_into: insert_into(Idempotency).on_conflict_do_nothing().returning(Idempotency.key))
+KEEP_WITH_WORK = per_dialect(lambda insert_into: insert_into(Idempotency).on_conflict_do_nothing().returning(Idempotency.key))
 """`take` and `keep` in one, for work of one transaction that knows its answer beforehand; no row: another was first."""
 KEEP = (
     update(Idempotency)

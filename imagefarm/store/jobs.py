@@ -1,7 +1,7 @@
 """Reads of jobs: one, with its images, and lists by keyset at any depth.
 
 A list runs newest first along the indexes that the filter names (`job_ways`). What no index serves (a label, words of the
-prompt, a model together with a state) is looked for among the next jobs of that index, for `LOOK_S`: a page takes the same
+prompt, a model together with a state) is looked for among the next jobs of that index, for `SCAN_S`: a page takes the same
 short time wherever it begins and however rare what it seeks. It may then hold fewer jobs than asked for, or none, and its
 cursor says where to go on.
 """
@@ -17,16 +17,16 @@ from sqlalchemy.orm import Session
 
 from imagefarm.ids import first_id_at
 from imagefarm.states import JobState
-from imagefarm.store.job_ways import HIGHEST, LOWEST, Ids, JobFilter, Way, end_of_look, hidden, newest_ids, ways_to
+from imagefarm.store.job_ways import HIGHEST, LOWEST, IdRange, JobFilter, AccessPath, end_of_scan, hidden, newest_ids, access_paths
 from imagefarm.store.models import Attempt, ChannelFile, Image, Job, Worker
 
-LOOK_S = 0.01
-"""How long one page looks for what no index serves; it ends with the look that passes this."""
-FIRST_LOOK, LONGEST_LOOK = 500, 4_000
-"""Jobs of one look: each is twice as long as the one before, as long as looks are quick."""
+SCAN_S = 0.01
+"""How long one page looks for what no index serves; it ends with the scan that passes this."""
+FIRST_SCAN, MAX_SCAN = 500, 4_000
+"""Jobs of one scan: each is twice as long as the one before, as long as scans are quick."""
 PLAN_EACH = text("SET LOCAL plan_cache_mode = force_custom_plan")
 """PostgreSQL makes one plan for all values of a statement that came a few times; not knowing how far apart two ids are, that
-plan walks through all jobs of a way (1,900 ms instead of 1 at a million jobs).
+plan walks through all jobs of a path (1,900 ms instead of 1 at a million jobs).
 """
 CLOCK_SLACK_S = 3600.0
 """Ids carry the time of the process that made them, `created_at` that of the database: never further apart than this."""
@@ -74,41 +74,41 @@ def channel_files_of(session: Session, image_ids: Iterable[str]) -> dict[str, li
 def list_jobs(session: Session, wanted: JobFilter, *, before: str | None, limit: int) -> JobPage:
     """The newest jobs that match and whose id is less than `before`."""
     _plan_each(session)
-    ways = ways_to(session, wanted)
-    if not ways:
+    paths = access_paths(session, wanted)
+    if not paths:
         return JobPage()
-    rest = _rest(wanted, ways[0].meets)
-    among = _among(wanted, before)
+    rest = _rest(wanted, paths[0].meets)
+    id_range = _id_range(wanted, before)
     if not rest:
-        return _page(_take(session, ways, rest, among, limit + 1), limit, None)
+        return _page(_take(session, paths, rest, id_range, limit + 1), limit, None)
     found: list[Job] = []
-    size, began = FIRST_LOOK, time.perf_counter()
+    size, began = FIRST_SCAN, time.perf_counter()
     while True:
-        began_look = time.perf_counter()
-        end = _end_of_look(session, ways, among, size)
-        found += _take(session, ways, rest, among._replace(low=end or among.low), limit + 1 - len(found))
+        scan_began = time.perf_counter()
+        end = _end_of_scan(session, paths, id_range, size)
+        found += _take(session, paths, rest, id_range._replace(low=end or id_range.low), limit + 1 - len(found))
         now = time.perf_counter()
-        if len(found) > limit or end is None or now - began >= LOOK_S:
+        if len(found) > limit or end is None or now - began >= SCAN_S:
             return _page(found, limit, end)
-        among = among._replace(high=end)
-        if now - began_look < LOOK_S / 8:
-            size = min(2 * size, LONGEST_LOOK)
+        id_range = id_range._replace(high=end)
+        if now - scan_began < SCAN_S / 8:
+            size = min(2 * size, MAX_SCAN)
 
 
 def count_newer(session: Session, wanted: JobFilter, than: str, most: int) -> int:
     """How many jobs that match are newer than the job `than`: `most` if they are more, and fewer than there are if they are
-    not among the newest `LONGEST_LOOK` and no index serves the filter.
+    not among the newest `MAX_SCAN` and no index serves the filter.
     """
     _plan_each(session)
-    ways = ways_to(session, wanted)
-    if not ways:
+    paths = access_paths(session, wanted)
+    if not paths:
         return 0
-    low, high = _among(wanted, None)
-    among = Ids(max(low, than + "~"), high)  # an id followed by anything sorts behind the id itself
-    rest = _rest(wanted, ways[0].meets)
-    if rest and (end := _end_of_look(session, ways, among, LONGEST_LOOK)):
-        among = among._replace(low=end)
-    return len(_take(session, ways, rest, among, most))
+    low, high = _id_range(wanted, None)
+    id_range = IdRange(max(low, than + "~"), high)  # an id followed by anything sorts behind the id itself
+    rest = _rest(wanted, paths[0].meets)
+    if rest and (end := _end_of_scan(session, paths, id_range, MAX_SCAN)):
+        id_range = id_range._replace(low=end)
+    return len(_take(session, paths, rest, id_range, most))
 
 
 def matching_ids(session: Session, wanted: JobFilter, states: Sequence[JobState], *, after: str, limit: int) -> list[str]:
@@ -129,34 +129,34 @@ def _page(found: list[Job], limit: int, end: str | None) -> JobPage:
     return JobPage(found[:limit], found[limit - 1].id) if len(found) > limit else JobPage(found, end)
 
 
-def _take(session: Session, ways: Sequence[Way], rest: Sequence[ColumnElement[bool]], among: Ids, limit: int) -> list[Job]:
-    """The newest `limit` jobs of the ways that match the rest."""
-    if len(ways) == 1 and ways[0].of_jobs:
-        where = [*ways[0].among(among), *hidden(rest)]
-        return list(session.scalars(select(Job).where(*where).order_by(*ways[0].order).limit(limit)))
-    if ways[0].of_jobs:
-        ids, rest = session.scalars(newest_ids(ways, among, limit, rest)).all(), ()
+def _take(session: Session, paths: Sequence[AccessPath], rest: Sequence[ColumnElement[bool]], id_range: IdRange, limit: int) -> list[Job]:
+    """The newest `limit` jobs of the paths that match the rest."""
+    if len(paths) == 1 and paths[0].of_jobs:
+        where = [*paths[0].in_range(id_range), *hidden(rest)]
+        return list(session.scalars(select(Job).where(*where).order_by(*paths[0].order).limit(limit)))
+    if paths[0].of_jobs:
+        ids, rest = session.scalars(newest_ids(paths, id_range, limit, rest)).all(), ()
     else:
-        ids = session.scalars(newest_ids(ways, among, LONGEST_LOOK if rest else limit)).all()
+        ids = session.scalars(newest_ids(paths, id_range, MAX_SCAN if rest else limit)).all()
     # the ids themselves and not their query: a planner that joins may walk through all jobs in order of their ids instead
     named = select(Job).where(Job.id.in_(ids), *hidden(rest)).order_by(Job.id.desc()).limit(limit)
     return list(session.scalars(named)) if ids else []
 
 
-def _end_of_look(session: Session, ways: Sequence[Way], among: Ids, size: int) -> str | None:
-    """The id where a look at `size` jobs ends, shared equally by the ways; None if fewer are left."""
-    ends = session.execute(select(*(end_of_look(way, among, max(size // len(ways), 1)) for way in ways))).one()
+def _end_of_scan(session: Session, paths: Sequence[AccessPath], id_range: IdRange, size: int) -> str | None:
+    """The id where a scan of `size` jobs ends, shared equally by the paths; None if fewer are left."""
+    ends = session.execute(select(*(end_of_scan(path, id_range, max(size // len(paths), 1)) for path in paths))).one()
     return max((end for end in ends if end is not None), default=None)
 
 
-def _among(wanted: JobFilter, before: str | None) -> Ids:
+def _id_range(wanted: JobFilter, before: str | None) -> IdRange:
     """The ids from which, and under which, the filter's times and the cursor let jobs be."""
     low, high = LOWEST, before or HIGHEST
     if wanted.created_after is not None:
         low = first_id_at("job", wanted.created_after - CLOCK_SLACK_S)
     if wanted.created_before is not None:
         high = min(high, first_id_at("job", wanted.created_before + CLOCK_SLACK_S))
-    return Ids(low, high)
+    return IdRange(low, high)
 
 
 def _rest(wanted: JobFilter, met: frozenset[str]) -> list[ColumnElement[bool]]:

@@ -58,7 +58,7 @@ def migrate(store: Store, revision: str = "head") -> str:
     target = scripts.get_current_head() if revision == "head" else revision
     with store.writer.begin() as connection:
         if not store.is_sqlite:  # an index on a million rows takes its time
-            connection.connection.driver_connection.endless = True  # type: ignore[union-attr]
+            connection.connection.driver_connection.no_timeout = True  # type: ignore[union-attr]
             connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         config = alembic_config(connection)
         if revision == "base" or (current in known and target in known and known.index(str(target)) > known.index(str(current))):

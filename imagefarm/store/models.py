@@ -516,10 +516,10 @@ class Webhook(Base):
     disabled_at: Mapped[float | None]
 
 
-class Delivery(Base):
+class WebhookDelivery(Base):
     """One message to one webhook, with its tries."""
 
-    __tablename__ = "delivery"
+    __tablename__ = "webhook_delivery"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
     webhook_id: Mapped[str] = mapped_column(ID, index=True)
     tenant_id: Mapped[str] = mapped_column(ID)
@@ -536,7 +536,7 @@ class Delivery(Base):
 
     __table_args__ = (
         Index(
-            "ix_delivery_due",
+            "ix_webhook_delivery_due",
             "next_at",
             sqlite_where=text("state = 'waiting'"),
             postgresql_where=text("state = 'waiting'"),
@@ -544,10 +544,10 @@ class Delivery(Base):
     )
 
 
-class Push(Base):
+class BatchDelivery(Base):
     """A batch's files on their way to a bucket. Which bucket a name means, and its keys, only the settings say."""
 
-    __tablename__ = "push"
+    __tablename__ = "batch_delivery"
     batch_id: Mapped[str] = mapped_column(ID, ForeignKey("batch.id", ondelete="CASCADE"), primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ID)
     bucket: Mapped[str] = mapped_column(String(64))
@@ -565,7 +565,7 @@ class Push(Base):
 
     __table_args__ = (
         Index(
-            "ix_push_due",
+            "ix_batch_delivery_due",
             "next_at",
             sqlite_where=text("state = 'waiting'"),
             postgresql_where=text("state = 'waiting'"),

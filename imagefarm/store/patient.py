@@ -11,24 +11,24 @@ from typing import Any
 
 import psycopg
 
-SILENT_S = 30.0
+RESPONSE_TIMEOUT_S = 30.0
 """No statement of a running farm takes nearly so long; a migration may, and waits without end."""
 
 
-class PatientConnection(psycopg.Connection[Any]):
-    """Taken for lost when one exchange with the server has not ended after `SILENT_S`, unless it is told to be `endless`."""
+class TimeoutConnection(psycopg.Connection[Any]):
+    """Lost when one exchange with the server takes longer than `RESPONSE_TIMEOUT_S`, unless `no_timeout` is set."""
 
-    endless = False
+    no_timeout = False
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """As psycopg's own, with an end."""
-        if timeout is not None or self.endless:
+        if timeout is not None or self.no_timeout:
             return super().wait(gen, interval, timeout)
         began = time.monotonic()
         try:
-            return super().wait(gen, interval, SILENT_S)
+            return super().wait(gen, interval, RESPONSE_TIMEOUT_S)
         except psycopg.OperationalError as error:
-            if time.monotonic() - began < SILENT_S:
+            if time.monotonic() - began < RESPONSE_TIMEOUT_S:
                 raise
             self.pgconn.finish()  # to ask it to roll back would take as long again
-            raise psycopg.OperationalError(f"the connection is lost: no answer for {SILENT_S:.0f} s") from error
+            raise psycopg.OperationalError(f"the connection is lost: no answer for {RESPONSE_TIMEOUT_S:.0f} s") from error

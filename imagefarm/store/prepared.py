@@ -1,11 +1,11 @@
 """Statements of the hottest paths: their SQL is made once, and goes to the driver's own cursor.
 
-SQLAlchemy takes some 70 microseconds of Python for a statement, however small. A `Prepared` keeps what SQLAlchemy compiled,
+SQLAlchemy takes some 70 microseconds of Python for a statement, however small. A `CompiledStatement` keeps what it compiled,
 with its converters of values, and leaves out the rest. Where one statement is all that a transaction has, PostgreSQL need not
 be told where it begins and ends:
 
 ```
-with alone(sql):
+with autocommit(sql):
     INSERT_JOB.run(sql, row)
 ```
 """
@@ -23,12 +23,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Converter = Callable[[Any], Any]
-WATCHERS: list[Callable[[str, Any], None]] = []
-"""Who wants to see each statement and its values, as SQLAlchemy's `before_cursor_execute` shows those that go through it."""
+STATEMENT_HOOKS: list[Callable[[str, Any], None]] = []
+"""Called with each statement and its values, as SQLAlchemy's `before_cursor_execute` shows those that go through it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class DialectSql:
     """A statement in one dialect."""
 
     text: str
@@ -59,26 +59,26 @@ class Made:
         return [tuple(row) for row in converted]
 
 
-class Prepared:
+class CompiledStatement:
     """A Core statement, or one for each dialect by its name. Every call must give values for the same names."""
 
     def __init__(self, statement: Any) -> None:
         self._statement = statement
-        self._made: dict[str, Made] = {}
+        self._by_dialect: dict[str, DialectSql] = {}
 
     def run(self, sql: Connection, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Execute within the connection's transaction and return the rows. Raises what SQLAlchemy would."""
         given = values or {}
-        made = self._in(sql.dialect, given)
-        bound = made.bound(given)
-        for watch in WATCHERS:
-            watch(made.text, bound)
+        dialect_sql = self._in(sql.dialect, given)
+        bound = dialect_sql.bound(given)
+        for hook in STATEMENT_HOOKS:
+            hook(dialect_sql.text, bound)
         driver: Any = sql.connection.driver_connection
         try:
-            cursor = driver.execute(made.text, bound)
-            return made.read(cursor.fetchall()) if made.gives_rows else []
+            cursor = driver.execute(dialect_sql.text, bound)
+            return dialect_sql.read(cursor.fetchall()) if dialect_sql.gives_rows else []
         except sql.dialect.loaded_dbapi.Error as error:
-            _raise(sql, error, made.text)
+            _raise(sql, error, dialect_sql.text)
 
     def run_each(self, sql: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute once for each of the rows, in one go; what they give is dropped."""
@@ -86,23 +86,23 @@ class Prepared:
             for values in rows:
                 self.run(sql, values)
             return
-        made = self._in(sql.dialect, rows[0])
-        bound = [made.bound(values) for values in rows]
-        for watch in WATCHERS:
-            watch(made.text, bound[0])
+        dialect_sql = self._in(sql.dialect, rows[0])
+        bound = [dialect_sql.bound(values) for values in rows]
+        for hook in STATEMENT_HOOKS:
+            hook(dialect_sql.text, bound[0])
         driver: Any = sql.connection.driver_connection
         try:
-            driver.cursor().executemany(made.text, bound)
+            driver.cursor().executemany(dialect_sql.text, bound)
         except sql.dialect.loaded_dbapi.Error as error:
-            _raise(sql, error, made.text)
+            _raise(sql, error, dialect_sql.text)
 
-    def _in(self, dialect: Dialect, given: Mapping[str, Any]) -> Made:
-        made = self._made.get(dialect.name)
-        if made is None:
-            made = self._made[dialect.name] = self._make(dialect, list(given))
-        return made
+    def _in(self, dialect: Dialect, given: Mapping[str, Any]) -> DialectSql:
+        dialect_sql = self._by_dialect.get(dialect.name)
+        if dialect_sql is None:
+            dialect_sql = self._by_dialect[dialect.name] = self._compile(dialect, list(given))
+        return dialect_sql
 
-    def _make(self, dialect: Dialect, names: list[str]) -> Made:
+    def _compile(self, dialect: Dialect, names: list[str]) -> DialectSql:
         statement = self._statement[dialect.name] if isinstance(self._statement, dict) else self._statement
         compiled = cast("SQLCompiler", statement.compile(dialect=dialect, column_keys=names or None))
         defaults: dict[str, Callable[[], Any]] = {}
@@ -125,11 +125,11 @@ class Prepared:
         fixed = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
         order = list(compiled.positiontup) if compiled.positiontup is not None else None
         fixed = {name: value for name, value in fixed.items() if name not in defaults}
-        return Made(str(compiled), order, fixed, defaults, binders, readers, len(columns) > 0)
+        return DialectSql(str(compiled), order, fixed, defaults, binders, readers, len(columns) > 0)
 
 
 @contextmanager
-def alone(sql: Connection) -> Iterator[None]:
+def autocommit(sql: Connection) -> Iterator[None]:
     """The one statement of the block is a transaction by itself, unless one has begun already, as on SQLite it always has."""
     driver: Any = sql.connection.driver_connection
     if sql.dialect.name != "postgresql" or driver.info.transaction_status != 0:  # 0: idle

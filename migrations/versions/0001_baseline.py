@@ -446,7 +446,7 @@ def upgrade() -> None:
 
     waiting = sa.text("state = 'waiting'")
     op.create_table(
-        "delivery",
+        "webhook_delivery",
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("webhook_id", sa.String(40), nullable=False),
         sa.Column("tenant_id", sa.String(40), nullable=False),
@@ -459,13 +459,13 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("finished_at", sa.Double(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_delivery")),
     )
-    op.create_index("ix_delivery_due", "delivery", ["next_at"], sqlite_where=waiting, postgresql_where=waiting)
-    op.create_index(op.f("ix_delivery_webhook_id"), "delivery", ["webhook_id"])
+    op.create_index("ix_webhook_delivery_due", "webhook_delivery", ["next_at"], sqlite_where=waiting, postgresql_where=waiting)
+    op.create_index(op.f("ix_webhook_delivery_webhook_id"), "webhook_delivery", ["webhook_id"])
 
     op.create_table(
-        "push",
+        "batch_delivery",
         sa.Column("batch_id", sa.String(40), nullable=False),
         sa.Column("tenant_id", sa.String(40), nullable=False),
         sa.Column("bucket", sa.String(64), nullable=False),
@@ -478,16 +478,16 @@ def upgrade() -> None:
         sa.Column("next_at", sa.Double(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("finished_at", sa.Double(), nullable=True),
-        sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_push")),
+        sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_batch_delivery")),
         sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], name=op.f("fk_push_batch_id"), ondelete="CASCADE"),
     )
-    op.create_index("ix_push_due", "push", ["next_at"], sqlite_where=waiting, postgresql_where=waiting)
+    op.create_index("ix_batch_delivery_due", "batch_delivery", ["next_at"], sqlite_where=waiting, postgresql_where=waiting)
 
 
 def downgrade() -> None:
     # a table takes its indexes with it; those that point at others go first
-    op.drop_table("push")
-    op.drop_table("delivery")
+    op.drop_table("batch_delivery")
+    op.drop_table("webhook_delivery")
     op.drop_table("webhook")
     op.drop_table("rollup")
     op.drop_table("sweep_state")

@@ -68,17 +68,17 @@ def create_batch(
             limits.check_queue(session, tenant_id, plan.accepted, settings)
         keep_pictures()
     batch_id = new_id("batch")
-    store.retrying(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id, drafts=drafts))
+    store.run_with_retry(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id, drafts=drafts))
     changes: Counter[Change] = Counter()
     try:
         for chunk in plan.spool:
             rows = list(job_rows(chunk, batch_id))
-            changes += store.retrying(
+            changes += store.run_with_retry(
                 partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings, options=options)
             )
             time.sleep(lifecycle.TURN_S)
         kept = counted(changes, plan.removed) if options.update_of else None
-        store.retrying(lambda session: _commit(session, batch_id, plan, kept, also))
+        store.run_with_retry(lambda session: _commit(session, batch_id, plan, kept, also))
     except BaseException:
         lifecycle.cancel(store, batch_id, tenant_id, by="its submission failed")
         raise
@@ -120,7 +120,7 @@ def _open(
     data = {"rows": plan.rows, "jobs": plan.accepted} | ({"drafts": drafts} if drafts else {})
     append(session, "batch.submitted", batch_id, tenant_id, data)
     if options.deliver is not None:
-        push.want(session, session.get_one(Batch, batch_id), options.deliver, by="its submission")
+        push.schedule(session, session.get_one(Batch, batch_id), options.deliver, by="its submission")
 
 
 def _write(

@@ -14,7 +14,7 @@ def _plain_prefix(prefix: str) -> str:
     return prefix
 
 
-class Deliver(BaseModel):
+class DeliveryTarget(BaseModel):
     """Where a batch's files go when it is done: a bucket that the operator allows, and a folder in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -22,7 +22,7 @@ from imagefarm.store.models import Batch, Image, Job, Pick
 from scheduler.admission import Placement, learnt_costs, prepare
 from scheduler.batches import lifecycle
 from scheduler.batches.create import create_batch
-from scheduler.batches.deliver import Deliver
+from scheduler.batches.deliver import DeliveryTarget
 from scheduler.batches.names import file_stem
 from scheduler.batches.options import BatchOptions
 from scheduler.batches.picks import CHUNK, Picked
@@ -47,7 +47,7 @@ class FinalsWish:
     upscale: dict[str, Any] | None = None
     name: str | None = None
     channels: list[Channel] | None = None
-    deliver: Deliver | None = None
+    deliver: DeliveryTarget | None = None
 
     @property
     def recipe_fields(self) -> dict[str, Any]:

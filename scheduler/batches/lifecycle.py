@@ -50,17 +50,17 @@ STALE_S = 300.0
 STOPPED = "stopped"
 """Key of a batch's options while the breaker has it paused: the error that its jobs ended with, and how many did."""
 
-Way = tuple[JobState, JobState, str]
+StateChange = tuple[JobState, JobState, str]
 """From which state jobs go to which, and the event that tells of it: one of each job, or one of the batch for many jobs."""
-UNHOLD: Way = (JobState.HELD, JobState.QUEUED, "batch.released")
+UNHOLD: StateChange = (JobState.HELD, JobState.QUEUED, "batch.released")
 S = BatchState
-WANTED: dict[BatchState, list[Way]] = {
+TARGET_STATES: dict[BatchState, list[StateChange]] = {
     S.QUEUED: [UNHOLD],
     S.RUNNING: [UNHOLD],
     S.PAUSED: [(JobState.QUEUED, JobState.HELD, "batch.held")],
     S.CANCELLED: [(before, JobState.CANCELLED, "job.cancelled") for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING)],
 }
-"""By a batch's state: which jobs of it are not where they should be, and the way there."""
+"""By a batch's state: the changes that bring its jobs to the state they should have."""
 
 
 def locked(session: Session, batch_id: str, tenant_id: str | None = None) -> Batch:
@@ -88,21 +88,21 @@ def reopen(session: Session, batch: Batch, *, by: str) -> None:
 def settle(session: Session, batch_id: str) -> int:
     """Move one chunk of a batch's jobs to where its state wants them; return how many moved (0: all are there)."""
     batch = locked(session, batch_id)
-    for way in WANTED.get(S(batch.state), []):
-        if moved := _move_some(session, batch, way, reason=f"batch {batch.state}"):
+    for change in TARGET_STATES.get(S(batch.state), []):
+        if moved := _move_some(session, batch, change, reason=f"batch {batch.state}"):
             return moved
     if batch.state == S.CANCELLED and batch.finished_at is None:
         batch.finished_at = session.scalar(select(db_now()))
     return 0
 
 
-def _move_some(session: Session, batch: Batch, way: Way, *, reason: str, upto_row: int | None = None) -> int:
-    before, after, event = way
-    along = job_ways.Way((Job.batch_id, Job.state), (batch.id, before))
-    where = along.among(job_ways.Ids())
+def _move_some(session: Session, batch: Batch, change: StateChange, *, reason: str, upto_row: int | None = None) -> int:
+    before, after, event = change
+    path = job_ways.AccessPath((Job.batch_id, Job.state), (batch.id, before))
+    where = path.in_range(job_ways.IdRange())
     if upto_row is not None:
         where.append(Job.row <= upto_row)
-    some = select(Job.id).where(*where).order_by(*along.oldest_first).limit(CHUNK)
+    some = select(Job.id).where(*where).order_by(*path.oldest_first).limit(CHUNK)
     in_some = [Job.id.in_(some.scalar_subquery())]
     if not event.startswith("batch."):
         return len(move(session, in_some, before, after, event=event, data={"by": reason}, reason=reason))
@@ -115,7 +115,7 @@ def _move_some(session: Session, batch: Batch, way: Way, *, reason: str, upto_ro
 def settle_all(store: Store, batch_id: str, at_most: float = inf) -> int:
     """Settle a batch to the end, or until about `at_most` jobs moved, a chunk a transaction; return how many did."""
     total = 0
-    while total < at_most and (moved := store.retrying(lambda session: settle(session, batch_id))):
+    while total < at_most and (moved := store.run_with_retry(lambda session: settle(session, batch_id))):
         total += moved
         time.sleep(TURN_S)
     return total
@@ -231,7 +231,7 @@ def retry_failed(store: Store, batch_id: str, tenant_id: str, *, by: str = "requ
             select(func.count()).select_from(Job).where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
         )
     # not until none is left: one may fail again while we go through them
-    while moved := store.retrying(some):
+    while moved := store.run_with_retry(some):
         total += moved
         if total >= (failed_now or 0):
             break
@@ -240,7 +240,7 @@ def retry_failed(store: Store, batch_id: str, tenant_id: str, *, by: str = "requ
 
 
 def _change(store: Store, batch_id: str, tenant_id: str, change: Callable[[Session, Batch], None]) -> None:
-    store.retrying(lambda session: change(session, locked(session, batch_id, tenant_id)))
+    store.run_with_retry(lambda session: change(session, locked(session, batch_id, tenant_id)))
     settle_all(store, batch_id)
 
 
@@ -283,11 +283,11 @@ def tend(session: Session) -> list[str]:
             .scalar_subquery()
             .is_not(None),
         )
-        for state, ways in WANTED.items()
+        for state, changes in TARGET_STATES.items()
         if state != S.CANCELLED  # one is finished when it is settled
-        for before, _, _ in ways
+        for before, _, _ in changes
     ]
-    unsettled = select(Batch.id).where(Batch.state.in_(list(WANTED)), Batch.finished_at.is_(None))
+    unsettled = select(Batch.id).where(Batch.state.in_(list(TARGET_STATES)), Batch.finished_at.is_(None))
     return list(session.scalars(unsettled.where(or_(Batch.state == S.CANCELLED, *misplaced)).order_by(Batch.id)))
 
 

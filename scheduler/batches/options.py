@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from imagefarm.picture.channels import MAX_CHANNELS, Channel, ChannelName
 from imagefarm.states import PriorityClass
 from imagefarm.text import Label, NotBool, Text
-from scheduler.batches.deliver import Deliver
+from scheduler.batches.deliver import DeliveryTarget
 from scheduler.batches.gate import Gate
 from scheduler.batches.names import MAX_PATTERN_CHARS
 from scheduler.batches.rows import MAX_COLUMN_NAME, RECIPE_COLUMNS, column_name
@@ -76,6 +76,6 @@ class BatchOptions(BaseModel):
     channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] = Field(
         default_factory=list, description="Forms in which each picture is delivered besides the master: names, or written out"
     )
-    deliver: Deliver | None = Field(None, description="The bucket and folder that its files go to when it is done")
+    deliver: DeliveryTarget | None = Field(None, description="The bucket and folder that its files go to when it is done")
     priority: PriorityClass = PriorityClass.BULK
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False), NotBool] | None = None

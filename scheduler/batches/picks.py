@@ -93,7 +93,7 @@ def pick(store: Store, batch_id: str, tenant_id: str, wishes: Sequence[Wish], se
     models: set[str] = set()
     for start in range(0, len(wishes), CHUNK):
         some = wishes[start : start + CHUNK]
-        models |= store.retrying(lambda session, some=some: _decide(session, batch_id, some, settings, by))  # type: ignore[misc]
+        models |= store.run_with_retry(lambda session, some=some: _decide(session, batch_id, some, settings, by))  # type: ignore[misc]
         time.sleep(lifecycle.TURN_S)
     lifecycle.settle_all(store, batch_id)
     return models

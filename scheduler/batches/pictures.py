@@ -241,11 +241,11 @@ class Pictures:
             for new in some:
                 self._spool.seek(new.start)
                 outputs.write(new.row["storage_key"], self._spool.read(new.length))
-            self.store.retrying(partial(self._keep_rows, rows=[new.row for new in some]))
+            self.store.run_with_retry(partial(self._keep_rows, rows=[new.row for new in some]))
         known = [found for found in self._ids.values() if isinstance(found, str)]
         for start in range(0, len(known), 500):
             wanted = update(Asset).where(Asset.id.in_(known[start : start + 500])).values(used_at=db_now())
-            self.store.retrying(methodcaller("execute", wanted))
+            self.store.run_with_retry(methodcaller("execute", wanted))
 
     def _keep_rows(self, session: Session, rows: list[dict[str, Any]]) -> None:
         have = set(

@@ -13,11 +13,11 @@ from flask import Flask
 from sqlalchemy import create_engine, text
 
 from api import giving_way
-from api.giving_way import Patience, Traffic, patiently, traffic_of
+from api.giving_way import YieldBudget, InFlightRequests, yielding_to_requests, in_flight_requests
 
 
 @contextmanager
-def answering(traffic_for: Callable[[Callable[..., Any]], Traffic]) -> Iterator[tuple[Traffic, threading.Event]]:
+def answering(in_flight_for: Callable[[Callable[..., Any]], InFlightRequests]) -> Iterator[tuple[InFlightRequests, threading.Event]]:
     """A request that is being answered until the event is set."""
     began, end = threading.Event(), threading.Event()
 
@@ -26,26 +26,26 @@ def answering(traffic_for: Callable[[Callable[..., Any]], Traffic]) -> Iterator[
         end.wait(10)
         return []
 
-    traffic = traffic_for(application)
-    thread = threading.Thread(target=traffic, args=({}, None))
+    in_flight = in_flight_for(application)
+    thread = threading.Thread(target=in_flight, args=({}, None))
     thread.start()
     began.wait(10)
     try:
-        yield traffic, end
+        yield in_flight, end
     finally:
         end.set()
         thread.join(10)
-        assert traffic.busy == 0
+        assert in_flight.busy == 0
 
 
 def test_it_goes_on_as_soon_as_the_request_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(giving_way, "LONG_S", 30.0)
     done: list[str] = []
-    with answering(Traffic) as (traffic, end):
-        patience = Patience(traffic, 30)
+    with answering(InFlightRequests) as (in_flight, end):
+        budget = YieldBudget(in_flight, 30)
 
         def work() -> None:
-            for piece in patience.between("abc"):
+            for piece in budget.between("abc"):
                 done.append(piece)
 
         thread = threading.Thread(target=work)
@@ -54,43 +54,43 @@ def test_it_goes_on_as_soon_as_the_request_is_answered(monkeypatch: pytest.Monke
         end.set()
         thread.join(10)
     assert done == ["a", "b", "c"]
-    assert 0 < patience.used_s < 10
+    assert 0 < budget.used_s < 10
 
 
-def test_nobody_gives_way_to_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_yields_to_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(giving_way, "LONG_S", 0.0)
-    with answering(Traffic) as (traffic, _):
-        Patience(traffic, 600).give_way()  # returns
+    with answering(InFlightRequests) as (in_flight, _):
+        YieldBudget(in_flight, 600).yield_now()  # returns
 
 
-def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(giving_way, "LONG_S", 600.0)
-    with answering(Traffic) as (traffic, _):
-        patience = Patience(traffic, 0.02)
+    with answering(InFlightRequests) as (in_flight, _):
+        budget = YieldBudget(in_flight, 0.02)
         for _ in range(3):
-            patience.give_way()
-        assert patience.used_s >= 0.02
+            budget.yield_now()
+        assert budget.used_s >= 0.02
         began = time.thread_time()
-        patience.give_way()
+        budget.yield_now()
         assert time.thread_time() - began < 1
 
 
-def test_what_reads_patiently_stands_still_before_a_statement_and_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_yields_waits_before_each_statement_and_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(giving_way, "LONG_S", 600.0)
     engine, app = create_engine("sqlite://"), Flask("quick")
 
-    def around(application: Callable[..., Any]) -> Traffic:
+    def around(application: Callable[..., Any]) -> InFlightRequests:
         app.wsgi_app = application  # type: ignore[method-assign]
         giving_way.init_app(app, engine)
-        return traffic_of(app)
+        return in_flight_requests(app)
 
-    with answering(around) as (traffic, _), engine.connect() as connection:
+    with answering(around) as (in_flight, _), engine.connect() as connection:
         connection.execute(text("SELECT 1"))
-        patience = Patience(traffic, 0.01)
-        with patiently(patience):
+        budget = YieldBudget(in_flight, 0.01)
+        with yielding_to_requests(budget):
             connection.execute(text("SELECT 1"))
-        assert patience.used_s >= 0.01
-        used = patience.used_s
+        assert budget.used_s >= 0.01
+        used = budget.used_s
         connection.execute(text("SELECT 1"))
-        assert patience.used_s == used
+        assert budget.used_s == used
     engine.dispose()

@@ -225,8 +225,8 @@ class TestLists:
         assert listed[90] in before
 
     def test_a_rare_label_is_found_across_windows(self, api: FarmApi, listed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(jobs, "FIRST_LOOK", 20)
-        monkeypatch.setattr(jobs, "LOOK_S", 0.0)
+        monkeypatch.setattr(jobs, "FIRST_SCAN", 20)
+        monkeypatch.setattr(jobs, "SCAN_S", 0.0)
         assert self.walk(api, "/api/v1/jobs?label=part:4&limit=5") == [listed[n] for n in range(224, -1, -10)]
         assert self.walk(api, "/api/v1/jobs?custom_id=row-1&label=part:1") == [listed[1]]
 

@@ -27,7 +27,7 @@ from tests.bulk.test_delivery import rows
 from tests.bulk.test_picks import ask, decide, images
 from worker.engine.images import RenderedImage, RenderedJob
 from worker.finishing import Finishing
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.identity import make_identity
 
 Pixels = NDArray[np.uint8]
@@ -44,11 +44,11 @@ def plain(level: int = 200) -> Pixels:
 
 def finish(farm: BulkFarm, jobs: list[ClaimedJob], draw: Draw) -> None:
     """End claimed jobs with the worker's finishing and pixels of the test's own."""
-    outputs, holdings = LocalOutputs(farm.settings.outputs), Holdings()
+    outputs, leased_jobs = LocalOutputs(farm.settings.outputs), LeasedJobs()
     identity = make_identity(farm.settings, farm.catalogue, device="cpu", node="w@test")
     pipeline: Any = SimpleNamespace(name="demo", entry=farm.catalogue.get("demo"), digest="ab" * 32, facts={})
-    finishing = Finishing(farm.store, outputs, farm.settings, identity, holdings)
-    holdings.add(jobs)
+    finishing = Finishing(farm.store, outputs, farm.settings, identity, leased_jobs)
+    leased_jobs.add(jobs)
     for job in jobs:
         seeds = [job.recipe.seed_of(index) for index in range(job.count)]
         made = [RenderedImage(index, seed, draw(job, index), {"device": "cpu"}, []) for index, seed in enumerate(seeds)]

@@ -28,10 +28,10 @@ from imagefarm.cli import picks as picks_command
 from imagefarm.logs import configure_logs
 from imagefarm.outputs import LocalOutputs
 from imagefarm.settings import BucketSettings
-from imagefarm.store.models import Batch, Event, Push
+from imagefarm.store.models import Batch, Event, BatchDelivery
 from scheduler import buckets
-from scheduler.batches import push as push_module
-from scheduler.batches.push import BACKOFF_S, push_due
+from scheduler.batches import push as batch_delivery_module
+from scheduler.batches.push import BACKOFF_S, upload_due
 from scheduler.sweep import sweep
 from tests.bulk.conftest import BATCHES, BulkFarm
 from tests.bulk.test_delivery import render
@@ -88,11 +88,11 @@ def api_settings(farm: BulkFarm) -> Any:
     return farm_of(farm.app).settings
 
 
-def push(farm: BulkFarm) -> int:
-    """Push all that is due; how many tries that took."""
+def upload(farm: BulkFarm) -> int:
+    """Upload all that is due; how many tries that took."""
     sweep(farm.store, farm.settings)
     tries = 0
-    while push_due(farm.store, farm.settings, LocalOutputs(farm.settings.outputs)):
+    while upload_due(farm.store, farm.settings, LocalOutputs(farm.settings.outputs)):
         tries += 1
     return tries
 
@@ -108,15 +108,15 @@ def files_in(store: S3Store) -> dict[str, bytes]:
 
 def make_due(farm: BulkFarm) -> None:
     with farm.store.write() as session:
-        session.execute(update(Push).where(Push.state == "waiting").values(next_at=0.0))
+        session.execute(update(BatchDelivery).where(BatchDelivery.state == "waiting").values(next_at=0.0))
 
 
 def test_a_batch_is_delivered_when_it_is_done_and_never_sent_twice(farm: BulkFarm, shop: S3Store) -> None:
     where = json.dumps({"bucket": "shop", "prefix": "spring/drafts"})
     batch = farm.batch("sku,prompt,count\nA,mug,1\nB,cup,2\n", deliver=where)["id"]
-    assert (delivery(farm, batch)["state"], push(farm)) == ("open", 0)
+    assert (delivery(farm, batch)["state"], upload(farm)) == ("open", 0)
     made = render(farm)
-    assert push(farm) == 1
+    assert upload(farm) == 1
     told = delivery(farm, batch)
     assert (told["state"], told["files"], told["sent"], told["error"]) == ("delivered", 4, 4, None)
     there = files_in(shop)
@@ -130,7 +130,7 @@ def test_a_batch_is_delivered_when_it_is_done_and_never_sent_twice(farm: BulkFar
     obstore.put(shop, "catalogues/spring/drafts/A.png", b"somebody else's")
     asked = farm.client.post(f"{BATCHES}/{batch}/deliver", json={"bucket": "shop", "prefix": "spring/drafts/"})
     assert asked.status_code == 202, asked.text
-    assert push(farm) == 1
+    assert upload(farm) == 1
     assert (delivery(farm, batch)["sent"], delivery(farm, batch)["files"]) == (1, 4)
     # a re-roll opens the batch again, and what takes its place is delivered under its name; the rejected one is not sent
     first = images(farm, batch)
@@ -139,36 +139,36 @@ def test_a_batch_is_delivered_when_it_is_done_and_never_sent_twice(farm: BulkFar
         farm.settings.outputs.joinpath(f"{job.id}").mkdir(parents=True)
         farm.settings.outputs.joinpath(f"{job.id}/0-a1.png").write_bytes(b"again")
         farm.finish(job)
-    assert push(farm) == 1
+    assert upload(farm) == 1
     assert delivery(farm, batch)["files"] == 3
     assert files_in(shop)["catalogues/spring/drafts/A.png"] == b"again"
     with farm.store.read() as session:
         kinds = session.scalars(select(Event.kind).where(Event.subject == batch, Event.kind.like("batch.deliver%"))).all()
         assert kinds == ["batch.delivery", "batch.delivered", "batch.delivery", "batch.delivered", "batch.delivered"]
-        rows = [str(row) for table in (Batch, Push, Event) for row in session.execute(select(table.__table__))]  # type: ignore[var-annotated]
+        rows = [str(row) for table in (Batch, BatchDelivery, Event) for row in session.execute(select(table.__table__))]  # type: ignore[var-annotated]
     assert not [row for row in rows if SECRET in row or "AKIAOPERATOR" in row]
     farm.check_books()
 
 
-def test_a_push_that_breaks_off_goes_on_where_it_was(farm: BulkFarm, shop: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_breaks_off_goes_on_where_it_was(farm: BulkFarm, shop: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = farm.batch("sku,prompt\nA,a\nB,b\nC,c\nD,d\n", deliver='{"bucket": "shop", "prefix": "x"}')["id"]
     render(farm)
     real, sent = buckets._S3.put, list[str]()
 
     def breaks(self: Any, key: str, *rest: Any) -> None:
         if len(sent) == 2:
-            raise buckets.PushFailed("the line is cut")
+            raise buckets.UploadError("the line is cut")
         sent.append(key)
         real(self, key, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(buckets._S3, "put", breaks)
-        assert push(farm) == 1
+        assert upload(farm) == 1
     told = delivery(farm, batch)
     assert (told["state"], told["files"], told["tries"], told["error"]) == ("waiting", 2, 1, "the line is cut")
-    assert push(farm) == 0  # it waits a little
+    assert upload(farm) == 0  # it waits a little
     make_due(farm)
-    assert push(farm) == 1
+    assert upload(farm) == 1
     told = delivery(farm, batch)
     assert (told["state"], told["files"], told["sent"]) == ("delivered", 5, 3)
 
@@ -179,21 +179,21 @@ def test_what_a_bucket_refuses_is_tried_then_given_up_and_may_be_asked_anew(
     batch = farm.batch("sku,prompt\nA,a\n", deliver='{"bucket": "gone", "prefix": "x"}')["id"]
     render(farm)
     for _ in range(len(BACKOFF_S) + 1):
-        assert push(farm) == 1
+        assert upload(farm) == 1
         make_due(farm)
     told = delivery(farm, batch)
     assert (told["state"], told["tries"], told["error"]) == ("failed", len(BACKOFF_S) + 1, "there is no such bucket")
-    assert push(farm) == 0
+    assert upload(farm) == 0
     with farm.store.read() as session:
         assert session.scalars(select(Event.kind).where(Event.subject == batch)).all()[-1] == "batch.undelivered"
     farm.client.post(f"{BATCHES}/{batch}/deliver", json={"bucket": "shop", "prefix": "x"})
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "obstore.store", None)
-        assert push(farm) == 1
+        assert upload(farm) == 1
     assert delivery(farm, batch)["error"] == "delivery to buckets is not installed here: pip install 'imagefarm[bucket]'"
     (farm.settings.buckets["shop"].key_file or Path()).unlink()
     make_due(farm)
-    push(farm)
+    upload(farm)
     assert "file of keys cannot be read" in delivery(farm, batch)["error"]
 
 
@@ -241,12 +241,12 @@ def test_a_tenant_delivers_what_is_its_own_where_it_may(farm: BulkFarm, shop: S3
     assert ask_for(mine, "private", owner) == 422, "that bucket is another's"
     assert ask_for(mine, "private", admin) == 422, "an admin takes a tenant's pictures nowhere that the tenant may not"
     with farm.store.read() as session:
-        assert session.scalars(select(Push.batch_id)).all() == [theirs], "what was refused left something behind"
+        assert session.scalars(select(BatchDelivery.batch_id)).all() == [theirs], "what was refused left something behind"
     assert ask_for(mine, "shop", owner) == 202
     assert farm.client.get(f"{BATCHES}/{mine}", headers=owner).json["delivery"]["prefix"] == "taken"  # type: ignore[index]
     assert farm.client.get(f"{BATCHES}/{mine}", headers=stranger).status_code == 404
     render(farm)
-    assert push(farm) == 2
+    assert upload(farm) == 2
     assert sorted(files_in(shop)) == [
         f"catalogues/{file}" for file in ("taken/A.png", "taken/manifest.csv", "x/B.png", "x/manifest.csv")
     ]
@@ -256,13 +256,13 @@ def test_a_tenant_delivers_what_is_its_own_where_it_may(farm: BulkFarm, shop: S3
     assert dict(told) == tenants, "a tenant's events are its own"
 
 
-class Pushing(Client):
+class UploadingClient(Client):
     """A client whose farm delivers what is due whenever it is asked how that goes."""
 
     farm: BulkFarm
 
     def get_batch(self, batch: Any) -> Any:
-        push(self.farm)
+        upload(self.farm)
         return super().get_batch(batch)
 
 
@@ -270,7 +270,7 @@ def test_the_command_line_delivers(
     farm: BulkFarm, shop: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logs(farm.settings.model_copy(update={"log_level": "error"}), "api")  # not among what the commands say
-    client = Pushing("http://127.0.0.1:8000", transport=httpx.WSGITransport(app=farm.app))  # type: ignore[arg-type]
+    client = UploadingClient("http://127.0.0.1:8000", transport=httpx.WSGITransport(app=farm.app))  # type: ignore[arg-type]
     client.farm = farm
     for module in (batch_command, deliver_command, picks_command):
         monkeypatch.setattr(module, "connect", lambda url, key: nullcontext(client))
@@ -297,7 +297,7 @@ def test_the_command_line_delivers(
     assert finals["delivery"]["prefix"] == "finals"
     client.cancel_batch(finals["id"])
     assert client.wait_delivery(finals["id"]).state == "cancelled", "who waits for what never comes waits for ever"
-    monkeypatch.setattr(push_module, "BACKOFF_S", ())
+    monkeypatch.setattr(batch_delivery_module, "BACKOFF_S", ())
     code, out, err = run("deliver", batch, "gone/x")
     assert (code, out) == (1, f"{batch} done: not delivered to gone/x: there is no such bucket\n")
     assert err == "imagefarm: there is no such bucket\n"
@@ -317,6 +317,6 @@ def test_finals_are_delivered_where_they_are_asked_to_be(farm: BulkFarm, shop: S
     made = ask(farm, batch, deliver={"bucket": "shop", "prefix": "finals"})
     assert made["delivery"]["state"] == "open"
     render(farm)
-    assert push(farm) == 1
+    assert upload(farm) == 1
     assert sorted(files_in(shop)) == ["catalogues/finals/A.png", "catalogues/finals/manifest.csv"]
     assert ask(farm, batch, 422, deliver={"bucket": "nope", "prefix": "x"})["errors"][0]["field"] == "deliver.bucket"

@@ -15,7 +15,7 @@ from standardwebhooks import Webhook as Verifier
 from api.context import farm_of
 from imagefarm.auth import create_key
 from imagefarm.errors import InvalidRequest
-from imagefarm.store.models import Delivery, Webhook
+from imagefarm.store.models import WebhookDelivery, Webhook
 from scheduler import webhooks
 from scheduler.fetch import FetchFailed, check_url, fetch, is_public
 from scheduler.sweep import sweep
@@ -46,7 +46,7 @@ def register(farm: BulkFarm, receiver: Receiver, *kinds: str, **more: Any) -> di
 
 def make_due(farm: BulkFarm) -> None:
     with farm.store.write() as session:
-        session.execute(update(Delivery).values(next_at=0.0))
+        session.execute(update(WebhookDelivery).values(next_at=0.0))
 
 
 def test_a_batch_is_told_of_once_and_the_signature_holds(farm: BulkFarm, receiver: Receiver) -> None:
@@ -108,7 +108,7 @@ def test_a_redirect_is_no_delivery_and_410_ends_it(farm: BulkFarm, receiver: Rec
         deliver_due(farm.store, farm.settings)
     assert [json.loads(body)["type"] for _, body in receiver.got] == ["job.cancelled"] * 2
     with farm.store.read() as session:
-        assert session.scalars(select(Delivery.state).order_by(Delivery.id)).all() == ["waiting", "dead"]
+        assert session.scalars(select(WebhookDelivery.state).order_by(WebhookDelivery.id)).all() == ["waiting", "dead"]
         assert session.get_one(Webhook, hook["id"]).disabled_at is not None
 
 
@@ -122,7 +122,7 @@ def test_only_its_subject_its_tenant_and_while_it_stands(
     farm.act(batch, "cancel")
     sweep(farm.store, farm.settings)
     with farm.store.read() as session:
-        bodies = [json.loads(body) for body in session.scalars(select(Delivery.body))]
+        bodies = [json.loads(body) for body in session.scalars(select(WebhookDelivery.body))]
     assert [body["data"]["id"] for body in bodies] == [batch]
     assert farm.client.post(HOOKS, json={"url": receiver.url, "kinds": ["job.failed"], "subject": "batch_x"}).status_code == 404
     assert farm.app is not None

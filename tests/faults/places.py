@@ -20,7 +20,7 @@ from tests.faults.postgres import Postgres
 from tests.faults.run import Fault, Run
 
 FULL_S = 5.0
-SILENT_S = 8.0
+RESPONSE_TIMEOUT_S = 8.0
 """After so long a farm takes a silent connection to PostgreSQL for lost; by itself it has 30 s."""
 MIB = 2**20
 
@@ -196,7 +196,7 @@ FAULTS = [
         "postgres-half-open",
         database_half_open,
         build=ProxiedDatabaseFarm,
-        farm={"constants": {"imagefarm.store.patient": {"SILENT_S": SILENT_S}}},
+        farm={"constants": {"imagefarm.store.patient": {"RESPONSE_TIMEOUT_S": RESPONSE_TIMEOUT_S}}},
         databases=("postgresql",),
     ),
     Fault("postgres-clock-jumps", database_clock_jumps, build=OtherClockFarm, databases=("postgresql",)),

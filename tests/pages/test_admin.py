@@ -15,7 +15,7 @@ from imagefarm.ids import new_id
 from imagefarm.states import WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append, seal
-from imagefarm.store.models import Attempt, Delivery, Event, Image, Tenant, Webhook, Worker
+from imagefarm.store.models import Attempt, WebhookDelivery, Event, Image, Tenant, Webhook, Worker
 from scheduler import finish, workers
 from scheduler.retry import Failure, FailureClass
 from scheduler.rollup import roll
@@ -263,7 +263,7 @@ def test_a_webhook_is_made_shown_and_removed_and_its_messages_sent_again(site: S
     message = new_id("msg")
     with site.farm.store.write() as session:
         session.execute(
-            insert(Delivery).values(
+            insert(WebhookDelivery).values(
                 id=message,
                 webhook_id=hook[1],
                 tenant_id="tenant_default",

@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from api.pages import followed
-from api.pages.followed import Following, live_part
+from api.pages.followed import PagePublisher, live_part
 from api.pages.live import KEY
 from imagefarm.auth import Scope, create_key, revoke_key
 from imagefarm.redis import JobProgress, publish_progress
@@ -26,7 +26,7 @@ def closed(redis_url: str, tmp_path: Path) -> Iterator[Site]:
     site.farm.close()
 
 
-def follow(site: Site, at: str, lang: str = "en", **headers: str) -> TestResponse:
+def open_stream(site: Site, at: str, lang: str = "en", **headers: str) -> TestResponse:
     return site.app.test_client(use_cookies=False).get(
         "/live", query_string={"at": at}, headers={"Accept-Language": lang} | headers, buffered=False
     )
@@ -49,27 +49,27 @@ def eventually(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def following_of(site: Site) -> Following:
-    following: Following = site.app.extensions[KEY]
-    return following
+def publisher_of(site: Site) -> PagePublisher:
+    publisher: PagePublisher = site.app.extensions[KEY]
+    return publisher
 
 
 def test_all_readers_of_a_page_get_one_rendering(site: Site) -> None:
-    streams = [follow(site, "/jobs") for _ in range(20)]
+    streams = [open_stream(site, "/jobs") for _ in range(20)]
     for stream in streams:
         until(stream, "event: page")
-    following = following_of(site)
-    eventually(lambda: following.pace_s < 0.25)
-    before = following.renderings
+    publisher = publisher_of(site)
+    eventually(lambda: publisher.pace_s < 0.25)
+    before = publisher.renderings
     job = site.submit("a mug for all of them")
     for stream in streams:
         assert f'id="{job["id"]}"' in until(stream, "a mug for all of them")
-    assert following.renderings - before < 10
-    chinese = follow(site, "/jobs", "zh-CN")
+    assert publisher.renderings - before < 10
+    chinese = open_stream(site, "/jobs", "zh-CN")
     assert "<title>任务" in until(chinese, "a mug for all of them")
     for stream in (*streams, chinese):
         stream.close()
-    assert (following._pages, site.farm.events.streams) == ({}, 0)
+    assert (publisher._pages, site.farm.events.streams) == ({}, 0)
 
 
 def test_nobody_gets_another_tenants_page(closed: Site) -> None:
@@ -78,7 +78,7 @@ def test_nobody_gets_another_tenants_page(closed: Site) -> None:
     both = (Scope.READ, Scope.SUBMIT)
     ours = {"Authorization": f"Bearer {create_key(closed.farm.store, name='ours', scopes=both).key}"}
     theirs = {"Authorization": f"Bearer {create_key(closed.farm.store, name='theirs', scopes=both, tenant='other').key}"}
-    streams = [follow(closed, "/jobs", **ours), follow(closed, "/jobs", **theirs)]
+    streams = [open_stream(closed, "/jobs", **ours), open_stream(closed, "/jobs", **theirs)]
     for stream in streams:
         until(stream, "event: page")
     for key, prompt in ((ours, "our secret mug"), (theirs, "their secret mug")):
@@ -87,14 +87,14 @@ def test_nobody_gets_another_tenants_page(closed: Site) -> None:
     until(streams[1], "their secret mug", forbidden="our secret")
     for stream in streams:
         stream.close()
-    assert follow(closed, "/jobs").status_code == 401
+    assert open_stream(closed, "/jobs").status_code == 401
 
 
 def test_a_revoked_key_ends_its_stream(closed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(followed, "CHECK_S", 0.0)
     monkeypatch.setattr(followed, "HEARTBEAT_S", 0.05)
     made = create_key(closed.farm.store, name="short", scopes=(Scope.READ,))
-    stream = follow(closed, "/", Authorization=f"Bearer {made.key}")
+    stream = open_stream(closed, "/", Authorization=f"Bearer {made.key}")
     until(stream, "event: page")
     revoke_key(closed.farm.store, made.info.id)
     for _ in stream.response:
@@ -102,7 +102,7 @@ def test_a_revoked_key_ends_its_stream(closed: Site, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("at", ["//elsewhere.org/jobs", "https://elsewhere.org/", "/api/v1/jobs", "/live", "/nothing", "jobs"])
-def test_only_pages_of_the_farm_are_followed(site: Site, at: str) -> None:
+def test_only_pages_of_the_farm_are_published(site: Site, at: str) -> None:
     answer = site.app.test_client().get("/live", query_string={"at": at})
     assert answer.status_code == 422
     assert answer.json["errors"][0]["field"] == "at"
@@ -111,7 +111,7 @@ def test_only_pages_of_the_farm_are_followed(site: Site, at: str) -> None:
 
 def test_a_jobs_page_hears_of_its_job_and_of_its_steps(site: Site) -> None:
     mine, other = site.submit("a mug that is watched"), site.submit("a mug that is not")
-    stream = follow(site, f"/jobs/{mine['id']}")
+    stream = open_stream(site, f"/jobs/{mine['id']}")
     until(stream, "a mug that is watched")
     for job, step in ((other["id"], 5), (mine["id"], 3)):
         progress = {"step": step, "steps": 8, "attempt": 1}
@@ -123,14 +123,14 @@ def test_a_jobs_page_hears_of_its_job_and_of_its_steps(site: Site) -> None:
 
 
 def test_a_page_that_cannot_be_rendered_for_its_readers_is_one_to_fetch(site: Site) -> None:
-    stream = follow(site, "/jobs/job_00000000000000000000000000")
+    stream = open_stream(site, "/jobs/job_00000000000000000000000000")
     until(stream, "event: changed")
     stream.close()
 
 
 def test_what_somebody_wrote_stays_one_message(site: Site) -> None:
     site.submit('line\r\n\r\nevent: evil\ndata: </main><div id="live">')
-    stream = follow(site, "/jobs")
+    stream = open_stream(site, "/jobs")
     text = until(stream, "event: page")
     assert all(line.startswith("data: ") for line in text.rstrip("\n").split("\n")[1:])
     assert "&lt;/main&gt;" in text
@@ -140,9 +140,9 @@ def test_what_somebody_wrote_stays_one_message(site: Site) -> None:
 
 def test_a_farm_that_closes_ends_the_streams(closed: Site) -> None:
     made: Any = create_key(closed.farm.store, name="reads", scopes=(Scope.READ,))
-    stream = follow(closed, "/", Authorization=f"Bearer {made.key}")
+    stream = open_stream(closed, "/", Authorization=f"Bearer {made.key}")
     until(stream, "event: page")
     closed.farm.close()
     for _ in stream.response:
         pass
-    eventually(lambda: not following_of(closed)._thread.is_alive())  # type: ignore[union-attr]
+    eventually(lambda: not publisher_of(closed)._thread.is_alive())  # type: ignore[union-attr]

@@ -45,8 +45,8 @@ def test_the_address_is_the_filter(site: Site) -> None:
 def test_a_page_that_looked_at_a_part_says_so_and_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     red = site.submit("a red mug", labels={"look": "far"})["id"]
     site.submit("a blue vase", labels={"look": "near"})
-    monkeypatch.setattr(jobs, "FIRST_LOOK", 1)
-    monkeypatch.setattr(jobs, "LOOK_S", 0.0)
+    monkeypatch.setattr(jobs, "FIRST_SCAN", 1)
+    monkeypatch.setattr(jobs, "SCAN_S", 0.0)
     text = site.page("/jobs?label=look:far").text
     assert rows(text) == []
     assert "older ones were not yet" in text

@@ -11,7 +11,7 @@ import pytest
 from api.events import _follow_all
 from api.listeners import BACK
 from api.pages import sharing
-from api.pages.sharing import MOST, SHARED_S, Page, Renderings
+from api.pages.sharing import MOST, RENDER_CACHE_S, Page, RenderCache
 from imagefarm.auth import Scope, create_key
 from imagefarm.errors import NotFound
 from imagefarm.store.models import Tenant
@@ -24,7 +24,7 @@ FOLLOWS = {"HX-Request": "true"}
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is shared stays so for the whole test."""
-    monkeypatch.setattr(sharing, "SHARED_S", 600.0)
+    monkeypatch.setattr(sharing, "RENDER_CACHE_S", 600.0)
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_one_who_has_the_page_leaves_it_whole_to_the_others(site: Site) -> None:
 
 def test_a_change_shows_after_the_time_that_the_script_waits(site: Site) -> None:
     first = site.page("/", **FOLLOWS)
-    assert f'data-shared="{1000 * SHARED_S:.0f}"' in first.text
+    assert f'data-render-cache-ms="{1000 * RENDER_CACHE_S:.0f}"' in first.text
     site.submit("a change that shows")
-    time.sleep(SHARED_S)
+    time.sleep(RENDER_CACHE_S)
     assert "a change that shows" in site.page("/", **FOLLOWS).text
 
 
@@ -87,7 +87,7 @@ def test_another_tenant_or_scope_never_gets_it(closed: Site) -> None:
 
 
 def test_it_is_made_once_while_others_wait() -> None:
-    renderings, made, got = Renderings(), [], []
+    cache, made, got = RenderCache(), [], []
     begun, go_on = threading.Event(), threading.Event()
 
     def make() -> Page:
@@ -96,7 +96,7 @@ def test_it_is_made_once_while_others_wait() -> None:
         go_on.wait(5)
         return page_of("once")
 
-    threads = [threading.Thread(target=lambda: got.append(renderings.get("a", make))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: got.append(cache.get("a", make))) for _ in range(8)]
     threads[0].start()
     assert begun.wait(5)
     for thread in threads[1:]:
@@ -108,22 +108,22 @@ def test_it_is_made_once_while_others_wait() -> None:
 
 
 def test_an_error_is_kept_no_longer_than_a_page() -> None:
-    renderings = Renderings()
+    cache = RenderCache()
 
     def fail() -> Page:
         raise NotFound("no such job")
 
     with pytest.raises(NotFound):
-        renderings.get("a", fail)
-    time.sleep(SHARED_S)
-    assert renderings.get("a", lambda: page_of("there now")) == page_of("there now")
+        cache.get("a", fail)
+    time.sleep(RENDER_CACHE_S)
+    assert cache.get("a", lambda: page_of("there now")) == page_of("there now")
 
 
 def test_no_more_are_kept_than_are_bounded() -> None:
-    renderings = Renderings()
+    cache = RenderCache()
     for number in range(MOST + 50):
-        renderings.get(number, lambda: page_of("x"))
-    assert len(renderings._kept) == MOST
+        cache.get(number, lambda: page_of("x"))
+    assert len(cache._cached) == MOST
 
 
 def test_a_page_is_told_at_once_when_many_more_came(site: Site) -> None:

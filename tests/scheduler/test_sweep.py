@@ -7,7 +7,7 @@ from sqlalchemy import insert, select, update
 
 from imagefarm.states import BatchState, JobState, WorkerState
 from imagefarm.store import db_now
-from imagefarm.store.models import Backlog, Batch, Delivery, Event, Job, SweepState, Worker
+from imagefarm.store.models import Backlog, Batch, WebhookDelivery, Event, Job, SweepState, Worker
 from scheduler import lease
 from scheduler.cancel import hold_where
 from scheduler.finish import fail
@@ -89,11 +89,11 @@ def test_when_the_clock_went_back_deliveries_and_the_grace_come_near_again(farm:
     with farm.store.write() as session:
         message = {"webhook_id": "hook_1", "tenant_id": "tenant_default", "kind": "batch.done", "body": "{}", "created_at": now}
         for delivery_id, state in (("waits", "waiting"), ("done", "delivered")):
-            session.execute(insert(Delivery).values(id=delivery_id, state=state, next_at=now + 3630, **message))
+            session.execute(insert(WebhookDelivery).values(id=delivery_id, state=state, next_at=now + 3630, **message))
         session.execute(update(SweepState).values(last_at=now + 3600, reap_after=now + 3600))
     assert sweep(farm.store, farm.settings).clock_went_back
     with farm.store.read() as session:
-        next_at = dict(session.execute(select(Delivery.id, Delivery.next_at)).all())
+        next_at = dict(session.execute(select(WebhookDelivery.id, WebhookDelivery.next_at)).all())
         assert session.get_one(SweepState, 1).reap_after <= farm.store.now() + farm.settings.lease_s
         (told,) = session.scalars(select(Event.data).where(Event.kind == "sweep.clock"))
     assert next_at["waits"] == pytest.approx(now + 30, abs=20)

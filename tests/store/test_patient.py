@@ -15,14 +15,14 @@ from tests.faults.half_open import Proxy
 def test_a_silent_connection_is_taken_for_lost_and_the_work_done_on_a_new_one(
     postgresql_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patient, "SILENT_S", 0.5)
+    monkeypatch.setattr(patient, "RESPONSE_TIMEOUT_S", 0.5)
     direct = make_url(postgresql_uri)
     proxy = Proxy(f"{direct.query['host']}/.s.PGSQL.5432")
     store = Store(direct.set(host="127.0.0.1", port=proxy.port, query={}).render_as_string(hide_password=False), pool_size=2)
     answers: list[int] = []
 
     def work() -> None:
-        answers.append(store.retrying(lambda session: session.scalar(text("SELECT 1")) or 0))
+        answers.append(store.run_with_retry(lambda session: session.scalar(text("SELECT 1")) or 0))
 
     work()
     with store.write() as session:  # silent in the middle of a transaction, too

@@ -1,4 +1,4 @@
-"""Prepared statements: the same rows and the same errors as through SQLAlchemy, on both databases."""
+"""Compiled statements: the same rows and the same errors as through SQLAlchemy, on both databases."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from imagefarm.store import Store, db_now
 from imagefarm.store.engine import is_transient
 from imagefarm.store.models import Tenant
-from imagefarm.store.prepared import Prepared
+from imagefarm.store.prepared import CompiledStatement
 
-ADD = Prepared(insert(Tenant))
-FIND = Prepared(select(Tenant.name, Tenant.weight, Tenant.limits, db_now()).where(Tenant.id == bindparam("of")))
+ADD = CompiledStatement(insert(Tenant))
+FIND = CompiledStatement(select(Tenant.name, Tenant.weight, Tenant.limits, db_now()).where(Tenant.id == bindparam("of")))
 
 
 def test_defaults_json_and_floats_come_back_as_sqlalchemy_gives_them(store: Store) -> None:
@@ -53,5 +53,5 @@ def test_a_lost_connection_is_known_as_one_and_the_next_is_a_new_one(store: Stor
     with pytest.raises(DBAPIError) as raised:
         lost()
     assert is_transient(raised.value)
-    with store.glance() as sql:
+    with store.autocommit_read() as sql:
         assert FIND.run(sql, {"of": "nobody"}) == []

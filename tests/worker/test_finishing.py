@@ -29,7 +29,7 @@ from scheduler.claim import ClaimedJob, ClaimLimits, claim
 from scheduler.retry import Failure, FailureClass
 from worker.engine.images import RenderedImage, RenderedJob
 from worker.finishing import JOBS_PER_THREAD, Finishing
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.identity import make_identity
 from worker.places import Places
 
@@ -42,17 +42,17 @@ def outputs(settings: Settings) -> LocalOutputs:
 
 
 @pytest.fixture
-def holdings() -> Holdings:
-    return Holdings()
+def leased_jobs() -> LeasedJobs:
+    return LeasedJobs()
 
 
 @pytest.fixture
-def make(store: Store, settings: Settings, catalogue: Catalogue, holdings: Holdings) -> Iterator[MakeFinishing]:
+def make(store: Store, settings: Settings, catalogue: Catalogue, leased_jobs: LeasedJobs) -> Iterator[MakeFinishing]:
     made: list[Finishing] = []
 
     def build(outputs: LocalOutputs) -> Finishing:
         identity = make_identity(settings, catalogue, device="cpu", node="w@test")
-        made.append(Finishing(store, outputs, settings, identity, holdings))
+        made.append(Finishing(store, outputs, settings, identity, leased_jobs))
         return made[-1]
 
     yield build
@@ -61,14 +61,14 @@ def make(store: Store, settings: Settings, catalogue: Catalogue, holdings: Holdi
 
 
 @pytest.fixture
-def jobs(store: Store, catalogue: Catalogue, settings: Settings, holdings: Holdings) -> Callable[..., list[ClaimedJob]]:
+def jobs(store: Store, catalogue: Catalogue, settings: Settings, leased_jobs: LeasedJobs) -> Callable[..., list[ClaimedJob]]:
     def take(number: int = 1, count: int = 1, **fields: Any) -> list[ClaimedJob]:
         requests = [JobRequest(prompt=f"a red mug {n}", seed=7, count=count, **fields) for n in range(number)]
         with store.write() as session:
             submit(session, [prepare(catalogue, request, DEFAULT_TENANT, costs={}) for request in requests], settings)
         claimed = claim(store, "wrk_a", serves=["demo"], limits=ClaimLimits(images=number * count, quantum_s=1000))
         assert len(claimed) == number
-        holdings.add(claimed)
+        leased_jobs.add(claimed)
         return claimed
 
     return take
@@ -104,7 +104,7 @@ def test_rows_and_files_agree(
     (job,) = jobs(count=3, format=form)
     finishing.submit(rendered(job, flat=True), pipeline(catalogue))
     finishing.close()
-    assert len(finishing.holdings) == 0
+    assert len(finishing.leased_jobs) == 0
     assert job_row(store, job).state == "succeeded"
     assert job_row(store, job).warnings == ["image 0: flat", "image 1: flat", "image 2: flat"]
     with store.read() as session:
@@ -136,7 +136,7 @@ def test_a_flat_picture_fails_where_its_tenant_wants_none(
     finishing.close()
     row = job_row(store, job)
     assert row.state == state
-    assert len(finishing.holdings) == 0
+    assert len(finishing.leased_jobs) == 0
     if state == "failed":
         assert (row.error_code, files(outputs)) == ("flat_output", set())
         assert row.error_detail is not None
@@ -153,7 +153,7 @@ def test_an_attempt_that_was_cancelled_leaves_no_file(
     finishing.close()
     assert job_row(store, job).state == "cancelled"
     assert files(outputs) == set()
-    assert len(finishing.holdings) == 0
+    assert len(finishing.leased_jobs) == 0
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_after_a_commit_whose_answer_was_lost_the_files_stay(
     with store.read() as session:
         assert set(session.scalars(select(Image.storage_key))) == files(outputs)
     assert len(files(outputs)) == 2
-    assert len(finishing.holdings) == 0
+    assert len(finishing.leased_jobs) == 0
 
 
 class OneFits(LocalOutputs):

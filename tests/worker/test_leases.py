@@ -25,7 +25,7 @@ from scheduler.cancel import cancel_job
 from scheduler.claim import ClaimedJob, ClaimLimits, claim
 from worker import pulse as pulse_module
 from worker.cancellations import CancelListener
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.leases import LeaseKeeper
 from worker.memory_limit import MemoryLimit
 from worker.parent import Overseer
@@ -43,10 +43,10 @@ def jobs(store: Store, catalogue: Catalogue, settings: Settings) -> list[Claimed
 
 
 @pytest.fixture
-def held(jobs: list[ClaimedJob]) -> Holdings:
-    holdings = Holdings()
-    holdings.add(jobs)
-    return holdings
+def leased(jobs: list[ClaimedJob]) -> LeasedJobs:
+    leased_jobs = LeasedJobs()
+    leased_jobs.add(jobs)
+    return leased_jobs
 
 
 @pytest.fixture
@@ -75,61 +75,61 @@ def wait_for(predicate: Callable[[], Any], timeout: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def test_leases_are_renewed_before_they_run_out(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
+def test_leases_are_renewed_before_they_run_out(store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any) -> None:
     first, began, lease_s = lease_of(store, jobs[0]), store.now(), 4.0
-    start(LeaseKeeper(store, OWNER, lease_s, holdings=held, pulse=Pulse(lease_s), on_hang=lambda _: None))
+    start(LeaseKeeper(store, OWNER, lease_s, leased_jobs=leased, pulse=Pulse(lease_s), on_hang=lambda _: None))
     wait_for(lambda: all(lease_of(store, job) > first + lease_s / 2 for job in jobs))
     assert store.now() < began + lease_s
 
 
 def test_while_the_database_is_away_nothing_is_lost(
-    store: Store, jobs: list[ClaimedJob], held: Holdings, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any, **__: Any) -> set[str]:
         raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
 
-    keeper = LeaseKeeper(store, OWNER, 1.0, holdings=held, pulse=Pulse(1.0))
+    keeper = LeaseKeeper(store, OWNER, 1.0, leased_jobs=leased, pulse=Pulse(1.0))
     with monkeypatch.context() as while_away:
         while_away.setattr("worker.leases.renew", away)
         keeper.renew_all()
-    assert (keeper.failures, held.take_lost(), len(held)) == (1, [], len(jobs))
+    assert (keeper.failures, leased.take_lost(), len(leased)) == (1, [], len(jobs))
     before = lease_of(store, jobs[0])
     keeper.renew_all()
     assert lease_of(store, jobs[0]) > before
-    assert held.take_lost() == []
+    assert leased.take_lost() == []
 
 
-def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
-    keeper = start(LeaseKeeper(store, OWNER, 3600.0, holdings=held, pulse=Pulse(3600.0), on_hang=lambda _: None))
-    listener = CancelListener(None, "test", held, keeper)  # type: ignore[arg-type]
+def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any) -> None:
+    keeper = start(LeaseKeeper(store, OWNER, 3600.0, leased_jobs=leased, pulse=Pulse(3600.0), on_hang=lambda _: None))
+    listener = CancelListener(None, "test", leased, keeper)  # type: ignore[arg-type]
     cancel_job(store, jobs[1].id, DEFAULT_TENANT)
     listener.heard(json.dumps({"kind": "job.progress", "subject": jobs[1].id}))
     listener.heard('{"kind": "job.cancelled", "subject": "job_of_another_worker"}')
     listener.heard('"job.cancelled" but not JSON')
     assert listener.failures == 1
     time.sleep(0.1)
-    assert held.take_lost() == [], "nothing that concerns this worker was told"
+    assert leased.take_lost() == [], "nothing that concerns this worker was told"
     listener.heard(json.dumps({"kind": "job.cancelled", "subject": jobs[1].id}))
-    wait_for(lambda: held._lost)
-    assert [job.id for job in held.take_lost()] == [jobs[1].id]
-    assert held.take_lost() == [], "told once"
+    wait_for(lambda: leased._lost)
+    assert [job.id for job in leased.take_lost()] == [jobs[1].id]
+    assert leased.take_lost() == [], "told once"
 
 
-def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any) -> None:
-    keeper = start(LeaseKeeper(store, OWNER, 3600.0, holdings=held, pulse=Pulse(3600.0), on_hang=lambda _: None))
+def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any) -> None:
+    keeper = start(LeaseKeeper(store, OWNER, 3600.0, leased_jobs=leased, pulse=Pulse(3600.0), on_hang=lambda _: None))
     cancel_job(store, jobs[0].id, DEFAULT_TENANT)
-    CancelListener(None, "test", held, keeper).heard('{"kind": "many", "subject": "farm"}')  # type: ignore[arg-type]
-    wait_for(lambda: held._lost)
+    CancelListener(None, "test", leased, keeper).heard('{"kind": "many", "subject": "farm"}')  # type: ignore[arg-type]
+    wait_for(lambda: leased._lost)
 
 
 def test_a_hung_step_is_not_renewed_and_ends_the_worker(
-    store: Store, jobs: list[ClaimedJob], held: Holdings, start: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pulse_module, "LONGEST_STEP_S", 0.0)
     pulse, hung = Pulse(0.4), queue.Queue[str]()
     pulse.step()
     before = lease_of(store, jobs[0])
-    start(LeaseKeeper(store, OWNER, 0.4, holdings=held, pulse=pulse, on_hang=hung.put))
+    start(LeaseKeeper(store, OWNER, 0.4, leased_jobs=leased, pulse=pulse, on_hang=hung.put))
     assert hung.get(timeout=5) == "step"
     assert lease_of(store, jobs[0]) == before
 
@@ -173,12 +173,12 @@ def test_a_process_that_takes_too_much_memory_is_ended_and_another_is_not() -> N
 
 
 def test_a_picture_that_is_stuck_on_its_way_to_the_store_is_not_renewed(
-    store: Store, jobs: list[ClaimedJob], held: Holdings, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.leases.LONGEST_FINISH_S", 0.0)
-    held.note_finishing(jobs[0].id)
+    leased.note_finishing(jobs[0].id)
     before = [lease_of(store, job) for job in jobs]
-    LeaseKeeper(store, OWNER, 60.0, holdings=held, pulse=Pulse(60.0)).renew_all()
+    LeaseKeeper(store, OWNER, 60.0, leased_jobs=leased, pulse=Pulse(60.0)).renew_all()
     after = [lease_of(store, job) for job in jobs]
     assert after[0] == before[0]
     assert after[1] > before[1]
@@ -236,13 +236,13 @@ def test_the_length_of_steps_is_learnt() -> None:
 
 
 def test_a_later_attempt_of_a_job_is_not_let_go_by_the_end_of_an_earlier_one(
-    store: Store, jobs: list[ClaimedJob], held: Holdings
+    store: Store, jobs: list[ClaimedJob], leased: LeasedJobs
 ) -> None:
     from dataclasses import replace
 
     later = replace(jobs[0], attempt=2)
-    held.add([later])
-    held.remove(jobs[0])
-    assert held.get(later.id) is not None
-    held.remove(later)
-    assert held.get(later.id) is None
+    leased.add([later])
+    leased.remove(jobs[0])
+    assert leased.get(later.id) is not None
+    leased.remove(later)
+    assert leased.get(later.id) is None

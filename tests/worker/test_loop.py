@@ -32,7 +32,7 @@ from worker.engine import engine as engine_module
 from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
 from worker.finishing import Finishing
 from worker.heartbeat import Heartbeat
-from worker.holdings import Holdings
+from worker.holdings import LeasedJobs
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
@@ -181,7 +181,7 @@ def loop(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderLoop]:
     settings, store = farm.settings, farm.store
     identity = make_identity(settings, farm.catalogue, device="none", node="w@test")
     register(store, identity)
-    holdings, outputs = Holdings(), LocalOutputs(settings.outputs)
+    leased_jobs, outputs = LeasedJobs(), LocalOutputs(settings.outputs)
     context = WorkerContext(
         settings=settings,
         catalogue=farm.catalogue,
@@ -190,10 +190,10 @@ def loop(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderLoop]:
         outputs=outputs,
         identity=identity,
         residency=Shelf(farm),  # type: ignore[arg-type]
-        holdings=holdings,
+        leased_jobs=leased_jobs,
         pulse=Pulse(settings.lease_s),
         progress=ProgressPublisher(farm.redis, settings.redis_prefix),
-        finishing=Finishing(store, outputs, settings, identity, holdings),
+        finishing=Finishing(store, outputs, settings, identity, leased_jobs),
         drain=Drain(),
         issue_ticket=farm.issue,
     )
@@ -235,7 +235,7 @@ def test_jobs_share_steps_and_newcomers_join_at_step_boundaries(farm: Farm, loop
     together = [step for step in StandIn.steps_taken if set(first) & set(step) and set(late) & set(step)]
     assert together, "the newcomers waited until the running set was empty"
     assert len(farm.images()) == 4
-    assert len(loop.context.holdings) == 0
+    assert len(loop.context.leased_jobs) == 0
 
 
 def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm, loop: RenderLoop) -> None:
@@ -245,7 +245,7 @@ def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm
 
     def arrive(engine: StandIn) -> None:
         step = len(StandIn.steps_taken)
-        if not claimed_at and any(loop.context.holdings.get(job_id) for job_id in seen):
+        if not claimed_at and any(loop.context.leased_jobs.get(job_id) for job_id in seen):
             claimed_at.append(step)
         if step == 40:
             assert engine.room == 1, "all but the reserve is full"
@@ -269,7 +269,7 @@ def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm
 def test_a_cancelled_job_leaves_at_the_next_step_and_its_neighbours_stay(farm: Farm, loop: RenderLoop) -> None:
     doomed, kept = farm.submit_many(requests(2, steps=40), nudge=False)
     context = loop.context
-    keeper = LeaseKeeper(farm.store, context.identity.id, 30, holdings=context.holdings, pulse=context.pulse)
+    keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, pulse=context.pulse)
 
     def cancel(_: StandIn) -> None:
         if len(StandIn.steps_taken) == 10:
@@ -288,7 +288,7 @@ def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begi
     loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
     kept, doomed, last = farm.submit_many(requests(3, steps=20), nudge=False)
     context = loop.context
-    keeper = LeaseKeeper(farm.store, context.identity.id, 30, holdings=context.holdings, pulse=context.pulse)
+    keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, pulse=context.pulse)
     heartbeat, waited = Heartbeat(context), []
     heartbeat.starting = False
 
@@ -306,7 +306,7 @@ def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begi
     assert waited, "it was claimed while another ran"
     assert states(farm) == {kept: "succeeded", doomed: "cancelled", last: "succeeded"}
     assert not any(doomed in step for step in StandIn.steps_taken)
-    assert len(context.holdings) == 0
+    assert len(context.leased_jobs) == 0
 
 
 def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
@@ -315,23 +315,23 @@ def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
     """Here its model takes too long to load; one that has begun may take as long as it takes."""
     (late,) = farm.submit_many(requests(1, expires_in=3600), nudge=False)
     (begun,) = farm.submit_many(requests(1, expires_in=3600), nudge=False)
-    held = loop.context.holdings
+    leased = loop.context.leased_jobs
     load = loop._load
 
     def long_load(name: str) -> Any:
-        assert held.all()
-        assert all(item.begin_by is not None and 3500 < item.begin_by - time.monotonic() <= 3600 for item in held.all())
-        held.note_deadline(late, -1)
+        assert leased.all()
+        assert all(item.begin_by is not None and 3500 < item.begin_by - time.monotonic() <= 3600 for item in leased.all())
+        leased.note_deadline(late, -1)
         with farm.store.write() as session:
             session.execute(update(Job).where(Job.id == late).values(expires_at=0.0))
         return load(name)
 
     def overtake(_: StandIn) -> None:
-        holding = held.get(begun)
-        assert holding is not None
+        leased_job = leased.get(begun)
+        assert leased_job is not None
         if len(StandIn.steps_taken) == 1:
-            assert holding.begin_by is None, "also if it begins again, as after running out of memory"
-        held.note_deadline(begun, -1)
+            assert leased_job.begin_by is None, "also if it begins again, as after running out of memory"
+        leased.note_deadline(begun, -1)
 
     monkeypatch.setattr(loop, "_load", long_load)
     StandIn.on_step = overtake
@@ -345,7 +345,7 @@ def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
     assert (job.state, job.error_code) == ("failed", "expired")
     assert job.error_detail == "its time was up before a worker could start it"
     assert (attempt.outcome, attempt.reason) == ("released", "its time was up before it could begin")
-    assert len(held) == 0
+    assert len(leased) == 0
 
 
 def test_no_more_jobs_of_a_model_run_than_its_cap(farm: Farm, loop: RenderLoop) -> None:
@@ -407,7 +407,7 @@ def test_what_pictures_took_is_given_back_once_the_worker_is_idle(
         return trimmed[-1]
 
     run(loop)
-    assert not context.holdings
+    assert not context.leased_jobs
     monkeypatch.setattr(context.heap, "give_back", watched)
     beats._run()
     assert trimmed == [True, False], "once, as nothing was made since"
@@ -470,8 +470,8 @@ def test_a_job_that_crashed_a_worker_begins_when_all_others_are_stored(
 
     def let_when_all_but_it_are_rendered() -> None:
         def rendered() -> bool:
-            held = [context.holdings.get(job) for job in others]
-            return all(each is not None and each.finishing_at is not None for each in held)
+            leased = [context.leased_jobs.get(job) for job in others]
+            return all(each is not None and each.finishing_at is not None for each in leased)
 
         farm.wait_until(rendered, 60)
         time.sleep(0.1)  # in which it would begin

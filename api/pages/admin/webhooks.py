@@ -17,7 +17,7 @@ from api.field_errors import field_errors
 from api.pages.rendering import page
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.store.models import Delivery, Webhook
+from imagefarm.store.models import WebhookDelivery, Webhook
 from scheduler.webhooks import KINDS
 
 pages = Blueprint("pages_admin_webhooks", __name__)
@@ -41,7 +41,7 @@ class HookRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryRow:
+class WebhookDeliveryRow:
     """A message to a webhook."""
 
     id: str
@@ -60,7 +60,7 @@ class WebhooksView:
     """The webhooks, the newest messages (of one, if `only` says so), and the form."""
 
     hooks: tuple[HookRow, ...]
-    deliveries: tuple[DeliveryRow, ...]
+    deliveries: tuple[WebhookDeliveryRow, ...]
     only: str
     kinds: tuple[str, ...]
     url: str
@@ -132,10 +132,10 @@ def _view(
             select(Webhook).where(Webhook.disabled_at.is_(None)).order_by(Webhook.id.desc()).limit(SHOWN)
         ).all()
         numbers = _numbers(session, [hook.id for hook in hooks])
-        statement = select(Delivery, Webhook.url).join(Webhook, Webhook.id == Delivery.webhook_id)
+        statement = select(WebhookDelivery, Webhook.url).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
         if only:
-            statement = statement.where(Delivery.webhook_id == only)
-        sent = session.execute(statement.order_by(Delivery.id.desc()).limit(DELIVERIES_SHOWN)).all()
+            statement = statement.where(WebhookDelivery.webhook_id == only)
+        sent = session.execute(statement.order_by(WebhookDelivery.id.desc()).limit(DELIVERIES_SHOWN)).all()
     return WebhooksView(
         hooks=tuple(
             HookRow(
@@ -151,7 +151,7 @@ def _view(
             for hook in hooks
         ),
         deliveries=tuple(
-            DeliveryRow(
+            WebhookDeliveryRow(
                 id=row.id,
                 webhook_id=row.webhook_id,
                 url=address,
@@ -175,8 +175,8 @@ def _view(
 
 def _numbers(session: Session, hooks: list[str]) -> dict[tuple[str, str], int]:
     rows = session.execute(
-        select(Delivery.webhook_id, Delivery.state, func.count())
-        .where(Delivery.webhook_id.in_(hooks))
-        .group_by(Delivery.webhook_id, Delivery.state)
+        select(WebhookDelivery.webhook_id, WebhookDelivery.state, func.count())
+        .where(WebhookDelivery.webhook_id.in_(hooks))
+        .group_by(WebhookDelivery.webhook_id, WebhookDelivery.state)
     )
     return {(hook, state): number for hook, state, number in rows}
