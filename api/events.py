@@ -112,7 +112,7 @@ def job_events(farm: Farm, caller: Caller, job_id: str) -> Response:
 def live_events(farm: Farm, caller: Caller) -> Response:
     """Follow everything one may see as server-sent events, as it happens.
 
-    The event's name is its kind (`job.progress`, `job.succeeded`, `worker.gone` ...), its data has `subject` and `data`.
+    The event's name is its kind (`job.progress`, `job.succeeded`, `worker.offline` ...), its data has `subject` and `data`.
     Nothing is replayed: read the lists at the beginning and after `away` (Redis cannot be heard: poll), `back` (it can
     again) and `many` (a bulk change). `pace` says how often, in milliseconds, a page should read them at most.
     """

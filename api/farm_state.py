@@ -17,7 +17,7 @@ from imagefarm.states import WorkerState
 from imagefarm.store.models import Worker
 
 SWEEP_LATE_S = 30.0
-PULSE = "imagefarm.pulse"
+REDIS_HEALTH = "imagefarm.redis_health"
 FarmState = Literal["idle", "rendering", "waiting", "starting", "paused", "no_worker", "degraded"]
 
 
@@ -46,7 +46,7 @@ class Lane(Protocol):
     def workers(self) -> int: ...
 
 
-class RedisPulse:
+class RedisHealth:
     """Whether Redis answers; asked at most every two seconds, whoever wants to know."""
 
     EVERY_S = 2.0
@@ -54,37 +54,37 @@ class RedisPulse:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self._asked_at = -self.EVERY_S
-        self._beats = True
+        self._is_up = True
         self._lock = threading.Lock()
 
-    def beats(self) -> bool:
+    def is_up(self) -> bool:
         """True if Redis answered when it was last asked."""
         with self._lock:
             if time.monotonic() - self._asked_at >= self.EVERY_S:
                 try:
-                    self._beats = bool(self.redis.ping())
+                    self._is_up = bool(self.redis.ping())
                 except (RedisError, OSError):
-                    self._beats = False
+                    self._is_up = False
                 self._asked_at = time.monotonic()
-            return self._beats
+            return self._is_up
 
 
-def redis_beats() -> bool:
+def redis_is_up() -> bool:
     """Whether Redis answers this process."""
-    pulse: RedisPulse | None = current_app.extensions.get(PULSE)
-    if pulse is None:
-        pulse = current_app.extensions.setdefault(PULSE, RedisPulse(current_farm().redis))
-    return pulse.beats()
+    health: RedisHealth | None = current_app.extensions.get(REDIS_HEALTH)
+    if health is None:
+        health = current_app.extensions.setdefault(REDIS_HEALTH, RedisHealth(current_farm().redis))
+    return health.is_up()
 
 
 def farm_word(
-    alive: Sequence[Worker], lanes: Sequence[Lane], queued: int, running: int, *, redis_beats: bool, sweep_late_s: float
+    alive: Sequence[Worker], lanes: Sequence[Lane], queued: int, running: int, *, redis_is_up: bool, sweep_late_s: float
 ) -> Word:
     """The state in a word: the first thing that is wrong, else what is going on."""
-    usable = [worker for worker in alive if worker.wanted == WorkerState.READY]
+    usable = [worker for worker in alive if worker.desired_state == WorkerState.READY]
     stuck = [lane for lane in lanes if lane.queued and not lane.workers]
     counts = (("queued", queued), ("running", running), ("workers", len(alive)))
-    if not redis_beats:
+    if not redis_is_up:
         return Word("Degraded", "bad", "Redis does not answer. Jobs are safe in the database; rendering goes on when it is back.")
     if not alive:
         reason = "{queued} jobs wait, and no worker is running." if queued else "Jobs are accepted, but no worker is running."

@@ -28,7 +28,7 @@ from imagefarm.picture.formats import MEDIA, extension
 from imagefarm.recipe import Recipe
 from imagefarm.store.jobs import channel_files_of
 from imagefarm.store.models import ChannelFile, Image, Job
-from scheduler.batches.picks import Place, picks_of
+from scheduler.batches.picks import ImageRef, picks_of
 
 routes = Routes(tag="images")
 
@@ -205,11 +205,11 @@ def newest_images(session: Session, caller: Caller, where: list[ColumnElement[bo
 def found_images(session: Session, images: Sequence[Image], base: str) -> list[FoundImage]:
     """Images as JSON, each with its job and with what was decided of it there."""
     picks = picks_of(session, {image.job_id for image in images})
-    picked = {place: decided.pick for place, decided in picks.items()}
+    picked = {ref: decided.pick for ref, decided in picks.items()}
     files = channel_files_of(session, {image.id for image in images})
     return [
         FoundImage(
-            **dict(image_answer(image, base, picked.get(Place(image.job_id, image.index)), files.get(image.id, ()))),
+            **dict(image_answer(image, base, picked.get(ImageRef(image.job_id, image.index)), files.get(image.id, ()))),
             job_id=image.job_id,
             job_url=f"{base}/api/v1/jobs/{image.job_id}",
             created_at=image.created_at,

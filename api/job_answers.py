@@ -16,7 +16,7 @@ from imagefarm.states import JobState, PriorityClass
 from imagefarm.store import jobs
 from imagefarm.store.models import ChannelFile, Image, Job
 from scheduler import why
-from scheduler.batches.picks import Place, picks_of
+from scheduler.batches.picks import ImageRef, picks_of
 
 
 class ChannelAnswer(Answer):
@@ -167,10 +167,10 @@ def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[
     """Images by job. Only a job that has succeeded has any: they are committed with its success."""
     found = jobs.images_of(session, [job.id for job in rows if job.state == JobState.SUCCEEDED])
     picks = picks_of(session, [job.id for job in rows if job.batch_id is not None and job.id in found])
-    picked = {place: decided.pick for place, decided in picks.items()}
+    picked = {ref: decided.pick for ref, decided in picks.items()}
     files = jobs.channel_files_of(session, {image.id for images in found.values() for image in images})
     return {
-        job_id: [image_answer(image, base, picked.get(Place(job_id, image.index)), files.get(image.id, ())) for image in images]
+        job_id: [image_answer(image, base, picked.get(ImageRef(job_id, image.index)), files.get(image.id, ())) for image in images]
         for job_id, images in found.items()
     }
 

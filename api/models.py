@@ -67,47 +67,47 @@ def get_model(farm: Farm, caller: Caller, name: str) -> ModelAnswer:
     return _models(farm, [farm.catalogue.get(name)])[0]
 
 
-class ModelOrder(Body):
+class ModelCommandRequest(Body):
     """Which worker is meant; without one, all that serve the model."""
 
     worker: Annotated[str, Field(max_length=255), AfterValidator(check_text)] | None = Field(None, description="Id or name")
 
 
-class ModelOrdered(Answer):
+class ModelCommandResponse(Answer):
     """Who was told. They hear of it with their next heartbeat, and carry it out when nothing renders."""
 
     model: str
     workers: list[str] = Field(description="Ids")
 
 
-@routes.post("/api/v1/models/{name}/warm", scope=Scope.ADMIN, answer=ModelOrdered, status=202, errors=(422,))
-def warm_model(farm: Farm, caller: Caller, name: str) -> ModelOrdered:
+@routes.post("/api/v1/models/{name}/warm", scope=Scope.ADMIN, answer=ModelCommandResponse, status=202, errors=(422,))
+def warm_model(farm: Farm, caller: Caller, name: str) -> ModelCommandResponse:
     """Have workers load a model before anybody asks for it.
 
     A JSON body `{"worker": "..."}` names the one that is meant.
     """
-    return _order(farm, caller, name, "warm")
+    return _send_command(farm, caller, name, "warm")
 
 
-@routes.post("/api/v1/models/{name}/unload", scope=Scope.ADMIN, answer=ModelOrdered, status=202, errors=(422,))
-def unload_model(farm: Farm, caller: Caller, name: str) -> ModelOrdered:
+@routes.post("/api/v1/models/{name}/unload", scope=Scope.ADMIN, answer=ModelCommandResponse, status=202, errors=(422,))
+def unload_model(farm: Farm, caller: Caller, name: str) -> ModelCommandResponse:
     """Have workers free the memory that a model takes; the next job that asks for it loads it again.
 
     A JSON body `{"worker": "..."}` names the one that is meant.
     """
-    return _order(farm, caller, name, "unload")
+    return _send_command(farm, caller, name, "unload")
 
 
-def _order(farm: Farm, caller: Caller, name: str, do: Literal["warm", "unload"]) -> ModelOrdered:
+def _send_command(farm: Farm, caller: Caller, name: str, do: Literal["warm", "unload"]) -> ModelCommandResponse:
     model = farm.catalogue.get(name).name
-    worker = read_body(ModelOrder).worker if whole_body() else None
-    return ModelOrdered(model=model, workers=workers.order(farm.store, do, model, worker=worker, by=caller.name))
+    worker = read_body(ModelCommandRequest).worker if whole_body() else None
+    return ModelCommandResponse(model=model, workers=workers.send_command(farm.store, do, model, worker=worker, by=caller.name))
 
 
 def _models(farm: Farm, entries: list[ModelEntry]) -> list[ModelAnswer]:
     with farm.store.read() as session:
         learnt = {row.name: row for row in session.scalars(select(Model))}
-        alive = session.execute(select(Worker.serves, Worker.resident).where(Worker.state != WorkerState.GONE)).all()
+        alive = session.execute(select(Worker.serves, Worker.resident).where(Worker.state != WorkerState.OFFLINE)).all()
     answers = []
     for entry in entries:
         row = learnt.get(entry.name)

@@ -23,8 +23,8 @@ from imagefarm.text import Text
 from scheduler.batches import picks
 from scheduler.batches.contact_sheet import Shown, pictures_of
 from scheduler.batches.deliver import DeliveryTarget
-from scheduler.batches.finals import FinalsWish, make_finals
-from scheduler.batches.picks import PickAction, Place, Wish
+from scheduler.batches.finals import FinalsOptions, make_finals
+from scheduler.batches.picks import PickAction, ImageRef, PickRequest
 from scheduler.buckets import check_bucket
 
 routes = Routes(tag="batches")
@@ -95,19 +95,19 @@ def list_batch_images(farm: Farm, caller: Caller, batch_id: str, query: BatchIma
     In the order of its rows, re-rolls last, each with what was decided of it and what the gate measured.
     """
     wanted = f"batch images {batch_id} {query.pick} {query.verdict}"
-    after = read_cursor(query.cursor, wanted, form=_is_place)
+    after = read_cursor(query.cursor, wanted, form=_is_image_ref)
     with farm.store.read() as session:
         visible_batch(session, caller, batch_id)
         found = pictures_of(
             session,
             batch_id,
-            after=None if after is None else _place(after),
+            after=None if after is None else _parse_image_ref(after),
             limit=query.limit + 1,
             pick=query.pick,
             verdict=query.verdict,
         )
         files = channel_files_of(session, {shown.image.id for shown in found})
-    cursor = make_cursor(str(found[query.limit - 1].place), wanted) if len(found) > query.limit else None
+    cursor = make_cursor(str(found[query.limit - 1].image_ref), wanted) if len(found) > query.limit else None
     base = base_url()
     items = [_answer(shown, files.get(shown.image.id, ()), base) for shown in found[: query.limit]]
     return Reply(BatchImageList(items=items, next_cursor=cursor), headers=next_link(cursor))
@@ -120,9 +120,9 @@ def pick_images(farm: Farm, caller: Caller, batch_id: str, body: PicksBody) -> B
     `approve`, `reject`, `reroll` (render it again with the next seed: the new picture takes over its name) or `clear`. All
     are checked first: one that cannot be decided so refuses the request. Repeating a request changes nothing.
     """
-    wishes = [Wish(position, each.image_id, each.pick) for position, each in enumerate(body.picks)]
+    requests = [PickRequest(position, each.image_id, each.pick) for position, each in enumerate(body.picks)]
     tenant = tenant_of_batch(farm, caller, batch_id)
-    for model in picks.pick(farm.store, batch_id, tenant, wishes, farm.settings, by=caller.name):
+    for model in picks.pick(farm.store, batch_id, tenant, requests, farm.settings, by=caller.name):
         farm.nudger.nudge(model)
     return get_batch(farm, caller, batch_id)
 
@@ -145,7 +145,7 @@ def make_batch_finals(farm: Farm, caller: Caller, batch_id: str, body: FinalsBod
     if body.deliver is not None:
         with farm.store.read() as session:
             check_bucket(session, farm.settings, body.deliver.bucket, tenant)
-    wish = FinalsWish(
+    finals_options = FinalsOptions(
         width=body.width,
         height=body.height,
         steps=body.steps,
@@ -154,7 +154,7 @@ def make_batch_finals(farm: Farm, caller: Caller, batch_id: str, body: FinalsBod
         deliver=body.deliver,
         channels=None if body.channels is None else resolve(body.channels, presets(farm.settings.channels_file)),
     )
-    finals_id, is_new, models = make_finals(farm.store, farm.catalogue, farm.settings, wish, batch_id=batch_id, tenant_id=tenant)
+    finals_id, is_new, models = make_finals(farm.store, farm.catalogue, farm.settings, finals_options, batch_id=batch_id, tenant_id=tenant)
     for model in sorted(models):
         farm.nudger.nudge(model)
     answer = get_batch(farm, caller, finals_id)
@@ -174,11 +174,11 @@ def _answer(shown: Shown, files: Sequence[ChannelFile], base: str) -> BatchImage
     )
 
 
-def _is_place(text: str) -> bool:
+def _is_image_ref(text: str) -> bool:
     job_id, dot, index = text.partition(".")
     return bool(dot) and is_id(job_id, prefix="job") and index.isascii() and index.isdigit() and len(index) < 4
 
 
-def _place(text: str) -> Place:
+def _parse_image_ref(text: str) -> ImageRef:
     job_id, _, index = text.partition(".")
-    return Place(job_id, int(index))
+    return ImageRef(job_id, int(index))

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.context import Farm
-from api.farm_state import FarmState, farm_word, redis_beats
+from api.farm_state import FarmState, farm_word, redis_is_up
 from api.routes import Routes
 from api.shapes import Answer
 from imagefarm.auth import Caller, Scope
@@ -88,7 +88,7 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
         waited = _waited(session, [row.Backlog for row in rows if row.Backlog.queued > 0])
         now = session.scalar(select(db_now())) or 0.0
         rates = lane_rates(session, now)
-        alive = session.scalars(select(Worker).where(Worker.state != WorkerState.GONE)).all()
+        alive = session.scalars(select(Worker).where(Worker.state != WorkerState.OFFLINE)).all()
         sweep_late_s = now - (session.scalar(select(SweepState.last_at)) or 0.0)
     lanes: dict[str, LaneAnswer] = {}
     for row in rows:
@@ -111,7 +111,7 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
         drain_s = rates.get(model, STILL).drain_s(lane.queued)
         lane.drain_s = None if drain_s is None else round(drain_s, 1)
     queued, running = sum(lane.queued for lane in lanes.values()), sum(lane.running for lane in lanes.values())
-    word = farm_word(alive, [*lanes.values()], queued, running, redis_beats=redis_beats(), sweep_late_s=sweep_late_s)
+    word = farm_word(alive, [*lanes.values()], queued, running, redis_is_up=redis_is_up(), sweep_late_s=sweep_late_s)
     return QueueAnswer(
         state=word.name,
         why=word.reason.format(**dict(word.values)),

@@ -25,7 +25,7 @@ class WorkerAnswer(Answer):
     id: str
     name: str
     state: WorkerState
-    wanted: str = Field(description="What an operator wants: ready, draining or quarantined")
+    desired_state: str = Field(description="What an operator wants: ready, draining or quarantined")
     reason: str
     device: str
     version: str
@@ -49,12 +49,12 @@ class WorkerList(Answer):
 class WorkerQuery(Query):
     """Which workers to list."""
 
-    gone: bool = Field(
+    include_offline: bool = Field(
         False, description="Also those that have stopped: within the last hour, or drained or quarantined within 30 days"
     )
 
 
-class WorkerOrder(Body):
+class WorkerCommandRequest(Body):
     """Why an operator asks this of a worker."""
 
     reason: Annotated[str, Field(max_length=500), AfterValidator(check_text)] = ""
@@ -64,8 +64,8 @@ class WorkerOrder(Body):
 def list_workers(farm: Farm, caller: Caller, query: WorkerQuery) -> WorkerList:
     """List the workers."""
     statement = select(Worker).order_by(Worker.started_at.desc(), Worker.id.desc()).limit(1000)
-    if not query.gone:
-        statement = statement.where(Worker.state != WorkerState.GONE)
+    if not query.include_offline:
+        statement = statement.where(Worker.state != WorkerState.OFFLINE)
     with farm.store.read() as session:
         return WorkerList(items=[worker_answer(row, caller) for row in session.scalars(statement)])
 
@@ -76,19 +76,19 @@ def drain_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
 
     `worker` is an id or a name. A JSON body `{"reason": "..."}` may say why.
     """
-    return _order(farm, caller, worker, WorkerState.DRAINING)
+    return _set_desired_state(farm, caller, worker, WorkerState.DRAINING)
 
 
 @routes.post("/api/v1/workers/{worker}/resume", scope=Scope.ADMIN, answer=WorkerList)
 def resume_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
     """Let a drained or quarantined worker claim again."""
-    return _order(farm, caller, worker, WorkerState.READY)
+    return _set_desired_state(farm, caller, worker, WorkerState.READY)
 
 
 @routes.post("/api/v1/workers/{worker}/quarantine", scope=Scope.ADMIN, answer=WorkerList)
 def quarantine_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
     """Keep a suspect worker from claiming until it is resumed."""
-    return _order(farm, caller, worker, WorkerState.QUARANTINED)
+    return _set_desired_state(farm, caller, worker, WorkerState.QUARANTINED)
 
 
 def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
@@ -97,7 +97,7 @@ def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
         id=row.id,
         name=row.name,
         state=WorkerState(row.state),
-        wanted=row.wanted,
+        desired_state=row.desired_state,
         reason=row.reason,
         device=row.device,
         version=row.version,
@@ -112,8 +112,8 @@ def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
     )
 
 
-def _order(farm: Farm, caller: Caller, worker: str, wanted: WorkerState) -> WorkerList:
-    reason = read_body(WorkerOrder).reason if whole_body() else ""
-    told = workers.want(farm.store, worker, wanted, by=caller.name, reason=reason)
+def _set_desired_state(farm: Farm, caller: Caller, worker: str, desired_state: WorkerState) -> WorkerList:
+    reason = read_body(WorkerCommandRequest).reason if whole_body() else ""
+    told = workers.set_desired_state(farm.store, worker, desired_state, by=caller.name, reason=reason)
     with farm.store.read() as session:
         return WorkerList(items=[worker_answer(session.get_one(Worker, one), caller) for one in told])

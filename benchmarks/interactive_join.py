@@ -24,8 +24,8 @@ from sqlalchemy import func, select
 from imagefarm.states import JobState, PriorityClass
 from imagefarm.store.models import Job
 from tests.farm import Farm
-from worker import child as child_module
-from worker.child import Child
+from worker import child as render_process_module
+from worker.child import RenderProcess
 from worker.loop import RenderLoop
 
 GOAL = 2.0
@@ -95,11 +95,11 @@ def main() -> int:
     parser.add_argument("--bulk", type=int, default=200, help="bulk jobs that wait")
     parser.add_argument("--people", type=int, default=12, help="interactive jobs")
     asked = parser.parse_args()
-    child_module.RenderLoop = WatchedLoop  # type: ignore[misc,assignment]
+    render_process_module.RenderLoop = WatchedLoop  # type: ignore[misc,assignment]
     with tempfile.TemporaryDirectory() as name, Farm(Path(name)) as farm:
-        child = Child(farm.settings, farm.catalogue, farm.app, node="benchmark@here")
-        child.start()
-        loop = child.loop
+        process = RenderProcess(farm.settings, farm.catalogue, farm.app, node="benchmark@here")
+        process.start()
+        loop = process.loop
         assert isinstance(loop, WatchedLoop)
         most = farm.settings.max_running_images
         reserve = max(1, most // 8)
@@ -109,15 +109,15 @@ def main() -> int:
 
         def people() -> None:
             found.extend(watch_people(farm, loop, asked.people, most - reserve))
-            child.context.drain.begin()  # what runs ends, the rest stays queued
+            process.context.drain.begin()  # what runs ends, the rest stays queued
 
         threading.Thread(target=people, daemon=True).start()
-        while not child.context.drain.wanted:
+        while not process.context.drain.is_requested:
             loop.run_slice("demo")
         with farm.store.read() as session:
             left = session.scalar(select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)) or 0
         steps = [took for _, took, images in loop.steps if images >= most - reserve]
-        child.stop("the benchmark is over")
+        process.stop("the benchmark is over")
     step_s = statistics.median(steps)
     in_steps = sorted(start.claimed_to_step_s / step_s for start in found)
     print(f"{asked.bulk} bulk jobs, up to {most} images a step; {len(steps)} full steps: {1000 * step_s:.0f} ms (median)", end="")

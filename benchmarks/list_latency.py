@@ -108,7 +108,7 @@ def fill(store: Store, jobs: int, tenants: list[str]) -> None:
                         name=name,
                         host="h",
                         pid=1,
-                        state="gone",
+                        state="offline",
                         device="cpu",
                         version="",
                         serves=[],

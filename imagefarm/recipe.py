@@ -80,7 +80,7 @@ class Upscale(BaseModel):
     scale: Annotated[int, Field(ge=2, le=4), NotBool] = 2
 
 
-class Place(BaseModel):
+class SubjectPlacement(BaseModel):
     """Where a subject is: the centre of its box, as shares of the picture's width and height."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,7 +94,7 @@ class Place(BaseModel):
 
 class _Subject(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    place: Place = Place()
+    place: SubjectPlacement = SubjectPlacement()
     feather: Annotated[float, Field(ge=0, le=32, allow_inf_nan=False), NotBool] = Field(
         1.0, description="Pixels outside the subject over which its edge fades"
     )

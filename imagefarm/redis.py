@@ -15,7 +15,7 @@ from imagefarm.errors import SetupError
 from imagefarm.settings import Settings
 
 PROGRESS_TTL_S = 300
-FOR_WORKERS = frozenset({"job.cancelled", "worker.order", "many"})
+FOR_WORKERS = frozenset({"job.cancelled", "worker.command", "many"})
 """Kinds of events that workers act on."""
 
 

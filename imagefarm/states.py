@@ -67,5 +67,5 @@ class WorkerState(StrEnum):
     """Finishes what it holds and claims nothing more."""
     QUARANTINED = "quarantined"
     """Many jobs failed on it; claims nothing until an operator resumes it."""
-    GONE = "gone"
+    OFFLINE = "offline"
     """Stopped, or not heard of for a lease."""

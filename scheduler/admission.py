@@ -28,7 +28,7 @@ INSERT_JOB = insert(Job)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class BatchPosition:
     """Where a job belongs besides its request: its batch, row, file name, and whether it is held."""
 
     batch_id: str | None = None
@@ -49,11 +49,11 @@ def prepare(
     tenant_id: str,
     *,
     costs: dict[str, float],
-    placement: Placement | None = None,
+    position: BatchPosition | None = None,
 ) -> dict[str, Any]:
     """Make the row of a job from a request. Raises InvalidRequest or UnknownModel; touches no database."""
     recipe, warnings = catalogue.resolve(request)
-    return row_of(catalogue, request, recipe, warnings, tenant_id, cost_s=costs.get(recipe.model), placement=placement)
+    return row_of(catalogue, request, recipe, warnings, tenant_id, cost_s=costs.get(recipe.model), position=position)
 
 
 def row_of(
@@ -64,29 +64,29 @@ def row_of(
     tenant_id: str,
     *,
     cost_s: float | None,
-    placement: Placement | None = None,
+    position: BatchPosition | None = None,
 ) -> dict[str, Any]:
     """The row of a job whose recipe is known. `cost_s` are the learnt GPU-seconds of one default image of its model."""
-    place = placement or Placement()
+    position = position or BatchPosition()
     entry = catalogue.get(recipe.model)
     stored = recipe.model_dump(mode="json")
     return {
         "id": new_id("job"),
         "tenant_id": tenant_id,
         "priority_class": str(request.priority),
-        "rank": place.rank,
+        "rank": position.rank,
         "model": recipe.model,
         "compat_key": entry.compat_key(recipe),
-        "state": str(JobState.HELD if place.held else JobState.QUEUED),
+        "state": str(JobState.HELD if position.held else JobState.QUEUED),
         "recipe": stored,
         "recipe_hash": recipe_hash(stored),
         "prompt": recipe.prompt,
         "count": request.count,
         "labels": dict(request.labels),
         "custom_id": request.custom_id,
-        "batch_id": place.batch_id,
-        "row": place.row,
-        "name": place.name,
+        "batch_id": position.batch_id,
+        "row": position.row,
+        "name": position.name,
         "warnings": warnings,
         "cost_s": entry.predicted_cost_s(recipe, request.count, cost_s),
         "attempt": 0,

@@ -75,8 +75,8 @@ def _bad_workers(session: Session, since: float) -> list[str]:
             reason = f"{troubles.number} jobs failed on it in {WINDOW_S / 60:.0f} minutes, while {elsewhere} succeeded elsewhere"
             changed = session.execute(
                 update(Worker)
-                .where(Worker.name == name, Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)
-                .values(wanted=WorkerState.QUARANTINED, reason=reason)
+                .where(Worker.name == name, Worker.state != WorkerState.OFFLINE, Worker.desired_state == WorkerState.READY)
+                .values(desired_state=WorkerState.QUARANTINED, reason=reason)
                 .returning(Worker.id)
             ).all()
             for (worker_id,) in changed:
@@ -139,14 +139,14 @@ def _successes_elsewhere(session: Session, name: str, first: float, last: float)
             SUCCEEDED,
             unlikely(Attempt.ended_at.between(first, last)),
             Worker.name != name,
-            Worker.name.in_(select(Worker.name).where(Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)),
+            Worker.name.in_(select(Worker.name).where(Worker.state != WorkerState.OFFLINE, Worker.desired_state == WorkerState.READY)),
         )
     )
     return session.scalar(statement) or 0
 
 
 def _bad_batches(session: Session, since: float) -> list[str]:
-    live = session.scalar(select(func.count()).select_from(Worker).where(Worker.state != WorkerState.GONE)) or 0
+    live = session.scalar(select(func.count()).select_from(Worker).where(Worker.state != WorkerState.OFFLINE)) or 0
     stopped = []
     for seen in _failing_batches(session, since):
         batch_id, code = seen[:2]

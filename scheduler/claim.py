@@ -38,8 +38,8 @@ def _waiting(models: int) -> Any:
 @lru_cache(maxsize=64)
 def _first_look(models: int) -> CompiledStatement:
     """What the operator wants of the worker, and whether jobs wait for it."""
-    wanted = select(Worker.wanted).where(Worker.id == bindparam("owner"))
-    return CompiledStatement(select(wanted.scalar_subquery(), _waiting(models).scalar_subquery()))
+    desired_state = select(Worker.desired_state).where(Worker.id == bindparam("owner"))
+    return CompiledStatement(select(desired_state.scalar_subquery(), _waiting(models).scalar_subquery()))
 
 
 @lru_cache(maxsize=64)
@@ -205,8 +205,8 @@ def claim_in(
         return []
     sql = connection_of(session)
     # a look without locks first: an idle farm's workers ask often
-    wanted, waits = _first_look(len(serves)).run(sql, {"owner": owner, **_models(serves)})[0]
-    if waits is None or (wanted is not None and wanted != WorkerState.READY):
+    desired_state, waits = _first_look(len(serves)).run(sql, {"owner": owner, **_models(serves)})[0]
+    if waits is None or (desired_state is not None and desired_state != WorkerState.READY):
         return []
     queue = lock_shares(session)
     lanes, running = _lanes(session, queue, serves, set(resident))

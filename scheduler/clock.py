@@ -30,7 +30,7 @@ def went_back(session: Session, state: SweepState, now: float, settings: Setting
     session.execute(update(Job).where(Job.state == JobState.RUNNING, Job.lease_until > lease).values(lease_until=lease))
     session.execute(update(Job).where(Job.state == JobState.QUEUED, Job.not_before > now + BACKOFF_MOST_S).values(not_before=now))
     session.execute(
-        update(Worker).where(Worker.state != WorkerState.GONE, Worker.heartbeat_at > db_now()).values(heartbeat_at=db_now())
+        update(Worker).where(Worker.state != WorkerState.OFFLINE, Worker.heartbeat_at > db_now()).values(heartbeat_at=db_now())
     )
     back_s = state.last_at - now
     for table in (WebhookDelivery, BatchDelivery):

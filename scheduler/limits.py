@@ -201,6 +201,6 @@ def expected_wait_s(session: Session) -> float:
         .join(Model, Model.name == Backlog.model, isouter=True)
         .group_by(Model.cost_s)
     ).all()
-    takes_work = (Worker.state != WorkerState.GONE, Worker.wanted == WorkerState.READY)
+    takes_work = (Worker.state != WorkerState.OFFLINE, Worker.desired_state == WorkerState.READY)
     workers = session.scalar(select(func.count()).select_from(Worker).where(*takes_work)) or 0
     return min(3600.0, max(1.0, sum(number * cost for number, cost in lanes) / max(1, workers)))

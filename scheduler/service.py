@@ -80,7 +80,7 @@ def serving(store: Store) -> dict[str, int]:
     """How many live workers serve each model."""
     numbers: dict[str, int] = {}
     with store.read() as session:
-        for serves in session.scalars(select(Worker.serves).where(Worker.state != WorkerState.GONE)):
+        for serves in session.scalars(select(Worker.serves).where(Worker.state != WorkerState.OFFLINE)):
             for model in serves:
                 numbers[model] = numbers.get(model, 0) + 1
     return numbers

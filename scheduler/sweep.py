@@ -22,7 +22,7 @@ from scheduler.batches import lifecycle, push
 from scheduler.breaker import BreakerReport, trip
 from scheduler.retry import crashed
 from scheduler.transition import move
-from scheduler.workers import forget_silent
+from scheduler.workers import expire_stale_workers
 
 log = get_logger(__name__)
 
@@ -68,7 +68,7 @@ class SweepReport:
     requeued: int = 0
     failed: int = 0
     expired: int = 0
-    silent_workers: list[str] = field(default_factory=list)
+    stale_workers: list[str] = field(default_factory=list)
     drift: int = 0
     sealed: int = 0
     batches_done: int = 0
@@ -124,7 +124,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
     if not report.waited_after_gap:
         if session.scalar(LATE) is not None:
             _reap(session, settings, report)
-        report.silent_workers = forget_silent(session, max(settings.lease_s, 15.0))
+        report.stale_workers = expire_stale_workers(session, max(settings.lease_s, 15.0))
     report.stopped = trip(session)
     report.unsettled = lifecycle.tend(session)
     report.batches_done = _finish_batches(session)

@@ -15,13 +15,13 @@ from imagefarm.store.models import Backlog, Batch, Job, Model, Tenant, Worker
 from imagefarm.store.prepared import CompiledStatement
 from scheduler.batches.lifecycle import STOPPED
 from scheduler.claim import KeyRooms
-from scheduler.workers import NO_ROOM
+from scheduler.workers import INSUFFICIENT_MEMORY
 
 MOST_COUNTED = 1000
 """Jobs ahead are counted so far: every submit asks, and a table of a million rows may wait."""
 
-WORKERS = select(Worker.state, Worker.wanted, Worker.serves, Worker.resident, Worker.facts[NO_ROOM].label("no_room")).where(
-    Worker.state != WorkerState.GONE
+WORKERS = select(Worker.state, Worker.desired_state, Worker.serves, Worker.resident, Worker.facts[INSUFFICIENT_MEMORY].label("insufficient_memory")).where(
+    Worker.state != WorkerState.OFFLINE
 )
 STANDING = select(
     db_now(),
@@ -63,10 +63,10 @@ class SeenWorker(NamedTuple):
     """A row of WORKERS."""
 
     state: str
-    wanted: str
+    desired_state: str
     serves: list[str]
     resident: list[str]
-    no_room: dict[str, str] | None
+    insufficient_memory: dict[str, str] | None
 
 
 def explain(session: Session, job: Job, settings: Settings, seen: Seen | None = None) -> str:
@@ -123,11 +123,11 @@ def _why_queued(session: Session, job: Job, settings: Settings, seen: Seen) -> s
     workers = [worker for worker in map(SeenWorker._make, seen.workers) if job.model in worker.serves]
     if not workers:
         return f"No worker serves model {job.model} now."
-    usable = [worker for worker in workers if worker.wanted == WorkerState.READY]
+    usable = [worker for worker in workers if worker.desired_state == WorkerState.READY]
     if not usable:
         return f"Every worker that serves model {job.model} is draining or quarantined."
-    if all(job.model in (worker.no_room or {}) for worker in usable):
-        return f"No worker has the memory for model {job.model}: {(usable[0].no_room or {})[job.model]}."
+    if all(job.model in (worker.insufficient_memory or {}) for worker in usable):
+        return f"No worker has the memory for model {job.model}: {(usable[0].insufficient_memory or {})[job.model]}."
     cap = min(settings.max_running_per_tenant, int(limits.get("running", 10**9)))
     if running >= cap:
         return f"Your cap of {cap} running jobs is reached."

@@ -17,11 +17,11 @@ from imagefarm.store.models import Job, Model, Worker
 from scheduler.retry import crashed
 from scheduler.rollup import count_load
 
-NO_ROOM = "no_room"
+INSUFFICIENT_MEMORY = "insufficient_memory"
 """Key of a worker's facts: the models that it had not the memory to load, each with what it said."""
-KEEP_GONE_S = 3600.0
-"""How long a worker that is gone stays on the page."""
-KEEP_WANTED_S = 30 * 86400.0
+OFFLINE_RETENTION_S = 3600.0
+"""How long a worker that is offline stays on the page."""
+DRAINED_RETENTION_S = 30 * 86400.0
 """The same of one that was drained or quarantined, and has no next incarnation that would be as it was told to be."""
 
 
@@ -44,7 +44,7 @@ def register(store: Store, worker: WorkerIdentity) -> None:
 
     def work(session: Session) -> None:
         last = session.execute(
-            select(Worker.wanted, Worker.reason).where(Worker.name == worker.name).order_by(Worker.started_at.desc()).limit(1)
+            select(Worker.desired_state, Worker.reason).where(Worker.name == worker.name).order_by(Worker.started_at.desc()).limit(1)
         ).first()
         session.execute(
             insert(Worker).values(
@@ -53,15 +53,15 @@ def register(store: Store, worker: WorkerIdentity) -> None:
                 host=worker.host,
                 pid=worker.pid,
                 state=WorkerState.STARTING,
-                wanted=last.wanted if last else str(WorkerState.READY),
-                reason=last.reason if last and last.wanted != WorkerState.READY else "",
+                desired_state=last.desired_state if last else str(WorkerState.READY),
+                reason=last.reason if last and last.desired_state != WorkerState.READY else "",
                 device=worker.device,
                 version=worker.version,
                 serves=worker.serves,
                 resident=[],
                 facts=worker.facts,
                 load={},
-                orders=[],
+                pending_commands=[],
                 started_at=db_now(),
                 heartbeat_at=db_now(),
             )
@@ -74,25 +74,25 @@ def register(store: Store, worker: WorkerIdentity) -> None:
 def heartbeat(
     store: Store, worker_id: str, state: WorkerState, *, resident: list[str], load: dict[str, Any]
 ) -> tuple[str, list[dict[str, str]]]:
-    """Tell how the worker is; return what the operator wants of it (ready, draining, quarantined), and new orders, each once.
+    """Tell how the worker is; return what the operator wants of it (ready, draining, quarantined), and new commands, each once.
 
     Raises NotFound for one that the farm has forgotten, for it was away for too long: it may register anew.
     """
 
     def work(session: Session) -> tuple[str, list[dict[str, str]]]:
-        row = session.execute(select(Worker.wanted, Worker.orders).where(Worker.id == worker_id).with_for_update()).first()
+        row = session.execute(select(Worker.desired_state, Worker.pending_commands).where(Worker.id == worker_id).with_for_update()).first()
         if row is None:
             raise NotFound(f"no worker {worker_id!r} is known")
         values: dict[str, Any] = {"state": state, "resident": resident, "load": load, "heartbeat_at": db_now()}
-        if row.orders:
-            values["orders"] = []
+        if row.pending_commands:
+            values["pending_commands"] = []
         session.execute(update(Worker).where(Worker.id == worker_id).values(values))
-        return row.wanted, row.orders
+        return row.desired_state, row.pending_commands
 
     return store.run_with_retry(work, timeout_s=10.0)
 
 
-def order(store: Store, do: Literal["warm", "unload"], model: str, *, worker: str | None = None, by: str) -> list[str]:
+def send_command(store: Store, do: Literal["warm", "unload"], model: str, *, worker: str | None = None, by: str) -> list[str]:
     """Have the workers that serve a model load it, or let it go; `worker` (id or name) is the one to tell, else all are.
 
     They hear of it with their next heartbeat and carry it out when nothing renders. Returns the incarnations told; raises
@@ -100,20 +100,20 @@ def order(store: Store, do: Literal["warm", "unload"], model: str, *, worker: st
     """
 
     def work(session: Session) -> list[str]:
-        rows = session.scalars(select(Worker).where(Worker.state != WorkerState.GONE).with_for_update())
+        rows = session.scalars(select(Worker).where(Worker.state != WorkerState.OFFLINE).with_for_update())
         told = [row for row in rows if model in row.serves and worker in (None, row.id, row.name)]
         if not told:
             named = f"no worker {worker!r} that serves" if worker else "no worker that serves"
             raise NotFound(f"{named} model {model} is running")
         for row in told:
-            row.orders = [*row.orders, {"do": do, "model": model}]
-            append(session, "worker.order", row.id, None, {"do": do, "model": model, "by": by})
+            row.pending_commands = [*row.pending_commands, {"do": do, "model": model}]
+            append(session, "worker.command", row.id, None, {"do": do, "model": model, "by": by})
         return [row.id for row in told]
 
     return store.run_with_retry(work)
 
 
-def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool, by_itself: bool = False) -> int:
+def mark_offline(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool, by_itself: bool = False) -> int:
     """A worker has stopped. If it died, its jobs go back at once and count a crash; `by_itself`: nobody killed it. Returns
     how many went back.
     """
@@ -122,60 +122,60 @@ def gone(store: Store, worker_id: str, settings: Settings, reason: str, *, clean
         lost = [] if clean else crashed(session, [Job.owner == worker_id], settings, reason, by_itself=by_itself)
         changed = session.execute(
             update(Worker)
-            .where(Worker.id == worker_id, Worker.state != WorkerState.GONE)
-            .values(state=WorkerState.GONE, reason=_unless_wanted(reason), heartbeat_at=db_now())
+            .where(Worker.id == worker_id, Worker.state != WorkerState.OFFLINE)
+            .values(state=WorkerState.OFFLINE, reason=_reason_unless_commanded(reason), heartbeat_at=db_now())
             .returning(Worker.id)
         ).first()
         if changed:
-            append(session, "worker.gone", worker_id, None, {"reason": reason, "clean": clean, "jobs": len(lost)})
+            append(session, "worker.offline", worker_id, None, {"reason": reason, "clean": clean, "jobs": len(lost)})
         return len(lost)
 
     return store.run_with_retry(work)
 
 
-def _unless_wanted(reason: str) -> ColumnElement[str]:
-    """Why it is gone, or why it was drained or quarantined: its next incarnation will be, too, and shall say so."""
-    return case((Worker.wanted == WorkerState.READY, reason), else_=Worker.reason)
+def _reason_unless_commanded(reason: str) -> ColumnElement[str]:
+    """Why it is offline, or why it was drained or quarantined: its next incarnation will be, too, and shall say so."""
+    return case((Worker.desired_state == WorkerState.READY, reason), else_=Worker.reason)
 
 
-def want(store: Store, worker_id_or_name: str, wanted: WorkerState, *, by: str, reason: str = "") -> list[str]:
+def set_desired_state(store: Store, worker_id_or_name: str, desired_state: WorkerState, *, by: str, reason: str = "") -> list[str]:
     """Drain, quarantine or resume a worker by id or name; return the incarnations told. Raises NotFound."""
 
     def work(session: Session) -> list[str]:
         ids = list(
             session.scalars(
                 update(Worker)
-                .where((Worker.id == worker_id_or_name) | (Worker.name == worker_id_or_name), Worker.state != WorkerState.GONE)
-                .values(wanted=wanted, reason=reason)
+                .where((Worker.id == worker_id_or_name) | (Worker.name == worker_id_or_name), Worker.state != WorkerState.OFFLINE)
+                .values(desired_state=desired_state, reason=reason)
                 .returning(Worker.id)
             )
         )
         if not ids:
             raise NotFound(f"no worker {worker_id_or_name!r} is running")
         for worker_id in ids:
-            append(session, f"worker.{wanted}", worker_id, None, {"by": by, "reason": reason})
+            append(session, f"worker.{desired_state}", worker_id, None, {"by": by, "reason": reason})
         return ids
 
     return store.run_with_retry(work)
 
 
-def forget_silent(session: Session, silent_s: float) -> list[str]:
-    """Mark workers gone that have not been heard of for `silent_s`, and drop those gone for long; return the newly gone."""
-    silent = list(
+def expire_stale_workers(session: Session, timeout_s: float) -> list[str]:
+    """Mark workers offline that have not been heard of for `timeout_s`, and drop those offline for long; return their ids."""
+    stale = list(
         session.scalars(
             update(Worker)
-            .where(Worker.state != WorkerState.GONE, Worker.heartbeat_at < db_now() - silent_s)
-            .values(state=WorkerState.GONE, reason=_unless_wanted(f"not heard of for {silent_s:.0f} s"))
+            .where(Worker.state != WorkerState.OFFLINE, Worker.heartbeat_at < db_now() - timeout_s)
+            .values(state=WorkerState.OFFLINE, reason=_reason_unless_commanded(f"not heard of for {timeout_s:.0f} s"))
             .returning(Worker.id)
         )
     )
-    for worker_id in silent:
-        append(session, "worker.gone", worker_id, None, {"reason": "silent", "clean": False})
+    for worker_id in stale:
+        append(session, "worker.offline", worker_id, None, {"reason": "heartbeat_timeout", "clean": False})
     later = aliased(Worker)
     has_next = select(later.id).where(later.name == Worker.name, later.started_at > Worker.started_at).exists()
-    keep_s = case(((Worker.wanted == WorkerState.READY) | has_next, KEEP_GONE_S), else_=KEEP_WANTED_S)
-    session.execute(delete(Worker).where(Worker.state == WorkerState.GONE, Worker.heartbeat_at < db_now() - keep_s))
-    return silent
+    keep_s = case(((Worker.desired_state == WorkerState.READY) | has_next, OFFLINE_RETENTION_S), else_=DRAINED_RETENTION_S)
+    session.execute(delete(Worker).where(Worker.state == WorkerState.OFFLINE, Worker.heartbeat_at < db_now() - keep_s))
+    return stale
 
 
 def report_model(
@@ -212,16 +212,16 @@ def report_model(
     store.run_with_retry(work)
 
 
-def tell_room(store: Store, worker_id: str, model: str, no_room: str = "") -> None:
-    """Keep whether a worker has the memory for a model: `no_room` says why not, and is empty if it has."""
+def report_insufficient_memory(store: Store, worker_id: str, model: str, detail: str = "") -> None:
+    """Keep whether a worker has the memory for a model: `detail` says why not, and is empty if it has."""
 
     def work(session: Session) -> None:
         facts = session.scalar(select(Worker.facts).where(Worker.id == worker_id).with_for_update())
-        if facts is None or facts.get(NO_ROOM, {}).get(model, "") == no_room:
+        if facts is None or facts.get(INSUFFICIENT_MEMORY, {}).get(model, "") == detail:
             return
-        others = {name: reason for name, reason in facts.get(NO_ROOM, {}).items() if name != model}
-        kept = others | ({model: no_room} if no_room else {})
-        session.execute(update(Worker).where(Worker.id == worker_id).values(facts={**facts, NO_ROOM: kept}))
+        others = {name: reason for name, reason in facts.get(INSUFFICIENT_MEMORY, {}).items() if name != model}
+        kept = others | ({model: detail} if detail else {})
+        session.execute(update(Worker).where(Worker.id == worker_id).values(facts={**facts, INSUFFICIENT_MEMORY: kept}))
 
     store.run_with_retry(work, timeout_s=10.0)
 

@@ -30,7 +30,7 @@ class CancelListener:
         self.leased_jobs = leased_jobs
         self.keeper = keeper
         self.failures = 0
-        self.on_order: Callable[[], None] = lambda: None
+        self.on_command: Callable[[], None] = lambda: None
         """Called when an operator asked something of a worker: it need not wait for its next heartbeat to hear of it."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cancellations", daemon=True)
@@ -44,8 +44,8 @@ class CancelListener:
 
     def heard(self, text: str) -> None:
         """One event came in."""
-        if '"worker.order"' in text:
-            self.on_order()
+        if '"worker.command"' in text:
+            self.on_command()
         # most of what passes is about other workers' jobs: not worth parsing
         if not self.leased_jobs or ('"job.cancelled"' not in text and '"many"' not in text):
             return

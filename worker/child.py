@@ -16,7 +16,7 @@ from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings
 from imagefarm.store import Store
 from scheduler import tickets
-from scheduler.workers import gone, register
+from scheduler.workers import mark_offline, register
 from worker.cancellations import CancelListener
 from worker.context import WorkerContext
 from worker.drain import Drain
@@ -26,10 +26,10 @@ from worker.holdings import LeasedJobs
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
-from worker.orders import OrderKeeper
+from worker.orders import CommandQueue
 from worker.progress import ProgressPublisher
-from worker.pulse import Pulse
-from worker.sign_of_life import SHARED, SignOfLife
+from worker.pulse import StepDeadline
+from worker.sign_of_life import LIVENESS_FILE, LivenessCounter
 
 log = get_logger(__name__)
 
@@ -37,12 +37,12 @@ DEVICE_LOST_EXIT = 70
 BROKEN_EXIT = 71
 
 
-class Child:
+class RenderProcess:
     """A registered worker with its threads and its render loop. Makes itself known, warms its models, serves slices."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue, app: Celery, node: str) -> None:
-        self.sign = SignOfLife(os.environ.get(SHARED))
-        self.sign.start()
+        self.liveness = LivenessCounter(os.environ.get(LIVENESS_FILE))
+        self.liveness.start()
         # torch comes in here, in the child: the parent never loads it
         from worker.device import find_device
         from worker.residency import Residency
@@ -56,7 +56,7 @@ class Child:
         Speed.of(settings).check(device)
         identity = make_identity(settings, catalogue, device=str(device), node=node)
         leased_jobs = LeasedJobs()
-        pulse = Pulse(settings.lease_s, may_compile=settings.compile_blocks, say=self.sign.say)
+        step_deadline = StepDeadline(settings.lease_s, may_compile=settings.compile_blocks, on_phase=self.liveness.set_phase)
         outputs = LocalOutputs(settings.outputs, identity.id)
         self.context = WorkerContext(
             settings=settings,
@@ -67,26 +67,26 @@ class Child:
             identity=identity,
             residency=Residency(catalogue, settings),
             leased_jobs=leased_jobs,
-            pulse=pulse,
+            step_deadline=step_deadline,
             progress=ProgressPublisher(redis, settings.redis_prefix),
             finishing=Finishing(self.store, outputs, settings, identity, leased_jobs),
             drain=Drain(),
             issue_ticket=lambda lane: tickets.issue(app, lane),
         )
-        self.keeper = LeaseKeeper(self.store, identity.id, settings.lease_s, leased_jobs=leased_jobs, pulse=pulse)
+        self.keeper = LeaseKeeper(self.store, identity.id, settings.lease_s, leased_jobs=leased_jobs, step_deadline=step_deadline)
         self.listener = CancelListener(redis, settings.redis_prefix, leased_jobs, self.keeper)
         self.heartbeat = Heartbeat(self.context)
         self.loop = RenderLoop(self.context)
-        self.orders = OrderKeeper(self.loop, on_done=self.heartbeat.now)
-        self.heartbeat.on_orders = self.orders.take
-        self.listener.on_order = self.heartbeat.now
+        self.commands = CommandQueue(self.loop, on_done=self.heartbeat.now)
+        self.heartbeat.on_commands = self.commands.take
+        self.listener.on_command = self.heartbeat.now
 
     def start(self) -> None:
         """Register, start the threads, warm the models."""
         from worker.model_state import survey
 
         register(self.store, self.context.identity)
-        for part in (self.context.progress, self.keeper, self.listener, self.heartbeat, self.orders):
+        for part in (self.context.progress, self.keeper, self.listener, self.heartbeat, self.commands):
             part.start()
         survey(self.context)
         self.loop.warm([name for name in self.settings.warm_models if name in self.context.identity.serves])
@@ -113,10 +113,10 @@ class Child:
         """Give back what is held, commit what is rendered, say goodbye."""
         self.loop.close(reason)
         self.context.finishing.close()
-        for part in (self.orders, self.listener, self.heartbeat, self.keeper, self.context.progress):
+        for part in (self.commands, self.listener, self.heartbeat, self.keeper, self.context.progress):
             part.stop()
         try:
-            gone(self.store, self.context.identity.id, self.settings, reason, clean=True)
+            mark_offline(self.store, self.context.identity.id, self.settings, reason, clean=True)
         except SQLAlchemyError as error:
             log.warning("worker.not_signed_off", error=str(error)[:200])  # the sweep will miss its heartbeat
         self.store.close()

@@ -19,7 +19,7 @@ from worker.finishing import Finishing
 from worker.holdings import LeasedJobs
 from worker.memory.heap import Heap
 from worker.progress import ProgressPublisher
-from worker.pulse import Pulse
+from worker.pulse import StepDeadline
 
 if TYPE_CHECKING:
     from worker.residency import Residency
@@ -37,13 +37,13 @@ class WorkerContext:
     identity: WorkerIdentity
     residency: Residency
     leased_jobs: LeasedJobs
-    pulse: Pulse
+    step_deadline: StepDeadline
     progress: ProgressPublisher
     finishing: Finishing
     drain: Drain
     issue_ticket: Callable[[str], None]
     heap: Heap = field(default_factory=Heap)
-    orders: deque[tuple[str, str]] = field(default_factory=deque)
+    commands: deque[tuple[str, str]] = field(default_factory=deque)
     """(what to do, model) that operators asked for and that is still to be done: warm, unload."""
-    wanted: str = "ready"
+    desired_state: str = "ready"
     """What the operator wanted at the last heartbeat: ready, draining, quarantined."""

@@ -26,7 +26,7 @@ class Drain:
         self._before: Any = None
 
     @property
-    def wanted(self) -> bool:
+    def is_requested(self) -> bool:
         return self.since is not None
 
     def begin(self) -> None:
@@ -34,7 +34,7 @@ class Drain:
             self.since = time.monotonic()
 
     def seconds_left(self) -> float:
-        """Time left for what runs; only meaningful when `wanted`."""
+        """Time left for what runs; only meaningful when `is_requested`."""
         return LONGEST_DRAIN_S - (time.monotonic() - (self.since or 0.0))
 
     @contextmanager
@@ -48,7 +48,7 @@ class Drain:
             yield
         finally:
             self._in_slice = False
-            if self.wanted:
+            if self.is_requested:
                 leave = threading.Timer(LEAVE_AFTER_S, os.kill, (os.getpid(), signal.SIGTERM))
                 leave.daemon = True
                 leave.start()

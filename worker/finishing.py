@@ -24,7 +24,7 @@ from imagefarm.settings import Settings
 from imagefarm.store import Store
 from imagefarm.store.models import Tenant
 from scheduler import finish
-from scheduler.batches.wishes import KnownWishes, Wishes
+from scheduler.batches.wishes import PostprocessOptionsCache, PostprocessOptions
 from scheduler.claim import ClaimedJob
 from scheduler.finish import FinishedChannel, FinishedImage
 from scheduler.retry import Failure, FailureClass
@@ -33,8 +33,8 @@ from worker.audit import image_audit
 from worker.channels import Box, ChannelPicture, make_channel
 from worker.holdings import LeasedJobs
 from worker.inputs import Inputs
-from worker.places import Places
-from worker.retouch import retouched
+from worker.places import InFlightLimit
+from worker.retouch import composite
 from worker.scores import measure
 
 if TYPE_CHECKING:
@@ -70,25 +70,25 @@ class Finishing:
         self.settings = settings
         self.worker = worker
         self.leased_jobs = leased_jobs
-        self.wishes = KnownWishes(store)
+        self.options_cache = PostprocessOptionsCache(store)
         self.failures = 0
         """Jobs whose end could not be committed; their leases run out and they are made again."""
         self.images = 0
         self._recent: deque[float] = deque(maxlen=10_000)
         self._pool = ThreadPoolExecutor(settings.finishing_threads, thread_name_prefix="finishing")
-        always = JOBS_PER_THREAD * settings.finishing_threads
-        self._places = Places(always=always, most=always + settings.max_running_images, most_bytes=WAITING_BYTES)
+        min_jobs = JOBS_PER_THREAD * settings.finishing_threads
+        self._in_flight = InFlightLimit(min_jobs=min_jobs, max_jobs=min_jobs + settings.max_running_images, max_bytes=WAITING_BYTES)
 
     def submit(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
         """Finish a rendered job; blocks while as many jobs as fit are already in flight."""
         nbytes = sum(image.pixels.nbytes for image in rendered.images)
-        self._places.take(nbytes)
+        self._in_flight.acquire(nbytes)
         self.leased_jobs.note_finishing(rendered.job.id)
         self._start(nbytes, self._succeed, rendered, pipeline)
 
     def fail(self, job: ClaimedJob, failure: Failure) -> None:
         """End a failed attempt; blocks as `submit` does."""
-        self._places.take(0)
+        self._in_flight.acquire(0)
         self.leased_jobs.note_finishing(job.id)
         self._start(0, self._fail, job, failure)
 
@@ -103,7 +103,7 @@ class Finishing:
 
     def _start(self, nbytes: int, work, *args) -> None:  # type: ignore[no-untyped-def]
         future = self._pool.submit(work, *args)
-        future.add_done_callback(lambda _: self._places.give(nbytes))
+        future.add_done_callback(lambda _: self._in_flight.release(nbytes))
 
     def _succeed(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
         job, written, committing = rendered.job, list[str](), False
@@ -111,10 +111,10 @@ class Finishing:
             if (failure := self._refused(rendered)) is not None:
                 self._fail(job, failure)
                 return
-            wishes = self.wishes.of(job.batch_id)
+            options = self.options_cache.get(job.batch_id)
             remarks = {f"image {image.index}: {text}" for image in rendered.images for text in image.warnings}
             images = [
-                self._keep(image, rendered, pipeline, wishes=wishes, written=written, remarks=remarks)
+                self._keep(image, rendered, pipeline, options=options, written=written, remarks=remarks)
                 for image in rendered.images
             ]
             work = pipeline.entry.work(job.recipe, job.count)
@@ -126,7 +126,7 @@ class Finishing:
                 actual_s=rendered.gpu_s,
                 work=work,
                 warnings=sorted(remarks),
-                gate=wishes.gate,
+                gate=options.gate,
                 settings=self.settings,
             )
         except Fenced as error:
@@ -175,14 +175,14 @@ class Finishing:
         rendered: RenderedJob,
         pipeline: LoadedPipeline,
         *,
-        wishes: Wishes,
+        options: PostprocessOptions,
         written: list[str],
         remarks: set[str],
     ) -> FinishedImage:
         """Store a picture and its channels' files. Keys go into `written`, what people should know into `remarks`."""
         job, recipe = rendered.job, rendered.job.recipe
         began = time.perf_counter()
-        pixels = np.ascontiguousarray(retouched(image.pixels, recipe, rendered.inputs))
+        pixels = np.ascontiguousarray(composite(image.pixels, recipe, rendered.inputs))
         height, width, _ = pixels.shape
         texts = text_chunks(job.id, image.index, recipe, image.seed, pipeline.digest, recipe_hash=job.recipe_hash)
         source = MADE if recipe.subject is None else COMPOSED
@@ -192,10 +192,10 @@ class Finishing:
         written.append(key)
         self.outputs.write(key, data)
         stored = time.perf_counter()
-        scores = None if wishes.gate is None else measure(pixels, rendered.inputs.subject)
+        scores = None if options.gate is None else measure(pixels, rendered.inputs.subject)
         measured = time.perf_counter()
         channels = []
-        for channel in wishes.channels:
+        for channel in options.channels:
             made = make_channel(pixels, channel, texts, subject=_box(rendered.inputs, width), source=source)
             if not made.fits:
                 remarks.add(

@@ -32,7 +32,7 @@ class Heartbeat:
         self.context = context
         self.failures = 0
         self.starting = True
-        self.on_orders: Callable[[list[dict[str, str]]], None] = lambda _: None
+        self.on_commands: Callable[[list[dict[str, str]]], None] = lambda _: None
         """Gets what operators have asked since the last beat."""
         self._wake = threading.Event()
         self._stopping = False
@@ -56,19 +56,19 @@ class Heartbeat:
         context = self.context
         try:
             try:
-                wanted, orders = self._tell()
+                desired_state, commands = self._tell()
             except NotFound:
                 # the farm was out of reach for so long that the sweep has forgotten this worker
                 register(context.store, context.identity)
-                wanted, orders = self._tell()
+                desired_state, commands = self._tell()
         except SQLAlchemyError as error:
             self.failures += 1
             log.warning("heartbeat.failed", error=str(error)[:200], failures=self.failures)
             return
-        self.on_orders(orders)
-        if wanted != context.wanted:
-            log.info("worker.wanted", wanted=wanted)
-            context.wanted = wanted
+        self.on_commands(commands)
+        if desired_state != context.desired_state:
+            log.info("worker.desired_state_changed", desired_state=desired_state)
+            context.desired_state = desired_state
 
     def _tell(self) -> tuple[str, list[dict[str, str]]]:
         context = self.context
@@ -81,9 +81,9 @@ class Heartbeat:
         context = self.context
         if self.starting:
             return WorkerState.STARTING
-        if context.wanted == WorkerState.QUARANTINED:
+        if context.desired_state == WorkerState.QUARANTINED:
             return WorkerState.QUARANTINED
-        if context.drain.wanted or context.wanted != WorkerState.READY:
+        if context.drain.is_requested or context.desired_state != WorkerState.READY:
             return WorkerState.DRAINING
         return WorkerState.BUSY if context.leased_jobs else WorkerState.READY
 
@@ -93,7 +93,7 @@ class Heartbeat:
         leased = context.leased_jobs.all()
         running = [item for item in leased if item.finishing_at is None]
         return {
-            "phase": context.pulse.phase,
+            "phase": context.step_deadline.phase,
             "running_images": sum(item.job.count for item in running),
             "max_images": context.settings.max_running_images,
             "jobs": [
@@ -104,7 +104,7 @@ class Heartbeat:
             "finishing_jobs": len(leased) - len(running),
             "images": context.finishing.images,
             "images_per_minute": context.finishing.images_per_minute(),
-            "step_ms": None if context.pulse.usual_step_s is None else round(1000 * context.pulse.usual_step_s, 1),
+            "step_ms": None if context.step_deadline.mean_step_s is None else round(1000 * context.step_deadline.mean_step_s, 1),
             "peak_rss_bytes": peak_rss_bytes(),
             "peak_device_bytes": peak_device_bytes(),
             "memory": context.residency.facts(),

@@ -10,7 +10,7 @@ from scheduler.claim import ClaimedJob
 from worker.inputs import NOTHING, Inputs, load_inputs
 
 
-class InputsAhead:
+class InputPrefetcher:
     """The inputs of jobs that are claimed and do not run yet. One thread begins, takes and forgets."""
 
     def __init__(self, store: Store, outputs: Outputs) -> None:

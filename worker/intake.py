@@ -1,4 +1,4 @@
-"""Intake: which jobs to claim next, asked beside the render thread so that the device never waits for SQL."""
+"""Claim prefetch: which jobs to claim next, asked beside the render thread so that the device never waits for SQL."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ RESERVE_FROM = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What the running set can take: `free` places of `most`, those that will be free within two steps included, and the key
+class RunningSetCapacity:
+    """What the running set can take: `free` places of `max_images`, those free within two steps included, and the key
     that newcomers must share, or None when it is empty or about to be."""
 
     free: int
-    most: int
+    max_images: int
     compat_key: str | None
 
 
-class Intake:
+class ClaimPrefetcher:
     """Claims one answer ahead. Fair order decides once in every quantum; in between, compatible jobs fill the free places.
 
     A fair answer may be a job that cannot join what runs: it then waits, leased, until the running set has emptied, and
@@ -48,37 +48,37 @@ class Intake:
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.failures = 0
-        self._asking: Future[list[ClaimedJob]] | None = None
+        self._pending: Future[list[ClaimedJob]] | None = None
         self._not_before = 0.0
         self._fair_at = 0.0
         self._found = False
         """Whether the last claim brought jobs."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="claim-prefetch")
 
     @property
-    def asking(self) -> bool:
+    def is_claiming(self) -> bool:
         """Whether a question is open. Its answer must be fetched: it may be jobs."""
-        return self._asking is not None
+        return self._pending is not None
 
-    def ask(self, room: Room) -> None:
-        """Begin to claim for this room, unless a question is open or the last one was answered with nothing just now."""
+    def start_claim(self, capacity: RunningSetCapacity) -> None:
+        """Begin to claim for this capacity, unless a question is open or the last one was answered with nothing just now."""
         now = time.monotonic()
-        if self._asking is not None or now < self._not_before:
+        if self._pending is not None or now < self._not_before:
             return
-        limits = self._limits(room, now)
+        limits = self._limits(capacity, now)
         if limits is not None:
-            self._asking = self._thread.submit(self._claim, limits, busy=room.compat_key is not None)
+            self._pending = self._thread.submit(self._claim, limits, busy=capacity.compat_key is not None)
 
-    def answer(self, *, wait_s: float = 0.0) -> list[ClaimedJob]:
+    def poll(self, *, wait_s: float = 0.0) -> list[ClaimedJob]:
         """Jobs that were claimed since the last call; waits for an open question at most `wait_s`."""
-        asking = self._asking
-        if asking is None:
+        pending = self._pending
+        if pending is None:
             return []
         try:
-            jobs = asking.result(timeout=wait_s)
+            jobs = pending.result(timeout=wait_s)
         except TimeoutError:
             return []
-        self._asking = None
+        self._pending = None
         return jobs
 
     def pause_s(self) -> float:
@@ -88,14 +88,14 @@ class Intake:
     def close(self) -> list[ClaimedJob]:
         """End the thread; return what the last question still brought."""
         self._thread.shutdown(wait=True)
-        return self.answer()
+        return self.poll()
 
-    def _limits(self, room: Room, now: float) -> ClaimLimits | None:
+    def _limits(self, capacity: RunningSetCapacity, now: float) -> ClaimLimits | None:
         settings = self.context.settings
-        reserve = reserved(room.most)
-        fair = room.compat_key is None or now - self._fair_at >= settings.quantum_s
-        only_reserve = room.free <= reserve < room.most
-        images = room.free if only_reserve else room.free - reserve
+        reserve = reserved(capacity.max_images)
+        fair = capacity.compat_key is None or now - self._fair_at >= settings.quantum_s
+        only_reserve = capacity.free <= reserve < capacity.max_images
+        images = capacity.free if only_reserve else capacity.free - reserve
         if fair:
             images = max(1, images)  # what does not fit, or not together, waits for the running set to empty
         if images < 1:
@@ -104,14 +104,14 @@ class Intake:
             images=images,
             quantum_s=settings.quantum_s,
             lease_s=settings.lease_s,
-            compat_key=None if fair else room.compat_key,
+            compat_key=None if fair else capacity.compat_key,
             interactive_only=only_reserve,
             max_running_per_tenant=settings.max_running_per_tenant,
             caps=settings.max_running_per_model,
         )
 
     def _claim(self, limits: ClaimLimits, *, busy: bool) -> list[ClaimedJob]:
-        """In the intake's thread."""
+        """In the prefetcher's thread."""
         context = self.context
         began = time.monotonic()
         try:
@@ -132,7 +132,7 @@ class Intake:
         except SQLAlchemyError as error:
             self.failures += 1
             self._not_before = time.monotonic() + AWAY_PAUSE_S
-            log.warning("intake.failed", error=str(error)[:200], failures=self.failures)
+            log.warning("claim_prefetch.failed", error=str(error)[:200], failures=self.failures)
             return []
         context.leased_jobs.add(jobs)
         self._note_deadlines(jobs)
@@ -152,16 +152,16 @@ class Intake:
             now = self.context.store.now()
         except SQLAlchemyError as error:
             self.failures += 1  # they were in time when they were claimed
-            log.warning("intake.no_deadlines", error=str(error)[:200], failures=self.failures)
+            log.warning("claim_prefetch.no_deadlines", error=str(error)[:200], failures=self.failures)
             return
         for job_id, expires_at in ending.items():
             self.context.leased_jobs.note_deadline(job_id, expires_at - now)
 
 
-def reserved(most: int) -> int:
-    """How many of `most` places are kept for interactive jobs.
+def reserved(max_images: int) -> int:
+    """How many of `max_images` places are kept for interactive jobs.
 
-    >>> [reserved(most) for most in (1, 3, 4, 8, 16)]
+    >>> [reserved(max_images) for max_images in (1, 3, 4, 8, 16)]
     [0, 0, 1, 1, 2]
     """
-    return max(int(most >= RESERVE_FROM), most // RESERVE_OF)
+    return max(int(max_images >= RESERVE_FROM), max_images // RESERVE_OF)

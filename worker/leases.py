@@ -13,7 +13,7 @@ from imagefarm.logs import get_logger
 from imagefarm.store import Store
 from scheduler.lease import renew
 from worker.holdings import LeasedJobs
-from worker.pulse import Pulse
+from worker.pulse import StepDeadline
 
 log = get_logger(__name__)
 
@@ -46,14 +46,14 @@ class LeaseKeeper:
         lease_s: float,
         *,
         leased_jobs: LeasedJobs,
-        pulse: Pulse,
+        step_deadline: StepDeadline,
         on_hang: Callable[[str], None] = end_this_process,
     ) -> None:
         self.store = store
         self.owner = owner
         self.lease_s = lease_s
         self.leased_jobs = leased_jobs
-        self.pulse = pulse
+        self.step_deadline = step_deadline
         self.on_hang = on_hang
         self.failures = 0
         self._wake = threading.Event()
@@ -94,9 +94,9 @@ class LeaseKeeper:
             self._wake.clear()
             if self._stopping:
                 return
-            if self.pulse.alive:
+            if self.step_deadline.is_met:
                 self.renew_all()
             else:
-                phase = self.pulse.phase
+                phase = self.step_deadline.phase
                 log.critical("worker.hung", phase=phase, jobs=[item.job.id for item in self.leased_jobs.all()])
                 self.on_hang(phase)

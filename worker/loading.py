@@ -30,8 +30,8 @@ from worker.families.base import Family
 from worker.loras import LoraSet
 from worker.memory.capabilities import lacking
 from worker.memory.learnt import LearntCaps
-from worker.memory.placement import Turns, place
-from worker.memory.planner import ACTIVATIONS, FIDELITY, STREAMED, STREAMED_BLOCKS, Place, Tier, Weights
+from worker.memory.placement import EncoderSwap, apply_offload
+from worker.memory.planner import ACTIVATIONS, FIDELITY, STREAMED, STREAMED_BLOCKS, OffloadMode, Tier, Weights
 from worker.memory.sizes import DENOISERS, ENCODERS
 from worker.memory.weights import module_bytes, narrow
 from worker.model_files import ModelFiles, find_files
@@ -69,7 +69,7 @@ class LoadedPipeline:
     upscalers: Upscalers
     faster: Faster
     tier: Tier = Tier.RESIDENT
-    turns: Turns | None = None
+    encoder_swap: EncoderSwap | None = None
     """Encoder and denoiser that take turns on the device, in the tiers where they do."""
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
     caps: LearntCaps = field(default_factory=LearntCaps)
@@ -84,7 +84,7 @@ class LoadedPipeline:
     @property
     def safest_dtype(self) -> torch.dtype:
         """What a second look is computed at: 32 bits, or the same again where narrow weights cannot be widened."""
-        return torch.float32 if self.tier.weights is Weights.FULL and self.tier.place not in STREAMED else self.dtype
+        return torch.float32 if self.tier.weights is Weights.FULL and self.tier.offload_mode not in STREAMED else self.dtype
 
 
 def load_pipeline(
@@ -131,7 +131,7 @@ def load_pipeline(
                 module.eval().requires_grad_(False)
             parts = modules(pipe)
             narrow([parts[name] for name in (*DENOISERS, *ENCODERS) if name in parts], tier.weights, precision)
-            turns = place(pipe, where, tier.place, denoisers=sorted(DENOISERS), encoders=sorted(ENCODERS))
+            encoder_swap = apply_offload(pipe, where, tier.offload_mode, denoisers=sorted(DENOISERS), encoders=sorted(ENCODERS))
             family = cls(pipe, where, entry)
             faster = Faster(family.denoiser, family.vae, speed or Speed(), tier)
     except RenderError:
@@ -161,7 +161,7 @@ def load_pipeline(
         bytes=bytes_on_device(facts["components"], tier, blocks=ACTIVATIONS[entry.family].blocks),
         faster=faster,
         tier=tier,
-        turns=turns,
+        encoder_swap=encoder_swap,
         embeddings=EmbeddingCache() if embeddings is None else embeddings,
     )
     log.info(
@@ -203,14 +203,14 @@ def bytes_on_device(components: dict[str, dict[str, Any]], tier: Tier, *, blocks
     denoiser = sum(size for name, size in stored.items() if name in DENOISERS)
     encoders = sum(size for name, size in stored.items() if name in ENCODERS)
     rest = sum(stored.values()) - denoiser - encoders
-    match tier.place:
-        case Place.RESIDENT:
+    match tier.offload_mode:
+        case OffloadMode.RESIDENT:
             return denoiser + encoders + rest
-        case Place.ENCODER_SWAPPED:
+        case OffloadMode.ENCODER_SWAPPED:
             return max(denoiser, encoders) + rest
-        case Place.BLOCKS:
+        case OffloadMode.BLOCKS:
             return min(denoiser, STREAMED_BLOCKS * denoiser // blocks) + rest
-        case Place.LAYERS:
+        case OffloadMode.LAYERS:
             return denoiser // 100 + rest
 
 

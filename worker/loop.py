@@ -19,9 +19,9 @@ from scheduler import finish
 from scheduler.claim import ClaimedJob, has_work
 from scheduler.retry import Failure, FailureClass
 from worker.context import WorkerContext
-from worker.inputs_ahead import InputsAhead
-from worker.intake import Intake, Room
-from worker.pulse import SLICES_AT_MOST
+from worker.inputs_ahead import InputPrefetcher
+from worker.intake import ClaimPrefetcher, RunningSetCapacity
+from worker.pulse import MAX_SLICES
 
 if TYPE_CHECKING:
     from worker.engine.engine import StepEngine
@@ -46,14 +46,14 @@ class RenderLoop:
 
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
-        self.intake = Intake(context)
-        self.inputs = InputsAhead(context.store, context.outputs)
+        self.claim_prefetcher = ClaimPrefetcher(context)
+        self.input_prefetcher = InputPrefetcher(context.store, context.outputs)
         self.engine: StepEngine | None = None
         self.pipeline: LoadedPipeline | None = None
         self.waiting: deque[ClaimedJob] = deque()
         """Claimed, but not in the running set: it is full, or must empty first."""
         self.turn = threading.RLock()
-        """Held by whoever uses pipelines: a slice, or whoever carries out an operator's orders between slices."""
+        """Held by whoever uses pipelines: a slice, or whoever carries out an operator's commands between slices."""
         self.device_lost = False
         """The device gave an error that only a new process gets rid of."""
         self._broken: dict[str, tuple[float, Failure]] = {}
@@ -71,25 +71,25 @@ class RenderLoop:
 
     def _run_slice(self, lane: str) -> None:
         context = self.context
-        if context.drain.wanted:
+        if context.drain.is_requested:
             return  # this process is about to end
         over_at = time.monotonic() + context.settings.slice_s
-        stop_at = time.monotonic() + SLICES_AT_MOST * context.settings.slice_s
+        stop_at = time.monotonic() + MAX_SLICES * context.settings.slice_s
         worked_at, asked, worked, woke = time.monotonic(), False, False, False
         while not self.device_lost:
             self._let_lost_go()
             now = time.monotonic()
             closing = self._is_closing() or now > stop_at
             if not closing and not self.waiting and not self._runs_alone():
-                self.intake.ask(self._room())
-                asked = asked or self.intake.asking  # not while it pauses after an answer that may be out of date by now
-            if self.context.orders and not self._running():
-                self.obey()
+                self.claim_prefetcher.start_claim(self._capacity())
+                asked = asked or self.claim_prefetcher.is_claiming  # not in a pause: its answer may be out of date
+            if self.context.commands and not self._running():
+                self.run_commands()
             idle = not self._running() and not self.waiting
-            newcomers = self.intake.answer(wait_s=0.05 if idle else 0.0)
+            newcomers = self.claim_prefetcher.poll(wait_s=0.05 if idle else 0.0)
             self.waiting.extend(newcomers)
             for job in newcomers:
-                self.inputs.begin(job)
+                self.input_prefetcher.begin(job)
             if newcomers:
                 worked = True
                 context.heap.used()
@@ -102,39 +102,39 @@ class RenderLoop:
             if self._running():
                 self._step()
             elif not self.waiting:
-                context.pulse.idle()
-                if self.intake.asking:
+                context.step_deadline.idle()
+                if self.claim_prefetcher.is_claiming:
                     continue  # its answer may be jobs, which nobody else has then
                 if closing or now > over_at or (asked and not worked) or now - worked_at > LINGER_S:
                     break
-                time.sleep(min(self.intake.pause_s(), LINGER_S))
+                time.sleep(min(self.claim_prefetcher.pause_s(), LINGER_S))
             else:
                 time.sleep(SUSPECT_PAUSE_S)
-        context.pulse.idle()
+        context.step_deadline.idle()
         self._keep_learnt()
         self._leave(lane, worked)
 
     def close(self, reason: str) -> None:
-        """Give back whatever is leased and not yet in the finishing pool, and end the intake."""
-        self.waiting.extend(self.intake.close())
+        """Give back whatever is leased and not yet in the finishing pool, and end the prefetcher."""
+        self.waiting.extend(self.claim_prefetcher.close())
         self._release([*self.waiting, *self._running_jobs()], reason)
-        self.inputs.close()
+        self.input_prefetcher.close()
         self.waiting.clear()
 
     # feeding the running set
 
-    def _room(self) -> Room:
+    def _capacity(self) -> RunningSetCapacity:
         engine = self.engine
         most = self.context.settings.max_running_images if engine is None else engine.most
         if engine is None or not engine.jobs:
-            return Room(most, most, None)
+            return RunningSetCapacity(most, most, None)
         running = [self.context.leased_jobs.get(job_id) for job_id in engine.jobs]
         ending = [leased for leased in running if leased is not None and leased.steps - leased.step <= ENDING_STEPS]
         if len(ending) == len(running):
-            return Room(most, most, None)
+            return RunningSetCapacity(most, most, None)
         # those without a step to go wait for the decoder: the engine has counted their places as free
         leaving = sum(leased.job.count for leased in ending if leased.step < leased.steps)
-        return Room(engine.room + leaving, most, engine.compat_key)
+        return RunningSetCapacity(engine.room + leaving, most, engine.compat_key)
 
     def _admit(self) -> None:
         """Let those who wait into the running set, in order, as far as they fit."""
@@ -143,7 +143,7 @@ class RenderLoop:
             job = self.waiting[0]
             if self._let_late_go(job):
                 continue
-            if not self.inputs.ready(job):
+            if not self.input_prefetcher.ready(job):
                 return
             if job.crashes and len(self.context.leased_jobs) > len(self.waiting):
                 return  # pictures are still being stored: if this job kills the process again, theirs shall not be suspected
@@ -162,7 +162,7 @@ class RenderLoop:
                     continue  # its model took so long to load
             if not encoded and not job.crashes:
                 encoded = True
-                self.context.pulse.step()  # encoding is a pass of its own
+                self.context.step_deadline.step()  # encoding is a pass of its own
                 engine.encode_ahead([other for other in self.waiting if other.compat_key == job.compat_key and not other.crashes])
             self.waiting.popleft()
             self._add(engine, job)
@@ -183,8 +183,8 @@ class RenderLoop:
         context = self.context
         context.leased_jobs.note_begun(job.id)
         try:
-            context.pulse.step()  # encoding a prompt is a pass of its own
-            engine.add(job, self.inputs.take(job))
+            context.step_deadline.step()  # encoding a prompt is a pass of its own
+            engine.add(job, self.input_prefetcher.take(job))
         except (RenderError, SQLAlchemyError, OSError) as error:
             failure = _failure_of(error)
             if not self._wants_less(job, failure):
@@ -220,7 +220,7 @@ class RenderLoop:
             encode_together=context.settings.encode_together,
             tiled=context.settings.tile_decoder,
         )
-        context.pulse.usual_step_s = None
+        context.step_deadline.mean_step_s = None
         return self.engine
 
     def _load(self, name: str) -> LoadedPipeline | Failure:
@@ -229,7 +229,7 @@ class RenderLoop:
 
         context = self.context
         was_resident = name in context.residency.names
-        context.pulse.loading()
+        context.step_deadline.loading()
         try:
             pipeline = context.residency.get(name)
         except Exception as error:  # noqa: BLE001 - whatever a loader raises, the worker goes on with other models
@@ -249,20 +249,20 @@ class RenderLoop:
         with self.turn:
             for name in names:
                 self._load(name)
-            self.context.pulse.idle()
+            self.context.step_deadline.idle()
 
-    def obey(self) -> None:
+    def run_commands(self) -> None:
         """Load and let go what operators asked for. Only while nothing renders, and by whoever has the turn."""
         context = self.context
-        while context.orders:
-            do, name = context.orders.popleft()
+        while context.commands:
+            do, name = context.commands.popleft()
             self._keep_learnt()
             self.engine = self.pipeline = None  # so that residency may free it
             if do == "warm":
                 self._load(name)
             elif context.residency.unload(name):
-                log.info("model.let_go", model=name)
-        context.pulse.idle()
+                log.info("model.unloaded", model=name)
+        context.step_deadline.idle()
 
     def _keep_learnt(self) -> None:
         from worker.model_state import keep
@@ -282,7 +282,7 @@ class RenderLoop:
         context, engine, pipeline = self.context, self.engine, self.pipeline
         assert engine is not None
         assert pipeline is not None
-        context.pulse.step()
+        context.step_deadline.step()
         try:
             report = engine.step()
         except Exception as error:
@@ -293,13 +293,13 @@ class RenderLoop:
                 self._fail(job, failure)
             self.engine = self.pipeline = None
             return
-        context.pulse.step_done()
+        context.step_deadline.step_done()
         for job_id, (step, steps) in report.progress.items():
             leased = context.leased_jobs.get(job_id)
             if leased is not None:
                 context.leased_jobs.note_step(job_id, step, steps)
                 context.progress.say(leased.job, step, steps, report.previews.get(job_id, ()))
-        context.pulse.finishing()
+        context.step_deadline.finishing()
         for rendered in report.rendered:
             context.progress.say(rendered.job, rendered.job.recipe.steps, rendered.job.recipe.steps)
             context.finishing.submit(rendered, pipeline)
@@ -315,7 +315,7 @@ class RenderLoop:
         self._lowered.append(attempt)
         self._to_lower[job.id] = failure
         self.waiting.appendleft(job)
-        self.inputs.begin(job)  # they were handed over already
+        self.input_prefetcher.begin(job)  # they were handed over already
         log.warning("job.one_tier_down", job=job.id, attempt=job.attempt, reason=failure.detail)
         return True
 
@@ -332,7 +332,7 @@ class RenderLoop:
             elif job in self.waiting:
                 self.waiting.remove(job)
                 self._to_lower.pop(job.id, None)
-                self.inputs.forget(job)
+                self.input_prefetcher.forget(job)
             else:
                 continue  # with the finishing pool, which is fenced and cleans up
             self.context.leased_jobs.remove(job)
@@ -340,7 +340,7 @@ class RenderLoop:
     # the end of a slice, and draining
 
     def _is_closing(self) -> bool:
-        return self.context.drain.wanted or self.context.wanted != WorkerState.READY
+        return self.context.drain.is_requested or self.context.desired_state != WorkerState.READY
 
     def _hand_back(self) -> None:
         """While closing: what has not begun goes back at once, what runs only if it would take too long."""
@@ -348,7 +348,7 @@ class RenderLoop:
             self._release(list(self.waiting), "the worker stops claiming")
             self.waiting.clear()
         drain = self.context.drain
-        if drain.wanted and self._running() and self._seconds_to_go() > drain.seconds_left():
+        if drain.is_requested and self._running() and self._seconds_to_go() > drain.seconds_left():
             running = self._running_jobs()
             for job in running:
                 assert self.engine is not None
@@ -359,7 +359,7 @@ class RenderLoop:
         if self.device_lost:
             self.close("the device failed")
             return
-        if self.context.drain.wanted:
+        if self.context.drain.is_requested:
             self.close("the worker shuts down")
             return
         if self._is_closing() or not worked:
@@ -387,7 +387,7 @@ class RenderLoop:
         except SQLAlchemyError as error:
             log.error("jobs.not_released", jobs=len(jobs), error=str(error)[:200])  # their leases run out
         for job in jobs:
-            self.inputs.forget(job)
+            self.input_prefetcher.forget(job)
             self.context.leased_jobs.remove(job)
 
     def _running(self) -> bool:
@@ -404,7 +404,7 @@ class RenderLoop:
     def _seconds_to_go(self) -> float:
         running = [self.context.leased_jobs.get(job.id) for job in self._running_jobs()]
         steps = max((leased.steps - leased.step for leased in running if leased is not None), default=0)
-        return steps * (self.context.pulse.usual_step_s or 0.0)
+        return steps * (self.context.step_deadline.mean_step_s or 0.0)
 
 
 def _failure_of(error: BaseException) -> Failure:

@@ -7,7 +7,7 @@ from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
 from imagefarm.store.models import Model
 from scheduler.retry import Failure
-from scheduler.workers import keep_learnt, recall_learnt, report_model, tell_room
+from scheduler.workers import keep_learnt, recall_learnt, report_model, report_insufficient_memory
 from worker.context import WorkerContext
 from worker.loading import LoadedPipeline
 from worker.model_files import find_files
@@ -44,7 +44,7 @@ def tell_loaded(context: WorkerContext, pipeline: LoadedPipeline) -> None:
     """A model was loaded."""
     facts = pipeline.facts | {"bytes": pipeline.bytes}
     report_model(context.store, pipeline.name, "ready", digest=pipeline.digest, facts=facts, load_s=pipeline.load_s)
-    tell_room(context.store, context.identity.id, pipeline.name)
+    report_insufficient_memory(context.store, context.identity.id, pipeline.name)
 
 
 def recall(context: WorkerContext, pipeline: LoadedPipeline) -> None:
@@ -73,7 +73,7 @@ def tell_broken(context: WorkerContext, name: str, failure: Failure) -> None:
     if failure.code == "model_invalid":
         report_model(context.store, name, _state(context, context.catalogue.get(name)), reason=failure.detail)
     if failure.code == "oom":
-        tell_room(context.store, context.identity.id, name, failure.detail.rstrip("."))
+        report_insufficient_memory(context.store, context.identity.id, name, failure.detail.rstrip("."))
 
 
 def _state(context: WorkerContext, entry: ModelEntry) -> str:

@@ -1,4 +1,4 @@
-"""Orders of operators: models to load before anybody asks for them, or to let go. Carried out while nothing renders."""
+"""Commands of operators: models to load before anybody asks for them, or to let go. Carried out while nothing renders."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
-class OrderKeeper:
-    """Hands orders to the render loop. A slice looks at them whenever its running set is empty; between slices this thread
+class CommandQueue:
+    """Hands commands to the render loop. A slice looks at them whenever its running set is empty; between slices this thread
     takes the loop's turn and has them carried out. `on_done` is called after that.
     """
 
@@ -24,7 +24,7 @@ class OrderKeeper:
         self.on_done = on_done
         self._something = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="orders", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -36,12 +36,12 @@ class OrderKeeper:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def take(self, orders: list[dict[str, str]]) -> None:
-        """Orders came with a heartbeat."""
-        for order in orders:
-            log.info("worker.order", **order)
-            self.loop.context.orders.append((order["do"], order["model"]))
-        if orders:
+    def take(self, commands: list[dict[str, str]]) -> None:
+        """Commands came with a heartbeat."""
+        for command in commands:
+            log.info("worker.command", **command)
+            self.loop.context.commands.append((command["do"], command["model"]))
+        if commands:
             self._something.set()
 
     def _run(self) -> None:
@@ -51,5 +51,5 @@ class OrderKeeper:
             if self._stopping:
                 return
             with self.loop.turn:
-                self.loop.obey()
+                self.loop.run_commands()
             self.on_done()

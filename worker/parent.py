@@ -35,11 +35,11 @@ from imagefarm.store import Store
 from imagefarm.store.models import Backlog, Worker
 from scheduler import tickets
 from scheduler.celery_app import lane_queue
-from scheduler.workers import gone
+from scheduler.workers import mark_offline
 from worker.identity import next_incarnation
 from worker.leases import HUNG_EXIT, STUCK_EXIT
 from worker.memory_limit import GIB, MemoryLimit
-from worker.sign_of_life import SilenceWatch
+from worker.sign_of_life import LivenessMonitor
 
 log = get_logger(__name__)
 
@@ -56,8 +56,8 @@ ENDS = {
 TROUBLES = (SQLAlchemyError, RedisError, OperationalError, OSError)
 
 
-class Overseer:
-    """The parent's own thread: buries children that died and looks for work that nobody was told of."""
+class ChildMonitor:
+    """The parent's own thread: requeues the jobs of children that died and looks for work that nobody was told of."""
 
     def __init__(self, app: Celery, settings: Settings, serves: list[str], node: str) -> None:
         self.app = app
@@ -73,13 +73,13 @@ class Overseer:
         self._consuming = True
         self._store: Store | None = None
         self._redis: Redis | None = None
-        self._thread = threading.Thread(target=self._run, name="overseer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="child-monitor", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Bury what is left to bury, and end."""
+        """Requeue the jobs of the children that died, and end."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -103,21 +103,21 @@ class Overseer:
             self._wake.wait(LOOK_EVERY_S)
             self._wake.clear()
             try:
-                self._bury()
+                self._requeue_dead_child()
                 if self._stopping:
                     return
                 self._look_for_work()
             except TROUBLES as error:
                 self.failures += 1
-                log.warning("overseer.failed", error=str(error)[:200], failures=self.failures)
+                log.warning("child_monitor.failed", error=str(error)[:200], failures=self.failures)
                 if self._stopping:
                     return
 
-    def _bury(self) -> None:
+    def _requeue_dead_child(self) -> None:
         while self._deaths:
             incarnation, reason, by_itself = self._deaths[0]
-            jobs = gone(self.store, incarnation, self.settings, reason, clean=False, by_itself=by_itself)
-            log.info("child.gone", worker=incarnation, reason=reason, jobs=jobs)
+            jobs = mark_offline(self.store, incarnation, self.settings, reason, clean=False, by_itself=by_itself)
+            log.info("child.ended", worker=incarnation, reason=reason, jobs=jobs)
             del self._deaths[0]
 
     def _look_for_work(self) -> None:
@@ -127,8 +127,8 @@ class Overseer:
                 .where(Backlog.queued > 0, Backlog.model.in_(self.serves))
                 .group_by(Backlog.model)
             ).all()
-            wanted = session.scalar(select(Worker.wanted).where(Worker.id == self.incarnation))
-        self._follow(wanted or WorkerState.READY)
+            desired_state = session.scalar(select(Worker.desired_state).where(Worker.id == self.incarnation))
+        self._follow(desired_state or WorkerState.READY)
         if celery_state.active_requests or not self._consuming:
             return
         for model, _ in waiting:
@@ -136,9 +136,9 @@ class Overseer:
                 tickets.issue(self.app, model)
                 return  # one is enough: whoever takes it serves all its lanes
 
-    def _follow(self, wanted: str) -> None:
+    def _follow(self, desired_state: str) -> None:
         """While the worker drains, others shall get its lanes' tickets."""
-        consuming = wanted == WorkerState.READY
+        consuming = desired_state == WorkerState.READY
         if consuming == self._consuming:
             return
         for model in self.serves:
@@ -163,18 +163,18 @@ class Overseer:
         return self._redis
 
 
-class ChildWatch(bootsteps.StartStopStep):
-    """The step of Celery's worker that lets the overseer see its pool. The pool has one process."""
+class ChildMonitorStep(bootsteps.StartStopStep):
+    """The step of Celery's worker that lets the child monitor see its pool. The pool has one process."""
 
     requires = ("celery.worker.components:Pool",)
-    overseer: Overseer
-    silence: SilenceWatch
+    child_monitor: ChildMonitor
+    liveness_monitor: LivenessMonitor
     limit: MemoryLimit | None = None
 
     def start(self, worker: Any) -> None:
-        self.overseer.node = worker.hostname
-        self.overseer.start()
-        most_gib, pool = self.overseer.settings.max_memory_gib, worker.pool._pool
+        self.child_monitor.node = worker.hostname
+        self.child_monitor.start()
+        most_gib, pool = self.child_monitor.settings.max_memory_gib, worker.pool._pool
 
         def children() -> list[int]:
             return [process.pid for process in list(pool._pool)]
@@ -182,8 +182,8 @@ class ChildWatch(bootsteps.StartStopStep):
         if most_gib:
             self.limit = MemoryLimit(int(most_gib * GIB), children)
             self.limit.start()
-        self.silence.children = children
-        self.silence.start()
+        self.liveness_monitor.children = children
+        self.liveness_monitor.start()
 
         def drain(_number: int, _frame: Any) -> None:
             # Celery's own handler waits for a slice to end by itself, or (with REMAP_SIGTERM) its whole soft time-out,
@@ -206,16 +206,16 @@ class ChildWatch(bootsteps.StartStopStep):
 
         def on_process_down(process: Any) -> None:
             celerys_own(process)
-            if not getattr(process, "buried", False):
-                process.buried = True
+            if not getattr(process, "end_reported", False):
+                process.end_reported = True
                 # the next child is made after this, so the incarnation is still that of the dead one
-                self.overseer.child_ended(self.overseer.incarnation, process.exitcode, self._ended_here(process.pid))
+                self.child_monitor.child_ended(self.child_monitor.incarnation, process.exitcode, self._ended_here(process.pid))
 
         pool.on_process_down = on_process_down
 
     def _ended_here(self, pid: int) -> tuple[str, bool] | None:
         too_much = self.limit.ended.pop(pid, None) if self.limit is not None else None
-        return (too_much, True) if too_much is not None else self.silence.ended.pop(pid, None)
+        return (too_much, True) if too_much is not None else self.liveness_monitor.ended.pop(pid, None)
 
     def close(self, worker: Any) -> None:
         """The worker ends, also by Ctrl-C or a control command, and will wait for its child."""
@@ -229,4 +229,4 @@ class ChildWatch(bootsteps.StartStopStep):
                     os.kill(process.pid, signal.SIGTERM)
 
     def stop(self, _worker: Any) -> None:
-        """Nothing yet: the pool stops after this, and its last child wants to be buried (see worker.service)."""
+        """Nothing yet: the pool stops after this, and the jobs of its last child are to be requeued (see worker.service)."""

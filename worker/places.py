@@ -1,34 +1,34 @@
-"""Places on the way to the store: a whole running set may end at once without the device waiting, but memory stays bounded."""
+"""Jobs on the way to the store: a whole running set may end at once without the device waiting, but memory stays bounded."""
 
 from __future__ import annotations
 
 import threading
 
 
-class Places:
-    """`always` jobs are let in whatever their size; more, up to `most`, while all pictures together take at most `most_bytes`."""
+class InFlightLimit:
+    """`min_jobs` jobs fit whatever their size; more, up to `max_jobs`, while all pictures together take at most `max_bytes`."""
 
-    def __init__(self, *, always: int, most: int, most_bytes: int) -> None:
-        self.always = always
-        self.most = most
-        self.most_bytes = most_bytes
+    def __init__(self, *, min_jobs: int, max_jobs: int, max_bytes: int) -> None:
+        self.min_jobs = min_jobs
+        self.max_jobs = max_jobs
+        self.max_bytes = max_bytes
         self._jobs = 0
         self._bytes = 0
-        self._left = threading.Condition()
+        self._changed = threading.Condition()
 
-    def take(self, nbytes: int) -> None:
+    def acquire(self, nbytes: int) -> None:
         """Wait for a place for a job with pictures of so many bytes, and take it."""
-        with self._left:
-            self._left.wait_for(lambda: self._fits(nbytes))
+        with self._changed:
+            self._changed.wait_for(lambda: self._fits(nbytes))
             self._jobs += 1
             self._bytes += nbytes
 
-    def give(self, nbytes: int) -> None:
+    def release(self, nbytes: int) -> None:
         """The job of so many bytes has ended."""
-        with self._left:
+        with self._changed:
             self._jobs -= 1
             self._bytes -= nbytes
-            self._left.notify_all()
+            self._changed.notify_all()
 
     def _fits(self, nbytes: int) -> bool:
-        return self._jobs < self.always or (self._jobs < self.most and self._bytes + nbytes <= self.most_bytes)
+        return self._jobs < self.min_jobs or (self._jobs < self.max_jobs and self._bytes + nbytes <= self.max_bytes)

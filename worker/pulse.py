@@ -1,4 +1,4 @@
-"""The render thread's pulse: what it is doing and for how long it may."""
+"""The render thread's deadline: what it is doing and for how long it may."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ LONGEST_LOAD_S = 1800.0
 """A model that takes longer to load is hung."""
 LONGEST_STEP_S = 300.0
 """A step that takes longer is hung, on any device."""
-SLICES_AT_MOST = 30
+MAX_SLICES = 30
 """A running set that never empties is emptied after so many slices: a task must end before its time limit."""
-OF_A_USUAL_STEP = 50
+HUNG_AFTER_MEAN_STEPS = 50
 """So is one that takes this many times as long as steps did so far, but no sooner than two leases."""
 
 
-class Pulse:
-    """Written by the render thread, read by others. Leases are renewed only while it is `alive`."""
+class StepDeadline:
+    """Written by the render thread, read by others. Leases are renewed only while it is `is_met`."""
 
-    def __init__(self, lease_s: float, *, may_compile: bool = False, say: Callable[[str], None] = lambda _: None) -> None:
-        """`may_compile`: a step may take much longer than others, as its kernels may be compiled in it. `say` is told of each
+    def __init__(self, lease_s: float, *, may_compile: bool = False, on_phase: Callable[[str], None] = lambda _: None) -> None:
+        """`may_compile`: a step may take much longer than others, as its kernels may be compiled in it. `on_phase` gets each
         phase.
         """
-        self.say = say
+        self.on_phase = on_phase
         self.lease_s = lease_s
         self.may_compile = may_compile
         self.phase = "idle"
-        self.usual_step_s: float | None = None
+        self.mean_step_s: float | None = None
         self._until = float("inf")
         self._step_began: float | None = None
 
@@ -44,25 +44,25 @@ class Pulse:
 
     def step(self) -> None:
         """A step begins, and with it the one before has ended."""
-        patience = LONGEST_STEP_S
-        if self.usual_step_s is not None and not self.may_compile:
-            patience = min(patience, max(2 * self.lease_s, OF_A_USUAL_STEP * self.usual_step_s))
-        self._enter("step", patience)
+        allowed_s = LONGEST_STEP_S
+        if self.mean_step_s is not None and not self.may_compile:
+            allowed_s = min(allowed_s, max(2 * self.lease_s, HUNG_AFTER_MEAN_STEPS * self.mean_step_s))
+        self._enter("step", allowed_s)
         self._step_began = time.monotonic()
 
     def step_done(self) -> None:
         """The step has ended; remember how long steps take."""
         if self._step_began is not None:
             took = time.monotonic() - self._step_began
-            self.usual_step_s = took if self.usual_step_s is None else 0.9 * self.usual_step_s + 0.1 * took
+            self.mean_step_s = took if self.mean_step_s is None else 0.9 * self.mean_step_s + 0.1 * took
         self._step_began = None
 
     @property
-    def alive(self) -> bool:
+    def is_met(self) -> bool:
         """False when the present phase has lasted longer than it can without being hung."""
         return time.monotonic() < self._until
 
-    def _enter(self, phase: str, patience_s: float) -> None:
-        self._until = time.monotonic() + patience_s
+    def _enter(self, phase: str, allowed_s: float) -> None:
+        self._until = time.monotonic() + allowed_s
         self.phase = phase
-        self.say(phase)
+        self.on_phase(phase)

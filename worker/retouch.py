@@ -10,7 +10,7 @@ from imagefarm.recipe import Recipe
 from worker.inputs import Inputs
 
 
-def retouched(pixels: NDArray[np.uint8], recipe: Recipe, inputs: Inputs) -> NDArray[np.uint8]:
+def composite(pixels: NDArray[np.uint8], recipe: Recipe, inputs: Inputs) -> NDArray[np.uint8]:
     """The picture that a recipe asks for, from what the decoder gave."""
     scale = recipe.upscale.scale if recipe.upscale else 1
     pixels = resized(pixels, recipe.width * scale, recipe.height * scale)

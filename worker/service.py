@@ -30,9 +30,9 @@ from imagefarm.store import Store
 from imagefarm.store.migrate import check
 from scheduler.celery_app import LONGEST_MICRO_BATCH_S, RENDER_TASK, lane_queue, make_celery
 from worker.identity import served_models
-from worker.parent import ChildWatch, Overseer
-from worker.pulse import LONGEST_LOAD_S, SLICES_AT_MOST
-from worker.sign_of_life import SilenceWatch
+from worker.parent import ChildMonitorStep, ChildMonitor
+from worker.pulse import LONGEST_LOAD_S, MAX_SLICES
+from worker.sign_of_life import LivenessMonitor
 
 RESTART_PAUSE_S = 5.0
 """A child that cannot start waits this long before it ends and another one tries."""
@@ -63,19 +63,19 @@ log = get_logger(__name__)
 app.conf.update(
     task_queues=[Queue(lane_queue(name)) for name in serves],
     # the child watches itself (see worker.leases); this kills one that cannot
-    task_time_limit=SLICES_AT_MOST * settings.slice_s + LONGEST_MICRO_BATCH_S + 60,
+    task_time_limit=MAX_SLICES * settings.slice_s + LONGEST_MICRO_BATCH_S + 60,
     worker_proc_alive_timeout=LONGEST_LOAD_S,
 )
-overseer = Overseer(app, settings, serves, "")
-silence = SilenceWatch()
-ChildWatch.overseer, ChildWatch.silence = overseer, silence
-app.steps["worker"].add(ChildWatch)
+child_monitor = ChildMonitor(app, settings, serves, "")
+liveness_monitor = LivenessMonitor()
+ChildMonitorStep.child_monitor, ChildMonitorStep.liveness_monitor = child_monitor, liveness_monitor
+app.steps["worker"].add(ChildMonitorStep)
 
 
 class ThisProcess:
     """What this process is, once it is a child."""
 
-    child: Any = None
+    render_process: Any = None
 
 
 @setup_logging.connect
@@ -98,18 +98,18 @@ def _worker_starts(**_: Any) -> None:
 
 @worker_before_create_process.connect
 def _child_is_made(**_: Any) -> None:
-    overseer.child_starts()
-    silence.child_starts()
+    child_monitor.child_starts()
+    liveness_monitor.child_starts()
 
 
 @worker_process_init.connect
 def _child_starts(sender: str, **_: Any) -> None:
-    from worker.child import Child
+    from worker.child import RenderProcess
 
     configure_logs(settings, "worker")
     try:
-        ThisProcess.child = Child(settings, catalogue, app, node=sender)
-        ThisProcess.child.start()
+        ThisProcess.render_process = RenderProcess(settings, catalogue, app, node=sender)
+        ThisProcess.render_process.start()
     except Exception:
         # Celery would log this and go on with a child that can do nothing; the parent starts another one
         log.exception("worker.not_started", again_in_s=RESTART_PAUSE_S)
@@ -119,16 +119,16 @@ def _child_starts(sender: str, **_: Any) -> None:
 
 @worker_process_shutdown.connect
 def _child_ends(**_: Any) -> None:
-    if ThisProcess.child is not None:
-        ThisProcess.child.stop("it was told to stop")
+    if ThisProcess.render_process is not None:
+        ThisProcess.render_process.stop("it was told to stop")
 
 
 @worker_shutdown.connect
 def _worker_ends(**_: Any) -> None:
-    overseer.stop()
+    child_monitor.stop()
 
 
 @app.task(name=RENDER_TASK)
 def render(lane: str) -> None:
     """A ticket: this lane has work. Claims by SQL's fair order among all lanes that the worker serves."""
-    ThisProcess.child.render(lane)
+    ThisProcess.render_process.render(lane)

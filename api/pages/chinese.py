@@ -43,7 +43,7 @@ WORDS: dict[str, str] = {
     "Busy": "忙碌",
     "Draining": "收尾中",
     "Quarantined": "已隔离",
-    "Gone": "已停止",
+    "Offline": "已停止",
     "Unknown": "未加载",
     "Missing": "缺失",
     "Invalid": "损坏",

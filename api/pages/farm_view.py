@@ -44,7 +44,7 @@ class WorkerView:
     device: str
     version: str
     state: str
-    wanted: str
+    desired_state: str
     reason: str
     serves: tuple[str, ...]
     resident: tuple[str, ...]
@@ -58,8 +58,8 @@ class WorkerView:
     @property
     def shown_state(self) -> str:
         """The state a person cares about: what an operator wants of it, where that is more than `ready`."""
-        if self.wanted != WorkerState.READY and self.state != WorkerState.GONE:
-            return self.wanted
+        if self.desired_state != WorkerState.READY and self.state != WorkerState.OFFLINE:
+            return self.desired_state
         return self.state
 
 
@@ -110,14 +110,14 @@ class FarmView:
         return tuple(lane for lane in self.lanes if lane not in self.active_lanes)
 
 
-def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_beats: bool, closely: bool = False) -> FarmView:
+def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_is_up: bool, closely: bool = False) -> FarmView:
     """The farm as this caller may see it: its own queue, or everybody's for an admin.
 
     `closely`: also workers that have stopped, and what each told of its load.
     """
     now = session.scalar(select(db_now())) or 0.0
     rows = session.scalars(select(Worker).order_by(Worker.name, Worker.started_at.desc())).all()
-    alive = [row for row in rows if row.state != WorkerState.GONE]
+    alive = [row for row in rows if row.state != WorkerState.OFFLINE]
     lanes = _lanes(session, farm, caller, alive)
     if closely:
         rates = lane_rates(session, now)
@@ -129,7 +129,7 @@ def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_beats: bool
     queued, running = sum(lane.queued for lane in lanes), sum(lane.running for lane in lanes)
     workers = _workers(session, farm, caller, list(rows) if closely else alive, now, closely=closely)
     swept_at = session.scalar(select(SweepState.last_at)) or 0.0
-    word = farm_word(alive, lanes, queued, running, redis_beats=redis_beats, sweep_late_s=now - swept_at)
+    word = farm_word(alive, lanes, queued, running, redis_is_up=redis_is_up, sweep_late_s=now - swept_at)
     return FarmView(word, workers, lanes, queued, running)
 
 
@@ -150,7 +150,7 @@ def _workers(
             device=row.device,
             version=row.version,
             state=_state_now(row.state, any(job.owner == row.id for job in running), whole=caller.is_admin),
-            wanted=row.wanted,
+            desired_state=row.desired_state,
             reason=row.reason,
             serves=tuple(map(str, row.serves)),
             resident=tuple(map(str, row.resident)),

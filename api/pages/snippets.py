@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from imagefarm.recipe import Place, Subject
+from imagefarm.recipe import SubjectPlacement, Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ def _subject(subject: dict[str, Any]) -> list[str]:
     """A subject's options: its photo and what of it, and the rest where it is not the usual."""
     words = ["--subject", str(subject["image"]), "--subject-mask", str(subject["mask"])]
     usual = Subject.model_fields
-    place = Place.model_validate(subject["place"])
-    if place != Place():
-        numbers = (place.x, place.y, place.scale)
+    placement = SubjectPlacement.model_validate(subject["place"])
+    if placement != SubjectPlacement():
+        numbers = (placement.x, placement.y, placement.scale)
         words += ["--subject-place", ",".join(str(number) for number in numbers if number is not None)]
     for name in ("shadow", "feather"):
         if subject[name] != usual[name].default:

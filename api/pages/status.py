@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from api.auth import authenticate, require
 from api.context import current_farm
-from api.farm_state import redis_beats
+from api.farm_state import redis_is_up
 from api.pages.farm_view import FarmView, farm_view
 from api.pages.job_cards import JobCard, job_cards
 from api.pages.rendering import page
@@ -49,7 +49,7 @@ def status_page() -> Response:
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.READ)
-    beats = redis_beats()
+    redis_up = redis_is_up()
     with farm.store.read() as session:
 
         def newest(limit: int, *states: JobState, since: float | None = None) -> list[Job]:
@@ -60,7 +60,7 @@ def status_page() -> Response:
         made = newest(WALL - len(running), JobState.SUCCEEDED)
         waiting = newest(WAITING, JobState.QUEUED)
         failed = newest(FAILED, JobState.FAILED, since=(session.scalar(select(db_now())) or 0.0) - LATELY_S)
-        whole = farm_view(session, farm, caller, redis_beats=beats)
+        whole = farm_view(session, farm, caller, redis_is_up=redis_up)
         view = StatusView(
             farm=whole,
             wall=job_cards(session, farm, [*running, *made]),

@@ -278,7 +278,7 @@ def _part() -> Part:
 
 def _choices(session: Session, farm: Farm) -> tuple[ModelChoice, ...]:
     learnt = dict(session.execute(select(Model.name, Model.state)).all())
-    serves = session.scalars(select(Worker.serves).where(Worker.state != WorkerState.GONE)).all()
+    serves = session.scalars(select(Worker.serves).where(Worker.state != WorkerState.OFFLINE)).all()
     choices = [
         ModelChoice(
             name=entry.name,

@@ -60,7 +60,7 @@ def _age(part: Part, settings: Settings) -> float | None:
     statement = select(db_now() - func.max(SweepState.last_at))
     if part is Part.WORKER:
         statement = select(db_now() - func.max(Worker.heartbeat_at)).where(
-            Worker.host == socket.gethostname(), Worker.state != WorkerState.GONE
+            Worker.host == socket.gethostname(), Worker.state != WorkerState.OFFLINE
         )
     store = Store(settings.database, pool_size=1)
     try:

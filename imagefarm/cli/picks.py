@@ -101,10 +101,10 @@ def finals(
 ) -> None:
     """Render the approved pictures of a batch finally. Asking again renders nothing twice."""
     width, height = sides(size)
-    wish: dict[str, object] = {"steps": steps, "upscale": _upscale(upscale), "name": name, "channels": channel}
-    wish["deliver"] = place_of(deliver, "--deliver") if deliver else None
+    options: dict[str, object] = {"steps": steps, "upscale": _upscale(upscale), "name": name, "channels": channel}
+    options["deliver"] = place_of(deliver, "--deliver") if deliver else None
     with connect(url, key) as farm:
-        made = farm.finals(batch_id, width or 0, height or 0, **wish)
+        made = farm.finals(batch_id, width or 0, height or 0, **options)
         files: Sequence[Path] = []
         if wait:
             made, files = _fetch(farm, made, out)

@@ -55,7 +55,7 @@ def _lora(text: str) -> dict[str, Any]:
     return {"name": name, "weight": number}
 
 
-def place_of(text: str | None) -> dict[str, float] | None:
+def placement_of(text: str | None) -> dict[str, float] | None:
     """X,Y or X,Y,SCALE."""
     if text is None:
         return None

@@ -44,7 +44,7 @@ def worker(
 
 def scheduler() -> None:
     """Run the scheduler: the clock and the worker that sweeps."""
-    from imagefarm.supervisor.child import Child
+    from imagefarm.supervisor.child import ManagedProcess
     from imagefarm.supervisor.watchdog import Watchdog
 
     settings = load_settings()
@@ -57,18 +57,18 @@ def scheduler() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     watchdog = Watchdog()
-    children = [
-        Child(service, services.environment(settings, service), watchdog=watchdog, say=note, cwd=Path.cwd(), log=None)
+    processes = [
+        ManagedProcess(service, services.environment(settings, service), watchdog=watchdog, say=note, cwd=Path.cwd(), log=None)
         for service in (services.sweep(), services.beat())
     ]
-    for child in children:
-        child.start()
+    for process in processes:
+        process.start()
     stop.wait()
-    for child in children:
-        child.stop()
-    for child in children:
-        if not child.wait(child.service.grace_s):
-            child.kill()
+    for process in processes:
+        process.stop()
+    for process in processes:
+        if not process.wait(process.service.grace_s):
+            process.kill()
     watchdog.close()
 
 

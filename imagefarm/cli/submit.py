@@ -11,7 +11,7 @@ import typer
 from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json, print_table
-from imagefarm.cli.recipe_options import MASKS, finite, loras_of, picture_of, place_of, sent, subject_of, upscale_of
+from imagefarm.cli.recipe_options import MASKS, finite, loras_of, picture_of, placement_of, sent, subject_of, upscale_of
 from imagefarm.client import Job
 from imagefarm.recipe import Format
 from imagefarm.states import JobState, PriorityClass
@@ -88,7 +88,7 @@ def submit(
         "subject": subject_of(
             picture_of(subject, "--subject"),
             mask=picture_of(subject_mask, "--subject-mask", words=MASKS),
-            place=place_of(subject_place),
+            place=placement_of(subject_place),
             shadow=shadow,
             feather=feather,
         ),

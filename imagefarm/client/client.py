@@ -397,13 +397,13 @@ class Client(Upkeep):
 
     def warm(self, model: str, *, worker: str | None = None) -> Sequence[str]:
         """Have the workers that serve a model (or one of them) load it; the ids of those told."""
-        return self._order(model, "warm", worker)
+        return self._send_command(model, "warm", worker)
 
     def unload(self, model: str, *, worker: str | None = None) -> Sequence[str]:
         """Have workers free the memory that a model takes; the ids of those told."""
-        return self._order(model, "unload", worker)
+        return self._send_command(model, "unload", worker)
 
-    def _order(self, model: str, do: str, worker: str | None) -> Sequence[str]:
+    def _send_command(self, model: str, do: str, worker: str | None) -> Sequence[str]:
         body = {} if worker is None else {"worker": worker}
         told: Sequence[str] = self._transport.json("POST", f"{API}/models/{model}/{do}", json=body)["workers"]
         return told

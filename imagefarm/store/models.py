@@ -456,7 +456,7 @@ class Worker(Base):
     host: Mapped[str]
     pid: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16), index=True)
-    wanted: Mapped[str] = mapped_column(String(16), default="ready")
+    desired_state: Mapped[str] = mapped_column(String(16), default="ready")
     """What an operator wants: ready, draining, quarantined."""
     device: Mapped[str]
     version: Mapped[str]
@@ -466,7 +466,7 @@ class Worker(Base):
     """Memory, library versions, capabilities."""
     load: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Running images, current jobs, images a minute, at the last heartbeat."""
-    orders: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    pending_commands: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     """Models to load or to let go, `{"do": "warm" | "unload", "model": ...}`, that it has not heard of yet."""
     reason: Mapped[str] = mapped_column(Text, default="")
     started_at: Mapped[float]

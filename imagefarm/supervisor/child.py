@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 """Tells the operator one line."""
 
 
-class Child:
+class ManagedProcess:
     """A service that is kept running from `start` until `stop`.
 
     It runs in a process group of its own, so that Ctrl-C does not reach it and what it left behind is found. Its output
@@ -48,7 +48,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_running, name=f"child-{self.name}", daemon=True)
+        self._thread = threading.Thread(target=self._keep_running, name=f"process-{self.name}", daemon=True)
 
     @property
     def pid(self) -> int | None:

@@ -22,7 +22,7 @@ from imagefarm.store import Store
 from imagefarm.store.migrate import migrate
 from imagefarm.store.models import Worker
 from imagefarm.supervisor import services
-from imagefarm.supervisor.child import Child, Say
+from imagefarm.supervisor.child import ManagedProcess, Say
 from imagefarm.supervisor.exposure import check_exposure
 from imagefarm.supervisor.lock import DataFolderLock
 from imagefarm.supervisor.port import claim_port
@@ -58,7 +58,7 @@ class EmbeddedFarm:
         self._say = say
         self._lock = DataFolderLock(settings.data_dir)
         self._folder = SocketFolder(settings.data_dir)
-        self._children: list[Child] = []
+        self._processes: list[ManagedProcess] = []
         self._watchdog: Watchdog | None = None
         self._store: Store | None = None
         self._began = 0.0
@@ -73,14 +73,14 @@ class EmbeddedFarm:
     @property
     def pids(self) -> dict[str, int]:
         """Process ids of the running services, by name."""
-        return {child.name: child.pid for child in self._children if child.pid is not None}
+        return {process.name: process.pid for process in self._processes if process.pid is not None}
 
     def start(self) -> None:
         """Start everything and wait until it can serve; on any failure stop what was started and raise."""
         self._lock.acquire()
         try:
             self._prepare()
-            self._start_children()
+            self._start_processes()
             self._wait_until_ready()
             self._write_where()
         except BaseException:
@@ -93,10 +93,10 @@ class EmbeddedFarm:
         with suppress(OSError):
             (self.settings.data_dir / "run" / WHERE_FILE).unlink(missing_ok=True)
         last = ("api", "redis")
-        self._stop_together([child for child in self._children if child.name not in last])
+        self._stop_together([process for process in self._processes if process.name not in last])
         for name in last:
-            self._stop_together([child for child in self._children if child.name == name])
-        self._children.clear()
+            self._stop_together([process for process in self._processes if process.name == name])
+        self._processes.clear()
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None
@@ -123,7 +123,7 @@ class EmbeddedFarm:
         if warning is not None:
             self._say(warning)
 
-    def _start_children(self) -> None:
+    def _start_processes(self) -> None:
         self._watchdog = Watchdog()
         wanted = [services.api(), services.sweep(), services.beat()]
         wanted += [services.worker(self.settings, f"worker-{number}") for number in range(1, self.settings.workers + 1)]
@@ -131,7 +131,7 @@ class EmbeddedFarm:
             wanted.insert(0, Service(name="redis", command=tuple(redis_command(find_redis(), self._folder))))
         logs = self.settings.data_dir / "logs"
         for service in wanted:
-            child = Child(
+            process = ManagedProcess(
                 service,
                 services.environment(self.settings, service),
                 watchdog=self._watchdog,
@@ -139,8 +139,8 @@ class EmbeddedFarm:
                 cwd=self.settings.data_dir / "run",
                 log=logs / f"{service.name}.log",
             )
-            self._children.append(child)
-            child.start()
+            self._processes.append(process)
+            process.start()
 
     def _wait_until_ready(self) -> None:
         began = told = time.monotonic()
@@ -150,10 +150,10 @@ class EmbeddedFarm:
                 return
             if self.interrupted.wait(0.1):
                 raise SetupError("stopped before it was ready")
-            for child in self._children:
-                if child.starts > GIVE_UP_STARTS:
+            for process in self._processes:
+                if process.starts > GIVE_UP_STARTS:
                     raise SetupError(
-                        f"{child.name} does not come up: {child.last_words or 'it said nothing'} (logs in {self._logs})"
+                        f"{process.name} does not come up: {process.last_words or 'it said nothing'} (logs in {self._logs})"
                     )
             if time.monotonic() - told > STILL_WAITING_S:
                 told = time.monotonic()
@@ -170,7 +170,7 @@ class EmbeddedFarm:
             names = [f"worker-{number}" for number in range(1, self.settings.workers + 1)]
             up = select(func.count(func.distinct(Worker.name))).where(
                 Worker.name.in_(names),
-                Worker.state.not_in([WorkerState.STARTING, WorkerState.GONE]),  # one that an operator drained is up, too
+                Worker.state.not_in([WorkerState.STARTING, WorkerState.OFFLINE]),  # one that an operator drained is up, too
                 Worker.started_at >= self._began,
             )
             with self._store.read() as session:
@@ -186,15 +186,15 @@ class EmbeddedFarm:
     def _logs(self) -> Path:
         return self.settings.data_dir / "logs"
 
-    def _stop_together(self, children: Iterable[Child]) -> None:
-        children = list(children)
-        for child in children:
-            child.stop()
-        for child in children:
-            deadline = time.monotonic() + child.service.grace_s
-            while not child.wait(0.05):
+    def _stop_together(self, processes: Iterable[ManagedProcess]) -> None:
+        processes = list(processes)
+        for process in processes:
+            process.stop()
+        for process in processes:
+            deadline = time.monotonic() + process.service.grace_s
+            while not process.wait(0.05):
                 if self.hurry.is_set() or time.monotonic() > deadline:
                     if not self.hurry.is_set():
-                        self._say(f"{child.name} did not stop in {child.service.grace_s:g} s and is killed")
-                    child.kill()
+                        self._say(f"{process.name} did not stop in {process.service.grace_s:g} s and is killed")
+                    process.kill()
                     break

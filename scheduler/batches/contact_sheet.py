@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from imagefarm.states import JobState
 from imagefarm.store.models import Image, Job, Pick
 from scheduler.batches.names import file_stem
-from scheduler.batches.picks import Place
+from scheduler.batches.picks import ImageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,15 @@ class Shown:
         return None if self.job.name is None else file_stem(self.job.name, self.image.index, self.job.count)
 
     @property
-    def place(self) -> Place:
-        return Place(self.job.id, self.image.index)
+    def image_ref(self) -> ImageRef:
+        return ImageRef(self.job.id, self.image.index)
 
 
 def pictures_of(
     session: Session,
     batch_id: str,
     *,
-    after: Place | None,
+    after: ImageRef | None,
     limit: int,
     pick: str | None = None,
     verdict: str | None = None,

@@ -19,7 +19,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import OPEN, BatchState, JobState, PriorityClass
 from imagefarm.store import Store
 from imagefarm.store.models import Batch, Image, Job, Pick
-from scheduler.admission import Placement, learnt_costs, prepare
+from scheduler.admission import BatchPosition, learnt_costs, prepare
 from scheduler.batches import lifecycle
 from scheduler.batches.create import create_batch
 from scheduler.batches.deliver import DeliveryTarget
@@ -38,7 +38,7 @@ OTHER_SHAPE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinalsWish:
+class FinalsOptions:
     """What finals have instead of what their drafts had; None: the same."""
 
     width: int
@@ -57,7 +57,7 @@ class FinalsWish:
 
 
 def make_finals(
-    store: Store, catalogue: Catalogue, settings: Settings, wish: FinalsWish, *, batch_id: str, tenant_id: str
+    store: Store, catalogue: Catalogue, settings: Settings, finals_options: FinalsOptions, *, batch_id: str, tenant_id: str
 ) -> tuple[str, bool, set[str]]:
     """Render the approved pictures of a batch finally; return the new batch's id, True, and its models.
 
@@ -73,18 +73,18 @@ def make_finals(
             tenant_id=tenant_id,
             limits=tenant_limits(session, tenant_id),
             costs=learnt_costs(session),
-            wish=wish,
+            finals_options=finals_options,
             priority=drafts.options.get("priority", PriorityClass.BULK),
         )
     if not approved:
         detail = f"no picture of batch {batch_id} is approved"
         raise InvalidRequest([FieldError(field="picks", detail=detail, remedy="approve pictures first")])
     options = BatchOptions(
-        name=wish.name or f"{drafts.name[:240]} finals",
+        name=finals_options.name or f"{drafts.name[:240]} finals",
         reuse=True,
         priority=PriorityClass(planner.priority),
-        deliver=wish.deliver,
-        channels=drafts.options.get("channels", []) if wish.channels is None else [*wish.channels],
+        deliver=finals_options.deliver,
+        channels=drafts.options.get("channels", []) if finals_options.channels is None else [*finals_options.channels],
     )
     with closing(Plan(Spool())) as plan:
         hashes = planner.fill(plan, store, approved)
@@ -107,7 +107,7 @@ def _approved(session: Session, batch_id: str) -> list[_Approved]:
         .join(Pick, Pick.job_id == Job.id)
         .where(Pick.batch_id == batch_id, Pick.pick == Picked.APPROVED)
     )
-    return sorted(_Approved(*place) for place in found)
+    return sorted(_Approved(*item) for item in found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ class _FinalsPlanner:
     tenant_id: str
     limits: dict[str, Any]
     costs: dict[str, float]
-    wish: FinalsWish
+    finals_options: FinalsOptions
     priority: str
     _bases: dict[str, tuple[dict[str, Any], Canonical]] = field(default_factory=dict)
 
@@ -145,7 +145,7 @@ class _FinalsPlanner:
                 if planned.row > last_row:
                     last_row = planned.row
                     sku = {"sku": job.labels["sku"]} if "sku" in job.labels else {}
-                    cells = {**sku, "prompt": job.prompt, "seed": image.seed, "model": job.model, **self.wish.recipe_fields}
+                    cells = {**sku, "prompt": job.prompt, "seed": image.seed, "model": job.model, **self.finals_options.recipe_fields}
                     chunk.add_row(last_row, cells, None)
                     plan.columns.update(dict.fromkeys(cells))
                     plan.rows += 1
@@ -165,10 +165,10 @@ class _FinalsPlanner:
 
     def _make_base(self, job: Job) -> tuple[dict[str, Any], Canonical]:
         fields = {name: value for name, value in job.recipe.items() if name in JobRequest.model_fields and value is not None}
-        fields |= {"prompt": "x", "seed": 0, "priority": self.priority, **self.wish.recipe_fields}
+        fields |= {"prompt": "x", "seed": 0, "priority": self.priority, **self.finals_options.recipe_fields}
         if (subject := fields.get("subject")) and (scale := subject["place"]["scale"]) is not None:
             # in a larger picture the subject is larger too
-            larger = min(self.wish.width / job.recipe["width"], self.wish.height / job.recipe["height"])
+            larger = min(self.finals_options.width / job.recipe["width"], self.finals_options.height / job.recipe["height"])
             fields["subject"] = subject | {"place": subject["place"] | {"scale": scale * larger}}
         try:
             row = prepare(
@@ -176,16 +176,16 @@ class _FinalsPlanner:
                 JobRequest.model_validate(fields),
                 self.tenant_id,
                 costs=self.costs,
-                placement=Placement(held=True),
+                position=BatchPosition(held=True),
             )
             check_size([row], self.limits)
         except ValidationError as error:
             raise InvalidRequest(field_errors(error)) from None
         except InvalidRequest as error:
             raise InvalidRequest([replace(wrong, row=job.row) for wrong in error.errors]) from None
-        before, after = job.recipe["width"] / job.recipe["height"], self.wish.width / self.wish.height
+        before, after = job.recipe["width"] / job.recipe["height"], self.finals_options.width / self.finals_options.height
         if abs(after / before - 1) > OTHER_SHAPE:
-            shapes = f"{job.recipe['width']}x{job.recipe['height']} and {self.wish.width}x{self.wish.height}"
+            shapes = f"{job.recipe['width']}x{job.recipe['height']} and {self.finals_options.width}x{self.finals_options.height}"
             row["warnings"] = [*row["warnings"], f"its draft has another shape ({shapes}): it shows more or less than that"]
         return row, Canonical(row["recipe"])
 
@@ -198,10 +198,10 @@ def _in_chunks(store: Store, approved: Sequence[_Approved]) -> Iterator[list[tup
             found = session.execute(
                 select(Job, Image)
                 .join(Image, Image.job_id == func.coalesce(Job.reuses, Job.id))
-                .where(Job.id.in_({place.job_id for place in some}))
+                .where(Job.id.in_({item.job_id for item in some}))
             )
             pictures = {(job.id, image.index): (job, image) for job, image in found}
-        yield [pictures[place.job_id, place.index] for place in some if (place.job_id, place.index) in pictures]
+        yield [pictures[item.job_id, item.index] for item in some if (item.job_id, item.index) in pictures]
 
 
 def _earlier(session: Session, drafts_id: str, hashes: set[str], options: BatchOptions) -> str | None:

@@ -16,7 +16,7 @@ from imagefarm.store.audit import append_many
 from imagefarm.store.models import Batch, Image, Job, Look
 from scheduler.batches import picks
 from scheduler.batches.gate import ACCEPT, REROLL, REVIEW, Gate, distance
-from scheduler.batches.picks import Picked, Place
+from scheduler.batches.picks import Picked, ImageRef
 
 BY = "gate"
 
@@ -44,8 +44,8 @@ def judge_images(session: Session, gate: Gate, settings: Settings, *, batch: Bat
             session.flush()
         decided = Picked.REROLLED if replaced_by else Picked.APPROVED if verdict == ACCEPT and gate.approve else None
         if decided is not None:
-            place = Place(job.id, image.index)
-            picks.set_pick(session, None, place, batch.id, decided, at=now, replaced_by=replaced_by)
+            ref = ImageRef(job.id, image.index)
+            picks.set_pick(session, None, ref, batch.id, decided, at=now, replaced_by=replaced_by)
         data = {"batch": batch.id, "job": job.id, "verdict": verdict, "broken": broken, "seed": image.seed}
         data |= {"pick": decided, "by": BY} if decided else {}
         events.append(("image.judged", image.id, image.tenant_id, data | ({"replaced_by": replaced_by} if replaced_by else {})))

@@ -20,7 +20,7 @@ from imagefarm.store import Store
 from imagefarm.store.jobs import channel_files_of, images_of
 from imagefarm.store.models import Batch, ChannelFile, Image, Job, Pick
 from scheduler.batches.names import file_stem
-from scheduler.batches.picks import Place, picks_of
+from scheduler.batches.picks import ImageRef, picks_of
 from scheduler.batches.source import SourceRow, kept_rows
 from scheduler.batches.update import Change, removed_names
 
@@ -97,7 +97,7 @@ def entries_of_job(store: Store, job_id: str) -> list[Entry]:
 
 
 def _entries(
-    job: Job, images: Sequence[Image], picks: Mapping[Place, Pick], files: Mapping[str, Sequence[ChannelFile]]
+    job: Job, images: Sequence[Image], picks: Mapping[ImageRef, Pick], files: Mapping[str, Sequence[ChannelFile]]
 ) -> Iterator[Entry]:
     stem = job.name or job.id
     reason = (job.error_detail or job.error_code or "") if job.state == JobState.FAILED else "; ".join(map(str, job.warnings))
@@ -107,7 +107,7 @@ def _entries(
         yield Entry(**shared, name=job.name or "", file="", seed=job.recipe["seed"], sha256="")
     for image in images:
         name = file_stem(stem, image.index, job.count)
-        decided = picks.get(Place(job.id, image.index))
+        decided = picks.get(ImageRef(job.id, image.index))
         gone = decided is not None and decided.replaced_by is not None
         master = Entry(
             **shared | ({"reason": f"re-rolled: {decided.replaced_by} takes its place"} if decided and gone else {}),

@@ -62,7 +62,7 @@ RESULT: dict[PickAction, Picked | None] = {
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class ImageRef:
     """Which picture of which job: what a pick is about."""
 
     job_id: str
@@ -73,7 +73,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PickRequest:
     """One picture of a request and what shall become of it; `position` is its place in the request."""
 
     position: int
@@ -81,7 +81,7 @@ class Wish:
     action: PickAction
 
 
-def pick(store: Store, batch_id: str, tenant_id: str, wishes: Sequence[Wish], settings: Settings, *, by: str) -> set[str]:
+def pick(store: Store, batch_id: str, tenant_id: str, requests: Sequence[PickRequest], settings: Settings, *, by: str) -> set[str]:
     """Decide about pictures of a batch; return the models for which re-rolls were queued.
 
     All of it is checked before anything changes. Raises NotFound, InvalidRequest naming each picture that cannot be decided
@@ -89,57 +89,57 @@ def pick(store: Store, batch_id: str, tenant_id: str, wishes: Sequence[Wish], se
     """
     with store.read() as session:
         batch = lifecycle.seen(session, batch_id, tenant_id)
-        _check(session, batch, wishes)
+        _check(session, batch, requests)
     models: set[str] = set()
-    for start in range(0, len(wishes), CHUNK):
-        some = wishes[start : start + CHUNK]
+    for start in range(0, len(requests), CHUNK):
+        some = requests[start : start + CHUNK]
         models |= store.run_with_retry(lambda session, some=some: _decide(session, batch_id, some, settings, by))  # type: ignore[misc]
         time.sleep(lifecycle.TURN_S)
     lifecycle.settle_all(store, batch_id)
     return models
 
 
-def _check(session: Session, batch: Batch, wishes: Sequence[Wish]) -> None:
+def _check(session: Session, batch: Batch, requests: Sequence[PickRequest]) -> None:
     errors: list[FieldError] = []
 
-    def wrong(wish: Wish, detail: str, remedy: str) -> None:
+    def wrong(request: PickRequest, detail: str, remedy: str) -> None:
         if len(errors) < MAX_ERRORS:
-            errors.append(FieldError(field=f"picks.{wish.position}.image_id", detail=detail, remedy=remedy))
+            errors.append(FieldError(field=f"picks.{request.position}.image_id", detail=detail, remedy=remedy))
 
     seen: dict[str, PickAction] = {}
-    for start in range(0, len(wishes), CHUNK):
-        some = wishes[start : start + CHUNK]
-        places = _places(session, batch.id, {wish.image_id for wish in some})
-        known = picks_of(session, {place.job_id for found in places.values() for place, _, _ in found})
-        for wish in some:
-            if seen.setdefault(wish.image_id, wish.action) is not wish.action:
-                wrong(wish, f"{wish.image_id} is there twice, with another pick", "decide once")
-            if not places.get(wish.image_id):
-                wrong(wish, f"batch {batch.id} has no picture {wish.image_id}", "name pictures of this batch")
-            elif wish.action is not PickAction.REROLL:
-                replaced = [known[place].replaced_by for place, _, _ in places[wish.image_id] if place in known]
+    for start in range(0, len(requests), CHUNK):
+        some = requests[start : start + CHUNK]
+        occurrences = _occurrences(session, batch.id, {request.image_id for request in some})
+        known = picks_of(session, {ref.job_id for found in occurrences.values() for ref, _, _ in found})
+        for request in some:
+            if seen.setdefault(request.image_id, request.action) is not request.action:
+                wrong(request, f"{request.image_id} is there twice, with another pick", "decide once")
+            if not occurrences.get(request.image_id):
+                wrong(request, f"batch {batch.id} has no picture {request.image_id}", "name pictures of this batch")
+            elif request.action is not PickAction.REROLL:
+                replaced = [known[ref].replaced_by for ref, _, _ in occurrences[request.image_id] if ref in known]
                 if by := next(filter(None, replaced), None):
-                    wrong(wish, f"{wish.image_id} was re-rolled: {by} takes its place", f"decide about the picture of {by}")
+                    wrong(request, f"{request.image_id} was re-rolled: {by} takes its place", f"decide about the picture of {by}")
     if errors:
         raise InvalidRequest(errors)
-    if any(wish.action is PickAction.REROLL for wish in wishes) and batch.state in CLOSED:
+    if any(request.action is PickAction.REROLL for request in requests) and batch.state in CLOSED:
         raise Conflict(f"batch {batch.id} is {batch.state}: nothing of it can be rendered again; submit it anew")
 
 
 CLOSED = {BatchState.CANCELLED, BatchState.VALIDATING}
 
 
-def _decide(session: Session, batch_id: str, wishes: Sequence[Wish], settings: Settings, by: str) -> set[str]:
+def _decide(session: Session, batch_id: str, requests: Sequence[PickRequest], settings: Settings, by: str) -> set[str]:
     batch = lifecycle.locked(session, batch_id)
-    places = _places(session, batch_id, {wish.image_id for wish in wishes})
-    known = picks_of(session, {place.job_id for found in places.values() for place, _, _ in found})
+    occurrences = _occurrences(session, batch_id, {request.image_id for request in requests})
+    known = picks_of(session, {ref.job_id for found in occurrences.values() for ref, _, _ in found})
     now = session.scalar(select(db_now())) or 0.0
     events: list[tuple[str, str, str | None, dict[str, Any]]] = []
     rerolls: list[dict[str, Any]] = []
-    for image_id, action in {wish.image_id: wish.action for wish in wishes}.items():
+    for image_id, action in {request.image_id: request.action for request in requests}.items():
         wanted = RESULT[action]
-        for place, job, image in places.get(image_id, []):
-            before = known.get(place)
+        for ref, job, image in occurrences.get(image_id, []):
+            before = known.get(ref)
             if (None if before is None else before.pick) == wanted or (before is not None and before.replaced_by):
                 continue
             row = None
@@ -148,8 +148,8 @@ def _decide(session: Session, batch_id: str, wishes: Sequence[Wish], settings: S
                     continue  # it was cancelled a moment ago
                 row = reroll_row(job, image, held=batch.state == BatchState.PAUSED)
                 rerolls.append(row)
-            set_pick(session, before, place, batch_id, wanted, at=now, replaced_by=row["id"] if row else None)
-            data = {"batch": batch_id, "job": place.job_id, "pick": wanted or "open", "by": by}
+            set_pick(session, before, ref, batch_id, wanted, at=now, replaced_by=row["id"] if row else None)
+            data = {"batch": batch_id, "job": ref.job_id, "pick": wanted or "open", "by": by}
             events.append(("image.picked", image_id, batch.tenant_id, data | ({"replaced_by": row["id"]} if row else {})))
     append_many(session, events)
     if rerolls:
@@ -160,7 +160,7 @@ def _decide(session: Session, batch_id: str, wishes: Sequence[Wish], settings: S
 def set_pick(
     session: Session,
     before: Pick | None,
-    place: Place,
+    ref: ImageRef,
     batch_id: str,
     wanted: Picked | None,
     *,
@@ -169,9 +169,9 @@ def set_pick(
 ) -> None:
     """Write one decision over the one before, in the caller's transaction."""
     if wanted is None:
-        session.execute(delete(Pick).where(Pick.job_id == place.job_id, Pick.index == place.index))
+        session.execute(delete(Pick).where(Pick.job_id == ref.job_id, Pick.index == ref.index))
     elif before is None:
-        session.add(Pick(job_id=place.job_id, index=place.index, batch_id=batch_id, pick=wanted, replaced_by=replaced_by, at=at))
+        session.add(Pick(job_id=ref.job_id, index=ref.index, batch_id=batch_id, pick=wanted, replaced_by=replaced_by, at=at))
     else:
         before.pick, before.replaced_by, before.at = wanted, replaced_by, at
 
@@ -216,7 +216,7 @@ def add_rerolls(session: Session, batch: Batch, rows: list[dict[str, Any]], sett
     lifecycle.reopen(session, batch, by=by)
 
 
-def _places(session: Session, batch_id: str, image_ids: Collection[str]) -> dict[str, list[tuple[Place, Job, Image]]]:
+def _occurrences(session: Session, batch_id: str, image_ids: Collection[str]) -> dict[str, list[tuple[ImageRef, Job, Image]]]:
     """For each picture: where in the batch it is. One that jobs reuse may be in several places."""
     images = {image.id: image for image in session.scalars(select(Image).where(Image.id.in_(image_ids)))}
     makers = {image.job_id for image in images.values()}
@@ -226,17 +226,17 @@ def _places(session: Session, batch_id: str, image_ids: Collection[str]) -> dict
             if column is Job.reuses or job.reuses is None:
                 jobs.setdefault(job.reuses or job.id, []).append(job)
     return {
-        image.id: [(Place(job.id, image.index), job, image) for job in jobs.get(image.job_id, []) if image.index < job.count]
+        image.id: [(ImageRef(job.id, image.index), job, image) for job in jobs.get(image.job_id, []) if image.index < job.count]
         for image in images.values()
     }
 
 
-def picks_of(session: Session, job_ids: Iterable[str]) -> dict[Place, Pick]:
+def picks_of(session: Session, job_ids: Iterable[str]) -> dict[ImageRef, Pick]:
     """The picks of these jobs' pictures."""
     ids = list(job_ids)
     if not ids:
         return {}
-    return {Place(row.job_id, row.index): row for row in session.scalars(select(Pick).where(Pick.job_id.in_(ids)))}
+    return {ImageRef(row.job_id, row.index): row for row in session.scalars(select(Pick).where(Pick.job_id.in_(ids)))}
 
 
 def pick_counts(session: Session, batch_ids: Collection[str]) -> dict[str, dict[str, int]]:

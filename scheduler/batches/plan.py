@@ -8,7 +8,7 @@ from typing import Any
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import FieldError
 from imagefarm.recipe import JobRequest, Recipe
-from scheduler.admission import Placement, prepare
+from scheduler.admission import BatchPosition, prepare
 from scheduler.batches.options import BatchOptions
 from scheduler.batches.pictures import Pictures
 from scheduler.batches.row_jobs import RowPlanner, RowWrong
@@ -83,7 +83,7 @@ class Submitter:
         """The held job of a request's fields. Raises InvalidRequest, ValidationError."""
         fields = self.pictures.resolve(fields)
         request = JobRequest.model_validate(fields)
-        row = prepare(self.catalogue, request, self.tenant_id, costs=self.costs, placement=Placement(held=True))
+        row = prepare(self.catalogue, request, self.tenant_id, costs=self.costs, position=BatchPosition(held=True))
         check_size([row], self.limits)
         self.pictures.check(Recipe.model_validate(row["recipe"]))
         return row

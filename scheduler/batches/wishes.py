@@ -13,45 +13,45 @@ from imagefarm.store import Store
 from imagefarm.store.models import Batch
 from scheduler.batches.gate import Gate
 
-REMEMBERED = 64
+MAX_CACHED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class PostprocessOptions:
     """A batch's gate, if it has one, and its channels."""
 
     gate: Gate | None = None
     channels: tuple[Channel, ...] = ()
 
 
-NOTHING = Wishes()
+NO_OPTIONS = PostprocessOptions()
 
 
-class KnownWishes:
-    """The wishes of the batches that were asked for last, read once each. Many threads may ask."""
+class PostprocessOptionsCache:
+    """The options of the batches that were asked for last, read once each. Many threads may ask."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: OrderedDict[str, Wishes] = OrderedDict()
+        self._cached: OrderedDict[str, PostprocessOptions] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, batch_id: str | None) -> Wishes:
+    def get(self, batch_id: str | None) -> PostprocessOptions:
         """What the batch wants; nothing for a job of no batch."""
         if batch_id is None:
-            return NOTHING
+            return NO_OPTIONS
         with self._lock:
-            if (found := self._known.get(batch_id)) is not None:
-                self._known.move_to_end(batch_id)
+            if (found := self._cached.get(batch_id)) is not None:
+                self._cached.move_to_end(batch_id)
                 return found
         with self._store.read() as session:
             options = session.scalar(select(Batch.options).where(Batch.id == batch_id)) or {}
         gate = options.get("gate")
-        wishes = Wishes(
+        result = PostprocessOptions(
             gate=None if gate is None else Gate.model_validate(gate),
             channels=tuple(Channel.model_validate(channel) for channel in options.get("channels") or ()),
         )
         with self._lock:
-            self._known[batch_id] = wishes
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        return wishes
+            self._cached[batch_id] = result
+            while len(self._cached) > MAX_CACHED:
+                self._cached.popitem(last=False)
+        return result

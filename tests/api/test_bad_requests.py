@@ -222,7 +222,7 @@ URLS = [
     ("GET", "/api/v1/images/%00/file", 404, "nothing is at"),
     ("GET", "/api/v1/models/nope", 422, "use one of"),
     ("GET", "/api/v1/queue?x=1", 422, "known parameter"),
-    ("GET", "/api/v1/workers?gone=perhaps", 422, "true or false"),
+    ("GET", "/api/v1/workers?include_offline=perhaps", 422, "true or false"),
     ("GET", "/api/v1/events?limit=1000", 422, "at most 200"),
     ("GET", "/api/v1/events?cursor=AAAA", 422, "cursor"),
     ("POST", "/api/v1/workers/nobody/drain", 404, "nobody"),

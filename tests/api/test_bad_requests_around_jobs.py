@@ -1,4 +1,4 @@
-"""Bad requests to the routes around jobs: choosing, delivering, telling, people, keys, orders, pictures sent in.
+"""Bad requests to the routes around jobs: choosing, delivering, telling, people, keys, commands, pictures sent in.
 
 As in `test_bad_requests`: each is a problem that names what is wrong and how to mend it, and no row of any table comes or goes.
 """
@@ -353,7 +353,7 @@ KEYS = [
     Bad("/api/v1/keys", {"name": "a"}, headers={"Authorization": "Bearer a.b.c"}, says="unknown or revoked", status=401),
     Bad("/api/v1/keys", {"name": "a"}, headers={"Origin": "https://evil.example"}, says="origin", status=403),
 ]  # fmt: skip
-ORDERS = [
+COMMANDS = [
     *(
         bad
         for do in ("warm", "unload")
@@ -439,7 +439,7 @@ SENT_IN = [
 ]
 AREAS = {
     "picks": CHOOSING, "finals": FINALS, "tables": TABLES, "deliver": DELIVERING, "many": MANY, "webhooks": TELLING,
-    "users": PEOPLE, "tenants": TENANTS, "keys": KEYS, "orders": ORDERS, "assets": SENT_IN,
+    "users": PEOPLE, "tenants": TENANTS, "keys": KEYS, "commands": COMMANDS, "assets": SENT_IN,
 }  # fmt: skip
 
 

@@ -50,23 +50,23 @@ def test_models_show_what_workers_learnt(api: FarmApi) -> None:
 def test_a_worker_is_drained_resumed_and_quarantined(api: FarmApi) -> None:
     api.inside.worker("worker_tame")
 
-    def wanted() -> str:
-        return next(one["wanted"] for one in api.get("/api/v1/workers")["items"] if one["id"] == "worker_tame")
+    def desired_state() -> str:
+        return next(one["desired_state"] for one in api.get("/api/v1/workers")["items"] if one["id"] == "worker_tame")
 
     answer = api.http.post("/api/v1/workers/worker_tame/drain", json={"reason": "new fan"})
     assert (answer.status_code, answer.get_json()["items"][0]["reason"]) == (200, "new fan")
-    assert wanted() == "draining"
+    assert desired_state() == "draining"
     assert api.http.post("/api/v1/workers/worker_tame/quarantine").status_code == 200  # a reason is not needed
-    assert wanted() == "quarantined"
+    assert desired_state() == "quarantined"
     api.http.post("/api/v1/workers/worker_tame/resume", json={})
-    assert wanted() == "ready"
+    assert desired_state() == "ready"
     assert problem(api.http.post("/api/v1/workers/worker_tame/drain", json={"why": "x"}), 422)["errors"][0]["field"] == "why"
     assert problem(api.http.post("/api/v1/workers/worker_tame/drain", data=b"{", content_type="application/json"), 400)
     events = api.get("/api/v1/events?subject=worker_tame")["items"]
     assert [event["kind"] for event in events] == ["worker.ready", "worker.quarantined", "worker.draining", "worker.started"]
 
 
-def test_a_worker_is_shown_as_it_is_until_it_is_gone(api: FarmApi) -> None:
+def test_a_worker_is_shown_as_it_is_until_it_is_offline(api: FarmApi) -> None:
     store = api.farm.store
     told = {"id": "wrk_shown", "name": "shown", "host": "rack", "pid": 7, "device": "cuda:0", "version": "0.1.0+7"}
     workers.register(store, workers.WorkerIdentity(**told, serves=["demo"], facts={"device_name": "H100"}))  # type: ignore[arg-type]
@@ -82,11 +82,11 @@ def test_a_worker_is_shown_as_it_is_until_it_is_gone(api: FarmApi) -> None:
     found = shown()
     assert found is not None
     assert (found["state"], found["resident"], found["load"]) == ("busy", ["demo"], {"phase": "step"})
-    workers.gone(store, "wrk_shown", api.farm.settings, "stopped", clean=True)
+    workers.mark_offline(store, "wrk_shown", api.farm.settings, "stopped", clean=True)
     assert shown() is None
-    found = shown("?gone=true")
+    found = shown("?include_offline=true")
     assert found is not None
-    assert (found["state"], found["reason"]) == ("gone", "stopped")
+    assert (found["state"], found["reason"]) == ("offline", "stopped")
 
 
 def test_health_and_readiness(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:

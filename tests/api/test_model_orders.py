@@ -1,4 +1,4 @@
-"""Orders to load a model or let it go: who is told, and that each worker hears of each once."""
+"""Commands to load a model or let it go: who is told, and that each worker hears of each once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_model_tells_how_it_is_held(api: FarmApi) -> None:
     assert (model["tier"], model["weights"], model["bytes"]) == ("", "", None)
 
 
-def test_an_order_whose_length_is_not_told_is_read_too(api: FarmApi) -> None:
+def test_a_command_whose_length_is_not_told_is_read_too(api: FarmApi) -> None:
     """In pieces, a body says no length: what it asks for must not be taken for nothing, which is everybody."""
     for path, body in (
         ("/api/v1/models/demo/unload", b'{"worker": "nobody"}'),

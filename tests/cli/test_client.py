@@ -136,9 +136,9 @@ def test_models_workers_and_queue(client: Client) -> None:
     assert "demo" in {model.name for model in client.models()}
     assert [worker.name for worker in client.workers()] == ["worker_1"]
     client.drain("worker_1", reason="dust")
-    assert client.workers()[0].model_dump()["wanted"] == "draining"
+    assert client.workers()[0].model_dump()["desired_state"] == "draining"
     client.resume("worker_1")
-    assert client.workers()[0].model_dump()["wanted"] == "ready"
+    assert client.workers()[0].model_dump()["desired_state"] == "ready"
     assert isinstance(client.queue().lanes, list)
 
 

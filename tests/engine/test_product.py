@@ -17,7 +17,7 @@ from worker.engine.images import RenderedJob
 from worker.inputs import Inputs
 from worker.product.cutout import cut_out
 from worker.product.scene import placed
-from worker.retouch import retouched
+from worker.retouch import composite
 
 SUBJECT = {"image": "asset_" + "0" * 26, "place": {"scale": 1}}
 
@@ -55,7 +55,7 @@ def test_the_demo_paints_around_the_subject(models: SmallModels) -> None:
     # the model saw the band, which no word speaks of
     band, above = image.pixels[26:34, 26:38].mean(axis=(0, 1)), image.pixels[16:24, 26:38].mean(axis=(0, 1))
     assert band[1] > above[1] + 60
-    made = retouched(image.pixels, job.recipe, ended.inputs)
+    made = composite(image.pixels, job.recipe, ended.inputs)
     assert np.array_equal(made[12:52, 14:50], np.asarray(box())[14:54, 14:50, :3])
     corner = made[:6, :6].reshape(-1, 3).mean(axis=0)
     assert corner[2] > corner[0] + 60, corner
@@ -79,7 +79,7 @@ def test_every_family_has_product_mode(models: SmallModels, model: str) -> None:
     job = models.job(model, subject=SUBJECT, width=64, height=64, upscale={"scale": 2})
     ended = rendered(models.engine(model), job)
     assert ended.images[0].facts["subject"]["tool"] == ("text" if model == "tiny-omni" else "inpaint")
-    made = retouched(ended.images[0].pixels, job.recipe, ended.inputs)
+    made = composite(ended.images[0].pixels, job.recipe, ended.inputs)
     assert made.shape == (128, 128, 3)
 
 

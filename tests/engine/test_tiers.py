@@ -18,7 +18,7 @@ from worker.families.base import Sample
 from worker.loading import LoadedPipeline, load_pipeline
 from worker.memory import capabilities
 from worker.memory.choice import choose
-from worker.memory.planner import GIB, Place, Tier, Weights, weight_bytes
+from worker.memory.planner import GIB, OffloadMode, Tier, Weights, weight_bytes
 from worker.memory.sizes import model_size
 from worker.memory.weights import stored_bytes
 
@@ -69,21 +69,21 @@ def test_other_families_take_tiers_too(models: SmallModels, name: str, tier: Tie
 
 def test_encoder_and_denoiser_take_turns_for_new_prompts_only(models: SmallModels) -> None:
     pipeline = loaded(models, "tiny-z-image", Tier.ENCODER_SWAPPED)
-    turns = pipeline.turns
-    assert turns is not None
-    assert turns.swaps == 0
+    encoder_swap = pipeline.encoder_swap
+    assert encoder_swap is not None
+    assert encoder_swap.swaps == 0
     engine = StepEngine(pipeline, max_images=8)
     for number in range(3):
         engine.add(models.job("tiny-z-image", prompt=f"fox {number}", steps=2))
-    assert (turns.present, turns.swaps) == ("encoder", 1)
+    assert (encoder_swap.present, encoder_swap.swaps) == ("encoder", 1)
     finish(engine)
-    assert (turns.present, turns.swaps) == ("denoiser", 2)
+    assert (encoder_swap.present, encoder_swap.swaps) == ("denoiser", 2)
     engine.add(models.job("tiny-z-image", prompt="fox 1", seed=9, steps=2))
     finish(engine)
-    assert turns.swaps == 2, "its prompt was in the cache"
+    assert encoder_swap.swaps == 2, "its prompt was in the cache"
     engine.add(models.job("tiny-z-image", prompt="fox 4", steps=2))
     finish(engine)
-    assert turns.swaps == 4
+    assert encoder_swap.swaps == 4
 
 
 def test_who_goes_out_goes_before_who_comes_in(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,13 +91,13 @@ def test_who_goes_out_goes_before_who_comes_in(models: SmallModels, monkeypatch:
     pipeline = loaded(models, "tiny-z-image", Tier.ENCODER_SWAPPED)
     moves: list[tuple[str, str]] = []
     pipe = pipeline.family.pipe
-    assert pipeline.turns is not None
-    pipeline.turns.where = torch.device("meta")
+    assert pipeline.encoder_swap is not None
+    pipeline.encoder_swap.where = torch.device("meta")
     for name in ("text_encoder", "transformer"):
         monkeypatch.setattr(getattr(pipe, name), "to", lambda where, name=name: moves.append((name, where.type)))
-    pipeline.turns.let_in("encoder")
-    pipeline.turns.let_in("encoder")
-    pipeline.turns.let_in("denoiser")
+    pipeline.encoder_swap.swap_in("encoder")
+    pipeline.encoder_swap.swap_in("encoder")
+    pipeline.encoder_swap.swap_in("denoiser")
     assert moves == [("transformer", "cpu"), ("text_encoder", "meta"), ("text_encoder", "cpu"), ("transformer", "meta")]
 
 
@@ -196,5 +196,5 @@ def test_one_tier_down_always_holds_fewer_weights(models: SmallModels) -> None:
 
 
 def test_names_say_what_they_are() -> None:
-    assert (Tier.INT8_ENCODER_SWAPPED.weights, Tier.INT8_ENCODER_SWAPPED.place) == (Weights.INT8, Place.ENCODER_SWAPPED)
-    assert (Tier.ENCODER_SWAPPED.weights, Tier.GROUP_OFFLOAD.place) == (Weights.FULL, Place.BLOCKS)
+    assert (Tier.INT8_ENCODER_SWAPPED.weights, Tier.INT8_ENCODER_SWAPPED.offload_mode) == (Weights.INT8, OffloadMode.ENCODER_SWAPPED)
+    assert (Tier.ENCODER_SWAPPED.weights, Tier.GROUP_OFFLOAD.offload_mode) == (Weights.FULL, OffloadMode.BLOCKS)

@@ -24,7 +24,7 @@ from worker.engine.engine import StepEngine
 from worker.engine.images import FailedJob, RenderedJob
 from worker.inputs import NOTHING
 from worker.loading import DIGESTS, LOADING
-from worker.retouch import retouched
+from worker.retouch import composite
 from worker.upscalers.nets import Upscalers
 from worker.upscalers.spandrel_import import import_spandrel
 from worker.upscalers.tiles import Enlarging, tiles
@@ -173,8 +173,8 @@ class TestInTheEngine:
         net = engine.pipeline.upscalers.get("SPAN")
         assert np.array_equal(image.pixels, enlarged(net, made[plain.id].images[0].pixels))
         assert image.facts["upscaler"] | {"name": "SPAN", "architecture": "SPAN", "scale": 4} == image.facts["upscaler"]
-        assert retouched(image.pixels, large.recipe, NOTHING).shape == (256, 256, 3)
-        assert retouched(made[half.id].images[0].pixels, half.recipe, NOTHING).shape == (128, 128, 3)
+        assert composite(image.pixels, large.recipe, NOTHING).shape == (256, 256, 3)
+        assert composite(made[half.id].images[0].pixels, half.recipe, NOTHING).shape == (128, 128, 3)
         assert made[large.id].gpu_s > made[plain.id].gpu_s * 0.5
 
     def test_neighbours_go_on_between_the_tiles(

@@ -119,7 +119,7 @@ FAULTS = [
     Fault("job-segfaults", segfaults),
     Fault("job-eats-memory", eats_memory, farm={"max_memory_gib": LIMIT_GIB}),
     Fault("endless-loop", endless_loop, farm={"constants": {"worker.pulse": {"LONGEST_STEP_S": 12.0}}}),
-    Fault("silent-hang", silent_hang, farm={"lease_s": 12.0, "constants": {"worker.sign_of_life": {"SILENT_S": 6.0}}}),
+    Fault("silent-hang", silent_hang, farm={"lease_s": 12.0, "constants": {"worker.sign_of_life": {"STALL_TIMEOUT_S": 6.0}}}),
     Fault("nan-latents", not_a_number, needs_engine=True),
     Fault("out-of-memory", out_of_memory, needs_engine=True),
     Fault("device-error", device_fails, needs_engine=True),

@@ -1,4 +1,4 @@
-"""The desk: everything shown in both languages, orders to workers, charts from the rollup, keys and webhooks made and
+"""The desk: everything shown in both languages, commands to workers, charts from the rollup, keys and webhooks made and
 taken back, the audit searched and its chain walked, secrets masked, text that stays text."""
 
 import html
@@ -58,17 +58,17 @@ def test_a_worker_is_drained_and_resumed_by_form(site: Site) -> None:
     site.submit("held by the worker")
     assert site.inside.claim("worker_1", images=1)
     assert "Drain: one job finishes" in site.page("/admin/workers").text
-    for order, state in (("drain", "draining"), ("quarantine", "quarantined"), ("resume", "ready")):
-        answer = site.http.post(f"/admin/workers/worker_1/{order}", headers=HEADERS)
+    for command, state in (("drain", "draining"), ("quarantine", "quarantined"), ("resume", "ready")):
+        answer = site.http.post(f"/admin/workers/worker_1/{command}", headers=HEADERS)
         assert (answer.status_code, answer.headers["Location"]) == (303, "/admin/workers")
-        assert site.get("/api/v1/workers")["items"][0]["wanted"] == state
-    for order in ("warm", "unload"):
-        assert send(site, f"/admin/workers/worker_1/{order}", model="demo").status_code == 303
-        assert send(site, f"/admin/workers/worker_1/{order}", model="nothing").status_code == 422
-        assert send(site, f"/admin/workers/nobody/{order}", model="demo").status_code == 404
+        assert site.get("/api/v1/workers")["items"][0]["desired_state"] == state
+    for command in ("warm", "unload"):
+        assert send(site, f"/admin/workers/worker_1/{command}", model="demo").status_code == 303
+        assert send(site, f"/admin/workers/worker_1/{command}", model="nothing").status_code == 422
+        assert send(site, f"/admin/workers/nobody/{command}", model="demo").status_code == 404
     with site.farm.store.read() as session:
-        ordered = session.scalar(select(Worker.orders).where(Worker.id == "worker_1"))
-    assert ordered == [{"do": "warm", "model": "demo"}, {"do": "unload", "model": "demo"}]
+        commands = session.scalar(select(Worker.pending_commands).where(Worker.id == "worker_1"))
+    assert commands == [{"do": "warm", "model": "demo"}, {"do": "unload", "model": "demo"}]
     assert site.http.post("/admin/workers/worker_1/explode", headers=HEADERS).status_code == 404
     assert site.http.post("/admin/workers/nobody/drain", headers=HEADERS).status_code == 404
     assert site.http.post("/admin/workers/worker_1/drain", headers={"Origin": "https://example.org"}).status_code == 403
@@ -332,7 +332,7 @@ def test_the_desk_is_for_admins(site: Site) -> None:
 def test_hostile_text_stays_text(site: Site) -> None:
     for number, payload in enumerate(PAYLOADS):
         site.inside.worker(f"w{number}")
-        workers.want(site.farm.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
+        workers.set_desired_state(site.farm.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
         with site.farm.store.write() as session:
             append(session, "made.up", "x", None, {"text": payload[:150]})
             session.execute(

@@ -36,9 +36,9 @@ def test_the_farms_word(site: Site) -> None:
     agree("waiting")
     site.claim(job)
     agree("rendering")
-    workers.want(site.farm.store, "worker_1", WorkerState.DRAINING, by="test", reason="")
+    workers.set_desired_state(site.farm.store, "worker_1", WorkerState.DRAINING, by="test", reason="")
     agree("paused")
-    workers.want(site.farm.store, "worker_1", WorkerState.READY, by="test", reason="")
+    workers.set_desired_state(site.farm.store, "worker_1", WorkerState.READY, by="test", reason="")
 
 
 def test_a_jobs_attempts(site: Site) -> None:

@@ -273,7 +273,7 @@ def test_a_table_becomes_drafts_that_are_looked_through_and_finals(farm: LiveFar
     window.check_clean(farm.url)
 
 
-def test_the_desk_gives_orders_that_are_carried_out(farm: LiveFarm, visit: Any) -> None:
+def test_the_desk_sends_commands_that_are_run(farm: LiveFarm, visit: Any) -> None:
     window = visit(width=390, scheme="dark")
     with receiving() as receiver:
         page = live(window, f"{farm.url}/admin/webhooks")
@@ -325,14 +325,14 @@ def test_a_worker_that_dies_is_seen_and_its_jobs_end_well(farm: LiveFarm, visit:
     farm.kill("w1")  # the parent too: nobody is left to tell of it, and the lease runs out
     attempts = page.locator("section", has_text="Attempts")
     attempts.get_by_text("its lease ran out").first.wait_for(timeout=60_000)
-    machines.locator(".machines > li:not(.gone)").wait_for(state="detached", timeout=60_000)
+    machines.locator(".machines > li:not(.inactive)").wait_for(state="detached", timeout=60_000)
     farm.start_worker(wait=False)
     page.locator(".picture").nth(1).wait_for(timeout=120_000)
     assert attempts.locator("th").count() == 3
     attempts.get_by_text("crashed").first.wait_for()
     sheet.locator(".vgrid .cell img").nth(2).wait_for(timeout=120_000)
     sheet.locator(".chip.s-done").first.wait_for(timeout=RENDERED_MS)
-    machines.locator(".machines > li:not(.gone) header .chip.s-ready").wait_for(timeout=RENDERED_MS)
+    machines.locator(".machines > li:not(.inactive) header .chip.s-ready").wait_for(timeout=RENDERED_MS)
     assert kept(page, sheet, machines) == [True] * 3
     for one in (window, other, desk):
         one.check_clean(farm.url)

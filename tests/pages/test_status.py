@@ -52,13 +52,13 @@ def test_the_word_follows_the_farm(site: Site) -> None:
         return found[1]
 
     assert word() == "Waiting"
-    workers.want(site.farm.store, "worker_1", WorkerState.DRAINING, by="test")
+    workers.set_desired_state(site.farm.store, "worker_1", WorkerState.DRAINING, by="test")
     assert word() == "Paused"
     with site.farm.store.write() as session:
-        session.execute(update(Worker).values(state=WorkerState.GONE))
+        session.execute(update(Worker).values(state=WorkerState.OFFLINE))
     assert word() == "No worker"
     with site.farm.store.write() as session:
-        session.execute(update(Worker).values(state=WorkerState.READY, wanted=WorkerState.READY))
+        session.execute(update(Worker).values(state=WorkerState.READY, desired_state=WorkerState.READY))
         session.execute(update(SweepState).values(last_at=1.0))
     assert word() == "Degraded"
 
@@ -95,7 +95,7 @@ def test_errors_are_pages_for_browsers_and_problems_for_programs(site: Site) -> 
 def test_hostile_text_stays_text(site: Site) -> None:
     for number, payload in enumerate(PAYLOADS):
         site.inside.worker(f"w{number}")
-        workers.want(site.farm.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
+        workers.set_desired_state(site.farm.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
     Reading(site.page("/").text).check(*PAYLOADS)
     for group in grouped(6):
         for payload in group:

@@ -13,16 +13,16 @@ from scheduler.finish import fail
 from scheduler.retry import Failure, FailureClass
 from scheduler.sweep import sweep
 from scheduler.why import explain
-from scheduler.workers import WorkerIdentity, gone, register, want
+from scheduler.workers import WorkerIdentity, mark_offline, register, set_desired_state
 from tests.small_farm import SmallFarm
 
 DEVICE = Failure(FailureClass.INFRASTRUCTURE, "device", "CUDA error: an illegal memory access")
 INPUT = Failure(FailureClass.INPUT, "bad_prompt", "the prompt is too long for the model")
 
 
-def wanted(farm: SmallFarm, worker_id: str) -> str:
+def desired_state(farm: SmallFarm, worker_id: str) -> str:
     with farm.store.read() as session:
-        return session.get_one(Worker, worker_id).wanted
+        return session.get_one(Worker, worker_id).desired_state
 
 
 def fail_on(farm: SmallFarm, worker: str, number: int, failure: Failure) -> None:
@@ -42,8 +42,8 @@ def test_a_worker_on_which_all_fails_is_quarantined(farm: SmallFarm) -> None:
     assert sweep(farm.store, farm.settings).stopped.workers == []  # afterwards: perhaps it was the disk of them all
     fail_on(farm, bad, 1, DEVICE)
     assert sweep(farm.store, farm.settings).stopped.workers == [bad]
-    assert wanted(farm, bad) == WorkerState.QUARANTINED
-    assert wanted(farm, good) == WorkerState.READY
+    assert desired_state(farm, bad) == WorkerState.QUARANTINED
+    assert desired_state(farm, good) == WorkerState.READY
     assert farm.claim(bad) == []
     assert sweep(farm.store, farm.settings).stopped.workers == []
 
@@ -54,7 +54,7 @@ def test_a_worker_that_died_once_with_many_jobs_is_not_to_blame(farm: SmallFarm)
     assert len(farm.claim(unlucky, images=WORKER_FAILURES, quantum_s=60)) == WORKER_FAILURES
     for job in farm.claim(good):
         farm.finish(job)
-    assert gone(farm.store, unlucky, farm.settings, "killed", clean=False) == WORKER_FAILURES
+    assert mark_offline(farm.store, unlucky, farm.settings, "killed", clean=False) == WORKER_FAILURES
     for job in farm.claim(good):
         farm.finish(job)
     again = WorkerIdentity(id="wrk_2nd", name=unlucky, host="here", pid=2, device="cpu", version="0", serves=farm.serves)
@@ -132,7 +132,7 @@ def test_a_worker_that_is_resumed_gets_another_chance(farm: SmallFarm) -> None:
         assert "5 jobs failed on it in 10 minutes, while 4 succeeded elsewhere" in session.get_one(Worker, bad).reason
         told = session.scalars(select(Event.data).where(Event.subject == bad, Event.kind == "worker.quarantined")).all()
     assert [data["by"] for data in told] == ["breaker"]
-    want(farm.store, bad, WorkerState.READY, by="operator")
+    set_desired_state(farm.store, bad, WorkerState.READY, by="operator")
     assert sweep(farm.store, farm.settings).stopped.workers == [], "what was before is known to who resumed it"
     fail_on(farm, bad, WORKER_FAILURES - 1, DEVICE)
     for job in farm.claim(good):
@@ -160,9 +160,9 @@ def test_what_failed_long_ago_and_who_takes_no_work_himself_are_no_proof(farm: S
     for job in farm.claim(good):
         farm.finish(job)
     fail_on(farm, bad, 1, DEVICE)
-    want(farm.store, good, WorkerState.DRAINING, by="operator")
+    set_desired_state(farm.store, good, WorkerState.DRAINING, by="operator")
     assert sweep(farm.store, farm.settings).stopped.workers == [], "then nobody would be left"
-    want(farm.store, good, WorkerState.READY, by="operator")
+    set_desired_state(farm.store, good, WorkerState.READY, by="operator")
     with farm.store.write() as session:
         session.execute(update(Attempt).values(ended_at=Attempt.ended_at - WINDOW_S - 1))
     assert sweep(farm.store, farm.settings).stopped.workers == []

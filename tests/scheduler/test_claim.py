@@ -105,10 +105,10 @@ def test_a_flow_that_only_runs_saves_nothing_up(farm: SmallFarm) -> None:
 def test_a_drained_or_quarantined_worker_gets_nothing(farm: SmallFarm) -> None:
     farm.submit(1)
     worker = farm.worker("wrk_a")
-    for wanted in (WorkerState.DRAINING, WorkerState.QUARANTINED):
-        workers.want(farm.store, worker, wanted, by="operator")
+    for desired_state in (WorkerState.DRAINING, WorkerState.QUARANTINED):
+        workers.set_desired_state(farm.store, worker, desired_state, by="operator")
         assert farm.claim(worker) == []
-    workers.want(farm.store, worker, WorkerState.READY, by="operator")
+    workers.set_desired_state(farm.store, worker, WorkerState.READY, by="operator")
     assert len(farm.claim(worker)) == 1
 
 

@@ -10,7 +10,7 @@ from imagefarm.states import WorkerState
 from imagefarm.store.models import Tenant, Usage
 from imagefarm.tenants import DAY_S
 from scheduler.limits import ASKING, KeyLimits
-from scheduler.workers import gone, report_model, want
+from scheduler.workers import mark_offline, report_model, set_desired_state
 from tests.small_farm import SmallFarm
 
 
@@ -113,8 +113,8 @@ def test_the_expected_wait_is_what_waits_over_those_who_take_work(farm: SmallFar
     assert told() == pytest.approx(1200.0)
     for name in ("wrk_a", "wrk_b", "wrk_gone", "wrk_drained"):
         farm.worker(name)
-    gone(farm.store, "wrk_gone", farm.settings, "stopped", clean=True)
-    want(farm.store, "wrk_drained", WorkerState.DRAINING, by="test")
+    mark_offline(farm.store, "wrk_gone", farm.settings, "stopped", clean=True)
+    set_desired_state(farm.store, "wrk_drained", WorkerState.DRAINING, by="test")
     assert told() == pytest.approx(600.0)
     farm.settings = farm.settings.model_copy(update={"max_queued": 40})
     with pytest.raises(LimitExceeded) as caught:

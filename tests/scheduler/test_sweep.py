@@ -151,15 +151,15 @@ def test_drift_is_found_and_put_right(farm: SmallFarm) -> None:
         assert session.scalars(select(Event.data).where(Event.kind == "backlog.drift")).all() == [{"rows": 1}]
 
 
-def test_a_silent_worker_is_gone(farm: SmallFarm) -> None:
+def test_a_stale_worker_is_offline(farm: SmallFarm) -> None:
     worker = farm.worker("wrk_a")
     sweep(farm.store, farm.settings)
     for silent_s, found in ((farm.settings.lease_s - 10, []), (farm.settings.lease_s + 1, [worker])):
         with farm.store.write() as session:
             session.execute(update(Worker).values(heartbeat_at=db_now() - silent_s))
-        assert sweep(farm.store, farm.settings).silent_workers == found, silent_s
+        assert sweep(farm.store, farm.settings).stale_workers == found, silent_s
     with farm.store.read() as session:
-        assert session.get_one(Worker, worker).state == WorkerState.GONE
+        assert session.get_one(Worker, worker).state == WorkerState.OFFLINE
 
 
 def test_a_batch_is_done_when_its_last_job_has_ended(farm: SmallFarm) -> None:

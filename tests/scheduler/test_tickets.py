@@ -13,7 +13,7 @@ import pytest
 from imagefarm.settings import PROJECT_ROOT
 from scheduler import tickets
 from scheduler.tickets import Nudger, top_up, waiting
-from scheduler.workers import WorkerIdentity, gone, register
+from scheduler.workers import WorkerIdentity, mark_offline, register
 from tests.farm import Farm
 
 
@@ -58,7 +58,7 @@ def test_a_sweep_issues_tickets_for_the_workers_that_live(farm: Farm) -> None:
     for name in ("w1", "w2", "w3"):
         told = {"name": name, "host": "rack", "pid": 7, "device": "cpu", "version": "0", "serves": ["demo"]}
         register(farm.store, WorkerIdentity(id=name, **told))  # type: ignore[arg-type]
-    gone(farm.store, "w3", farm.settings, "stopped", clean=True)
+    mark_offline(farm.store, "w3", farm.settings, "stopped", clean=True)
     farm.submit_many([{"prompt": f"a mug {number}"} for number in range(5)], nudge=False)
     assert wait_on(farm, "demo") == 0
     environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEFARM_")}

@@ -74,7 +74,7 @@ def test_the_only_worker_starts_or_has_gone(farm: SmallFarm) -> None:
     (job_id,) = farm.submit(1)
     workers.heartbeat(farm.store, "wrk_a", WorkerState.STARTING, resident=[], load={})
     assert why(farm, job_id) == "The worker is starting."
-    workers.gone(farm.store, "wrk_a", farm.settings, "stopped", clean=True)
+    workers.mark_offline(farm.store, "wrk_a", farm.settings, "stopped", clean=True)
     assert why(farm, job_id) == "No worker serves model demo now."
 
 
@@ -130,7 +130,7 @@ def test_nobody_serves_the_model(farm: SmallFarm) -> None:
     (job_id,) = farm.submit(1, model="sdxl")
     assert why(farm, job_id) == "No worker serves model sdxl now."
     (job_id,) = farm.submit(1)
-    workers.want(farm.store, "wrk_a", WorkerState.DRAINING, by="test")
+    workers.set_desired_state(farm.store, "wrk_a", WorkerState.DRAINING, by="test")
     assert why(farm, job_id) == "Every worker that serves model demo is draining or quarantined."
 
 
@@ -138,13 +138,13 @@ def test_no_memory(farm: SmallFarm) -> None:
     (job_id,) = farm.submit(1, model="sd15")
     other = farm.worker("wrk_b")
     ready(farm, worker=other)
-    workers.tell_room(farm.store, "wrk_a", "sd15", "its weights take 3.2 GiB, 2.0 GiB free")
+    workers.report_insufficient_memory(farm.store, "wrk_a", "sd15", "its weights take 3.2 GiB, 2.0 GiB free")
     assert "one will load it" in why(farm, job_id), "the other may have the memory"
-    workers.tell_room(farm.store, other, "sd15", "its weights take 3.2 GiB, 1.0 GiB free")
+    workers.report_insufficient_memory(farm.store, other, "sd15", "its weights take 3.2 GiB, 1.0 GiB free")
     assert re.fullmatch(
         r"No worker has the memory for model sd15: its weights take 3\.2 GiB, [12]\.0 GiB free\.", why(farm, job_id)
     )
-    workers.tell_room(farm.store, other, "sd15")
+    workers.report_insufficient_memory(farm.store, other, "sd15")
     assert "one will load it" in why(farm, job_id), "it was loaded after all"
 
 

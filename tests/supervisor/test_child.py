@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from imagefarm.supervisor.child import Child
+from imagefarm.supervisor.child import ManagedProcess
 from imagefarm.supervisor.log_file import QUIET_S, Repeats, as_warning
 from imagefarm.supervisor.services import Service
 from imagefarm.supervisor.watchdog import Watchdog
@@ -41,9 +41,9 @@ def watchdog() -> Iterator[Watchdog]:
     watchdog.close()
 
 
-def make(code: str, watchdog: Watchdog, said: Said, tmp_path: Path) -> Child:
+def make(code: str, watchdog: Watchdog, said: Said, tmp_path: Path) -> ManagedProcess:
     service = Service(name="part", command=(sys.executable, "-S", "-c", code))
-    return Child(service, os.environ, watchdog=watchdog, say=said, cwd=tmp_path, log=tmp_path / "part.log")
+    return ManagedProcess(service, os.environ, watchdog=watchdog, say=said, cwd=tmp_path, log=tmp_path / "part.log")
 
 
 def test_one_that_dies_is_started_again_and_that_is_said(watchdog: Watchdog, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_one_that_cannot_be_started_is_said(watchdog: Watchdog, tmp_path: Path) 
         told.set()
 
     service = Service(name="part", command=("/nowhere/at/all",))
-    child = Child(service, os.environ, watchdog=watchdog, say=say, cwd=tmp_path, log=tmp_path / "part.log")
+    child = ManagedProcess(service, os.environ, watchdog=watchdog, say=say, cwd=tmp_path, log=tmp_path / "part.log")
     child.start()
     assert told.wait(10)
     child.kill()

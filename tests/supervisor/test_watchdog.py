@@ -17,11 +17,11 @@ from tests.waiting import until
 SUPERVISOR = """
 import os, sys, time
 from pathlib import Path
-from imagefarm.supervisor.child import Child
+from imagefarm.supervisor.child import ManagedProcess
 from imagefarm.supervisor.services import Service
 from imagefarm.supervisor.watchdog import Watchdog
 code = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); import time; time.sleep(600)"
-child = Child(Service(name="part", command=(sys.executable, "-c", code)), os.environ, watchdog=Watchdog(), say=print,
+child = ManagedProcess(Service(name="part", command=(sys.executable, "-c", code)), os.environ, watchdog=Watchdog(), say=print,
               cwd=Path("."), log=Path("part.log"))
 child.start()
 while not child.last_words: time.sleep(0.02)

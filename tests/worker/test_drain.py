@@ -25,9 +25,9 @@ def ended() -> Iterator[list[int]]:
 
 def test_its_time_runs_down_and_it_begins_once() -> None:
     drain = Drain()
-    assert not drain.wanted
+    assert not drain.is_requested
     drain.begin()
-    assert drain.wanted
+    assert drain.is_requested
     assert LONGEST_DRAIN_S - 5 < drain.seconds_left() <= LONGEST_DRAIN_S
     drain.since = began = time.monotonic() - LONGEST_DRAIN_S + 3
     drain.begin()
@@ -42,7 +42,7 @@ def test_sigterm_within_a_slice_drains_and_ends_the_process_a_little_later(
     drain = Drain()
     with drain.slice():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert drain.wanted
+        assert drain.is_requested
         assert ended == []
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
@@ -55,4 +55,4 @@ def test_sigterm_between_two_slices_ends_the_process_at_once(ended: list[int]) -
     with drain.slice():
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    assert (ended, drain.wanted) == ([signal.SIGTERM], False)
+    assert (ended, drain.is_requested) == ([signal.SIGTERM], False)

@@ -31,7 +31,7 @@ from worker.engine.images import RenderedImage, RenderedJob
 from worker.finishing import JOBS_PER_THREAD, Finishing
 from worker.holdings import LeasedJobs
 from worker.identity import make_identity
-from worker.places import Places
+from worker.places import InFlightLimit
 
 MakeFinishing = Callable[[LocalOutputs], Finishing]
 
@@ -250,24 +250,24 @@ class SlowOutputs(LocalOutputs):
 
 
 def test_large_pictures_wait_sooner_and_none_waits_for_ever() -> None:
-    places = Places(always=2, most=4, most_bytes=100)
+    limit = InFlightLimit(min_jobs=2, max_jobs=4, max_bytes=100)
     for nbytes in (60, 60):
-        places.take(nbytes)  # over the bytes, but always let in
+        limit.acquire(nbytes)  # over the bytes, but always let in
     let_in = threading.Event()
 
     def third() -> None:
-        places.take(10)
+        limit.acquire(10)
         let_in.set()
 
     thread = threading.Thread(target=third)
     thread.start()
     assert not let_in.wait(0.05), "two large pictures are all that fits"
-    places.give(60)
+    limit.release(60)
     assert let_in.wait(10)
     thread.join()
-    places.take(20)
-    places.give(60)
-    places.take(20)  # four small ones go together
+    limit.acquire(20)
+    limit.release(60)
+    limit.acquire(20)  # four small ones go together
 
 
 def test_a_slow_store_makes_submit_wait(
@@ -275,8 +275,8 @@ def test_a_slow_store_makes_submit_wait(
 ) -> None:
     slow = SlowOutputs(settings.outputs)
     finishing = make(slow)
-    places = JOBS_PER_THREAD * settings.finishing_threads + settings.max_running_images
-    claimed = jobs(number=places + 1)
+    limit = JOBS_PER_THREAD * settings.finishing_threads + settings.max_running_images
+    claimed = jobs(number=limit + 1)
     for job in claimed[:-1]:
         finishing.submit(rendered(job), pipeline(catalogue))
     last = threading.Thread(target=finishing.submit, args=(rendered(claimed[-1]), pipeline(catalogue)))

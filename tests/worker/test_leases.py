@@ -23,13 +23,13 @@ from imagefarm.store.models import Job
 from scheduler.admission import prepare, submit
 from scheduler.cancel import cancel_job
 from scheduler.claim import ClaimedJob, ClaimLimits, claim
-from worker import pulse as pulse_module
+from worker import pulse as deadline_module
 from worker.cancellations import CancelListener
 from worker.holdings import LeasedJobs
 from worker.leases import LeaseKeeper
 from worker.memory_limit import MemoryLimit
-from worker.parent import Overseer
-from worker.pulse import Pulse
+from worker.parent import ChildMonitor
+from worker.pulse import StepDeadline
 
 OWNER = "wrk_a"
 
@@ -77,7 +77,7 @@ def wait_for(predicate: Callable[[], Any], timeout: float = 10.0) -> None:
 
 def test_leases_are_renewed_before_they_run_out(store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any) -> None:
     first, began, lease_s = lease_of(store, jobs[0]), store.now(), 4.0
-    start(LeaseKeeper(store, OWNER, lease_s, leased_jobs=leased, pulse=Pulse(lease_s), on_hang=lambda _: None))
+    start(LeaseKeeper(store, OWNER, lease_s, leased_jobs=leased, step_deadline=StepDeadline(lease_s), on_hang=lambda _: None))
     wait_for(lambda: all(lease_of(store, job) > first + lease_s / 2 for job in jobs))
     assert store.now() < began + lease_s
 
@@ -88,7 +88,7 @@ def test_while_the_database_is_away_nothing_is_lost(
     def away(*_: Any, **__: Any) -> set[str]:
         raise OperationalError("UPDATE", {}, Exception("the server closed the connection"))
 
-    keeper = LeaseKeeper(store, OWNER, 1.0, leased_jobs=leased, pulse=Pulse(1.0))
+    keeper = LeaseKeeper(store, OWNER, 1.0, leased_jobs=leased, step_deadline=StepDeadline(1.0))
     with monkeypatch.context() as while_away:
         while_away.setattr("worker.leases.renew", away)
         keeper.renew_all()
@@ -100,7 +100,7 @@ def test_while_the_database_is_away_nothing_is_lost(
 
 
 def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any) -> None:
-    keeper = start(LeaseKeeper(store, OWNER, 3600.0, leased_jobs=leased, pulse=Pulse(3600.0), on_hang=lambda _: None))
+    keeper = start(LeaseKeeper(store, OWNER, 3600.0, leased_jobs=leased, step_deadline=StepDeadline(3600.0), on_hang=lambda _: None))
     listener = CancelListener(None, "test", leased, keeper)  # type: ignore[arg-type]
     cancel_job(store, jobs[1].id, DEFAULT_TENANT)
     listener.heard(json.dumps({"kind": "job.progress", "subject": jobs[1].id}))
@@ -116,7 +116,7 @@ def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[Claim
 
 
 def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any) -> None:
-    keeper = start(LeaseKeeper(store, OWNER, 3600.0, leased_jobs=leased, pulse=Pulse(3600.0), on_hang=lambda _: None))
+    keeper = start(LeaseKeeper(store, OWNER, 3600.0, leased_jobs=leased, step_deadline=StepDeadline(3600.0), on_hang=lambda _: None))
     cancel_job(store, jobs[0].id, DEFAULT_TENANT)
     CancelListener(None, "test", leased, keeper).heard('{"kind": "many", "subject": "farm"}')  # type: ignore[arg-type]
     wait_for(lambda: leased._lost)
@@ -125,11 +125,11 @@ def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], leased:
 def test_a_hung_step_is_not_renewed_and_ends_the_worker(
     store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse_module, "LONGEST_STEP_S", 0.0)
-    pulse, hung = Pulse(0.4), queue.Queue[str]()
-    pulse.step()
+    monkeypatch.setattr(deadline_module, "LONGEST_STEP_S", 0.0)
+    step_deadline, hung = StepDeadline(0.4), queue.Queue[str]()
+    step_deadline.step()
     before = lease_of(store, jobs[0])
-    start(LeaseKeeper(store, OWNER, 0.4, leased_jobs=leased, pulse=pulse, on_hang=hung.put))
+    start(LeaseKeeper(store, OWNER, 0.4, leased_jobs=leased, step_deadline=step_deadline, on_hang=hung.put))
     assert hung.get(timeout=5) == "step"
     assert lease_of(store, jobs[0]) == before
 
@@ -143,9 +143,9 @@ def test_the_parent_knows_that_its_child_hung_and_whose_doing_it_was(
     ended = subprocess.run(
         [sys.executable, "-c", f"from worker.leases import end_this_process as e; e({phase!r})"], cwd=PROJECT_ROOT
     )
-    overseer = Overseer(None, settings, ["demo"], "node")  # type: ignore[arg-type]
-    overseer.child_ended("wrk_a", ended.returncode)
-    ((_, reason, own),) = overseer._deaths
+    child_monitor = ChildMonitor(None, settings, ["demo"], "node")  # type: ignore[arg-type]
+    child_monitor.child_ended("wrk_a", ended.returncode)
+    ((_, reason, own),) = child_monitor._deaths
     assert reason.startswith("hung: ")
     assert words in reason
     assert own is by_itself
@@ -178,61 +178,61 @@ def test_a_picture_that_is_stuck_on_its_way_to_the_store_is_not_renewed(
     monkeypatch.setattr("worker.leases.LONGEST_FINISH_S", 0.0)
     leased.note_finishing(jobs[0].id)
     before = [lease_of(store, job) for job in jobs]
-    LeaseKeeper(store, OWNER, 60.0, leased_jobs=leased, pulse=Pulse(60.0)).renew_all()
+    LeaseKeeper(store, OWNER, 60.0, leased_jobs=leased, step_deadline=StepDeadline(60.0)).renew_all()
     after = [lease_of(store, job) for job in jobs]
     assert after[0] == before[0]
     assert after[1] > before[1]
 
 
 def test_steps_may_take_as_long_as_steps_take() -> None:
-    pulse = Pulse(lease_s=0.01)
-    assert pulse.alive
-    pulse.usual_step_s = 0.001
-    pulse.step()
+    step_deadline = StepDeadline(lease_s=0.01)
+    assert step_deadline.is_met
+    step_deadline.mean_step_s = 0.001
+    step_deadline.step()
     time.sleep(0.1)
-    assert not pulse.alive
-    pulse.loading()
-    assert pulse.alive, "a load has its own patience"
-    pulse.usual_step_s = 10.0
-    pulse.step()
+    assert not step_deadline.is_met
+    step_deadline.loading()
+    assert step_deadline.is_met, "a load has its own patience"
+    step_deadline.mean_step_s = 10.0
+    step_deadline.step()
     time.sleep(0.1)
-    assert pulse.alive
+    assert step_deadline.is_met
 
 
 def test_each_phase_may_last_as_long_as_it_can_without_being_hung() -> None:
-    def may_last(pulse: Pulse) -> float:
-        return pulse._until - time.monotonic()
+    def may_last(step_deadline: StepDeadline) -> float:
+        return step_deadline._until - time.monotonic()
 
     def about(seconds: float) -> Any:
         return pytest.approx(seconds, abs=5)
 
-    pulse = Pulse(lease_s=30.0)
-    pulse.loading()
-    assert may_last(pulse) == about(pulse_module.LONGEST_LOAD_S)
-    pulse.finishing()
-    assert may_last(pulse) == about(pulse_module.LONGEST_STEP_S)
-    pulse.step()
-    assert may_last(pulse) == about(pulse_module.LONGEST_STEP_S), "nothing is known of this model's steps yet"
-    for usual_s, most_s in ((0.01, 60.0), (2.0, 100.0), (60.0, pulse_module.LONGEST_STEP_S)):
-        pulse.usual_step_s = usual_s
-        pulse.step()
-        assert may_last(pulse) == about(most_s), usual_s
-    pulse.idle()
-    assert may_last(pulse) == float("inf")
-    compiles = Pulse(lease_s=30.0, may_compile=True)
-    compiles.usual_step_s = 0.01
+    step_deadline = StepDeadline(lease_s=30.0)
+    step_deadline.loading()
+    assert may_last(step_deadline) == about(deadline_module.LONGEST_LOAD_S)
+    step_deadline.finishing()
+    assert may_last(step_deadline) == about(deadline_module.LONGEST_STEP_S)
+    step_deadline.step()
+    assert may_last(step_deadline) == about(deadline_module.LONGEST_STEP_S), "nothing is known of this model's steps yet"
+    for mean_s, most_s in ((0.01, 60.0), (2.0, 100.0), (60.0, deadline_module.LONGEST_STEP_S)):
+        step_deadline.mean_step_s = mean_s
+        step_deadline.step()
+        assert may_last(step_deadline) == about(most_s), mean_s
+    step_deadline.idle()
+    assert may_last(step_deadline) == float("inf")
+    compiles = StepDeadline(lease_s=30.0, may_compile=True)
+    compiles.mean_step_s = 0.01
     compiles.step()
-    assert may_last(compiles) == about(pulse_module.LONGEST_STEP_S), "kernels may be made in it"
+    assert may_last(compiles) == about(deadline_module.LONGEST_STEP_S), "kernels may be made in it"
 
 
 def test_the_length_of_steps_is_learnt() -> None:
-    pulse = Pulse(lease_s=30.0)
-    for took_s, usual_s in ((0.0, 0.0), (10.0, 1.0), (10.0, 1.9)):
-        pulse.step()
-        assert pulse._step_began is not None
-        pulse._step_began -= took_s
-        pulse.step_done()
-        assert pulse.usual_step_s == pytest.approx(usual_s, abs=0.3)
+    step_deadline = StepDeadline(lease_s=30.0)
+    for took_s, mean_s in ((0.0, 0.0), (10.0, 1.0), (10.0, 1.9)):
+        step_deadline.step()
+        assert step_deadline._step_began is not None
+        step_deadline._step_began -= took_s
+        step_deadline.step_done()
+        assert step_deadline.mean_step_s == pytest.approx(mean_s, abs=0.3)
 
 
 def test_a_later_attempt_of_a_job_is_not_let_go_by_the_end_of_an_earlier_one(

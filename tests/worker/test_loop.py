@@ -38,9 +38,9 @@ from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
 from worker.memory.learnt import LearntCaps
 from worker.model_state import tell_loaded
-from worker.orders import OrderKeeper
+from worker.orders import CommandQueue
 from worker.progress import ProgressPublisher
-from worker.pulse import Pulse
+from worker.pulse import StepDeadline
 
 STEPS = 8
 BLACK = np.zeros((8, 8, 3), np.uint8)
@@ -191,7 +191,7 @@ def loop(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderLoop]:
         identity=identity,
         residency=Shelf(farm),  # type: ignore[arg-type]
         leased_jobs=leased_jobs,
-        pulse=Pulse(settings.lease_s),
+        step_deadline=StepDeadline(settings.lease_s),
         progress=ProgressPublisher(farm.redis, settings.redis_prefix),
         finishing=Finishing(store, outputs, settings, identity, leased_jobs),
         drain=Drain(),
@@ -269,7 +269,7 @@ def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm
 def test_a_cancelled_job_leaves_at_the_next_step_and_its_neighbours_stay(farm: Farm, loop: RenderLoop) -> None:
     doomed, kept = farm.submit_many(requests(2, steps=40), nudge=False)
     context = loop.context
-    keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, pulse=context.pulse)
+    keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, step_deadline=context.step_deadline)
 
     def cancel(_: StandIn) -> None:
         if len(StandIn.steps_taken) == 10:
@@ -288,7 +288,7 @@ def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begi
     loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
     kept, doomed, last = farm.submit_many(requests(3, steps=20), nudge=False)
     context = loop.context
-    keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, pulse=context.pulse)
+    keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, step_deadline=context.step_deadline)
     heartbeat, waited = Heartbeat(context), []
     heartbeat.starting = False
 
@@ -363,12 +363,12 @@ def test_a_worker_says_what_it_is_doing(loop: RenderLoop) -> None:
     heartbeat.starting = False
     assert heartbeat.state() == WorkerState.READY
     with context.store.write() as session:
-        session.execute(update(Worker).values(wanted=WorkerState.QUARANTINED))
+        session.execute(update(Worker).values(desired_state=WorkerState.QUARANTINED))
     heartbeat.beat()
     assert heartbeat.state() == WorkerState.QUARANTINED
-    context.wanted = WorkerState.DRAINING
+    context.desired_state = WorkerState.DRAINING
     assert heartbeat.state() == WorkerState.DRAINING
-    context.wanted = WorkerState.READY
+    context.desired_state = WorkerState.READY
     context.drain.begin()
     assert heartbeat.state() == WorkerState.DRAINING
 
@@ -377,7 +377,7 @@ def test_what_the_operator_wanted_holds_while_the_database_is_away(loop: RenderL
     context, heartbeat = loop.context, Heartbeat(loop.context)
     heartbeat.starting = False
     with context.store.write() as session:
-        session.execute(update(Worker).values(wanted=WorkerState.QUARANTINED))
+        session.execute(update(Worker).values(desired_state=WorkerState.QUARANTINED))
     heartbeat.beat()
 
     def away(*_: Any, **__: Any) -> Any:
@@ -546,20 +546,20 @@ def test_a_lost_device_ends_the_slice_and_takes_nothing_with_it(farm: Farm, loop
 
 
 def test_a_model_that_does_not_fit_is_said_of_the_worker_not_of_the_model(farm: Farm, loop: RenderLoop) -> None:
-    def no_room() -> object:
+    def insufficient_memory() -> object:
         with farm.store.read() as session:
             assert session.get(Model, "sd15") is None or session.get_one(Model, "sd15").state == "ready"
-            return session.get_one(Worker, loop.context.identity.id).facts["no_room"]
+            return session.get_one(Worker, loop.context.identity.id).facts["insufficient_memory"]
 
     shelf: Any = loop.context.residency
     shelf.too_large.add("sd15")
     (job_id,) = farm.submit_many(requests(1, model="sd15"), nudge=False)
     run(loop)
     assert farm.job(job_id).error_code == "oom"
-    assert no_room() == {"sd15": "model sd15 does not fit"}
+    assert insufficient_memory() == {"sd15": "model sd15 does not fit"}
     shelf.too_large.clear()
     tell_loaded(loop.context, shelf.get("sd15"))
-    assert no_room() == {}
+    assert insufficient_memory() == {}
 
 
 def test_out_of_memory_alone_puts_the_model_one_tier_down_in_the_same_attempt(farm: Farm, loop: RenderLoop) -> None:
@@ -625,7 +625,7 @@ def test_draining_gives_back_what_would_take_too_long(farm: Farm, loop: RenderLo
 
     def stop(_: StandIn) -> None:
         if len(StandIn.steps_taken) == 5:
-            loop.context.pulse.usual_step_s = 2 * LONGEST_DRAIN_S
+            loop.context.step_deadline.mean_step_s = 2 * LONGEST_DRAIN_S
             loop.context.drain.begin()
 
     StandIn.on_step = stop
@@ -642,7 +642,7 @@ def test_draining_gives_back_at_once_what_waits_for_the_running_set(farm: Farm, 
     def stop(engine: StandIn) -> None:
         if loop.waiting:
             loop.context.drain.begin()
-        if not loop.context.drain.wanted or states(farm)[waits] != "queued":
+        if not loop.context.drain.is_requested or states(farm)[waits] != "queued":
             engine.hold()
 
     StandIn.on_step = stop
@@ -656,7 +656,7 @@ def test_an_operators_drain_ends_the_slice_without_a_ticket(farm: Farm, loop: Re
     farm.redis.delete(f"{farm.settings.redis_prefix}:lane.demo")
 
     def drain(_: StandIn) -> None:
-        loop.context.wanted = "draining"
+        loop.context.desired_state = "draining"
 
     StandIn.on_step = drain
     loop.context.issue_ticket = lambda lane: None
@@ -686,7 +686,7 @@ def test_a_slice_wakes_another_when_it_begins_and_leaves_a_ticket_when_it_ends(
     loop.context.issue_ticket = lambda lane: issued_at.append(len(StandIn.steps_taken))
 
     def drain(_: StandIn) -> None:
-        loop.context.wanted = "draining" if drains else loop.context.wanted
+        loop.context.desired_state = "draining" if drains else loop.context.desired_state
 
     StandIn.on_step = drain
     run(loop)
@@ -723,13 +723,13 @@ def test_what_was_learnt_of_memory_survives_the_worker(farm: Farm, loop: RenderL
     assert loop.pipeline.caps.bytes_per_unit(4160) == 10_000 / 4160 / 2
 
 
-def test_orders_are_carried_out_when_nothing_renders(farm: Farm, loop: RenderLoop) -> None:
+def test_commands_run_when_nothing_renders(farm: Farm, loop: RenderLoop) -> None:
     shelf: Any = loop.context.residency
     seen: list[list[str]] = []
 
     def ask(_: StandIn) -> None:
         if len(StandIn.steps_taken) == 3:
-            loop.context.orders.extend([("warm", "sd15"), ("unload", "demo")])
+            loop.context.commands.extend([("warm", "sd15"), ("unload", "demo")])
         seen.append(list(shelf.names))
 
     StandIn.on_step = ask
@@ -737,11 +737,11 @@ def test_orders_are_carried_out_when_nothing_renders(farm: Farm, loop: RenderLoo
     loop.run_slice("demo")
     assert all(names == ["demo"] for names in seen), "a model left while its images were made"
     assert shelf.names == ["sd15"]
-    assert not loop.context.orders
+    assert not loop.context.commands
     StandIn.on_step = None
 
     done = threading.Event()
-    keeper = OrderKeeper(loop, on_done=done.set)
+    keeper = CommandQueue(loop, on_done=done.set)
     keeper.start()
     with loop.turn:
         keeper.take([{"do": "warm", "model": "demo"}])

@@ -16,7 +16,7 @@ from scheduler.tickets import waiting
 from tests.farm import Farm
 from worker.child import BROKEN_EXIT, DEVICE_LOST_EXIT
 from worker.leases import HUNG_EXIT, STUCK_EXIT
-from worker.parent import Overseer
+from worker.parent import ChildMonitor
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
 
 
 def test_an_idle_workers_parent_issues_the_ticket_that_was_lost(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
-    overseer = Overseer(farm.app, farm.settings, ["demo", "sd15"], "w1@here")
+    child_monitor = ChildMonitor(farm.app, farm.settings, ["demo", "sd15"], "w1@here")
 
     def look() -> list[int]:
-        overseer._look_for_work()
+        child_monitor._look_for_work()
         return [waiting(farm.redis, farm.settings.redis_prefix, model) for model in ("demo", "sd15", "sdxl")]
 
     farm.submit_many([{"prompt": "a mug", "model": "sdxl"}], nudge=False)
@@ -59,8 +59,8 @@ def test_an_idle_workers_parent_issues_the_ticket_that_was_lost(farm: Farm, monk
     ],
 )
 def test_who_may_have_ended_a_child(settings: Settings, code: int | None, by_itself: bool) -> None:
-    overseer = Overseer(None, settings, ["demo"], "node")  # type: ignore[arg-type]
-    overseer.child_ended("wrk_a", code)
-    ((incarnation, reason, own),) = overseer._deaths
+    child_monitor = ChildMonitor(None, settings, ["demo"], "node")  # type: ignore[arg-type]
+    child_monitor.child_ended("wrk_a", code)
+    ((incarnation, reason, own),) = child_monitor._deaths
     assert (incarnation, own) == ("wrk_a", by_itself)
     assert reason

@@ -8,7 +8,7 @@ from PIL import Image
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
 from worker.inputs import NOTHING
-from worker.retouch import retouched
+from worker.retouch import composite
 
 
 def test_lanczos_is_pillows(catalogue: Catalogue) -> None:
@@ -17,4 +17,4 @@ def test_lanczos_is_pillows(catalogue: Catalogue) -> None:
         recipe, _ = catalogue.resolve(JobRequest.model_validate({"prompt": "x", "upscale": upscale}))
         scale = upscale["scale"] if upscale else 1
         expected = np.asarray(Image.fromarray(plain).resize((64 * scale, 64 * scale), Image.Resampling.LANCZOS))
-        assert np.array_equal(retouched(plain, recipe, NOTHING), expected if upscale else plain)
+        assert np.array_equal(composite(plain, recipe, NOTHING), expected if upscale else plain)

@@ -28,7 +28,7 @@ from imagefarm.store.models import Attempt, Job, Model
 from scheduler.cancel import cancel_job
 from scheduler.orphans import collect_orphans
 from scheduler.tickets import waiting
-from scheduler.workers import order, want
+from scheduler.workers import send_command, set_desired_state
 from tests.farm import CELERY, Farm
 
 LONG = {"steps": 50, "count": 16}
@@ -115,13 +115,13 @@ def test_the_parent_has_no_torch_and_the_worker_tells_how_it_is(farm: Farm) -> N
     assert "libtorch" in Path(f"/proc/{worker.pid}/maps").read_text()
 
 
-def test_models_are_let_go_and_warmed_by_order(farm: Farm) -> None:
-    (told,) = order(farm.store, "unload", "demo", worker="w1", by="test")
+def test_models_are_unloaded_and_warmed_by_command(farm: Farm) -> None:
+    (told,) = send_command(farm.store, "unload", "demo", worker="w1", by="test")
     row = farm.worker()
     assert row is not None
     assert row.id == told
     farm.wait_until(lambda: not farm.worker().resident, 30, "the model is gone")  # type: ignore[union-attr]
-    order(farm.store, "warm", "demo", by="test")
+    send_command(farm.store, "warm", "demo", by="test")
     farm.wait_until(lambda: farm.worker().resident == ["demo"], 30, "the model is back")  # type: ignore[union-attr]
     row = farm.worker()
     assert row is not None
@@ -243,12 +243,12 @@ def test_draining_by_the_operator_and_back(farm: Farm) -> None:
         time.sleep(0.5)
         return waiting(farm.redis, farm.settings.redis_prefix, "demo") > 0
 
-    want(farm.store, "w1", WorkerState.DRAINING, by="test", reason="a look inside")
+    set_desired_state(farm.store, "w1", WorkerState.DRAINING, by="test", reason="a look inside")
     job = farm.submit()
     farm.wait_until(lambda: farm.worker_state() == WorkerState.DRAINING, 15)
     assert farm.job(job).state == "queued"
     farm.wait_until(leaves_tickets, 15, "the lane's tickets are left to others")
-    want(farm.store, "w1", WorkerState.READY, by="test")
+    set_desired_state(farm.store, "w1", WorkerState.READY, by="test")
     farm.wait_for_jobs([job], timeout=20)
 
 
@@ -260,7 +260,7 @@ def test_sigterm_drains_and_leaves_nothing_behind(farm: Farm) -> None:
     processes = [psutil.Process(farm.child_pid()), psutil.Process(farm.processes["w1"].pid)]
     assert farm.terminate("w1", timeout=90) == 0
     assert not any(process.is_running() for process in processes)
-    assert farm.worker_state() == WorkerState.GONE
+    assert farm.worker_state() == WorkerState.OFFLINE
     assert farm.job(running).state in {"succeeded", "queued"}
     assert {farm.job(job).state for job in rest} <= {"queued", "succeeded"}
     assert all(farm.job(job).crashes == 0 for job in (running, *rest)), "what was given back is not counted as a crash"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from worker.memory.planner import Place, Tier, Weights
+from worker.memory.planner import OffloadMode, Tier, Weights
 
 NEEDS_TORCHAO = "needs torchao: pip install 'imagefarm[int8]'"
 NEEDS_BITSANDBYTES = "needs bitsandbytes: pip install bitsandbytes"
@@ -21,7 +21,7 @@ def pointless(device_type: str) -> dict[Tier, str]:
     if device_type == GPU:
         return {}
     why = f"moves weights to the machine's memory, which is where a {device_type} device has them"
-    return {tier: why for tier in Tier if tier.place is not Place.RESIDENT}
+    return {tier: why for tier in Tier if tier.offload_mode is not OffloadMode.RESIDENT}
 
 
 def _why_not(tier: Tier, device_type: str) -> str:

@@ -9,39 +9,39 @@ from typing import Any
 import torch
 from torch import nn
 
-from worker.memory.planner import Place
+from worker.memory.planner import OffloadMode
 
 HOST = torch.device("cpu")
 BLOCKS_PER_GROUP = 1
 """Blocks that travel together: one runs, the next one comes."""
 
 
-def place(pipe: Any, where: torch.device, how: Place, *, denoisers: Sequence[str], encoders: Sequence[str]) -> Turns | None:
-    """Move a pipeline's networks to where `how` says; from then on they are on `where` whenever they run.
+def apply_offload(pipe: Any, where: torch.device, mode: OffloadMode, *, denoisers: Sequence[str], encoders: Sequence[str]) -> EncoderSwap | None:
+    """Move a pipeline's networks to where `mode` says; from then on they are on `where` whenever they run.
 
     `denoisers` and `encoders` are names of components; everything else (decoders, above all) goes to `where` for good.
     """
     parts: dict[str, nn.Module] = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     moving = [parts[name] for name in (*denoisers, *encoders) if name in parts]
-    if how is Place.RESIDENT:
+    if mode is OffloadMode.RESIDENT:
         pipe.to(where)
         return None
     for name, part in parts.items():
         if name not in (*denoisers, *encoders):
             part.to(where)
-    if how is Place.ENCODER_SWAPPED:
-        return Turns(
+    if mode is OffloadMode.ENCODER_SWAPPED:
+        return EncoderSwap(
             where,
             {
                 "denoiser": [parts[name] for name in denoisers if name in parts],
                 "encoder": [parts[name] for name in encoders if name in parts],
             },
         )
-    _stream(moving, where, blocks=how is Place.BLOCKS)
+    _stream(moving, where, blocks=mode is OffloadMode.BLOCKS)
     return None
 
 
-class Turns:
+class EncoderSwap:
     """Two sides that share a place on the device: whoever is about to run comes in, and the other goes out before.
 
     Hooks do it, so that nobody who calls a network has to think of it, and several prompts in a row move nothing.
@@ -59,9 +59,9 @@ class Turns:
                 # a language model's body is also called by itself
                 for entrance in (module, getattr(module, "model", None)):
                     if isinstance(entrance, nn.Module):
-                        entrance.register_forward_pre_hook(lambda *_, side=side: self.let_in(side))
+                        entrance.register_forward_pre_hook(lambda *_, side=side: self.swap_in(side))
 
-    def let_in(self, side: str) -> None:
+    def swap_in(self, side: str) -> None:
         """Have one side on the device."""
         if self.present == side:
             return

@@ -30,7 +30,7 @@ class Weights(StrEnum):
     NF4 = "nf4"
 
 
-class Place(StrEnum):
+class OffloadMode(StrEnum):
     """Where the weights are while they are not in use."""
 
     RESIDENT = "resident"
@@ -64,16 +64,16 @@ class Tier(StrEnum):
         return Weights(first) if first in set(Weights) else Weights.FULL
 
     @property
-    def place(self) -> Place:
+    def offload_mode(self) -> OffloadMode:
         """Where the weights are."""
         if self is Tier.GROUP_OFFLOAD:
-            return Place.BLOCKS
+            return OffloadMode.BLOCKS
         if self is Tier.SEQUENTIAL:
-            return Place.LAYERS
-        return Place.ENCODER_SWAPPED if self.value.endswith("encoder-swapped") else Place.RESIDENT
+            return OffloadMode.LAYERS
+        return OffloadMode.ENCODER_SWAPPED if self.value.endswith("encoder-swapped") else OffloadMode.RESIDENT
 
 
-STREAMED = frozenset({Place.BLOCKS, Place.LAYERS})
+STREAMED = frozenset({OffloadMode.BLOCKS, OffloadMode.LAYERS})
 FIDELITY = {
     Weights.FULL: "none: the model as released",
     Weights.INT8: "small: rounding of the weights, 39 dB or more against full weights on test models",
@@ -181,7 +181,7 @@ def plan(
     for tier in Tier:
         weights, stored = weight_bytes(size, tier), _stored(size, tier.weights)
         # what takes turns goes back and forth whole; what is streamed lies in the machine's memory for good
-        host = 0 if tier.place is Place.RESIDENT else sum(stored[:2])
+        host = 0 if tier.offload_mode is OffloadMode.RESIDENT else sum(stored[:2])
         fits = tuple(_fit(size, free - weights, shape, most_images, tiled=tiled) for shape in shapes)
         plans.append(Plan(tier, weights, host, fits, FIDELITY[tier.weights], _speed(tier, size), lacks.get(tier, "")))
     return plans
@@ -195,14 +195,14 @@ def best(plans: Sequence[Plan]) -> Plan | None:
 def weight_bytes(size: ModelSize, tier: Tier) -> int:
     """Weights on the device at the worst moment of a tier."""
     denoiser, encoders, vae = _stored(size, tier.weights)
-    match tier.place:
-        case Place.RESIDENT:
+    match tier.offload_mode:
+        case OffloadMode.RESIDENT:
             return denoiser + encoders + vae
-        case Place.ENCODER_SWAPPED:
+        case OffloadMode.ENCODER_SWAPPED:
             return max(denoiser, encoders) + vae
-        case Place.BLOCKS:
+        case OffloadMode.BLOCKS:
             return min(denoiser, STREAMED_BLOCKS * denoiser // size.blocks) + vae
-        case Place.LAYERS:
+        case OffloadMode.LAYERS:
             return (size.largest_layer or size.denoiser // 100) * size.width + vae
 
 
@@ -228,19 +228,19 @@ def _fit(size: ModelSize, free: int, shape: tuple[int, int], most_images: int, *
 
 def _speed(tier: Tier, size: ModelSize) -> str:
     denoiser, encoders, _ = _stored(size, tier.weights)
-    match tier.place:
-        case Place.RESIDENT:
+    match tier.offload_mode:
+        case OffloadMode.RESIDENT:
             if tier.weights is Weights.FULL:
                 return "full"
             return "about as fast as full weights" if tier.weights is not Weights.NF4 else "somewhat slower than full weights"
-        case Place.ENCODER_SWAPPED:
+        case OffloadMode.ENCODER_SWAPPED:
             moved = 2 * (denoiser + encoders)
             return (
                 f"new prompts move {moved / GIB:.1f} GiB, as many as wait at once share it: about"
                 f" {moved / PCIE_BYTES_PER_S:.1f} s; cached prompts cost nothing"
             )
-        case Place.BLOCKS:
+        case OffloadMode.BLOCKS:
             seconds = denoiser / PCIE_BYTES_PER_S
             return f"each step moves {denoiser / GIB:.1f} GiB: at least {seconds:.1f} s a step, shared by all images in it"
-        case Place.LAYERS:
+        case OffloadMode.LAYERS:
             return "several times slower than group-offload: every layer waits for its weights"

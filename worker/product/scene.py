@@ -35,9 +35,9 @@ class Placed:
         """The subject as it is put into a picture `enlarged` times the size, with its left and top edge there."""
         scaled = _scaled(self.cutout, self.scale * enlarged)
         rows, columns = scaled.alpha.shape
-        width, height, place = self.width * enlarged, self.height * enlarged, self.subject.place
-        left = min(max(0, round(place.x * width - columns / 2)), max(0, width - columns))
-        top = min(max(0, round(place.y * height - rows / 2)), max(0, height - rows))
+        width, height, placement = self.width * enlarged, self.height * enlarged, self.subject.place
+        left = min(max(0, round(placement.x * width - columns / 2)), max(0, width - columns))
+        top = min(max(0, round(placement.y * height - rows / 2)), max(0, height - rows))
         return scaled, left, top
 
     def to_paint_around(self, cell: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

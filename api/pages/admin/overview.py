@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import authenticate, require
 from api.context import current_farm
-from api.farm_state import redis_beats
+from api.farm_state import redis_is_up
 from api.pages.admin.audit import RecentEvent, recent_events
 from api.pages.farm_view import FarmView, farm_view
 from api.pages.job_cards import Picture, picture
@@ -73,10 +73,10 @@ def admin_page() -> Response:
     period = request.args.get("period", "hour")
     if period not in PERIODS:
         raise InvalidRequest([FieldError(field="period", detail="is not a period", remedy="use one of " + ", ".join(PERIODS))])
-    beats = redis_beats()
+    redis_up = redis_is_up()
     with farm.store.read() as session:
         view = OverviewView(
-            farm=farm_view(session, farm, caller, redis_beats=beats, closely=True),
+            farm=farm_view(session, farm, caller, redis_is_up=redis_up, closely=True),
             period=period,
             periods=tuple(PERIODS),
             charts=charts(statistics(session, period)),

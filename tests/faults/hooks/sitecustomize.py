@@ -103,7 +103,7 @@ def claim(module: Any) -> None:
 
 
 def child(module: Any) -> None:
-    wrap(module.Child, "render", after="before_ack")
+    wrap(module.RenderProcess, "render", after="before_ack")
 
 
 def batches(module: Any) -> None:
