@@ -16,7 +16,7 @@ REMEDIES = {
     "oom": "Ask for a smaller picture, or let a worker with more memory serve the model; then retry.",
     "poison": "These jobs brought their workers down. Look at one of them, change what is odd about it, and submit it anew.",
     "nan_output": "The model made no valid picture. Another seed or fewer steps may do; retrying renders the same.",
-    "flat_output": "The pictures were one plain colour. Another prompt or seed may do; retrying renders the same.",
+    "blank_output": "The pictures were one plain colour. Another prompt or seed may do; retrying renders the same.",
     "model_invalid": "Mend the model's files on the workers, then retry.",
     "expired": "No worker came to them in time. Retry them, or give them longer.",
     "storage": "The store of the pictures did not take them. See that it is there and has room, then retry.",

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from imagefarm.errors import SetupError
-from imagefarm.garbage import settle
+from imagefarm.garbage import freeze_startup_objects
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
@@ -66,7 +66,7 @@ def post_worker_init(worker: Any) -> None:
     from api.service import app
 
     sys.setswitchinterval(SWITCH_S)
-    settle()
+    freeze_startup_objects()
     farm = farm_of(app)
     before = signal.getsignal(signal.SIGTERM)
 

@@ -55,7 +55,7 @@ class ImageDetail(FoundImage):
     custom_id: str | None
     batch_id: str | None
     ms: float = Field(description="Milliseconds from claim to stored")
-    audit: dict[str, Any] = Field(description="What a re-render needs: weights, versions, device, batch plan, timings")
+    audit: dict[str, Any] = Field(description="What a re-render needs: weights, versions, device, step shapes, timings")
 
 
 class ImageList(Answer):

@@ -76,7 +76,7 @@ def full_size(device: torch.device) -> ZImagePipeline:
     finally:
         torch.set_default_dtype(before)
     with torch.no_grad():
-        vae.decoder.conv_out.weight.mul_(4)  # a random decoder draws near flat grey, which the guards would look at twice
+        vae.decoder.conv_out.weight.mul_(4)  # a random decoder draws near flat grey, which the guards would retry
     return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 
 
-def settle() -> None:
+def freeze_startup_objects() -> None:
     """Set aside all that there is now. To be called once what the process needs has been imported and loaded."""
     gc.collect()
     gc.freeze()

@@ -44,7 +44,7 @@ Tier = Literal[
 
 
 Attention = Literal["auto", "native", "math", "efficient", "cudnn", "flash-varlen", "sage-varlen", "xformers"]
-"""Ways to compute attention (worker/speed.py says what each needs)."""
+"""Ways to compute attention (acceleration.py says what each needs)."""
 
 
 class BucketSettings(BaseModel):
@@ -165,10 +165,10 @@ class Settings(BaseSettings):
     )
     decoder_channels_last: bool = Field(False, description="Keep the decoder's weights channels-last, as some GPUs like them")
     finishing_threads: int = Field(2, ge=1, le=64)
-    fail_flat_for: list[str] = Field(
+    fail_blank_for_tenants: list[str] = Field(
         [],
-        description="Tenants, by name, whose jobs fail (flat_output) where a picture is one plain colour, also when made again; "
-        "* is all. Others get it, with the warning flat",
+        description="Tenants, by name, whose jobs fail (blank_output) where a picture is one plain colour, also when made again; "
+        "* is all. Others get it, with the warning blank",
     )
 
     # logs

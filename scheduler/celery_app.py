@@ -14,7 +14,7 @@ from imagefarm.settings import Settings
 SWEEP_QUEUE = "sweep"
 SWEEP_TASK = "scheduler.sweep"
 RENDER_TASK = "worker.render"
-LONGEST_MICRO_BATCH_S = 600.0
+MAX_RUNNING_SET_S = 600.0
 """No running set takes longer than this from claim to commit; a child that does is hung and is killed."""
 
 
@@ -49,7 +49,7 @@ def make_celery(settings: Settings, catalogue: Catalogue, *, publisher: bool = F
         task_reject_on_worker_lost=False,
         task_ignore_result=True,
         task_create_missing_queues=False,
-        task_time_limit=settings.slice_s + LONGEST_MICRO_BATCH_S + 60,
+        task_time_limit=settings.slice_s + MAX_RUNNING_SET_S + 60,
         task_serializer="json",
         accept_content=["json"],
         result_accept_content=["json"],

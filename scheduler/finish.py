@@ -16,8 +16,8 @@ from imagefarm.store import Store, connection_of
 from imagefarm.store.audit import append_many
 from imagefarm.store.models import Batch, ChannelFile, Image, Job, Model
 from imagefarm.store.prepared import CompiledStatement
-from scheduler.batches.gate import Gate
-from scheduler.batches.gatekeeping import judge_images
+from scheduler.batches.gate import QualityGate
+from scheduler.batches.gatekeeping import apply_gate
 from scheduler.claim import ClaimedJob, StoredShares, load_flow, lock_shares, save_shares
 from scheduler.retry import Failure, after_failure
 from scheduler.transition import move, move_to_succeeded
@@ -80,7 +80,7 @@ def succeed(
     actual_s: float,
     work: float = 0.0,
     warnings: list[str] | None = None,
-    gate: Gate | None = None,
+    gate: QualityGate | None = None,
     settings: Settings | None = None,
 ) -> list[str]:
     """Commit a rendered job; return the ids of its image rows.
@@ -132,7 +132,7 @@ def succeed(
         append_many(session, [_told_of_job(job, images), *(_told_of_image(row) for row in rows)], at=now)
         if gate is not None and settings is not None and batch is not None:
             stored_images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
-            judge_images(session, gate, settings, batch=batch, job=session.get_one(Job, job.id), images=stored_images)
+            apply_gate(session, gate, settings, batch=batch, job=session.get_one(Job, job.id), images=stored_images)
         _correct_charge(session, queue, job, actual_s)
         if work > 0 and actual_s > 0:
             _learn_cost(session, job.model, actual_s / work)

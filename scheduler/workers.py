@@ -195,7 +195,7 @@ def report_model(
         row = session.get(Model, name)
         before = None if row is None else row.state
         if row is None:
-            row = Model(name=name, state=state, reason=reason, digest=digest, facts={}, caps={}, updated_at=0.0)
+            row = Model(name=name, state=state, reason=reason, digest=digest, facts={}, micro_batch_limits={}, updated_at=0.0)
             session.add(row)
         row.state, row.reason = state, reason
         row.digest = digest or row.digest
@@ -226,19 +226,19 @@ def report_insufficient_memory(store: Store, worker_id: str, model: str, detail:
     store.run_with_retry(work, timeout_s=10.0)
 
 
-def keep_learnt(store: Store, name: str, profile: str, learnt: dict[str, Any]) -> None:
+def save_micro_batch_limits(store: Store, name: str, profile: str, limits: dict[str, Any]) -> None:
     """Keep what a worker learnt of a model's memory. `profile` says on what: kind of device, tier, dtype."""
 
     def work(session: Session) -> None:
         row = session.get(Model, name, with_for_update=True)
         if row is not None:
-            row.caps = {**row.caps, profile: learnt}
+            row.micro_batch_limits = {**row.micro_batch_limits, profile: limits}
 
     store.run_with_retry(work, timeout_s=10.0)
 
 
-def recall_learnt(store: Store, name: str, profile: str) -> dict[str, Any]:
+def load_micro_batch_limits(store: Store, name: str, profile: str) -> dict[str, Any]:
     """What was kept of a model for this profile; empty if nothing was."""
     with store.read() as session:
         row = session.get(Model, name)
-        return {} if row is None else dict(row.caps.get(profile, {}))
+        return {} if row is None else dict(row.micro_batch_limits.get(profile, {}))

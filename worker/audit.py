@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from worker.engine.images import RenderedImage
     from worker.loading import LoadedPipeline
 
-HELD = ("tier", "weights", "fidelity", "speed")
+HELD = ("tier", "weights", "fidelity", "acceleration")
 """How the model was held in memory and what makes it faster, of its facts."""
 
 
 def image_audit(
     image: RenderedImage, job: ClaimedJob, pipeline: LoadedPipeline, worker: WorkerIdentity, timings: dict[str, float]
 ) -> dict[str, Any]:
-    """The audit of one image: the engine's facts (device, dtype, batch plan, guards, times), and round them who, what and with
+    """The audit of one image: the engine's facts (device, dtype, step shapes, guards, times), and round them who, what and with
     which weights and libraries. `timings` in milliseconds.
     """
     return {

@@ -8,7 +8,7 @@ from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.garbage import settle
+from imagefarm.garbage import freeze_startup_objects
 from imagefarm.live import LiveEvents
 from imagefarm.logs import get_logger
 from imagefarm.outputs import LocalOutputs
@@ -46,14 +46,14 @@ class RenderProcess:
         # torch comes in here, in the child: the parent never loads it
         from worker.device import find_device
         from worker.residency import Residency
-        from worker.speed import Speed
+        from worker.speed import AccelerationSettings
 
         self.settings = settings
         self.store = Store(settings.database, pool_size=8)
         redis = connect_redis(settings)
         self.store.listener = LiveEvents(redis, settings.redis_prefix)
         device = find_device(settings.device)
-        Speed.of(settings).check(device)
+        AccelerationSettings.of(settings).check(device)
         identity = make_identity(settings, catalogue, device=str(device), node=node)
         leased_jobs = LeasedJobs()
         step_deadline = StepDeadline(settings.lease_s, may_compile=settings.compile_blocks, on_phase=self.liveness.set_phase)
@@ -83,14 +83,14 @@ class RenderProcess:
 
     def start(self) -> None:
         """Register, start the threads, warm the models."""
-        from worker.model_state import survey
+        from worker.model_state import scan_models
 
         register(self.store, self.context.identity)
         for part in (self.context.progress, self.keeper, self.listener, self.heartbeat, self.commands):
             part.start()
-        survey(self.context)
+        scan_models(self.context)
         self.loop.warm([name for name in self.settings.warm_models if name in self.context.identity.serves])
-        settle()
+        freeze_startup_objects()
         self.heartbeat.starting = False
         self.heartbeat.now()
         log.info("worker.ready", worker=self.context.identity.id, resident=list(self.context.residency.names))

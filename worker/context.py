@@ -17,7 +17,7 @@ from scheduler.workers import WorkerIdentity
 from worker.drain import Drain
 from worker.finishing import Finishing
 from worker.holdings import LeasedJobs
-from worker.memory.heap import Heap
+from worker.memory.heap import HeapTrimmer
 from worker.progress import ProgressPublisher
 from worker.pulse import StepDeadline
 
@@ -42,7 +42,7 @@ class WorkerContext:
     finishing: Finishing
     drain: Drain
     issue_ticket: Callable[[str], None]
-    heap: Heap = field(default_factory=Heap)
+    heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     commands: deque[tuple[str, str]] = field(default_factory=deque)
     """(what to do, model) that operators asked for and that is still to be done: warm, unload."""
     desired_state: str = "ready"

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-FLAT = "flat"
-"""The engine's warning of a picture that is one plain colour, also when looked at twice."""
+BLANK = "blank"
+"""The engine's warning of a picture that is one plain colour, also in its isolated retry."""
 EVERY_TENANT = "*"
 JOBS_PER_THREAD = 2
 """Jobs in flight per thread in any case: one in work, one waiting, so that a thread never starves."""
@@ -154,20 +154,20 @@ class Finishing:
 
     def _refused(self, rendered: RenderedJob) -> Failure | None:
         """Why the job fails though it was rendered: a picture is one plain colour, and its tenant wants none such."""
-        flat = [image.index for image in rendered.images if FLAT in image.warnings]
-        wanted_by = self.settings.fail_flat_for
-        if not flat or not wanted_by:
+        blank = [image.index for image in rendered.images if BLANK in image.warnings]
+        wanted_by = self.settings.fail_blank_for_tenants
+        if not blank or not wanted_by:
             return None
         with self.store.read() as session:
             tenant = session.scalar(select(Tenant.name).where(Tenant.id == rendered.job.tenant_id))
         if EVERY_TENANT not in wanted_by and tenant not in wanted_by:
             return None
-        which = f"image{'s' * (len(flat) > 1)} {', '.join(map(str, flat))}"
+        which = f"image{'s' * (len(blank) > 1)} {', '.join(map(str, blank))}"
         detail = (
             f"{which}: one plain colour, and again when made alone at the safest dtype; change the prompt or the seed, or ask the"
-            " operator to keep such pictures (fail_flat_for)"
+            " operator to keep such pictures (fail_blank_for_tenants)"
         )
-        return Failure(FailureClass.MODEL, "flat_output", detail)
+        return Failure(FailureClass.MODEL, "blank_output", detail)
 
     def _keep(
         self,

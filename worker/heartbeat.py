@@ -120,6 +120,6 @@ class Heartbeat:
             began = time.monotonic()
             self.beat()
             # here, and not where a slice ends: its pictures are still on their way to the store then
-            self.context.heap.give_back(busy=bool(self.context.leased_jobs))
+            self.context.heap_trimmer.trim_if_due(busy=bool(self.context.leased_jobs))
             self._wake.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
             self._wake.clear()

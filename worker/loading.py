@@ -28,14 +28,14 @@ from worker.engine.failures import failure_of, is_out_of_memory
 from worker.families import family_class
 from worker.families.base import Family
 from worker.loras import LoraSet
-from worker.memory.capabilities import lacking
-from worker.memory.learnt import LearntCaps
+from worker.memory.capabilities import unavailable_tiers
+from worker.memory.learnt import MicroBatchLimits
 from worker.memory.placement import EncoderSwap, apply_offload
 from worker.memory.planner import ACTIVATIONS, FIDELITY, STREAMED, STREAMED_BLOCKS, OffloadMode, Tier, Weights
 from worker.memory.sizes import DENOISERS, ENCODERS
 from worker.memory.weights import module_bytes, narrow
 from worker.model_files import ModelFiles, find_files
-from worker.speed import Faster, Speed
+from worker.speed import Acceleration, AccelerationSettings
 from worker.upscalers.nets import Upscalers
 
 diffusers.utils.logging.disable_progress_bar()
@@ -67,13 +67,13 @@ class LoadedPipeline:
     """Of all weights on the device, at the worst moment."""
     loras: LoraSet
     upscalers: Upscalers
-    faster: Faster
+    acceleration: Acceleration
     tier: Tier = Tier.RESIDENT
     encoder_swap: EncoderSwap | None = None
     """Encoder and denoiser that take turns on the device, in the tiers where they do."""
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
-    caps: LearntCaps = field(default_factory=LearntCaps)
-    decode_caps: LearntCaps = field(default_factory=LearntCaps)
+    denoise_limits: MicroBatchLimits = field(default_factory=MicroBatchLimits)
+    decode_limits: MicroBatchLimits = field(default_factory=MicroBatchLimits)
 
     @property
     def profile(self) -> str:
@@ -83,7 +83,7 @@ class LoadedPipeline:
 
     @property
     def safest_dtype(self) -> torch.dtype:
-        """What a second look is computed at: 32 bits, or the same again where narrow weights cannot be widened."""
+        """What an isolated retry is computed at: 32 bits, or the same again where narrow weights cannot be widened."""
         return torch.float32 if self.tier.weights is Weights.FULL and self.tier.offload_mode not in STREAMED else self.dtype
 
 
@@ -94,7 +94,7 @@ def load_pipeline(
     device: str,
     dtype: str | None = None,
     tier: Tier = Tier.RESIDENT,
-    speed: Speed | None = None,
+    acceleration_settings: AccelerationSettings | None = None,
     digests: WeightDigests | None = None,
     embeddings: EmbeddingCache | None = None,
 ) -> LoadedPipeline:
@@ -111,8 +111,8 @@ def load_pipeline(
         torch.cuda.set_device(where)  # events and streams are those of the current device
     cls = family_class(entry.family)
     precision = pick_dtype(dtype or entry.dtype, where, cls.half)
-    if tier in lacking(where.type):
-        raise RenderError("not_supported", f"model {entry.name}: tier {tier} {lacking(where.type)[tier]}")
+    if tier in unavailable_tiers(where.type):
+        raise RenderError("not_supported", f"model {entry.name}: tier {tier} {unavailable_tiers(where.type)[tier]}")
     files = find_files(entry, catalogue)
     if files.pipeline_class not in cls.pipelines:
         raise RenderError(
@@ -133,7 +133,7 @@ def load_pipeline(
             narrow([parts[name] for name in (*DENOISERS, *ENCODERS) if name in parts], tier.weights, precision)
             encoder_swap = apply_offload(pipe, where, tier.offload_mode, denoisers=sorted(DENOISERS), encoders=sorted(ENCODERS))
             family = cls(pipe, where, entry)
-            faster = Faster(family.denoiser, family.vae, speed or Speed(), tier)
+            acceleration = Acceleration(family.denoiser, family.vae, acceleration_settings or AccelerationSettings(), tier)
     except RenderError:
         raise
     except Exception as error:
@@ -144,8 +144,8 @@ def load_pipeline(
         ) from error
     load_s = time.perf_counter() - started
     facts = describe(entry, files, pipe, where, precision) | {"files": hashes} | tier_facts(tier)
-    if faster.facts:
-        facts["speed"] = faster.facts
+    if acceleration.facts:
+        facts["acceleration"] = acceleration.facts
     loaded = LoadedPipeline(
         name=entry.name,
         entry=entry,
@@ -159,7 +159,7 @@ def load_pipeline(
         loras=LoraSet(pipe, entry, catalogue, digests),
         upscalers=Upscalers(catalogue, where, digests, LOADING),
         bytes=bytes_on_device(facts["components"], tier, blocks=ACTIVATIONS[entry.family].blocks),
-        faster=faster,
+        acceleration=acceleration,
         tier=tier,
         encoder_swap=encoder_swap,
         embeddings=EmbeddingCache() if embeddings is None else embeddings,

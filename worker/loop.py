@@ -92,7 +92,7 @@ class RenderLoop:
                 self.input_prefetcher.begin(job)
             if newcomers:
                 worked = True
-                context.heap.used()
+                context.heap_trimmer.note_allocation()
                 woke = woke or self._wake_another(lane)
             if closing:
                 self._hand_back()
@@ -225,7 +225,7 @@ class RenderLoop:
 
     def _load(self, name: str) -> LoadedPipeline | Failure:
         """The model's pipeline, resident or loaded now, or why it cannot be. Tells the store what is new."""
-        from worker.model_state import recall, tell_broken, tell_loaded
+        from worker.model_state import restore_limits, report_load_failed, report_loaded
 
         context = self.context
         was_resident = name in context.residency.names
@@ -236,12 +236,12 @@ class RenderLoop:
             failure = _failure_of(error)
             log.warning("model.not_loaded", model=name, code=failure.code, reason=failure.detail)
             self._broken[name] = (time.monotonic() + BROKEN_FOR_S, failure)
-            self._tell(lambda: tell_broken(context, name, failure))
+            self._tell(lambda: report_load_failed(context, name, failure))
             return failure
         self._broken.pop(name, None)
         if not was_resident:
-            self._tell(lambda: tell_loaded(context, pipeline))
-            self._tell(lambda: recall(context, pipeline))
+            self._tell(lambda: report_loaded(context, pipeline))
+            self._tell(lambda: restore_limits(context, pipeline))
         return pipeline
 
     def warm(self, names: list[str]) -> None:
@@ -265,10 +265,10 @@ class RenderLoop:
         context.step_deadline.idle()
 
     def _keep_learnt(self) -> None:
-        from worker.model_state import keep
+        from worker.model_state import save_limits
 
         if (pipeline := self.pipeline) is not None:
-            self._tell(lambda: keep(self.context, pipeline))
+            self._tell(lambda: save_limits(self.context, pipeline))
 
     def _tell(self, report: Callable[[], None]) -> None:
         try:

@@ -7,17 +7,17 @@ from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
 from imagefarm.store.models import Model
 from scheduler.retry import Failure
-from scheduler.workers import keep_learnt, recall_learnt, report_model, report_insufficient_memory
+from scheduler.workers import save_micro_batch_limits, load_micro_batch_limits, report_model, report_insufficient_memory
 from worker.context import WorkerContext
 from worker.loading import LoadedPipeline
 from worker.model_files import find_files
 
 log = get_logger(__name__)
 
-UNLEARNT = frozenset({"missing", "invalid"})
+UNAVAILABLE_STATES = frozenset({"missing", "invalid"})
 
 
-def survey(context: WorkerContext) -> None:
+def scan_models(context: WorkerContext) -> None:
     """Look for the files of every model this worker serves, and tell of those that are missing or broken, one line each.
 
     The farm runs all the same: their jobs fail with the same words.
@@ -32,43 +32,43 @@ def survey(context: WorkerContext) -> None:
             state = _state(context, entry)
             if known.get(name) != (state, error.detail):
                 # a hub's model that nobody fetched is no fault; a folder that the catalogue names should be there
-                tell = log.info if context.catalogue.local_path(entry.source) is None else log.warning
-                tell("model.unavailable", model=name, state=state, reason=error.detail)
+                log_at_level = log.info if context.catalogue.local_path(entry.source) is None else log.warning
+                log_at_level("model.unavailable", model=name, state=state, reason=error.detail)
                 report_model(context.store, name, state, reason=error.detail)
         else:
-            if known.get(name, ("unknown", ""))[0] in UNLEARNT:
+            if known.get(name, ("unknown", ""))[0] in UNAVAILABLE_STATES:
                 report_model(context.store, name, "unknown")
 
 
-def tell_loaded(context: WorkerContext, pipeline: LoadedPipeline) -> None:
+def report_loaded(context: WorkerContext, pipeline: LoadedPipeline) -> None:
     """A model was loaded."""
     facts = pipeline.facts | {"bytes": pipeline.bytes}
     report_model(context.store, pipeline.name, "ready", digest=pipeline.digest, facts=facts, load_s=pipeline.load_s)
     report_insufficient_memory(context.store, context.identity.id, pipeline.name)
 
 
-def recall(context: WorkerContext, pipeline: LoadedPipeline) -> None:
+def restore_limits(context: WorkerContext, pipeline: LoadedPipeline) -> None:
     """Take in what any worker with such a device learnt of this model's memory before."""
-    kept = recall_learnt(context.store, pipeline.name, pipeline.profile)
-    pipeline.caps.recall(kept.get("passes", {}))
-    pipeline.decode_caps.recall(kept.get("decodes", {}))
+    kept = load_micro_batch_limits(context.store, pipeline.name, pipeline.profile)
+    pipeline.denoise_limits.restore(kept.get("denoise", {}))
+    pipeline.decode_limits.restore(kept.get("decode", {}))
 
 
-def keep(context: WorkerContext, pipeline: LoadedPipeline) -> None:
+def save_limits(context: WorkerContext, pipeline: LoadedPipeline) -> None:
     """Keep what was learnt of a model's memory, if there is something new."""
-    caps = (pipeline.caps, pipeline.decode_caps)
-    if any(learnt.changed for learnt in caps):
-        keep_learnt(
+    limits = (pipeline.denoise_limits, pipeline.decode_limits)
+    if any(each.changed for each in limits):
+        save_micro_batch_limits(
             context.store,
             pipeline.name,
             pipeline.profile,
-            {"passes": pipeline.caps.as_data(), "decodes": pipeline.decode_caps.as_data()},
+            {"denoise": pipeline.denoise_limits.as_data(), "decode": pipeline.decode_limits.as_data()},
         )
-        for learnt in caps:
-            learnt.changed = False
+        for each in limits:
+            each.changed = False
 
 
-def tell_broken(context: WorkerContext, name: str, failure: Failure) -> None:
+def report_load_failed(context: WorkerContext, name: str, failure: Failure) -> None:
     """A model could not be loaded. Out of memory says nothing of the model, only of this worker: another may have more."""
     if failure.code == "model_invalid":
         report_model(context.store, name, _state(context, context.catalogue.get(name)), reason=failure.detail)

@@ -20,9 +20,9 @@ from worker.engine.passes import free_cached
 from worker.engine.warm_up import warm_up
 from worker.families import family_class
 from worker.loading import LoadedPipeline, load_pipeline
-from worker.memory.choice import AUTO, choose, device_memory
+from worker.memory.choice import AUTO, select_tier, device_memory
 from worker.memory.planner import Plan, Tier
-from worker.speed import Speed
+from worker.speed import AccelerationSettings
 
 log = get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Residency:
         self.tiled = settings.tile_decoder
         self.most_images = settings.max_running_images
         self._digests = WeightDigests(settings.data_dir / "run" / "weight-digests.json")
-        self._speed = Speed.of(settings)
+        self._acceleration_settings = AccelerationSettings.of(settings)
         self._load = load or self._load_and_warm
         self._below: dict[str, Tier] = {}
         """Tiers that ran out of memory with a single image, by model: the next load is one lower."""
@@ -126,8 +126,8 @@ class Residency:
         return pipeline
 
     def plan(self, entry: ModelEntry) -> Plan:
-        """How the model would be loaded now. Raises RenderError as `choose` does."""
-        return choose(
+        """How the model would be loaded now. Raises RenderError as `select_tier` does."""
+        return select_tier(
             entry,
             self.catalogue,
             self.device,
@@ -195,7 +195,7 @@ class Residency:
             self.catalogue,
             device=str(self.device),
             tier=plan.tier,
-            speed=self._speed,
+            acceleration_settings=self._acceleration_settings,
             digests=self._digests,
             embeddings=self.embeddings,
         )

@@ -28,7 +28,7 @@ from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import check
-from scheduler.celery_app import LONGEST_MICRO_BATCH_S, RENDER_TASK, lane_queue, make_celery
+from scheduler.celery_app import MAX_RUNNING_SET_S, RENDER_TASK, lane_queue, make_celery
 from worker.identity import served_models
 from worker.parent import ChildMonitorStep, ChildMonitor
 from worker.pulse import LONGEST_LOAD_S, MAX_SLICES
@@ -63,7 +63,7 @@ log = get_logger(__name__)
 app.conf.update(
     task_queues=[Queue(lane_queue(name)) for name in serves],
     # the child watches itself (see worker.leases); this kills one that cannot
-    task_time_limit=MAX_SLICES * settings.slice_s + LONGEST_MICRO_BATCH_S + 60,
+    task_time_limit=MAX_SLICES * settings.slice_s + MAX_RUNNING_SET_S + 60,
     worker_proc_alive_timeout=LONGEST_LOAD_S,
 )
 child_monitor = ChildMonitor(app, settings, serves, "")

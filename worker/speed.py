@@ -1,7 +1,7 @@
 """What may make passes faster, each behind a setting: another kernel for attention, compiled blocks, the decoder's layout.
 
-None of it changes a picture by more than its last bits, but it does change those; so the audit says what was on, and a second
-look at a picture that came out broken is taken without any of it.
+None of it changes a picture by more than its last bits, but it does change those; so the audit says what was on, and an
+isolated retry of a picture that came out broken is taken without any of it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ fetched from the hub while a worker runs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class AccelerationSettings:
     """What is wanted."""
 
     attention: str = AUTO
@@ -62,7 +62,7 @@ class Speed:
     channels_last: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> Speed:
+    def of(cls, settings: Settings) -> AccelerationSettings:
         """What the settings want."""
         return cls(settings.attention, settings.compile_blocks, settings.decoder_channels_last)
 
@@ -74,30 +74,30 @@ class Speed:
             raise SetupError(f"attention = {self.attention} needs a GPU, and this worker renders on {device}; use {here}")
         if kernel is not None and kernel.package and importlib.util.find_spec(kernel.package) is None:
             raise SetupError(f"attention = {self.attention} needs the package {kernel.package}, which is not installed here")
-        if self.compiled and (lacks := _why_not_compiled(device)):
-            raise SetupError(f"compile_blocks needs {lacks}; install one, or set compile_blocks = false")
+        if self.compiled and (missing := _why_not_compiled(device)):
+            raise SetupError(f"compile_blocks needs {missing}; install one, or set compile_blocks = false")
 
 
-class Faster:
+class Acceleration:
     """A pipeline's networks with what was wanted of them done. `facts` says what is in force."""
 
-    def __init__(self, denoiser: Any, vae: Any, speed: Speed, tier: Tier) -> None:
+    def __init__(self, denoiser: Any, vae: Any, settings: AccelerationSettings, tier: Tier) -> None:
         self._denoiser = denoiser
         self.facts: dict[str, Any] = {}
         self.compiled = False
         """Whether the denoiser's blocks are compiled when they first run."""
         self._kernel = ""
-        if speed.attention != AUTO:
-            self._use(speed.attention)
-        if speed.compiled:
+        if settings.attention != AUTO:
+            self._use(settings.attention)
+        if settings.compiled:
             self._compile(tier)
-        if speed.channels_last:
+        if settings.channels_last:
             vae.to(memory_format=torch.channels_last)
             self.facts["decoder_layout"] = "channels-last"
 
     @contextmanager
-    def plain(self) -> Iterator[None]:
-        """As the model was released, for a second look: neither compiled nor another kernel."""
+    def disabled(self) -> Iterator[None]:
+        """As the model was released, for an isolated retry: neither compiled nor another kernel."""
         if not self.facts:
             yield
             return

@@ -117,7 +117,7 @@ class Usage(Base):
 
 
 class Model(Base):
-    """What the farm has learnt of a model: whether it loads, its weights' digests, its cost and its caps."""
+    """What the farm has learnt of a model: whether it loads, its weights' digests, its cost and its micro-batch limits."""
 
     __tablename__ = "model"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -131,7 +131,7 @@ class Model(Base):
     """Learnt GPU-seconds of one default image; null until measured."""
     load_s: Mapped[float | None]
     """Learnt seconds of one load: the cost of a swap."""
-    caps: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    micro_batch_limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Learnt running images by shape."""
     updated_at: Mapped[float]
 
@@ -304,7 +304,7 @@ class Image(Base):
     ms: Mapped[float]
     """Milliseconds from claim to stored."""
     audit: Mapped[dict[str, Any]]
-    """What a re-render needs: weights, versions, device, dtype, batch plan, timings."""
+    """What a re-render needs: weights, versions, device, dtype, step shapes, timings."""
     scores: Mapped[dict[str, Any] | None]
     """What the batch's gate measured, and its verdict; null where there was no gate."""
     created_at: Mapped[float]
@@ -312,10 +312,10 @@ class Image(Base):
     __table_args__ = (UniqueConstraint("job_id", "index"), Index("ix_image_tenant_id_id", "tenant_id", "id"))
 
 
-class Look(Base):
+class ImageHash(Base):
     """How a batch's pictures look, for its gate to know siblings that are too alike: 64 bits of each."""
 
-    __tablename__ = "look"
+    __tablename__ = "image_hash"
     batch_id: Mapped[str] = mapped_column(ID, primary_key=True)
     row: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     image_id: Mapped[str] = mapped_column(ID, ForeignKey("image.id", ondelete="CASCADE"), primary_key=True, index=True)

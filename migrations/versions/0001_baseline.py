@@ -108,7 +108,7 @@ def upgrade() -> None:
         sa.Column("facts", sa.JSON(), nullable=False),
         sa.Column("cost_s", sa.Double(), nullable=True),
         sa.Column("load_s", sa.Double(), nullable=True),
-        sa.Column("caps", sa.JSON(), nullable=False),
+        sa.Column("micro_batch_limits", sa.JSON(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_model")),
     )
@@ -283,15 +283,15 @@ def upgrade() -> None:
     op.create_index("ix_image_tenant_id_id", "image", ["tenant_id", "id"])
 
     op.create_table(
-        "look",
+        "image_hash",
         sa.Column("batch_id", sa.String(40), nullable=False),
         sa.Column("row", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("image_id", sa.String(40), nullable=False),
         sa.Column("dhash", sa.String(16), nullable=False),
-        sa.PrimaryKeyConstraint("batch_id", "row", "image_id", name=op.f("pk_look")),
+        sa.PrimaryKeyConstraint("batch_id", "row", "image_id", name=op.f("pk_image_hash")),
         sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_look_image_id"), ondelete="CASCADE"),
     )
-    op.create_index(op.f("ix_look_image_id"), "look", ["image_id"])
+    op.create_index(op.f("ix_image_hash_image_id"), "image_hash", ["image_id"])
 
     op.create_table(
         "channel_file",
@@ -499,7 +499,7 @@ def downgrade() -> None:
     op.drop_table("asset")
     op.drop_table("pick")
     op.drop_table("channel_file")
-    op.drop_table("look")
+    op.drop_table("image_hash")
     op.drop_table("image")
     op.drop_table("attempt")
     op.drop_table("job")

@@ -47,7 +47,7 @@ class Rule(BaseModel):
         return (self.at_least is None or score >= self.at_least) and (self.at_most is None or score <= self.at_most)
 
 
-class Gate(BaseModel):
+class QualityGate(BaseModel):
     """The rules of a batch. A picture that breaks none is accepted; a score that it has not breaks no rule."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,7 +63,7 @@ class Gate(BaseModel):
     approve: bool = Field(False, description="Accepted pictures are approved at once")
 
     @model_validator(mode="after")
-    def _has_a_rule(self) -> Gate:
+    def _has_a_rule(self) -> QualityGate:
         if not any(getattr(self, name) for name in RULES):
             raise ValueError(f"has no rule; send some of {', '.join(RULES)}")
         return self

@@ -13,15 +13,15 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append_many
-from imagefarm.store.models import Batch, Image, Job, Look
+from imagefarm.store.models import Batch, Image, Job, ImageHash
 from scheduler.batches import picks
-from scheduler.batches.gate import ACCEPT, REROLL, REVIEW, Gate, distance
+from scheduler.batches.gate import ACCEPT, REROLL, REVIEW, QualityGate, distance
 from scheduler.batches.picks import Picked, ImageRef
 
 BY = "gate"
 
 
-def judge_images(session: Session, gate: Gate, settings: Settings, *, batch: Batch, job: Job, images: Sequence[Image]) -> None:
+def apply_gate(session: Session, gate: QualityGate, settings: Settings, *, batch: Batch, job: Job, images: Sequence[Image]) -> None:
     """Give each freshly stored picture of a job its verdict and do what it says, in the caller's transaction.
 
     The caller holds the batch locked. A picture that was rendered again often enough, or for which the queue has no room,
@@ -31,8 +31,8 @@ def judge_images(session: Session, gate: Gate, settings: Settings, *, batch: Bat
     events: list[tuple[str, str, str | None, dict[str, Any]]] = []
     for image in images:
         scores = dict(image.scores or {})
-        looks = _siblings(session, batch.id, job.row or 0) if gate.duplicate is not None else []
-        scores["duplicate"] = min((distance(scores["dhash"], look) for look in looks), default=None)
+        hashes = _siblings(session, batch.id, job.row or 0) if gate.duplicate is not None else []
+        scores["duplicate"] = min((distance(scores["dhash"], other) for other in hashes), default=None)
         verdict, broken = gate.judge(scores)
         replaced_by = None
         if verdict == REROLL:
@@ -40,7 +40,7 @@ def judge_images(session: Session, gate: Gate, settings: Settings, *, batch: Bat
             verdict = REROLL if replaced_by else REVIEW
         image.scores = scores | {"verdict": verdict, "broken": broken}
         if verdict != REROLL and gate.duplicate is not None:
-            session.add(Look(batch_id=batch.id, row=job.row or 0, image_id=image.id, dhash=scores["dhash"]))
+            session.add(ImageHash(batch_id=batch.id, row=job.row or 0, image_id=image.id, dhash=scores["dhash"]))
             session.flush()
         decided = Picked.REROLLED if replaced_by else Picked.APPROVED if verdict == ACCEPT and gate.approve else None
         if decided is not None:
@@ -53,7 +53,7 @@ def judge_images(session: Session, gate: Gate, settings: Settings, *, batch: Bat
 
 
 def _siblings(session: Session, batch_id: str, row: int) -> list[str]:
-    return list(session.scalars(select(Look.dhash).where(Look.batch_id == batch_id, Look.row == row)))
+    return list(session.scalars(select(ImageHash.dhash).where(ImageHash.batch_id == batch_id, ImageHash.row == row)))
 
 
 def _reroll(session: Session, settings: Settings, *, batch: Batch, job: Job, image: Image) -> str | None:

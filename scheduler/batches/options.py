@@ -11,7 +11,7 @@ from imagefarm.picture.channels import MAX_CHANNELS, Channel, ChannelName
 from imagefarm.states import PriorityClass
 from imagefarm.text import Label, NotBool, Text
 from scheduler.batches.deliver import DeliveryTarget
-from scheduler.batches.gate import Gate
+from scheduler.batches.gate import QualityGate
 from scheduler.batches.names import MAX_PATTERN_CHARS
 from scheduler.batches.rows import MAX_COLUMN_NAME, RECIPE_COLUMNS, column_name
 from scheduler.batches.seeds import SeedPolicy
@@ -70,7 +70,7 @@ class BatchOptions(BaseModel):
         description="The id or name of an earlier batch of this table: only what changed since is rendered, and what is not "
         "said here is as it was there",
     )
-    gate: Gate | None = Field(
+    gate: QualityGate | None = Field(
         None, description="Rules on what is measured of each picture: accepted, sent to review, or rendered again"
     )
     channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] = Field(

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from imagefarm.picture.channels import Channel
 from imagefarm.store import Store
 from imagefarm.store.models import Batch
-from scheduler.batches.gate import Gate
+from scheduler.batches.gate import QualityGate
 
 MAX_CACHED = 64
 
@@ -20,7 +20,7 @@ MAX_CACHED = 64
 class PostprocessOptions:
     """A batch's gate, if it has one, and its channels."""
 
-    gate: Gate | None = None
+    gate: QualityGate | None = None
     channels: tuple[Channel, ...] = ()
 
 
@@ -47,7 +47,7 @@ class PostprocessOptionsCache:
             options = session.scalar(select(Batch.options).where(Batch.id == batch_id)) or {}
         gate = options.get("gate")
         result = PostprocessOptions(
-            gate=None if gate is None else Gate.model_validate(gate),
+            gate=None if gate is None else QualityGate.model_validate(gate),
             channels=tuple(Channel.model_validate(channel) for channel in options.get("channels") or ()),
         )
         with self._lock:

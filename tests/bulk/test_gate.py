@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from imagefarm.outputs import LocalOutputs
 from imagefarm.picture.metadata import read_metadata
-from imagefarm.store.models import Event, Job, Look
+from imagefarm.store.models import Event, Job, ImageHash
 from scheduler.batches.seeds import next_seed
 from scheduler.claim import ClaimedJob
 from scheduler.orphans import collect_orphans
@@ -134,7 +134,7 @@ def test_a_sibling_that_is_too_alike_is_known(farm: BulkFarm) -> None:
     ]
     assert (found[0]["scores"]["duplicate"], found[1]["scores"]["duplicate"]) == (None, 0)
     with farm.store.read() as session:
-        assert len(session.scalars(select(Look)).all()) == 4
+        assert len(session.scalars(select(ImageHash)).all()) == 4
     farm.check_books()
 
 

@@ -50,7 +50,7 @@ def test_what_is_on_record_of_a_picture(client: Client) -> None:
 
 
 @pytest.fixture
-def enlarging_client(tmp_path: Path) -> Iterator[Client]:
+def upscaling_client(tmp_path: Path) -> Iterator[Client]:
     """Of a farm with an upscaler in its catalogue: a network of a known architecture with weights of the test's own."""
     from safetensors.torch import save_file
 
@@ -70,8 +70,8 @@ def enlarging_client(tmp_path: Path) -> Iterator[Client]:
         farm.close()
 
 
-def test_a_picture_is_enlarged_by_a_network_and_by_lanczos(enlarging_client: Client, tmp_path: Path) -> None:
-    client = enlarging_client
+def test_a_picture_is_enlarged_by_a_network_and_by_lanczos(upscaling_client: Client, tmp_path: Path) -> None:
+    client = upscaling_client
     sizes, shots = {}, {}
     for name, upscale in (("plain", None), ("lanczos", "lanczos"), ("network", "tiny")):
         more = {} if upscale is None else {"upscale": {"model": upscale, "scale": 4}}

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from imagefarm.garbage import settle
+from imagefarm.garbage import freeze_startup_objects
 from worker.engine.passes import free_cached
-from worker.memory.garbage import collect_all
+from worker.memory.garbage import collect_frozen
 
 
 class Knot:
@@ -30,7 +30,7 @@ def unfrozen() -> Iterator[None]:
 def test_what_was_set_aside_goes_when_a_model_is_let_go() -> None:
     knot = Knot()
     gone = weakref.ref(knot)
-    settle()
+    freeze_startup_objects()
     del knot
     gc.collect()
     assert gone() is not None, "it is looked at no more"
@@ -40,7 +40,7 @@ def test_what_was_set_aside_goes_when_a_model_is_let_go() -> None:
 
 
 def test_garbage_is_collected_after_few_objects() -> None:
-    settle()
+    freeze_startup_objects()
     full = gc.get_stats()[2]["collections"]
     for _ in range(200_000):
         Knot()
@@ -49,5 +49,5 @@ def test_garbage_is_collected_after_few_objects() -> None:
 
 def test_nothing_is_set_aside_where_nobody_asked() -> None:
     assert gc.get_freeze_count() == 0
-    collect_all()
+    collect_frozen()
     assert gc.get_freeze_count() == 0

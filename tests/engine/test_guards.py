@@ -1,4 +1,4 @@
-"""No picture with NaN in its making comes out, flat ones are looked at twice, and neighbours never notice."""
+"""No picture with NaN in its making comes out, blank ones are retried isolated, and neighbours never notice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scheduler.retry import FailureClass
 from tests.engine.jobs import SmallModels, finish, pictures, psnr
 from worker.engine.engine import StepEngine
 from worker.engine.images import FailedJob, RenderedJob
-from worker.engine.pixels import is_flat, to_uint8
+from worker.engine.pixels import is_blank, to_uint8
 from worker.families.base import Sample, cast_to
 from worker.loading import LoadedPipeline
 
@@ -72,7 +72,7 @@ def test_a_passing_nan_is_made_good(
     made, next_to = ended[victim.id], ended[neighbour.id]
     assert isinstance(made, RenderedJob)
     assert isinstance(next_to, RenderedJob)
-    # the second look is alone, so it has the very bits of a job alone
+    # the isolated retry is alone, so it has the very bits of a job alone
     assert np.array_equal(made.images[0].pixels, expected[victim.id])
     assert made.images[0].facts["remarks"] == ["made again alone in float32: latents were not finite"]
     assert made.images[0].warnings == []
@@ -100,7 +100,7 @@ def test_a_lasting_nan_fails_its_job_alone(
     assert psnr(next_to.images[0].pixels, expected) >= 80
 
 
-def test_the_second_look_widens_a_bfloat16_denoiser_and_restores_it(
+def test_the_isolated_retry_widens_a_bfloat16_denoiser_and_restores_it(
     models: SmallModels, monkeypatch: pytest.MonkeyPatch, pipeline: LoadedPipeline, victim: ClaimedJob
 ) -> None:
     pipeline.family.denoiser.to(torch.bfloat16)
@@ -145,27 +145,27 @@ def test_a_decoder_that_overflows_is_run_again_in_float32(
 
 
 @pytest.mark.parametrize(
-    ("value", "times", "warnings"), [(-1.0, 1, []), (-1.0, 2, ["flat"]), (0.5, 2, ["flat"])], ids=["once", "black", "grey"]
+    ("value", "times", "warnings"), [(-1.0, 1, []), (-1.0, 2, ["blank"]), (0.5, 2, ["blank"])], ids=["once", "black", "grey"]
 )
-def test_a_flat_picture_is_looked_at_twice(
+def test_a_blank_picture_is_retried_isolated(
     pipeline: LoadedPipeline, victim: ClaimedJob, value: float, times: int, warnings: list[str]
 ) -> None:
     family, calls, decode = pipeline.family, 0, pipeline.family.decode
 
-    def flat(latents: torch.Tensor) -> torch.Tensor:
+    def blank(latents: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         decoded = decode(latents)
         return torch.full_like(decoded, value) if calls <= times else decoded
 
-    family.decode = flat  # type: ignore[method-assign]
+    family.decode = blank  # type: ignore[method-assign]
     engine = StepEngine(pipeline, max_images=4)
     engine.add(victim)
     made = finish(engine)[victim.id]
     assert isinstance(made, RenderedJob)
     assert calls == 2
     assert made.images[0].warnings == warnings
-    assert is_flat(made.images[0].pixels) is bool(warnings)
+    assert is_blank(made.images[0].pixels) is bool(warnings)
     assert made.images[0].facts["remarks"] == ["made again alone in float32: the picture is one plain colour"]
 
 
@@ -177,25 +177,25 @@ def test_uint8_is_byte_for_byte_the_processors(models: SmallModels) -> None:
         assert np.array_equal(to_uint8(decoded).numpy(), expected)
 
 
-def flat_with(value: int, row: int = 0, level: int = 0) -> NDArray[np.uint8]:
+def blank_with(value: int, row: int = 0, level: int = 0) -> NDArray[np.uint8]:
     pixels = np.full((16, 16, 3), value, dtype=np.uint8)
     pixels[row, 5, 1] += level
     return pixels
 
 
 @pytest.mark.parametrize(
-    ("pixels", "flat"),
+    ("pixels", "blank"),
     [
-        (flat_with(0), True),
-        (flat_with(255), True),
-        (flat_with(128, 3, 1), True),
-        (flat_with(128, 3, 9), False),
-        (flat_with(0, 0, 200), False),
+        (blank_with(0), True),
+        (blank_with(255), True),
+        (blank_with(128, 3, 1), True),
+        (blank_with(128, 3, 9), False),
+        (blank_with(0, 0, 200), False),
         (np.full((8, 8, 3), (10, 200, 40), dtype=np.uint8), True),
     ],
 )
-def test_flatness(pixels: NDArray[np.uint8], flat: bool) -> None:
-    assert is_flat(pixels) is flat
+def test_blankness(pixels: NDArray[np.uint8], blank: bool) -> None:
+    assert is_blank(pixels) is blank
 
 
 def test_casting_and_back_keeps_every_bit() -> None:

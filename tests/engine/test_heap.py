@@ -10,8 +10,8 @@ from worker.memory import heap
 
 
 def test_freed_memory_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = heap.Heap()
-    given.give_back(busy=False)
+    trimmer = heap.HeapTrimmer()
+    trimmer.trim_if_due(busy=False)
     process = psutil.Process()
     # smaller than what the C library maps by itself, and so many that they are kept; one that stays holds the end of the heap
     pieces = [torch.zeros(16 * 1024) for _ in range(2000)]
@@ -19,11 +19,11 @@ def test_freed_memory_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> Non
     peak = process.memory_info().rss
     del pieces
     monkeypatch.setattr(heap, "EVERY_S", 0.0)
-    assert not given.give_back(busy=False), "nothing was made since"
-    given.used()
-    assert not given.give_back(busy=True), "not so soon while there is work"
+    assert not trimmer.trim_if_due(busy=False), "nothing was made since"
+    trimmer.note_allocation()
+    assert not trimmer.trim_if_due(busy=True), "not so soon while there is work"
     kept = process.memory_info().rss
-    assert given.give_back(busy=False)
+    assert trimmer.trim_if_due(busy=False)
     assert peak - process.memory_info().rss > 100 * 2**20
     assert peak - kept < 100 * 2**20, "it would have left by itself"
     assert last.sum() == 0

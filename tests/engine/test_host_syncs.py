@@ -98,9 +98,9 @@ def no_waiting(engine: StepEngine) -> Iterator[None]:
     roots: list[torch.Tensor] = [*engine.family.denoiser.parameters(), *engine.family.denoiser.buffers()]
     for slot in engine._slots():
         sample = slot.sample
-        kept = [] if sample.kept is None else [sample.kept.latents, sample.kept.noise, sample.kept.repaint]
+        inpaint = [] if sample.inpaint is None else [sample.inpaint.latents, sample.inpaint.noise, sample.inpaint.repaint]
         prompts = [one for one in (sample.prompt, sample.negative) if one is not None]
-        roots += [sample.latents, sample.times, sample.health, *sample.conditions.values(), *kept]
+        roots += [sample.latents, sample.times, sample.finite_check, *sample.conditions.values(), *inpaint]
         roots += [tensor for one in prompts for tensor in (one.tokens, one.pooled) if tensor is not None]
     device = OnDevice(roots)
     with FollowReads(device), FollowOperations(device):

@@ -11,7 +11,7 @@ import torch
 from tests.engine.jobs import SmallModels, finish
 from worker.engine.engine import StepEngine
 from worker.families.base import Sample
-from worker.memory.learnt import MEASUREMENTS, MOST_KEPT, LearntCaps
+from worker.memory.learnt import MEASUREMENTS, MOST_KEPT, MicroBatchLimits
 from worker.memory.meter import ResidentSizeMeter, headroom
 
 MIB = 2**20
@@ -33,13 +33,13 @@ class Books:
         return self.images * 10 * MIB
 
 
-def test_caps_hold_for_larger_sizes_only() -> None:
-    caps = LearntCaps()
-    caps.learn(1000, 4)
-    caps.learn(4000, 1)
-    caps.learn(4000, 2)
-    assert [caps.cap(size, 16) for size in (500, 1000, 3999, 4000, 9000)] == [16, 4, 4, 1, 1]
-    assert caps.cap(500, 2) == 2
+def test_limits_hold_for_larger_sizes_only() -> None:
+    limits = MicroBatchLimits()
+    limits.learn(1000, 4)
+    limits.learn(4000, 1)
+    limits.learn(4000, 2)
+    assert [limits.cap(size, 16) for size in (500, 1000, 3999, 4000, 9000)] == [16, 4, 4, 1, 1]
+    assert limits.cap(500, 2) == 2
 
 
 def test_peaks_bound_passes_and_the_running_set(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,31 +89,31 @@ def test_resident_size_sees_a_peak() -> None:
 
 
 def test_an_image_takes_what_its_like_took() -> None:
-    caps = LearntCaps()
-    assert caps.cap(4096, 16, free=1) == 16
-    caps.measured(64, 1, 64 * 1000)  # mostly what any pass takes
-    caps.measured(4096, 2, 4096 * 2 * 100)
-    assert caps.cap(4096, 16, free=4096 * 100 * 5) == 5
-    assert caps.cap(8192, 16, free=4096 * 100 * 5) == 2
-    assert caps.cap(64, 16, free=64 * 1000 * 3) == 3
-    assert caps.cap(4096, 16, free=0) == 1
-    assert caps.cap(4096, 16) == 16
+    limits = MicroBatchLimits()
+    assert limits.cap(4096, 16, free=1) == 16
+    limits.measured(64, 1, 64 * 1000)  # mostly what any pass takes
+    limits.measured(4096, 2, 4096 * 2 * 100)
+    assert limits.cap(4096, 16, free=4096 * 100 * 5) == 5
+    assert limits.cap(8192, 16, free=4096 * 100 * 5) == 2
+    assert limits.cap(64, 16, free=64 * 1000 * 3) == 3
+    assert limits.cap(4096, 16, free=0) == 1
+    assert limits.cap(4096, 16) == 16
 
 
-def test_what_was_learnt_survives_as_json() -> None:
-    caps = LearntCaps()
+def test_limits_survive_as_json() -> None:
+    limits = MicroBatchLimits()
     for size in range(1, 2 * MOST_KEPT):
-        caps.measured(size, 1, size * 10)
-    caps.learn(1000, 3)
-    caps.learn_alone(5000)
-    data = json.loads(json.dumps(caps.as_data()))
+        limits.measured(size, 1, size * 10)
+    limits.learn(1000, 3)
+    limits.learn_alone(5000)
+    data = json.loads(json.dumps(limits.as_data()))
     assert len(data["peaks"]) == MOST_KEPT
-    again = LearntCaps()
+    again = MicroBatchLimits()
     again.learn(1000, 2)
     again.changed = False
-    again.recall(data)
+    again.restore(data)
     assert not again.changed
     assert again.cap(1000, 16) == 2
     assert again.bytes_per_unit(100) == 10
     assert (again.fails_alone(4999), again.fails_alone(5000)) == (False, True)
-    LearntCaps().recall({})
+    MicroBatchLimits().restore({})

@@ -50,9 +50,9 @@ def test_the_tier_for_a_card(project: Catalogue, model: str, vram: float, tier: 
 def test_what_cannot_be_had_is_skipped(project: Catalogue) -> None:
     entry = project.get("z-image-turbo")
     size, _ = model_size(entry, project)
-    lacks = {tier: "no" for tier in Tier if tier.weights in (Weights.INT8, Weights.NF4)}
+    unavailable = {tier: "no" for tier in Tier if tier.weights in (Weights.INT8, Weights.NF4)}
     for vram, tier in ((12, Tier.FP8), (8, Tier.FP8_ENCODER_SWAPPED), (6, Tier.GROUP_OFFLOAD)):
-        chosen = best(plan(size, vram * GIB, shapes_of(entry), lacks=lacks))
+        chosen = best(plan(size, vram * GIB, shapes_of(entry), unavailable=unavailable))
         assert chosen is not None
         assert chosen.tier is tier
 

@@ -84,12 +84,12 @@ def test_every_family_has_product_mode(models: SmallModels, model: str) -> None:
 
 
 def test_a_subject_may_stand_on_a_plain_background(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flat picture is looked at twice; a flat background of a subject is a background."""
+    """A blank picture is retried isolated; a blank background of a subject is a background."""
 
-    def flat(pixels: NDArray[np.uint8]) -> bool:
+    def blank(pixels: NDArray[np.uint8]) -> bool:
         return True
 
-    monkeypatch.setattr("worker.engine.engine.is_flat", flat)
+    monkeypatch.setattr("worker.engine.engine.is_blank", blank)
     (image,) = rendered(models.engine("tiny-z-image"), models.job("tiny-z-image", subject=SUBJECT)).images
     assert (image.warnings, image.facts["remarks"]) == ([], [])
 

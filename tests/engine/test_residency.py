@@ -64,11 +64,11 @@ def test_an_upscaler_counts_with_its_pipeline(
     models: SmallModels, resident: Callable[..., Residency], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     residency = resident(int(size(models, "tiny-z-image", "tiny-sd15") * 1.02))
-    enlarging = residency.get("tiny-sd15")
+    upscaling = residency.get("tiny-sd15")
     alone = residency.bytes
     net = Net("large", None, 4, residency.device, torch.float32, 256, 16, {}, bytes=alone)
-    monkeypatch.setattr(enlarging.upscalers, "_load", lambda _name: net)
-    enlarging.upscalers.get("large")
+    monkeypatch.setattr(upscaling.upscalers, "_load", lambda _name: net)
+    upscaling.upscalers.get("large")
     assert residency.bytes == 2 * alone
     residency.get("tiny-z-image")
     assert residency.names == ("tiny-z-image",), "no room beside a model and its upscaler"

@@ -1,5 +1,5 @@
 """What makes passes faster changes no more than last bits, is said in the audit, refused where it cannot be had, and left out
-of a second look.
+of an isolated retry.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from worker.engine.images import FailedJob, RenderedJob
 from worker.engine.warm_up import warm_up
 from worker.loading import LoadedPipeline, load_pipeline
 from worker.memory.planner import Tier
-from worker.speed import KERNELS, Faster, Speed
+from worker.speed import KERNELS, Acceleration, AccelerationSettings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def loaded(models: SmallModels, name: str, wanted: Speed, tier: Tier = Tier.RESIDENT) -> LoadedPipeline:
-    return load_pipeline(models.catalogue.get(name), models.catalogue, device="cpu", speed=wanted, tier=tier)
+def loaded(models: SmallModels, name: str, wanted: AccelerationSettings, tier: Tier = Tier.RESIDENT) -> LoadedPipeline:
+    return load_pipeline(models.catalogue.get(name), models.catalogue, device="cpu", acceleration_settings=wanted, tier=tier)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def rendered(
 def test_sizes_numbers_and_lengths_need_no_compilation_of_their_own(
     models: SmallModels, compiled_graphs: list[int], model: str
 ) -> None:
-    pipeline = loaded(models, model, Speed(compiled=True))
-    assert pipeline.facts["speed"] == {"compiled": "blocks"}
+    pipeline = loaded(models, model, AccelerationSettings(compiled=True))
+    assert pipeline.facts["acceleration"] == {"compiled": "blocks"}
     warm_up(pipeline)
     warm = len(compiled_graphs)
     assert warm
@@ -94,17 +94,17 @@ def test_a_compiler_that_fails_costs_nothing_but_its_gain(models: SmallModels, m
 
     torch._dynamo.reset()
     monkeypatch.setattr(speed, "BACKEND", broken)
-    pipeline = loaded(models, "tiny-z-image", Speed(compiled=True))
+    pipeline = loaded(models, "tiny-z-image", AccelerationSettings(compiled=True))
     assert warm_up(pipeline)
-    assert pipeline.facts["speed"] == {"compiled": "no: BackendCompilerFailed"}
+    assert pipeline.facts["acceleration"] == {"compiled": "no: BackendCompilerFailed"}
     job = models.job("tiny-z-image")
     (made,) = pictures(StepEngine(pipeline, max_images=2), job)
     assert np.array_equal(made, pictures(models.engine("tiny-z-image"), job)[0])
 
 
 def test_weights_that_hooks_handle_are_not_compiled(models: SmallModels) -> None:
-    pipeline = loaded(models, "tiny-z-image", Speed(compiled=True), Tier.FP8)
-    assert pipeline.facts["speed"]["compiled"].startswith("no: at tier fp8")
+    pipeline = loaded(models, "tiny-z-image", AccelerationSettings(compiled=True), Tier.FP8)
+    assert pipeline.facts["acceleration"]["compiled"].startswith("no: at tier fp8")
     assert all(module._compiled_call_impl is None for module in pipeline.family.denoiser.modules())
 
 
@@ -116,7 +116,7 @@ def test_another_kernel_for_attention(models: SmallModels, monkeypatch: pytest.M
         used.append("math" if torch.backends.cuda.math_sdp_enabled() and not torch.backends.cuda.flash_sdp_enabled() else "any")
         return sdpa(*args, **more)
 
-    pipeline, job = loaded(models, "tiny-z-image", Speed(attention="math")), models.job("tiny-z-image")
+    pipeline, job = loaded(models, "tiny-z-image", AccelerationSettings(attention="math")), models.job("tiny-z-image")
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
     (made,) = pictures(StepEngine(pipeline, max_images=2), job)
     # the text encoder's attention is its own library's
@@ -125,7 +125,7 @@ def test_another_kernel_for_attention(models: SmallModels, monkeypatch: pytest.M
     (plain,) = pictures(models.engine("tiny-z-image"), job)
     assert "math" not in used, "the choice of one model became that of another"
     assert psnr(made, plain) > 60
-    assert pipeline.facts["speed"] == {"attention": "math"}
+    assert pipeline.facts["acceleration"] == {"attention": "math"}
 
 
 def _attentions(pipeline: LoadedPipeline) -> int:
@@ -133,22 +133,22 @@ def _attentions(pipeline: LoadedPipeline) -> int:
 
 
 def test_a_unet_says_that_it_takes_no_other_kernel(models: SmallModels) -> None:
-    pipeline = loaded(models, "tiny-sd15", Speed(attention="math"))
-    assert pipeline.facts["speed"] == {"attention": "PyTorch's own: UNet2DConditionModel takes no other"}
+    pipeline = loaded(models, "tiny-sd15", AccelerationSettings(attention="math"))
+    assert pipeline.facts["acceleration"] == {"attention": "PyTorch's own: UNet2DConditionModel takes no other"}
 
 
 @pytest.mark.parametrize("model", ["tiny-z-image", "tiny-sd15"])
 def test_a_channels_last_decoder_draws_the_same(models: SmallModels, model: str) -> None:
-    pipeline, job = loaded(models, model, Speed(channels_last=True)), models.job(model, count=2)
+    pipeline, job = loaded(models, model, AccelerationSettings(channels_last=True)), models.job(model, count=2)
     assert pipeline.family.vae.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     made = pictures(StepEngine(pipeline, max_images=2), job)
     for mine, plain in zip(made, pictures(StepEngine(models.pipeline(model), max_images=2), job), strict=True):
         assert psnr(mine, plain) > 60
-    assert pipeline.facts["speed"] == {"decoder_layout": "channels-last"}
+    assert pipeline.facts["acceleration"] == {"decoder_layout": "channels-last"}
 
 
-def test_a_second_look_is_taken_without_any_of_it(models: SmallModels, compiled_graphs: list[int]) -> None:
-    pipeline = loaded(models, "tiny-z-image", Speed(attention="math", compiled=True))
+def test_an_isolated_retry_is_taken_without_any_of_it(models: SmallModels, compiled_graphs: list[int]) -> None:
+    pipeline = loaded(models, "tiny-z-image", AccelerationSettings(attention="math", compiled=True))
     warm_up(pipeline)
     block = next(part for part in pipeline.family.denoiser.modules() if part._compiled_call_impl is not None)
     seen: list[tuple[bool, str]] = []
@@ -164,9 +164,9 @@ def test_a_second_look_is_taken_without_any_of_it(models: SmallModels, compiled_
     engine.add(job)
     engine.step()
     (slot,) = engine._slots()
-    slot.sample.health = slot.sample.health * float("nan")
+    slot.sample.finite_check = slot.sample.finite_check * float("nan")
     engine.step()
-    assert slot.alone
+    assert slot.isolated
     handle = block.register_forward_pre_hook(look)
     ended = finish(engine)[job.id]
     handle.remove()
@@ -179,12 +179,12 @@ def test_a_second_look_is_taken_without_any_of_it(models: SmallModels, compiled_
 @pytest.mark.parametrize(
     ("wanted", "device", "says"),
     [
-        (Speed(attention="cudnn"), CPU, "attention = cudnn needs a GPU, and this worker renders on cpu; use auto, native, math"),
-        (Speed(attention="flash-varlen"), CUDA, "attention = flash-varlen needs the package flash_attn"),
-        (Speed(compiled=True), torch.device("mps"), "compile_blocks needs a GPU or a CPU"),
+        (AccelerationSettings(attention="cudnn"), CPU, "attention = cudnn needs a GPU, and this worker renders on cpu; use auto, native, math"),
+        (AccelerationSettings(attention="flash-varlen"), CUDA, "attention = flash-varlen needs the package flash_attn"),
+        (AccelerationSettings(compiled=True), torch.device("mps"), "compile_blocks needs a GPU or a CPU"),
     ],
 )
-def test_what_cannot_be_had_is_refused_at_the_start(wanted: Speed, device: torch.device, says: str) -> None:
+def test_what_cannot_be_had_is_refused_at_the_start(wanted: AccelerationSettings, device: torch.device, says: str) -> None:
     with pytest.raises(SetupError, match=says):
         wanted.check(device)
 
@@ -193,13 +193,13 @@ def test_a_machine_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(SetupError, match=r"compile_blocks needs a C\+\+ compiler on a CPU; install one"):
-        Speed(compiled=True).check(CPU)
+        AccelerationSettings(compiled=True).check(CPU)
 
 
 def test_settings_decide_and_nothing_is_on_unless_asked(models: SmallModels) -> None:
-    assert Speed.of(load_settings()) == Speed()
-    assert Speed.of(load_settings(attention="math", compile_blocks=True, decoder_channels_last=True)) == Speed("math", True, True)
+    assert AccelerationSettings.of(load_settings()) == AccelerationSettings()
+    assert AccelerationSettings.of(load_settings(attention="math", compile_blocks=True, decoder_channels_last=True)) == AccelerationSettings("math", True, True)
     with pytest.raises(SetupError, match="setting attention"):
         load_settings(attention="flash_hub")
     family = models.pipeline("demo").family
-    assert Faster(family.denoiser, family.vae, Speed(), Tier.RESIDENT).facts == {}
+    assert Acceleration(family.denoiser, family.vae, AccelerationSettings(), Tier.RESIDENT).facts == {}

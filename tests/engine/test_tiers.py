@@ -17,7 +17,7 @@ from worker.engine.images import RenderedJob
 from worker.families.base import Sample
 from worker.loading import LoadedPipeline, load_pipeline
 from worker.memory import capabilities
-from worker.memory.choice import choose
+from worker.memory.choice import select_tier
 from worker.memory.planner import GIB, OffloadMode, Tier, Weights, weight_bytes
 from worker.memory.sizes import model_size
 from worker.memory.weights import stored_bytes
@@ -123,7 +123,7 @@ def test_loras_go_on_narrow_weights_and_off_again(models: SmallModels) -> None:
         assert np.array_equal(pictures(StepEngine(pipeline, max_images=1), plain)[0], before)
 
 
-def test_a_second_look_at_narrow_weights_stays_at_their_dtype(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_isolated_retry_at_narrow_weights_stays_at_their_dtype(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = load_pipeline(models.catalogue.get("tiny-z-image"), models.catalogue, device="cpu", tier=Tier.GROUP_OFFLOAD)
     predict, spoiled = pipeline.family.predict, list[int]()
 
@@ -159,40 +159,40 @@ def test_without_torchao_int8_is_refused_and_skipped(models: SmallModels, monkey
         loaded(models, "tiny-z-image", Tier.INT8)
     assert caught.value.code == "not_supported"
     assert (
-        choice(models.catalogue, "tiny-z-image", memory=8 * GIB, budget=models.pipeline("tiny-z-image").bytes * 3 // 4)
+        selected_tier(models.catalogue, "tiny-z-image", memory=8 * GIB, budget=models.pipeline("tiny-z-image").bytes * 3 // 4)
         is Tier.FP8
     )
 
 
-def choice(catalogue: Catalogue, name: str, *, memory: int, budget: int | None = None, wanted: str = "auto") -> Tier:
-    return choose(catalogue.get(name), catalogue, CPU, width=4, memory=memory, budget=budget, wanted=wanted).tier
+def selected_tier(catalogue: Catalogue, name: str, *, memory: int, budget: int | None = None, wanted: str = "auto") -> Tier:
+    return select_tier(catalogue.get(name), catalogue, CPU, width=4, memory=memory, budget=budget, wanted=wanted).tier
 
 
 def test_the_best_tier_that_fits_is_taken(models: SmallModels) -> None:
     catalogue, full = models.catalogue, models.pipeline("tiny-z-image").bytes
-    assert choice(catalogue, "tiny-z-image", memory=8 * GIB) is Tier.RESIDENT
-    assert choice(catalogue, "tiny-z-image", memory=8 * GIB, budget=full * 3 // 4) is Tier.INT8
-    assert choice(catalogue, "tiny-z-image", memory=8 * GIB, wanted="group-offload") is Tier.GROUP_OFFLOAD
+    assert selected_tier(catalogue, "tiny-z-image", memory=8 * GIB) is Tier.RESIDENT
+    assert selected_tier(catalogue, "tiny-z-image", memory=8 * GIB, budget=full * 3 // 4) is Tier.INT8
+    assert selected_tier(catalogue, "tiny-z-image", memory=8 * GIB, wanted="group-offload") is Tier.GROUP_OFFLOAD
     with pytest.raises(RenderError, match="memory_budget_gib allows") as caught:
-        choice(catalogue, "tiny-z-image", memory=8 * GIB, budget=1000)
+        selected_tier(catalogue, "tiny-z-image", memory=8 * GIB, budget=1000)
     assert caught.value.code == "oom"
     with pytest.raises(RenderError, match="needs a GPU") as caught:
-        choice(catalogue, "tiny-z-image", memory=8 * GIB, wanted="nf4")
+        selected_tier(catalogue, "tiny-z-image", memory=8 * GIB, wanted="nf4")
     assert caught.value.code == "not_supported"
 
 
 def test_the_catalogue_may_name_a_models_tier(models: SmallModels) -> None:
     entry = models.catalogue.get("tiny-z-image").model_copy(update={"tier": "int8"})
-    assert choose(entry, models.catalogue, CPU, width=4, memory=8 * GIB).tier is Tier.INT8
-    assert choose(entry, models.catalogue, CPU, width=4, memory=8 * GIB, wanted="fp8").tier is Tier.INT8
+    assert select_tier(entry, models.catalogue, CPU, width=4, memory=8 * GIB).tier is Tier.INT8
+    assert select_tier(entry, models.catalogue, CPU, width=4, memory=8 * GIB, wanted="fp8").tier is Tier.INT8
 
 
 def test_one_tier_down_always_holds_fewer_weights(models: SmallModels) -> None:
     entry = models.catalogue.get("tiny-z-image")
-    lower = choose(entry, models.catalogue, CPU, width=4, memory=8 * GIB, below=Tier.RESIDENT)
+    lower = select_tier(entry, models.catalogue, CPU, width=4, memory=8 * GIB, below=Tier.RESIDENT)
     assert lower.tier is Tier.INT8, "tiers that only move weights about are no help where host and device are one"
     with pytest.raises(RenderError, match="no tier below fp8"):
-        choose(entry, models.catalogue, CPU, width=4, memory=8 * GIB, below=Tier.FP8)
+        select_tier(entry, models.catalogue, CPU, width=4, memory=8 * GIB, below=Tier.FP8)
 
 
 def test_names_say_what_they_are() -> None:

@@ -27,7 +27,7 @@ from worker.loading import DIGESTS, LOADING
 from worker.retouch import composite
 from worker.upscalers.nets import Upscalers
 from worker.upscalers.spandrel_import import import_spandrel
-from worker.upscalers.tiles import Enlarging, tiles
+from worker.upscalers.tiles import TiledUpscale, tiles
 
 CPU = torch.device("cpu")
 PHOTO = np.random.default_rng(3).integers(0, 256, (50, 44, 3), dtype=np.uint8)
@@ -78,18 +78,18 @@ def upscalers(catalogue: Catalogue) -> Upscalers:
     return Upscalers(catalogue, CPU, DIGESTS, LOADING)
 
 
-def enlarged(net: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    enlarging = Enlarging(pixels, net)
-    while not enlarging.advance(0):
+def upscaled(net: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    upscaling = TiledUpscale(pixels, net)
+    while not upscaling.advance(0):
         pass
-    return enlarging.result
+    return upscaling.result
 
 
 @pytest.mark.parametrize("architecture", list(SCALES))
 def test_a_net_gives_what_it_gives(upscalers: Upscalers, architecture: str) -> None:
     net = upscalers.get(architecture)
     assert net.facts["architecture"] == architecture
-    made = enlarged(net, PHOTO)
+    made = upscaled(net, PHOTO)
     with torch.inference_mode():
         unit = torch.from_numpy(PHOTO).permute(2, 0, 1)[None].float() / 255
         expected = (net.model(unit)[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -106,14 +106,14 @@ def test_tiles_have_no_seams(upscalers: Upscalers, architecture: str, width: int
     net = upscalers.get(architecture)
     assert overlap == net.overlap
     photo = np.random.default_rng(4).integers(0, 256, (90, width, 3), dtype=np.uint8)
-    whole = enlarged(net, photo)
-    enlarging = Enlarging(photo, net)
-    enlarging._tiles = list(tiles(90, width, side, overlap))
+    whole = upscaled(net, photo)
+    upscaling = TiledUpscale(photo, net)
+    upscaling._tiles = list(tiles(90, width, side, overlap))
     steps = 0
-    while not enlarging.advance(0):
+    while not upscaling.advance(0):
         steps += 1
     assert steps >= 3
-    assert np.abs(enlarging.result.astype(int) - whole).max() <= 1
+    assert np.abs(upscaling.result.astype(int) - whole).max() <= 1
 
 
 def test_tiles_cover_every_pixel_once() -> None:
@@ -131,7 +131,7 @@ def test_tiles_cover_every_pixel_once() -> None:
 
 def test_out_of_memory_makes_the_tiles_smaller(upscalers: Upscalers, monkeypatch: pytest.MonkeyPatch) -> None:
     net = upscalers.get("Compact")
-    expected = enlarged(net, PHOTO)
+    expected = upscaled(net, PHOTO)
     real, most = net.model.__call__, 40
 
     class Tight:
@@ -140,14 +140,14 @@ def test_out_of_memory_makes_the_tiles_smaller(upscalers: Upscalers, monkeypatch
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return real(unit)
 
-    made = Enlarging(PHOTO, replace(net, model=Tight()))
+    made = TiledUpscale(PHOTO, replace(net, model=Tight()))
     while not made.advance(0):
         pass
     assert made.facts["tile"] == 32
     assert np.abs(made.result.astype(int) - expected).max() <= 1
     most = 8
     with pytest.raises(RenderError, match="use lanczos") as caught:
-        enlarged(replace(net, model=Tight()), PHOTO)
+        upscaled(replace(net, model=Tight()), PHOTO)
     assert caught.value.code == "oom"
 
 
@@ -171,7 +171,7 @@ class TestInTheEngine:
                 made |= {item.job.id: item for item in engine.step().rendered}
         image = made[large.id].images[0]
         net = engine.pipeline.upscalers.get("SPAN")
-        assert np.array_equal(image.pixels, enlarged(net, made[plain.id].images[0].pixels))
+        assert np.array_equal(image.pixels, upscaled(net, made[plain.id].images[0].pixels))
         assert image.facts["upscaler"] | {"name": "SPAN", "architecture": "SPAN", "scale": 4} == image.facts["upscaler"]
         assert composite(image.pixels, large.recipe, NOTHING).shape == (256, 256, 3)
         assert composite(made[half.id].images[0].pixels, half.recipe, NOTHING).shape == (128, 128, 3)
@@ -180,7 +180,7 @@ class TestInTheEngine:
     def test_neighbours_go_on_between_the_tiles(
         self, engine: StepEngine, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("worker.engine.engine.ENLARGE_S", 0.0)
+        monkeypatch.setattr("worker.engine.engine.UPSCALE_BUDGET_S", 0.0)
         monkeypatch.setattr("worker.upscalers.nets.SIDE", 16)
         net = engine.pipeline.upscalers.get("ESRGAN")
         engine.pipeline.upscalers._nets["ESRGAN"] = replace(net, side=40, overlap=8)

@@ -78,12 +78,12 @@ def pipeline(catalogue: Catalogue) -> Any:
     return SimpleNamespace(name="demo", entry=catalogue.get("demo"), digest="ab" * 32, facts={"revision": "main"})
 
 
-def rendered(job: ClaimedJob, *, flat: bool = False) -> RenderedJob:
+def rendered(job: ClaimedJob, *, blank: bool = False) -> RenderedJob:
     images = []
     for index in range(job.count):
         seed = job.recipe.seed_of(index)
         pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        images.append(RenderedImage(index, seed, pixels, {"device": "cpu"}, ["flat"] if flat else []))
+        images.append(RenderedImage(index, seed, pixels, {"device": "cpu"}, ["blank"] if blank else []))
     return RenderedJob(job, images, gpu_s=0.3)
 
 
@@ -102,11 +102,11 @@ def test_rows_and_files_agree(
 ) -> None:
     finishing = make(outputs)
     (job,) = jobs(count=3, format=form)
-    finishing.submit(rendered(job, flat=True), pipeline(catalogue))
+    finishing.submit(rendered(job, blank=True), pipeline(catalogue))
     finishing.close()
     assert len(finishing.leased_jobs) == 0
     assert job_row(store, job).state == "succeeded"
-    assert job_row(store, job).warnings == ["image 0: flat", "image 1: flat", "image 2: flat"]
+    assert job_row(store, job).warnings == ["image 0: blank", "image 1: blank", "image 2: blank"]
     with store.read() as session:
         rows = session.scalars(select(Image).order_by(Image.index)).all()
     assert {row.storage_key for row in rows} == files(outputs)
@@ -126,19 +126,19 @@ def test_rows_and_files_agree(
 
 
 @pytest.mark.parametrize(("wanted_by", "state"), [(["*"], "failed"), (["default"], "failed"), (["others"], "succeeded")])
-def test_a_flat_picture_fails_where_its_tenant_wants_none(
+def test_a_blank_picture_fails_where_its_tenant_wants_none(
     *, store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any, wanted_by: list[str], state: str
 ) -> None:
     finishing = make(outputs)
-    finishing.settings = finishing.settings.model_copy(update={"fail_flat_for": wanted_by})
+    finishing.settings = finishing.settings.model_copy(update={"fail_blank_for_tenants": wanted_by})
     (job,) = jobs(count=2)
-    finishing.submit(rendered(job, flat=True), pipeline(catalogue))
+    finishing.submit(rendered(job, blank=True), pipeline(catalogue))
     finishing.close()
     row = job_row(store, job)
     assert row.state == state
     assert len(finishing.leased_jobs) == 0
     if state == "failed":
-        assert (row.error_code, files(outputs)) == ("flat_output", set())
+        assert (row.error_code, files(outputs)) == ("blank_output", set())
         assert row.error_detail is not None
         assert row.error_detail.startswith("images 0, 1: one plain colour")
 

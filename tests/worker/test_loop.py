@@ -36,8 +36,8 @@ from worker.holdings import LeasedJobs
 from worker.identity import make_identity
 from worker.leases import LeaseKeeper
 from worker.loop import RenderLoop
-from worker.memory.learnt import LearntCaps
-from worker.model_state import tell_loaded
+from worker.memory.learnt import MicroBatchLimits
+from worker.model_state import report_loaded
 from worker.orders import CommandQueue
 from worker.progress import ProgressPublisher
 from worker.pulse import StepDeadline
@@ -162,8 +162,8 @@ class Shelf:
             load_s=0.1,
             bytes=1,
             lower=name in self.lower,
-            caps=LearntCaps(),
-            decode_caps=LearntCaps(),
+            denoise_limits=MicroBatchLimits(),
+            decode_limits=MicroBatchLimits(),
             profile="cpu|resident|float32",
         )
 
@@ -393,13 +393,13 @@ def test_what_pictures_took_is_given_back_once_the_worker_is_idle(
 ) -> None:
     monkeypatch.setattr("worker.memory.heap.EVERY_S", 0.0)
     context, beats = loop.context, Heartbeat(loop.context)
-    context.heap.give_back(busy=False)
+    context.heap_trimmer.trim_if_due(busy=False)
     farm.submit_many(requests(3), nudge=False)
     trimmed: list[bool] = []
-    give_back = context.heap.give_back
+    trim_if_due = context.heap_trimmer.trim_if_due
 
     def watched(*, busy: bool) -> bool:
-        trimmed.append(give_back(busy=busy))
+        trimmed.append(trim_if_due(busy=busy))
         if trimmed == [True]:
             beats.now()
         else:
@@ -408,7 +408,7 @@ def test_what_pictures_took_is_given_back_once_the_worker_is_idle(
 
     run(loop)
     assert not context.leased_jobs
-    monkeypatch.setattr(context.heap, "give_back", watched)
+    monkeypatch.setattr(context.heap_trimmer, "trim_if_due", watched)
     beats._run()
     assert trimmed == [True, False], "once, as nothing was made since"
 
@@ -558,7 +558,7 @@ def test_a_model_that_does_not_fit_is_said_of_the_worker_not_of_the_model(farm: 
     assert farm.job(job_id).error_code == "oom"
     assert insufficient_memory() == {"sd15": "model sd15 does not fit"}
     shelf.too_large.clear()
-    tell_loaded(loop.context, shelf.get("sd15"))
+    report_loaded(loop.context, shelf.get("sd15"))
     assert insufficient_memory() == {}
 
 
@@ -707,8 +707,8 @@ def test_a_slice_that_had_work_sees_a_job_whose_ticket_was_spared(farm: Farm, lo
 
 def test_what_was_learnt_of_memory_survives_the_worker(farm: Farm, loop: RenderLoop) -> None:
     def learn(engine: StandIn) -> None:
-        engine.pipeline.caps.learn(4160, 3)
-        engine.pipeline.caps.measured(4160, 2, 10_000)
+        engine.pipeline.denoise_limits.learn(4160, 3)
+        engine.pipeline.denoise_limits.measured(4160, 2, 10_000)
 
     StandIn.on_step = learn
     farm.submit_many(requests(1), nudge=False)
@@ -719,8 +719,8 @@ def test_what_was_learnt_of_memory_survives_the_worker(farm: Farm, loop: RenderL
     farm.submit_many(requests(1), nudge=False)
     loop.run_slice("demo")
     assert loop.pipeline is not None
-    assert loop.pipeline.caps.cap(5000, 16) == 3
-    assert loop.pipeline.caps.bytes_per_unit(4160) == 10_000 / 4160 / 2
+    assert loop.pipeline.denoise_limits.cap(5000, 16) == 3
+    assert loop.pipeline.denoise_limits.bytes_per_unit(4160) == 10_000 / 4160 / 2
 
 
 def test_commands_run_when_nothing_renders(farm: Farm, loop: RenderLoop) -> None:

@@ -52,8 +52,8 @@ def test_scores_say_what_they_are_called() -> None:
         pytest.approx(values.mean() / 255, abs=1e-4),
         pytest.approx(values.std(), abs=1e-2),
     )
-    flat = measure(np.full((64, 64, 3), 255, np.uint8))
-    assert (flat["sharpness"], flat["exposure"], flat["contrast"], flat["subject"]) == (0, 1, 0, None)
+    blank = measure(np.full((64, 64, 3), 255, np.uint8))
+    assert (blank["sharpness"], blank["exposure"], blank["contrast"], blank["subject"]) == (0, 1, 0, None)
     assert measure(gradient())["dhash"] == "f" * 16
 
 

@@ -22,14 +22,14 @@ from worker.engine.failures import AttemptFailed, failure_of, is_out_of_memory
 from worker.engine.grouping import group
 from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
 from worker.engine.passes import free_cached, run_pass
-from worker.engine.pixels import is_flat, to_uint8
+from worker.engine.pixels import is_blank, to_uint8
 from worker.engine.previews import Previews
 from worker.engine.running import RunningJob, Slot
 from worker.families.base import cast_to
 from worker.inputs import NOTHING, Inputs
-from worker.memory.learnt import LearntCaps
-from worker.memory.meter import Meter, headroom, meter_for
-from worker.upscalers.tiles import Enlarging
+from worker.memory.learnt import MicroBatchLimits
+from worker.memory.meter import PeakMemoryMeter, headroom, meter_for
+from worker.upscalers.tiles import TiledUpscale
 
 if TYPE_CHECKING:
     from worker.loading import LoadedPipeline
@@ -43,8 +43,8 @@ DECODED_TOGETHER = 2 * 1024 * 1024
 ENCODED_TOGETHER = 8
 """New prompts in one pass of the text encoder. On a CPU it was measured to gain nothing, and the first would wait for all."""
 LANCZOS = "lanczos"
-ENLARGE_S = 0.03
-"""Time for enlarging between two steps, one tile at least."""
+UPSCALE_BUDGET_S = 0.03
+"""Time for upscaling between two steps, one tile at least."""
 DECODED_PART = 6
 """Between two steps a sixth of a full set is decoded, and what waits beyond one set: those of a batch all end at once, and who
 joins at the next step shall not wait for all of them."""
@@ -68,7 +68,7 @@ class StepEngine:
         self.encode_together = encode_together or (ENCODED_TOGETHER if self.family.device.type != "cpu" else 1)
         self.tiled = tiled
         """Whether pictures larger than a tile are decoded in tiles from the start."""
-        self.meter: Meter = meter_for(self.family.device)
+        self.meter: PeakMemoryMeter = meter_for(self.family.device)
         self.headroom = headroom(self.family.device)
         self._jobs: dict[str, RunningJob] = {}
         self._queued: deque[Span] = deque(maxlen=STEPS_AHEAD)
@@ -143,7 +143,7 @@ class StepEngine:
         if len(self._queued) == STEPS_AHEAD:
             self._queued[0].wait()
         self._denoise([slot for slot in self._slots() if not slot.sample.done])
-        self._enlarge([slot for slot in self._slots() if slot.enlarging is not None])
+        self._run_upscale([slot for slot in self._slots() if slot.upscaling is not None])
         if self._last_pass is not None:
             self._queued.append(self._last_pass)
         self._finish(self._next_to_decode())
@@ -189,37 +189,37 @@ class StepEngine:
         self._longest = max(map(_tokens, slots), default=self._longest)
         passes = group(
             slots,
-            key=lambda slot: (id(slot) if slot.alone else None, slot.dtype, self.family.pass_key(slot.sample)),
+            key=lambda slot: (id(slot) if slot.isolated else None, slot.dtype, self.family.pass_key(slot.sample)),
             tokens=_tokens,
             cap=self._cap,
         )
         for members in passes:
-            run_pass(members, self._forward, caps=self.pipeline.caps, size=members[0].tokens, alone=self._too_large)
+            run_pass(members, self._forward, limits=self.pipeline.denoise_limits, size=members[0].tokens, last_resort=self._too_large)
 
     def _cap(self, tokens: int) -> int:
-        return self.pipeline.caps.cap(tokens, self.max_images, free=self.headroom if self.meter.bounds else None)
+        return self.pipeline.denoise_limits.cap(tokens, self.max_images, free=self.headroom if self.meter.bounds else None)
 
     @contextmanager
-    def _measured(self, caps: LearntCaps, size: int, images: int) -> Iterator[None]:
+    def _measured(self, limits: MicroBatchLimits, size: int, images: int) -> Iterator[None]:
         """Learn what the pass inside takes at its peak, until that is known. A pass that fails teaches nothing here."""
-        if not caps.wants(size, images):
+        if not limits.wants(size, images):
             yield
             return
         self.meter.begin()
         yield
         peak = self.meter.peak()
         if peak is not None:
-            caps.measured(size, images, peak)
+            limits.measured(size, images, peak)
 
     def _forward(self, slots: list[Slot]) -> None:
         family, samples = self.family, [slot.sample for slot in slots]
         entries = sum(sample.entries for sample in samples)
         padded = [max(column) for column in zip(*(slot.lengths for slot in slots), strict=True)]
-        with timed(family.device) as span, self._measured(self.pipeline.caps, max(map(_tokens, slots)), len(slots)):
-            if not slots[0].alone:
+        with timed(family.device) as span, self._measured(self.pipeline.denoise_limits, max(map(_tokens, slots)), len(slots)):
+            if not slots[0].isolated:
                 predictions = family.predict(samples)
             else:
-                with self.pipeline.faster.plain(), cast_to(family.denoiser, slots[0].dtype):
+                with self.pipeline.acceleration.disabled(), cast_to(family.denoiser, slots[0].dtype):
                     predictions = family.predict(samples)
         for place, (slot, prediction) in enumerate(zip(slots, predictions, strict=True)):
             slot.note_pass({"images": len(slots), "entries": entries, "slot": place, "padded": padded})
@@ -239,15 +239,15 @@ class StepEngine:
             slot.job.failure = failure_of(error)
             return
         # a sum is cheaper than isfinite, and no finite latents can make it overflow
-        slot.sample.health = slot.sample.health + slot.sample.latents.sum(dtype=torch.float32)
+        slot.sample.finite_check = slot.sample.finite_check + slot.sample.latents.sum(dtype=torch.float32)
 
     def _too_large(self, slots: list[Slot]) -> None:
         """The last resort of one image that ran out of memory alone."""
         (slot,) = slots
-        if slot.flat is None:
+        if slot.blank is None:
             raise AttemptFailed(Failure(FailureClass.RESOURCE, "oom", self._what_would_fit(slot)))
-        slot.remarks.append("the second look ran out of memory: the first picture is kept")
-        self._deliver(slot, slot.flat, "flat")
+        slot.remarks.append("the isolated retry ran out of memory: the first picture is kept")
+        self._deliver(slot, slot.blank, "blank")
 
     def _what_would_fit(self, slot: Slot) -> str:
         sample = slot.sample
@@ -267,52 +267,52 @@ class StepEngine:
     def _finish(self, slots: list[Slot]) -> None:
         if not slots:
             return
-        healthy = torch.isfinite(torch.stack([slot.sample.health for slot in slots])).tolist()
-        for slot, finite in zip(slots, healthy, strict=True):
+        latents_finite = torch.isfinite(torch.stack([slot.sample.finite_check for slot in slots])).tolist()
+        for slot, finite in zip(slots, latents_finite, strict=True):
             if not finite:
-                self._look_again(slot, "latents were not finite")
+                self._retry_isolated(slot, "latents were not finite")
         passes = group(
-            [slot for slot, finite in zip(slots, healthy, strict=True) if finite],
+            [slot for slot, finite in zip(slots, latents_finite, strict=True) if finite],
             key=lambda slot: slot.sample.latents.shape,
             tokens=_pixels,
             cap=self._decode_cap,
         )
         for members in passes:
-            size, caps = _pixels(members[0]), self.pipeline.decode_caps
-            if self._begins_in_tiles(members[0]) or caps.fails_alone(size):
-                run_pass(members, self._decode_in_tiles, caps=caps, size=size)
+            size, limits = _pixels(members[0]), self.pipeline.decode_limits
+            if self._begins_in_tiles(members[0]) or limits.fails_alone(size):
+                run_pass(members, self._decode_in_tiles, limits=limits, size=size)
             else:
-                run_pass(members, self._decode, caps=caps, size=size, alone=self._decode_in_tiles)
+                run_pass(members, self._decode, limits=limits, size=size, last_resort=self._decode_in_tiles)
         for slot in slots:
-            if slot.running and slot.unsound:
-                run_pass([slot], self._decode_safely, caps=self.pipeline.decode_caps, size=_pixels(slot))
+            if slot.running and slot.decode_not_finite:
+                run_pass([slot], self._decode_safely, limits=self.pipeline.decode_limits, size=_pixels(slot))
 
     def _decode_cap(self, pixels: int) -> int:
-        caps = self.pipeline.decode_caps
-        if self.tiled or caps.fails_alone(pixels):
+        limits = self.pipeline.decode_limits
+        if self.tiled or limits.fails_alone(pixels):
             return 1
         free = self.headroom if self.meter.bounds else None
-        return caps.cap(pixels, min(self.max_images, max(1, DECODED_TOGETHER // pixels)), free=free)
+        return limits.cap(pixels, min(self.max_images, max(1, DECODED_TOGETHER // pixels)), free=free)
 
     def _begins_in_tiles(self, slot: Slot) -> bool:
         vae: Any = self.family.vae
         return self.tiled and max(slot.sample.latents.shape[-2:]) > vae.tile_latent_min_size
 
     def _decode(self, slots: list[Slot], **facts: Any) -> None:
-        caps = LearntCaps() if facts.get("tiled") else self.pipeline.decode_caps
-        measured = self._measured(caps, _pixels(slots[0]), len(slots))
+        limits = MicroBatchLimits() if facts.get("tiled") else self.pipeline.decode_limits
+        measured = self._measured(limits, _pixels(slots[0]), len(slots))
         with timed(self.family.device) as span, measured, torch.inference_mode():
             decoded = self.family.decode(torch.cat([slot.sample.latents for slot in slots]))
             # checked before the conversion, which turns NaN into black without a word
             finite = torch.isfinite(decoded).flatten(1).all(dim=1)
             pixels = to_uint8(decoded)
-        pictures, sound = pixels.cpu().numpy(), finite.tolist()
+        pictures, is_finite = pixels.cpu().numpy(), finite.tolist()
         dtype = str(decoded.dtype).removeprefix("torch.")
         for place, slot in enumerate(slots):
             slot.decoding.append((span, 1 / len(slots)))
             slot.decode = {"images": len(slots), "slot": place, "dtype": dtype, **facts}
-            slot.unsound = not sound[place]
-            if sound[place]:
+            slot.decode_not_finite = not is_finite[place]
+            if is_finite[place]:
                 self._accept(slot, pictures[place])
 
     def _decode_safely(self, slots: list[Slot]) -> None:
@@ -321,16 +321,16 @@ class StepEngine:
         slot.remarks.append(f"decoded again in float32: {slot.decode['dtype']} gave numbers that are not finite")
         with cast_to(self.family.vae, DECODER_DTYPE):
             self._decode(slots)
-        if slot.unsound:
-            slot.unsound = False
-            self._look_again(slot, "the decoder gave numbers that are not finite")
+        if slot.decode_not_finite:
+            slot.decode_not_finite = False
+            self._retry_isolated(slot, "the decoder gave numbers that are not finite")
 
     def _decode_in_tiles(self, slots: list[Slot]) -> None:
         vae: Any = self.family.vae
         if self._begins_in_tiles(slots[0]):
             slots[0].remarks.append("decoded in tiles, as tile_decoder asks")
         else:
-            self.pipeline.decode_caps.learn_alone(_pixels(slots[0]))
+            self.pipeline.decode_limits.learn_alone(_pixels(slots[0]))
             slots[0].remarks.append("decoded in tiles: the whole picture ran out of memory")
         slots[0].warnings.append("tiled")
         vae.enable_tiling()
@@ -345,13 +345,13 @@ class StepEngine:
 
     def _accept(self, slot: Slot, pixels: NDArray[np.uint8]) -> None:
         # a subject is put onto its background later, which may well be plain
-        if slot.job.inputs.subject is not None or not is_flat(pixels):
+        if slot.job.inputs.subject is not None or not is_blank(pixels):
             self._deliver(slot, pixels)
-        elif slot.alone:
-            self._deliver(slot, pixels, "flat")
+        elif slot.isolated:
+            self._deliver(slot, pixels, "blank")
         else:
-            slot.flat = pixels
-            self._look_again(slot, "the picture is one plain colour")
+            slot.blank = pixels
+            self._retry_isolated(slot, "the picture is one plain colour")
 
     def _deliver(self, slot: Slot, pixels: NDArray[np.uint8], *warnings: str) -> None:
         slot.warnings.extend(warnings)
@@ -360,34 +360,34 @@ class StepEngine:
         if upscale is None or upscale.model == LANCZOS:
             slot.image = RenderedImage(slot.index, slot.seed, pixels, slot.facts(), slot.warnings)
         else:
-            slot.enlarging = Enlarging(pixels, self.pipeline.upscalers.get(upscale.model))
+            slot.upscaling = TiledUpscale(pixels, self.pipeline.upscalers.get(upscale.model))
 
-    def _enlarge(self, slots: list[Slot]) -> None:
+    def _run_upscale(self, slots: list[Slot]) -> None:
         """Some tiles of the picture that waits longest: the running set's next step is never far."""
         for slot in slots[:1]:
-            enlarging = slot.enlarging
-            assert enlarging is not None
+            upscaling = slot.upscaling
+            assert upscaling is not None
             try:
-                done = enlarging.advance(ENLARGE_S)
+                done = upscaling.advance(UPSCALE_BUDGET_S)
             except Exception as error:  # noqa: BLE001 - as in add: this job's failure, not the worker's
                 slot.job.failure = failure_of(error)
                 return
             if done:
-                facts = slot.facts() | {"upscaler": enlarging.facts}
-                slot.image = RenderedImage(slot.index, slot.seed, enlarging.result, facts, slot.warnings)
-                slot.enlarge_s, slot.enlarging = enlarging.seconds, None
+                facts = slot.facts() | {"upscaler": upscaling.facts}
+                slot.image = RenderedImage(slot.index, slot.seed, upscaling.result, facts, slot.warnings)
+                slot.upscale_s, slot.upscaling = upscaling.seconds, None
 
-    def _look_again(self, slot: Slot, why: str) -> None:
+    def _retry_isolated(self, slot: Slot, why: str) -> None:
         """Make the image once more from its seed, alone and at the safest dtype; the second time the job fails."""
         safest = self.pipeline.safest_dtype
-        if slot.alone:
+        if slot.isolated:
             slot.job.failure = Failure(
                 FailureClass.MODEL, "nan_output", f"{why}, twice; the second time alone in {safest}".replace("torch.", "")
             )
             return
-        log.warning("an image is made again", job=slot.job.job.id, index=slot.index, why=why)
+        log.warning("image.retried", job=slot.job.job.id, index=slot.index, why=why)
         slot.remarks.append(f"made again alone in {safest}: {why}".replace("torch.", ""))
-        slot.alone, slot.dtype, slot.plan = True, safest, []
+        slot.isolated, slot.dtype, slot.plan = True, safest, []
         try:
             job = slot.job
             slot.sample = self.family.start(

@@ -24,9 +24,9 @@ class RenderedImage:
     pixels: NDArray[np.uint8]
     """(height, width, 3), RGB."""
     facts: dict[str, Any]
-    """dtype, device, sigmas and timesteps, batch plan, decode batch, remarks of the guards, times in ms, embeddings digest."""
+    """dtype, device, sigmas and timesteps, step shapes, decode pass, remarks of the guards, times in ms, embeddings digest."""
     warnings: list[str]
-    """`flat`: one plain colour, also when looked at twice. `tiled`: decoded in tiles for want of memory.
+    """`blank`: one plain colour, also in its isolated retry. `tiled`: decoded in tiles for want of memory.
     `prompt_cut`: the prompt is longer than the model reads."""
 
 

@@ -10,18 +10,18 @@ from imagefarm.logs import get_logger
 from scheduler.retry import Failure, FailureClass
 from worker.engine.failures import failure_of
 from worker.engine.running import Slot
-from worker.memory.garbage import collect_all
-from worker.memory.learnt import LearntCaps
+from worker.memory.garbage import collect_frozen
+from worker.memory.learnt import MicroBatchLimits
 
 log = get_logger(__name__)
 
 Work = Callable[[list[Slot]], None]
 
 
-def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alone: Work | None = None) -> None:
+def run_pass(slots: list[Slot], work: Work, *, limits: MicroBatchLimits, size: int, last_resort: Work | None = None) -> None:
     """Run `work(slots)`; it must change nothing if it raises.
 
-    Out of memory: free what is cached and run half as many at a time, down to one image; `alone` is then the last resort.
+    Out of memory: free what is cached and run half as many at a time, down to one image; `last_resort` is then tried.
     Another error: each job once by itself, so that only the one to blame fails. A failure ends up in its job.
     """
     slots = [slot for slot in slots if slot.running]
@@ -33,15 +33,15 @@ def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alon
     if failure.code == "oom":
         free_cached(slots[0].sample.latents.device)
         if len(slots) > 1:
-            caps.learn(size, len(slots) // 2)
+            limits.learn(size, len(slots) // 2)
             log.warning("out of memory: the pass is halved", images=len(slots), next=len(slots) // 2, size=size)
             while slots:
-                most = caps.cap(size, len(slots))
-                run_pass(slots[:most], work, caps=caps, size=size, alone=alone)
+                most = limits.cap(size, len(slots))
+                run_pass(slots[:most], work, limits=limits, size=size, last_resort=last_resort)
                 slots = slots[most:]
             return
-        if alone is not None:
-            failure = _attempt(slots, alone)
+        if last_resort is not None:
+            failure = _attempt(slots, last_resort)
             if failure is None:
                 return
         slots[0].job.failure = failure
@@ -51,12 +51,12 @@ def run_pass(slots: list[Slot], work: Work, *, caps: LearntCaps, size: int, alon
         jobs[0].failure = failure
         return
     for job in jobs:
-        run_pass([slot for slot in slots if slot.job is job], work, caps=caps, size=size, alone=alone)
+        run_pass([slot for slot in slots if slot.job is job], work, limits=limits, size=size, last_resort=last_resort)
 
 
 def free_cached(device: torch.device) -> None:
     """Give memory that nothing uses back to the device."""
-    collect_all()
+    collect_frozen()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

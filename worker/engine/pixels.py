@@ -16,9 +16,9 @@ def to_uint8(decoded: torch.Tensor) -> torch.Tensor:
     return (unit.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8).contiguous()
 
 
-def is_flat(pixels: NDArray[np.uint8]) -> bool:
+def is_blank(pixels: NDArray[np.uint8]) -> bool:
     """Whether the picture is one plain colour (black included), give or take one level."""
     corner = pixels[0, 0].astype(np.int16)
-    # most pictures answer on a few rows; only a flat one is read whole
+    # most pictures answer on a few rows; only a blank one is read whole
     few_rows = pixels[:: max(1, len(pixels) // 8)]
     return all(np.abs(part.astype(np.int16) - corner).max() <= 1 for part in (few_rows, pixels))

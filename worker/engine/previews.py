@@ -70,7 +70,7 @@ class Previews:
     def look(self, slot: Slot, prediction: torch.Tensor) -> None:
         """Look at an image before it takes the step that was predicted, if its job asked and it is time. Never raises."""
         sample = slot.sample
-        if not slot.job.job.preview or slot.index >= IMAGES or slot.alone or self._broken:
+        if not slot.job.job.preview or slot.index >= IMAGES or slot.isolated or self._broken:
             return
         if sample.step % max(1, sample.steps // LOOKS) or sample.step == sample.steps - 1:
             return  # after the last step the picture itself comes

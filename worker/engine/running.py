@@ -18,7 +18,7 @@ from worker.families.base import Embedding, Sample
 from worker.inputs import Inputs
 
 if TYPE_CHECKING:
-    from worker.upscalers.tiles import Enlarging
+    from worker.upscalers.tiles import TiledUpscale
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -48,7 +48,7 @@ class RunningJob:
     @property
     def gpu_s(self) -> float:
         return self.encoding.seconds + sum(
-            slot.seconds(slot.denoising) + slot.seconds(slot.decoding) + slot.enlarge_s for slot in self.slots
+            slot.seconds(slot.denoising) + slot.seconds(slot.decoding) + slot.upscale_s for slot in self.slots
         )
 
 
@@ -64,20 +64,20 @@ class Slot:
     """The denoiser's dtype for this image."""
     lengths: tuple[int, ...]
     """Of its parts in a forward pass, in tokens; the same at every step."""
-    alone: bool = False
-    """Its second look: shares no pass, at the safest dtype."""
+    isolated: bool = False
+    """Its isolated retry: shares no pass, at the safest dtype."""
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     plan: list[dict[str, Any]] = field(default_factory=list)
     denoising: list[tuple[Span, float]] = field(default_factory=list)
     decoding: list[tuple[Span, float]] = field(default_factory=list)
     decode: dict[str, Any] = field(default_factory=dict)
-    unsound: bool = False
+    decode_not_finite: bool = False
     """Its latents were finite, its decoded picture was not."""
-    flat: NDArray[np.uint8] | None = None
+    blank: NDArray[np.uint8] | None = None
     """A first picture that was one plain colour."""
-    enlarge_s: float = 0.0
-    enlarging: Enlarging | None = None
+    upscale_s: float = 0.0
+    upscaling: TiledUpscale | None = None
     """Its picture, on its way through an upscaler."""
     image: RenderedImage | None = None
 
@@ -93,7 +93,7 @@ class Slot:
     @property
     def waits_for_decoder(self) -> bool:
         """Whether it has taken its last step and has no picture yet."""
-        return self.running and self.sample.done and self.enlarging is None
+        return self.running and self.sample.done and self.upscaling is None
 
     def seconds(self, spans: list[tuple[Span, float]]) -> float:
         """This image's share of the passes in `spans`."""
@@ -114,7 +114,7 @@ class Slot:
 
     def _subject(self) -> dict[str, Any] | None:
         placed = self.job.inputs.subject
-        return None if placed is None else placed.facts() | {"tool": "text" if self.sample.kept is None else "inpaint"}
+        return None if placed is None else placed.facts() | {"tool": "text" if self.sample.inpaint is None else "inpaint"}
 
     def facts(self) -> dict[str, Any]:
         """What the audit keeps about how this image was made."""

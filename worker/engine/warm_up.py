@@ -34,12 +34,12 @@ def warm_up(pipeline: LoadedPipeline) -> bool:
         seed=0,
     )
     sample = _sample(family, recipe)
-    if pipeline.faster.compiled:
+    if pipeline.acceleration.compiled:
         try:
             _compile(family, recipe)
-            pipeline.faster.has_compiled()
+            pipeline.acceleration.has_compiled()
         except Exception as error:  # noqa: BLE001 - whatever a compiler raises: the model renders without it
-            pipeline.faster.give_up_compiling(error)
+            pipeline.acceleration.give_up_compiling(error)
     (prediction,) = family.predict([sample])
     family.advance(sample, prediction)
     family.decode(sample.latents).cpu()

@@ -15,7 +15,7 @@ from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
 
 if TYPE_CHECKING:
-    from worker.families.inpaint import Kept
+    from worker.families.inpaint import InpaintState
     from worker.model_files import ModelFiles
 
 
@@ -64,11 +64,11 @@ class Sample:
     negative: Embedding | None
     """None where guidance does not act: then the image needs one entry of a forward pass, else two."""
     guidance: float
-    health: torch.Tensor
+    finite_check: torch.Tensor
     """A device scalar that stays finite as long as every latent did."""
     conditions: dict[str, torch.Tensor] = field(default_factory=dict)
     """What else the denoiser of the family takes for this image, each (1, ...)."""
-    kept: Kept | None = None
+    inpaint: InpaintState | None = None
     """What inpainting leaves as it is."""
     step: int = 0
 

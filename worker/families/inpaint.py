@@ -12,7 +12,7 @@ from worker.families.base import to_device
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Kept:
+class InpaintState:
     """What of a picture stays as it is."""
 
     latents: torch.Tensor
@@ -22,7 +22,7 @@ class Kept:
     repaint: torch.Tensor
     """(1, 1, h, w): 1 where the image is painted anew, 0 where it is kept."""
 
-    def blended(self, latents: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    def blend(self, latents: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """`latents` where the image is painted anew, `known` where it is kept."""
         return (1 - self.repaint) * known + self.repaint * latents
 

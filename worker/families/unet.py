@@ -15,7 +15,7 @@ from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.errors import RenderError
 from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample, signed, to_device
-from worker.families.inpaint import Kept, latent_mask
+from worker.families.inpaint import InpaintState, latent_mask
 from worker.families.samplers import make_scheduler, takes_generator
 from worker.model_files import ModelFiles, adapter_file
 
@@ -94,7 +94,7 @@ class UNetFamily(ABC):
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
         timesteps = scheduler.timesteps[first:]
-        kept = None
+        inpaint = None
         if init_image is None:
             factor = self.pipe.vae_scale_factor
             shape = (1, self.denoiser.config.in_channels, recipe.height // factor, recipe.width // factor)
@@ -108,7 +108,7 @@ class UNetFamily(ABC):
             from_noise = mask is not None and recipe.strength in {None, 1.0}
             latents = noise * scheduler.init_noise_sigma if from_noise else scheduler.add_noise(encoded, noise, timesteps[:1])
             if mask is not None:
-                kept = self._kept(mask, encoded, noise, generator)
+                inpaint = self._inpaint_state(mask, encoded, noise, generator)
         negative = self._negative(recipe, embeddings) if self._is_guided(recipe) else None
         return Sample(
             width=recipe.width,
@@ -121,9 +121,9 @@ class UNetFamily(ABC):
             prompt=prompt,
             negative=negative,
             guidance=recipe.guidance,
-            health=torch.zeros((), device=self.device),
+            finite_check=torch.zeros((), device=self.device),
             conditions=self._conditions(recipe, prompt, dtype) | self._guidance_condition(recipe, dtype),
-            kept=kept,
+            inpaint=inpaint,
         )
 
     def lengths(self, sample: Sample) -> tuple[int, ...]:
@@ -161,12 +161,12 @@ class UNetFamily(ABC):
         timestep = sample.timesteps[sample.step]
         sample.latents = sample.scheduler.step(prediction, timestep, sample.latents, **draws, return_dict=False)[0]
         sample.step += 1
-        if (kept := sample.kept) is not None:
-            known = kept.latents
+        if (inpaint := sample.inpaint) is not None:
+            known = inpaint.latents
             if not sample.done:
                 at = sample.timesteps[sample.step : sample.step + 1]
-                known = sample.scheduler.add_noise(kept.latents, kept.noise, at)
-            sample.latents = kept.blended(sample.latents, known)
+                known = sample.scheduler.add_noise(inpaint.latents, inpaint.noise, at)
+            sample.latents = inpaint.blend(sample.latents, known)
 
     @torch.inference_mode()
     def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
@@ -234,13 +234,13 @@ class UNetFamily(ABC):
         # set_timesteps replaces what a step changes, so that a shallow copy is a scheduler of its own
         return copy.copy(self._schedulers[sampler])
 
-    def _kept(self, mask: NDArray[np.uint8], encoded: torch.Tensor, noise: torch.Tensor, generator: torch.Generator) -> Kept:
+    def _inpaint_state(self, mask: NDArray[np.uint8], encoded: torch.Tensor, noise: torch.Tensor, generator: torch.Generator) -> InpaintState:
         """What stays of an encoded image. Raises RenderError for a UNet that takes the mask itself."""
         if self.denoiser.config.in_channels != self.vae.config.latent_channels:
             raise RenderError("not_supported", f"mask: a UNet of {self.denoiser.config.in_channels} channels is not stepped here")
         # the pipelines encode the masked image too, which such a UNet has no use for; only the numbers drawn for it matter
         torch.randn(encoded.shape, generator=generator, dtype=self.vae.dtype)
-        return Kept(encoded, noise, latent_mask(mask, encoded, self.device))
+        return InpaintState(encoded, noise, latent_mask(mask, encoded, self.device))
 
     def _encoded(
         self, image: NDArray[np.uint8], generator: torch.Generator, dtype: torch.dtype

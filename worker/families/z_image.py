@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample, signed, to_device
-from worker.families.inpaint import Kept, latent_mask
+from worker.families.inpaint import InpaintState, latent_mask
 from worker.model_files import ModelFiles
 
 LONGEST_PROMPT = 512
@@ -99,7 +99,7 @@ class ZImage:
         generator = torch.Generator("cpu").manual_seed(seed)
         shape = (1, self.denoiser.in_channels, 2 * (recipe.height // (2 * factor)), 2 * (recipe.width // (2 * factor)))
         scheduler = self._schedule(recipe.steps, image_tokens=shape[2] * shape[3] // 4)
-        first, kept = 0, None
+        first, inpaint = 0, None
         if init_image is None:
             scheduler.set_begin_index(0)
             latents = to_device(torch.randn(shape, generator=generator, dtype=torch.float32), self.device)
@@ -108,7 +108,7 @@ class ZImage:
             scheduler.set_begin_index(first)
             encoded, noise = self._encoded(init_image, generator, dtype)
             latents = scheduler.scale_noise(encoded, scheduler.timesteps[first : first + 1], noise)
-            kept = None if mask is None else Kept(encoded, noise, latent_mask(mask, encoded, self.device))
+            inpaint = None if mask is None else InpaintState(encoded, noise, latent_mask(mask, encoded, self.device))
         timesteps = scheduler.timesteps[first:]
         return Sample(
             width=recipe.width,
@@ -121,8 +121,8 @@ class ZImage:
             prompt=embeddings[recipe.prompt],
             negative=embeddings[recipe.negative_prompt] if recipe.guidance > 0 else None,
             guidance=recipe.guidance,
-            health=torch.zeros((), device=self.device),
-            kept=kept,
+            finite_check=torch.zeros((), device=self.device),
+            inpaint=inpaint,
         )
 
     def lengths(self, sample: Sample) -> tuple[int, ...]:
@@ -162,8 +162,8 @@ class ZImage:
         timestep = sample.timesteps[sample.step]
         sample.latents = sample.scheduler.step(prediction, timestep, sample.latents, return_dict=False)[0]
         sample.step += 1
-        if sample.kept is not None:
-            sample.latents = sample.kept.blended(sample.latents, self._known(sample, sample.kept))
+        if sample.inpaint is not None:
+            sample.latents = sample.inpaint.blend(sample.latents, self._known(sample, sample.inpaint))
 
     def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
         # a flow's prediction is the way from the picture to the noise, and sigma how far along it the latents are
@@ -198,13 +198,13 @@ class ZImage:
         scheduler.set_timesteps(sigmas=get_default_z_image_sigmas(steps), mu=shift, device="cpu")
         return scheduler
 
-    def _known(self, sample: Sample, kept: Kept) -> torch.Tensor:
+    def _known(self, sample: Sample, inpaint: InpaintState) -> torch.Tensor:
         """What is kept, with as much noise as the image has now: `scale_noise`, without its copy of sigmas to the device."""
         if sample.done:
-            return kept.latents
+            return inpaint.latents
         sigmas = sample.scheduler.sigmas
-        sigma = sigmas[len(sigmas) - 1 - sample.steps + sample.step].to(kept.latents.dtype)
-        known: torch.Tensor = sigma * kept.noise + (1.0 - sigma) * kept.latents
+        sigma = sigmas[len(sigmas) - 1 - sample.steps + sample.step].to(inpaint.latents.dtype)
+        known: torch.Tensor = sigma * inpaint.noise + (1.0 - sigma) * inpaint.latents
         return known
 
     def _encoded(

@@ -11,12 +11,12 @@ NEEDS_BITSANDBYTES = "needs bitsandbytes: pip install bitsandbytes"
 GPU = "cuda"
 
 
-def lacking(device_type: str = GPU) -> dict[Tier, str]:
+def unavailable_tiers(device_type: str = GPU) -> dict[Tier, str]:
     """Tiers that cannot be had on a device of this type (`cuda`, `mps`, `cpu`), and why. ROCm calls itself `cuda`."""
     return {tier: why for tier in Tier if (why := _why_not(tier, device_type))}
 
 
-def pointless(device_type: str) -> dict[Tier, str]:
+def unhelpful_tiers(device_type: str) -> dict[Tier, str]:
     """Tiers that nobody gains by on such a device: taken only when asked for by name."""
     if device_type == GPU:
         return {}

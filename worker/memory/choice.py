@@ -8,14 +8,14 @@ import torch
 
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.errors import RenderError, SetupError
-from worker.memory.capabilities import lacking, pointless
+from worker.memory.capabilities import unavailable_tiers, unhelpful_tiers
 from worker.memory.planner import GIB, ModelSize, Plan, Tier, best, plan, weight_bytes
 from worker.memory.sizes import model_size, shapes_of
 
 AUTO = "auto"
 
 
-def choose(
+def select_tier(
     entry: ModelEntry,
     catalogue: Catalogue,
     device: torch.device,
@@ -40,7 +40,7 @@ def choose(
         memory,
         shapes_of(entry),
         most_images=most_images,
-        lacks=lacking(device.type),
+        unavailable=unavailable_tiers(device.type),
         tiled=tiled,
         context_bytes=0,  # the process has its context by now
     )
@@ -48,13 +48,13 @@ def choose(
     named = entry.tier if entry.tier != AUTO else wanted
     if named != AUTO and below is None:
         chosen = tiers[Tier(named)]
-        if chosen.lacks:
-            raise RenderError("not_supported", f"model {entry.name}: tier {named} {chosen.lacks}")
+        if chosen.unavailable_reason:
+            raise RenderError("not_supported", f"model {entry.name}: tier {named} {chosen.unavailable_reason}")
         if budget is not None and chosen.weight_bytes > budget:
             raise _over_budget(entry, chosen, budget)
         return chosen
-    poor = pointless(device.type)
-    open_to = [candidate for candidate in plans if not candidate.lacks and candidate.tier not in poor]
+    unhelpful = unhelpful_tiers(device.type)
+    open_to = [candidate for candidate in plans if not candidate.unavailable_reason and candidate.tier not in unhelpful]
     if below is not None:
         order = list(Tier)
         most = weight_bytes(size, below)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 
-from imagefarm.garbage import settle
+from imagefarm.garbage import freeze_startup_objects
 
 
-def collect_all() -> None:
+def collect_frozen() -> None:
     """Collect also among what was set aside: a model that leaves may have been among it, and is full of cycles."""
     if not gc.get_freeze_count():
         gc.collect()
         return
     gc.unfreeze()
-    settle()
+    freeze_startup_objects()

@@ -11,25 +11,25 @@ EVERY_S, EVERY_S_BUSY = 10.0, 60.0
 """At most so often, and while there is work: what is given back must be fetched again, page by page."""
 
 
-class Heap:
+class HeapTrimmer:
     """This process's own memory."""
 
     def __init__(self) -> None:
         self._used = True
-        self._given_at = 0.0
+        self._trimmed_at = 0.0
 
-    def used(self) -> None:
+    def note_allocation(self) -> None:
         """Something was made: there may be something to give back."""
         self._used = True
 
-    def give_back(self, *, busy: bool) -> bool:
+    def trim_if_due(self, *, busy: bool) -> bool:
         """Give back what is free, unless nothing was made since, or that was done just now; return whether it was done.
         Takes milliseconds, from any thread.
         """
         trim, now = _trim(), time.monotonic()
-        if trim is None or not self._used or now - self._given_at < (EVERY_S_BUSY if busy else EVERY_S):
+        if trim is None or not self._used or now - self._trimmed_at < (EVERY_S_BUSY if busy else EVERY_S):
             return False
-        self._used, self._given_at = busy, now
+        self._used, self._trimmed_at = busy, now
         trim(0)
         return True
 

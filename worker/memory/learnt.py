@@ -10,7 +10,7 @@ MEASUREMENTS = 3
 """Each shape is measured so often; then its peak is known."""
 
 
-class LearntCaps:
+class MicroBatchLimits:
     """How many images a pass may have, by their size in it (tokens for the denoiser, pixels for the decoder).
 
     Two sources: passes that ran out of memory, and peaks that were measured. From a peak the bytes of one image and unit of
@@ -20,7 +20,7 @@ class LearntCaps:
     def __init__(self) -> None:
         self.changed = False
         """Whether something was learnt since it was last kept."""
-        self._caps: dict[int, int] = {}
+        self._limits: dict[int, int] = {}
         self._peaks: dict[tuple[int, int], int] = {}
         self._measured: dict[tuple[int, int], int] = {}
         self._alone: int | None = None
@@ -30,7 +30,7 @@ class LearntCaps:
 
         What a smaller size could not hold, a larger one cannot either. `free` bytes bound it further where peaks are known.
         """
-        held = [most, *(cap for known, cap in self._caps.items() if known <= size)]
+        held = [most, *(cap for known, cap in self._limits.items() if known <= size)]
         per_unit = self.bytes_per_unit(size)
         if free is not None and per_unit > 0:
             held.append(int(free / (per_unit * size)))
@@ -38,7 +38,7 @@ class LearntCaps:
 
     def learn(self, size: int, cap: int) -> None:
         """A pass of more than `cap` images of this size ran out of memory."""
-        self._caps[size] = min(cap, self._caps.get(size, cap))
+        self._limits[size] = min(cap, self._limits.get(size, cap))
         self.changed = True
 
     def learn_alone(self, size: int) -> None:
@@ -75,15 +75,15 @@ class LearntCaps:
     def as_data(self) -> dict[str, Any]:
         """For SQL."""
         return {
-            "caps": {str(size): cap for size, cap in sorted(self._caps.items())},
+            "limits": {str(size): cap for size, cap in sorted(self._limits.items())},
             "alone": self._alone,
             "peaks": [[*shape, nbytes] for shape, nbytes in sorted(self._peaks.items(), key=lambda item: item[1])[-MOST_KEPT:]],
         }
 
-    def recall(self, data: dict[str, Any]) -> None:
+    def restore(self, data: dict[str, Any]) -> None:
         """Take in what was kept; what has been learnt since stays where it is stricter."""
         changed = self.changed
-        for size, cap in data.get("caps", {}).items():
+        for size, cap in data.get("limits", {}).items():
             self.learn(int(size), int(cap))
         if data.get("alone"):
             self.learn_alone(int(data["alone"]))

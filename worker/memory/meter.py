@@ -14,7 +14,7 @@ RESET_PEAK = "5"
 """What Linux wants to be told to forget the highest resident size so far."""
 
 
-class Meter(Protocol):
+class PeakMemoryMeter(Protocol):
     """Measures one pass at a time."""
 
     bounds: bool
@@ -67,7 +67,7 @@ class ResidentSizeMeter:
         return max(0, _kib("VmHWM:") - self._before) * 1024 if self._works else None
 
 
-def meter_for(device: torch.device) -> Meter:
+def meter_for(device: torch.device) -> PeakMemoryMeter:
     """The meter of a device; MPS has no peak to ask for, so that its passes are bounded by what runs out only."""
     return CudaMeter(device) if device.type == "cuda" else ResidentSizeMeter()
 

@@ -12,7 +12,7 @@ from typing import Any
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.errors import FarmError, SetupError
 from imagefarm.settings import load_settings
-from worker.memory.capabilities import lacking
+from worker.memory.capabilities import unavailable_tiers
 from worker.memory.planner import GIB, Plan, best, plan
 from worker.memory.sizes import model_size, shapes_of
 
@@ -29,13 +29,13 @@ def as_data(entry: ModelEntry, vram_gib: float, origin: str, plans: list[Plan]) 
             {
                 "tier": candidate.tier,
                 "weights": candidate.tier.weights,
-                "works": candidate.works,
+                "is_feasible": candidate.is_feasible,
                 "weights_gib": round(candidate.weight_bytes / GIB, 2),
                 "host_gib": round(candidate.host_bytes / GIB, 2),
                 "running_images": [dataclasses.asdict(fit) for fit in candidate.fits],
                 "fidelity": candidate.fidelity,
                 "speed": candidate.speed,
-                "lacks": candidate.lacks,
+                "unavailable_reason": candidate.unavailable_reason,
             }
             for candidate in plans
         ],
@@ -67,7 +67,7 @@ def as_text(data: dict[str, Any]) -> str:
         lines.append(
             f"{mark} {tier['tier']:<22}{tier['weights_gib']:>7.1f} G{tier['host_gib']:>6.1f} G  "
             + "".join(f"{cell:>11}" for cell in cells)
-            + (f"  {tier['lacks']}" if tier["lacks"] else "")
+            + (f"  {tier['unavailable_reason']}" if tier["unavailable_reason"] else "")
         )
     lines += ["", "  images that run at once, by size; * the decoder works in tiles, which changes the picture a little"]
     return "\n".join([*lines, f"  {data['note']}"])
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         int(asked.vram * GIB),
         shapes_of(entry),
         most_images=settings.max_running_images,
-        lacks=lacking(),
+        unavailable=unavailable_tiers(),
         tiled=settings.tile_decoder,
     )
     data = as_data(entry, asked.vram, origin, plans)

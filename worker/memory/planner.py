@@ -151,13 +151,13 @@ class Plan:
     fits: tuple[Fit, ...]
     fidelity: str
     speed: str
-    lacks: str = ""
+    unavailable_reason: str = ""
     """Why this tier cannot be had here, with the remedy; empty if it can."""
 
     @property
-    def works(self) -> bool:
+    def is_feasible(self) -> bool:
         """Whether the first size, the model's default, runs."""
-        return not self.lacks and bool(self.fits) and self.fits[0].images > 0
+        return not self.unavailable_reason and bool(self.fits) and self.fits[0].images > 0
 
 
 def plan(
@@ -166,13 +166,13 @@ def plan(
     shapes: Sequence[tuple[int, int]],
     *,
     most_images: int = 16,
-    lacks: Mapping[Tier, str] = NOTHING,
+    unavailable: Mapping[Tier, str] = NOTHING,
     context_bytes: int = CONTEXT_BYTES,
     tiled: bool = False,
 ) -> list[Plan]:
     """Return every tier's plan, the best first, for a device with `vram_bytes` free. `shapes[0]` is the model's default size.
 
-    `lacks` says which tiers cannot be had, and why; `context_bytes` is what the process will still take besides tensors;
+    `unavailable` says which tiers cannot be had, and why; `context_bytes` is what the process will still take besides tensors;
     `tiled` says that the decoder works in tiles whether it must or not.
     The one to take is the first that works: see `best`.
     """
@@ -183,13 +183,13 @@ def plan(
         # what takes turns goes back and forth whole; what is streamed lies in the machine's memory for good
         host = 0 if tier.offload_mode is OffloadMode.RESIDENT else sum(stored[:2])
         fits = tuple(_fit(size, free - weights, shape, most_images, tiled=tiled) for shape in shapes)
-        plans.append(Plan(tier, weights, host, fits, FIDELITY[tier.weights], _speed(tier, size), lacks.get(tier, "")))
+        plans.append(Plan(tier, weights, host, fits, FIDELITY[tier.weights], _speed(tier, size), unavailable.get(tier, "")))
     return plans
 
 
 def best(plans: Sequence[Plan]) -> Plan | None:
     """The first plan under which the model's default size runs, or None."""
-    return next((candidate for candidate in plans if candidate.works), None)
+    return next((candidate for candidate in plans if candidate.is_feasible), None)
 
 
 def weight_bytes(size: ModelSize, tier: Tier) -> int:

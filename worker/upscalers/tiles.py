@@ -24,7 +24,7 @@ Tile = tuple[slice, slice, slice, slice]
 """Rows and columns that are read, rows and columns of them that are written."""
 
 
-class Enlarging:
+class TiledUpscale:
     """One picture on its way through a network."""
 
     def __init__(self, pixels: NDArray[np.uint8], net: Net) -> None:
@@ -48,13 +48,13 @@ class Enlarging:
         """
         began = time.perf_counter()
         while self._tiles:
-            self._enlarge(self._tiles[-1])
+            self._upscale_tile(self._tiles[-1])
             if time.perf_counter() - began >= budget_s:
                 break
         self.seconds += time.perf_counter() - began
         return not self._tiles
 
-    def _enlarge(self, tile: Tile) -> None:
+    def _upscale_tile(self, tile: Tile) -> None:
         try:
             written = self._run(tile)
         except Exception as error:
@@ -84,8 +84,8 @@ class Enlarging:
         pixels = (large.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
         if not bool(finite):
             raise RenderError("nan_output", f"upscaler {net.name} gave numbers that are not finite at {net.dtype}")
-        enlarged: NDArray[np.uint8] = pixels.numpy()
-        return enlarged
+        upscaled: NDArray[np.uint8] = pixels.numpy()
+        return upscaled
 
     def _make_smaller(self) -> None:
         """Begin again with tiles of half the side: fewer seams than mixing sizes."""

@@ -23,12 +23,12 @@ def find_device(_name: str) -> str:
     return "stand-in"
 
 
-class Learnt:
+class MicroBatchLimits:
     """Nothing to learn of a memory that is not used."""
 
     changed = False
 
-    def recall(self, _kept: Any) -> None:
+    def restore(self, _data: Any) -> None:
         pass
 
 
@@ -37,8 +37,8 @@ class LoadedPipeline:
     name: str
     entry: Any
     profile: str = "stand-in"
-    caps: Learnt = field(default_factory=Learnt)
-    decode_caps: Learnt = field(default_factory=Learnt)
+    denoise_limits: MicroBatchLimits = field(default_factory=MicroBatchLimits)
+    decode_limits: MicroBatchLimits = field(default_factory=MicroBatchLimits)
     digest: str = "0" * 64
     load_s: float = 0.0
     bytes: int = 0
