@@ -18,7 +18,7 @@ from imagefarm.auth import OPEN_CALLER, Caller, Scope, caller_of, is_loopback, i
 from imagefarm.errors import Forbidden, RequestError, Unauthorized
 from imagefarm.tokens import looks_like_token
 from imagefarm.users import session_caller
-from scheduler.limits import ASKING, KeyLimits
+from scheduler.limits import CALLING_KEY, KeyLimits
 
 HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
 SESSION_COOKIE = "imagefarm_session"
@@ -61,8 +61,8 @@ def _caller(farm: Farm) -> Caller:
 
 def _asking(caller: Caller) -> Caller:
     """Let the limits of the caller's key hold for what this request asks."""
-    if caller.limits and caller.account is not None:
-        ASKING.set(KeyLimits(caller.account, caller.limits))
+    if caller.limits and caller.quota_id is not None:
+        CALLING_KEY.set(KeyLimits(caller.quota_id, caller.limits))
     return caller
 
 

@@ -108,7 +108,7 @@ def launch(farm: Farm, caller: Caller, submission: Submission, also: Callable[[S
             also=also,
         )
     for model in sorted(plan.models):
-        farm.nudger.nudge(model)
+        farm.ticket_sender.notify_lane(model)
     return batch_id
 
 
@@ -210,7 +210,7 @@ def pause_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
 def resume_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
     """Let a paused batch go on."""
     lifecycle.resume(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
-    return _nudged(farm, caller, batch_id)
+    return _notified_batch(farm, caller, batch_id)
 
 
 @routes.post("/api/v1/batches/{batch_id}/cancel", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
@@ -224,7 +224,7 @@ def cancel_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
 def retry_failed_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
     """Run the failed jobs of a batch again."""
     lifecycle.retry_failed(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
-    return _nudged(farm, caller, batch_id)
+    return _notified_batch(farm, caller, batch_id)
 
 
 @routes.post("/api/v1/batches/{batch_id}/approve", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
@@ -234,7 +234,7 @@ def approve_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
     The rest of the batch is queued.
     """
     lifecycle.approve(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
-    return _nudged(farm, caller, batch_id)
+    return _notified_batch(farm, caller, batch_id)
 
 
 def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
@@ -251,10 +251,10 @@ def tenant_of_batch(farm: Farm, caller: Caller, batch_id: str) -> str:
         return visible_batch(session, caller, batch_id).tenant_id
 
 
-def _nudged(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+def _notified_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
     with farm.store.read() as session:
         first = select(Job.model).where(Job.batch_id == batch_id, Job.state == "queued").distinct().limit(20)
         models = session.scalars(first).all()
     for model in models:
-        farm.nudger.nudge(model)
+        farm.ticket_sender.notify_lane(model)
     return get_batch(farm, caller, batch_id)

@@ -1,4 +1,4 @@
-"""What a process of the API holds: settings, store, Redis, catalogue, nudger. Made once per process, found on the app."""
+"""What a process of the API holds: settings, store, Redis, catalogue, ticket sender. Made once per process, found on the app."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imagefarm.settings import Settings
 from imagefarm.store import Store
 from imagefarm.tokens import TokenReader
 from scheduler.celery_app import make_celery
-from scheduler.tickets import Nudger
+from scheduler.tickets import TicketSender
 
 KEY = "imagefarm"
 REDIS_TIMEOUT_S = 1.0
@@ -35,7 +35,7 @@ class Farm:
     catalogue: Catalogue
     redis: Redis
     outputs: Outputs
-    nudger: Nudger
+    ticket_sender: TicketSender
     tokens: TokenReader
     events: EventReader
     progress: ProgressReader
@@ -64,7 +64,7 @@ def make_farm(settings: Settings) -> Farm:
         catalogue=catalogue,
         redis=redis,
         outputs=LocalOutputs(settings.outputs, "api"),
-        nudger=Nudger(make_celery(settings, catalogue, publisher=True), redis, settings.redis_prefix),
+        ticket_sender=TicketSender(make_celery(settings, catalogue, publisher=True), redis, settings.redis_prefix),
         tokens=tokens,
         events=EventReader(redis, settings.redis_prefix, most=settings.max_streams),
         progress=ProgressReader(redis, settings.redis_prefix),

@@ -100,7 +100,7 @@ def deliver_batch(farm: Farm, caller: Caller, batch_id: str, body: DeliverBody) 
     tenant = tenant_of_batch(farm, caller, batch_id)
     with farm.store.write() as session:
         check_bucket(session, farm.settings, body.bucket, tenant, field="bucket")
-        batch = lifecycle.locked(session, batch_id, tenant)
+        batch = lifecycle.get_for_update(session, batch_id, tenant)
         if batch.state in {BatchState.CANCELLED, BatchState.VALIDATING}:
             raise Conflict(f"batch {batch_id} is {batch.state}; only what is, or will be, done can be delivered")
         push.schedule(session, batch, DeliveryTarget(bucket=body.bucket, prefix=body.prefix), by=caller.name)

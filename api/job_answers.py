@@ -88,7 +88,7 @@ class JobAnswer(Answer):
     from_image: str | None = Field(description="The picture that it replaces, or the draft that it renders finally")
     attempt: int
     error: JobError | None
-    why: str | None = Field(description="What it waits for, or what became of it; null in lists")
+    pending_reason: str | None = Field(description="What it waits for, or what became of it; null in lists")
     progress: Progress
     images: list[ImageAnswer]
     warnings: list[str]
@@ -147,13 +147,13 @@ def job_answer(session: Session, farm: Farm, job: Job, base: str, *, step: int |
     if step is None:
         step = farm.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
     images = _images(session, [job], base)
-    return _answer(job, images.get(job.id, []), base, step, why.explain(session, job, farm.settings))
+    return _answer(job, images.get(job.id, []), base, step, why.read_pending_reason(session, job, farm.settings))
 
 
-def submitted_answer(session: Session, farm: Farm, job: Job, base: str, looked: tuple[Recipe, why.Seen]) -> JobAnswer:
+def submitted_answer(session: Session, farm: Farm, job: Job, base: str, known: tuple[Recipe, why.WaitContext]) -> JobAnswer:
     """A job about to be written as JSON, by what its submit has looked at."""
-    recipe, seen = looked
-    return _made(job, recipe, base, reason=why.explain(session, job, farm.settings, seen))
+    recipe, wait_context = known
+    return _made(job, recipe, base, reason=why.read_pending_reason(session, job, farm.settings, wait_context))
 
 
 def job_answers(session: Session, farm: Farm, rows: Sequence[Job], base: str) -> list[JobAnswer]:
@@ -196,7 +196,7 @@ def _made(
         from_image=job.from_image,
         attempt=job.attempt,
         error=JobError(code=job.error_code, detail=job.error_detail or "") if job.error_code else None,
-        why=reason,
+        pending_reason=reason,
         progress=Progress(
             step=recipe.steps if job.state == JobState.SUCCEEDED else min(progress, recipe.steps), steps=recipe.steps
         ),

@@ -135,7 +135,7 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
     if isinstance(made, Stored):
         job_id = json.loads(made.answer)["id"] if _wait_s(farm) else ""
         return _waited(farm, caller, job_id, base) if job_id else replay(made)
-    farm.nudger.nudge(made.model)
+    farm.ticket_sender.notify_lane(made.model)
     if _wait_s(farm):
         return _waited(farm, caller, made.id, base)
     return Response(made.answer, 202, content_type=JSON, headers={"Location": made.url})
@@ -153,16 +153,16 @@ class Made(NamedTuple):
 def _submit(farm: Farm, caller: Caller, body: JobRequest, idempotency: IdempotencyKey, base: str) -> Made | Stored:
     recipe, warnings = farm.catalogue.resolve(body)
     with farm.store.write() as session:
-        looked = submit.look(session, caller.tenant_id, recipe.model, idempotency.key)
-        if looked.is_key_known and (stored := idempotency.take(session, caller.tenant_id)) is not None:
+        context = submit.read_submit_context(session, caller.tenant_id, recipe.model, idempotency.key)
+        if context.is_key_known and (stored := idempotency.take(session, caller.tenant_id)) is not None:
             return stored
-        row = admission.row_of(farm.catalogue, body, recipe, warnings, caller.tenant_id, cost_s=looked.cost_s)
+        row = admission.row_of(farm.catalogue, body, recipe, warnings, caller.tenant_id, cost_s=context.cost_s)
         check_references(session, recipe, caller.sees)
-        job = submit.check(session, row, looked, farm.settings)
-        answer = submitted_answer(session, farm, job, base, (recipe, looked.seen))
+        job = submit.validate(session, row, context, farm.settings)
+        answer = submitted_answer(session, farm, job, base, (recipe, context.wait_context))
         text = answer.model_dump_json()
-        submit.write(session, row, None if looked.is_key_known else idempotency.with_work(202, text))
-        if looked.is_key_known:
+        submit.write(session, row, None if context.is_key_known else idempotency.with_work(202, text))
+        if context.is_key_known:
             idempotency.keep(session, caller.tenant_id, 202, text)
     return Made(job.id, job.model, answer.urls.self, text)
 
@@ -240,7 +240,7 @@ def retry(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
             reopen(session, retry_where(session, [Job.id == job_id], by=caller.name), by=caller.name)
             session.refresh(job)
         answer = job_answer(session, farm, job, base_url())
-    farm.nudger.nudge(job.model)
+    farm.ticket_sender.notify_lane(job.model)
     return answer
 
 
@@ -284,7 +284,7 @@ def _bulk(farm: Farm, caller: Caller, idempotency: IdempotencyKey, change: Calla
         farm.store.run_with_retry(lambda session: idempotency.give_back(session, caller.tenant_id))
         raise
     for model in sorted(report.models):
-        farm.nudger.nudge(model)
+        farm.ticket_sender.notify_lane(model)
     answer = BulkAnswer(matched=report.matched, changed=report.changed)
     farm.store.run_with_retry(lambda session: idempotency.keep(session, caller.tenant_id, 200, answer.model_dump_json()))
     return Reply(answer)

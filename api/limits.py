@@ -68,7 +68,7 @@ def get_limits(farm: Farm, caller: Caller) -> LimitsAnswer:
         now = session.scalar(select(db_now())) or 0.0
         day = int(now // DAY_S)
         tenant = _of_tenant(session, farm, caller.tenant_id, day)
-        key = _of_key(session, caller.account, caller.limits, day) if caller.account and caller.limits else None
+        key = _of_key(session, caller.quota_id, caller.limits, day) if caller.quota_id and caller.limits else None
     window = present_window()
     return LimitsAnswer(
         tenant=tenant,
@@ -100,7 +100,7 @@ def _of_tenant(session: Session, farm: Farm, tenant_id: str, day: int) -> Allowa
     )
 
 
-def _of_key(session: Session, account: str, own: Mapping[str, Any], day: int) -> Allowances:
+def _of_key(session: Session, quota_id: str, own: Mapping[str, Any], day: int) -> Allowances:
     """A key's jobs are counted one by one, no further than its limit: more than that can hardly be there."""
 
     def jobs(limit: str, *states: JobState) -> Allowance:
@@ -108,17 +108,17 @@ def _of_key(session: Session, account: str, own: Mapping[str, Any], day: int) ->
         if most is None:
             return Allowance(limit=None, used=None)
         those = Job.state.in_([literal_column(f"'{state.value}'") for state in states])  # as the partial index has them
-        some = select(Job.id).where(Job.limited_by == account, those).limit(most + 1).subquery()
+        some = select(Job.id).where(Job.quota_id == quota_id, those).limit(most + 1).subquery()
         return Allowance(limit=most, used=session.scalar(select(func.count()).select_from(some)))
 
     return Allowances(
         queued=jobs("queued", JobState.HELD, JobState.QUEUED),
         running=jobs("running", JobState.RUNNING),
-        images_per_day=Allowance(limit=own.get("images_per_day"), used=_asked_for(session, account, day)),
+        images_per_day=Allowance(limit=own.get("images_per_day"), used=_asked_for(session, quota_id, day)),
         pixels=own.get("pixels"),
         steps=own.get("steps"),
     )
 
 
-def _asked_for(session: Session, account: str, day: int) -> int:
-    return session.scalar(select(Usage.images).where(Usage.tenant_id == account, Usage.day == day)) or 0
+def _asked_for(session: Session, quota_id: str, day: int) -> int:
+    return session.scalar(select(Usage.images).where(Usage.tenant_id == quota_id, Usage.day == day)) or 0

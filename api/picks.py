@@ -123,7 +123,7 @@ def pick_images(farm: Farm, caller: Caller, batch_id: str, body: PicksBody) -> B
     requests = [PickRequest(position, each.image_id, each.pick) for position, each in enumerate(body.picks)]
     tenant = tenant_of_batch(farm, caller, batch_id)
     for model in picks.pick(farm.store, batch_id, tenant, requests, farm.settings, by=caller.name):
-        farm.nudger.nudge(model)
+        farm.ticket_sender.notify_lane(model)
     return get_batch(farm, caller, batch_id)
 
 
@@ -156,7 +156,7 @@ def make_batch_finals(farm: Farm, caller: Caller, batch_id: str, body: FinalsBod
     )
     finals_id, is_new, models = make_finals(farm.store, farm.catalogue, farm.settings, finals_options, batch_id=batch_id, tenant_id=tenant)
     for model in sorted(models):
-        farm.nudger.nudge(model)
+        farm.ticket_sender.notify_lane(model)
     answer = get_batch(farm, caller, finals_id)
     return Reply(answer, 202 if is_new else 200, {"Location": answer.urls.self} if answer.urls else {})
 

@@ -14,7 +14,7 @@ from imagefarm.auth import Caller, Scope
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.models import Backlog, Flow, Job, SweepState, Tenant, Worker
-from scheduler.rates import STILL, lane_rates
+from scheduler.rates import IDLE, lane_throughput
 
 routes = Routes(tag="queue")
 
@@ -61,7 +61,7 @@ class QueueAnswer(Answer):
     """The whole queue, and the farm's state in a word."""
 
     state: FarmState = Field(description="degraded: Redis or the scheduler is away; waiting: no worker takes what is queued")
-    why: str = Field(description="The reason, in a sentence")
+    reason: str = Field(description="The reason, in a sentence")
     queued: int
     running: int
     lanes: list[LaneAnswer]
@@ -87,7 +87,7 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
         rows = session.execute(statement).all()
         waited = _waited(session, [row.Backlog for row in rows if row.Backlog.queued > 0])
         now = session.scalar(select(db_now())) or 0.0
-        rates = lane_rates(session, now)
+        throughputs = lane_throughput(session, now)
         alive = session.scalars(select(Worker).where(Worker.state != WorkerState.OFFLINE)).all()
         sweep_late_s = now - (session.scalar(select(SweepState.last_at)) or 0.0)
     lanes: dict[str, LaneAnswer] = {}
@@ -102,19 +102,19 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
                 oldest_s=waited.get(model),
                 workers=sum(model in worker.serves for worker in alive),
                 resident=sum(model in worker.resident for worker in alive),
-                images_per_minute=round(rates.get(model, STILL).images, 2),
+                images_per_minute=round(throughputs.get(model, IDLE).images, 2),
                 drain_s=None,
             ),
         )
         lane.queued += row.Backlog.queued
         lane.running += row.Backlog.running
-        drain_s = rates.get(model, STILL).drain_s(lane.queued)
+        drain_s = throughputs.get(model, IDLE).drain_s(lane.queued)
         lane.drain_s = None if drain_s is None else round(drain_s, 1)
     queued, running = sum(lane.queued for lane in lanes.values()), sum(lane.running for lane in lanes.values())
     word = farm_word(alive, [*lanes.values()], queued, running, redis_is_up=redis_is_up(), sweep_late_s=sweep_late_s)
     return QueueAnswer(
         state=word.name,
-        why=word.reason.format(**dict(word.values)),
+        reason=word.reason.format(**dict(word.values)),
         queued=queued,
         running=running,
         lanes=list(lanes.values()),

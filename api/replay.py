@@ -61,7 +61,7 @@ def replay_job(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
         check_assets(session, caller, row["recipe"])
         admission.submit(session, [row], farm.settings)
         answer = job_answer(session, farm, session.get_one(Job, row["id"]), base_url())
-    farm.nudger.nudge(row["model"])
+    farm.ticket_sender.notify_lane(row["model"])
     return answer
 
 

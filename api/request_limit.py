@@ -161,7 +161,7 @@ def init_app(app: Flask) -> None:
 def _name(caller: Caller | None) -> str:
     """Under which name a caller is counted: its key (and those that the key replaced), the person, the token's subject, the
     address."""
-    known = caller and (caller.account or caller.key_id)
+    known = caller and (caller.quota_id or caller.key_id)
     if known:
         return known
     parts = (caller.tenant_id, caller.name) if caller and (caller.user or caller.subject) else (request.remote_addr or "",)

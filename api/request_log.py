@@ -12,7 +12,7 @@ from api.auth import check_host, check_origin
 from api.context import current_farm
 from imagefarm.ids import new_id
 from imagefarm.logs import get_logger
-from scheduler.limits import ASKING
+from scheduler.limits import CALLING_KEY
 
 log = get_logger(__name__)
 
@@ -43,7 +43,7 @@ def _before() -> None:
     g.began = time.perf_counter()
     structlog.contextvars.clear_contextvars()  # a server's thread serves one request after another
     structlog.contextvars.bind_contextvars(service="api", request_id=g.request_id)
-    ASKING.set(None)
+    CALLING_KEY.set(None)
     farm = current_farm()
     check_host(farm)
     check_origin(farm)

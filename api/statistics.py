@@ -15,7 +15,7 @@ from api.shapes import Answer, Query, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.store import db_now
 from imagefarm.store.models import Rollup
-from scheduler.rollup import HOUR, MINUTE, MOST_MINUTES, Span, measure, quantile, span_of, total
+from scheduler.rollup import HOUR, MINUTE, MOST_MINUTES, MetricBucket, measure, quantile, bucket_of, total
 
 routes = Routes(tag="queue")
 
@@ -40,7 +40,7 @@ class Point(Answer):
 
     at: Time
     images: int
-    troubles: int = Field(description="Attempts that failed, crashed, or had to be made again")
+    failures: int = Field(description="Attempts that failed, crashed, or had to be made again")
     loads: int = Field(description="Models that workers loaded: the first time, or after another had been dropped for it")
     gpu_seconds: float
     wait: Spread = Field(description="From submit to start")
@@ -68,7 +68,7 @@ class Statistics:
 
     period: str
     step: int
-    spans: tuple[tuple[int, Span], ...]
+    buckets: tuple[tuple[int, MetricBucket], ...]
 
 
 @routes.get("/api/v1/statistics", scope=Scope.ADMIN, answer=StatisticsAnswer)
@@ -79,8 +79,8 @@ def get_statistics(farm: Farm, caller: Caller, query: StatisticsQuery) -> Statis
     return StatisticsAnswer(
         period=query.period,
         step_s=found.step,
-        whole=_point(found.spans[0][0], total(span for _, span in found.spans)),
-        points=[_point(at, span) for at, span in found.spans],
+        whole=_point(found.buckets[0][0], total(bucket for _, bucket in found.buckets)),
+        points=[_point(at, bucket) for at, bucket in found.buckets],
     )
 
 
@@ -89,34 +89,34 @@ def statistics(session: Session, period: str) -> Statistics:
     length, step, made_of = PERIODS[period]
     now = session.scalar(select(db_now())) or 0.0
     first = int((now - length) // step) * step
-    spans = {at: Span() for at in range(first, int(now) + 1, step)}
+    buckets = {at: MetricBucket() for at in range(first, int(now) + 1, step)}
     for row in session.scalars(select(Rollup).where(Rollup.step == made_of, Rollup.at >= first, Rollup.at <= now)):
-        spans[row.at - row.at % step].add(span_of(row))
+        buckets[row.at - row.at % step].add(bucket_of(row))
     counted = session.scalar(select(func.max(Rollup.at)).where(Rollup.step == MINUTE, Rollup.counted))
     fresh = max(first, now - MOST_MINUTES * MINUTE, 0 if counted is None else counted + MINUTE)
-    for at, span in measure(session, fresh, now + 1).items():
-        spans[max(first, at - at % step)].add(span)
+    for at, bucket in measure(session, fresh, now + 1).items():
+        buckets[max(first, at - at % step)].add(bucket)
     if made_of == HOUR:  # loads of the minutes that no hour has yet
         uncounted = select(Rollup).where(Rollup.step == MINUTE, ~Rollup.counted, Rollup.at >= fresh, Rollup.at <= now)
         for row in session.scalars(uncounted):
-            spans[max(first, row.at - row.at % step)].loads += row.loads
-    return Statistics(period, step, tuple(sorted(spans.items())))
+            buckets[max(first, row.at - row.at % step)].loads += row.loads
+    return Statistics(period, step, tuple(sorted(buckets.items())))
 
 
-def spread(histogram: Span, name: Literal["wait", "render"]) -> tuple[float | None, float | None]:
-    """The middle latency of a span, and the one that one in twenty exceeds."""
+def spread(histogram: MetricBucket, name: Literal["wait", "render"]) -> tuple[float | None, float | None]:
+    """The middle latency of a bucket, and the one that one in twenty exceeds."""
     counts = histogram.wait if name == "wait" else histogram.render
     return quantile(counts, 0.5), quantile(counts, 0.95)
 
 
-def _point(at: int, span: Span) -> Point:
-    wait, render = spread(span, "wait"), spread(span, "render")
+def _point(at: int, bucket: MetricBucket) -> Point:
+    wait, render = spread(bucket, "wait"), spread(bucket, "render")
     return Point(
         at=float(at),
-        images=span.images,
-        troubles=span.troubles,
-        loads=span.loads,
-        gpu_seconds=round(span.gpu_s, 3),
+        images=bucket.images,
+        failures=bucket.failures,
+        loads=bucket.loads,
+        gpu_seconds=round(bucket.gpu_s, 3),
         wait=Spread(p50=_rounded(wait[0]), p95=_rounded(wait[1])),
         render=Spread(p50=_rounded(render[0]), p95=_rounded(render[1])),
     )

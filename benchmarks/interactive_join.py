@@ -75,7 +75,7 @@ def watch_people(farm: Farm, loop: WatchedLoop, people: int, full: int) -> list[
     asked = []
     for number in range(people):
         submitted = time.monotonic()
-        job_id = farm.submit(f"a blue cup, person {number}", seed=number, priority=PriorityClass.INTERACTIVE, nudge=False)
+        job_id = farm.submit(f"a blue cup, person {number}", seed=number, priority=PriorityClass.INTERACTIVE, notify=False)
         with loop.something:
             loop.something.wait_for(lambda job_id=job_id: job_id in loop.first)  # type: ignore[misc]
         asked.append((job_id, submitted))
@@ -104,7 +104,7 @@ def main() -> int:
         most = farm.settings.max_running_images
         reserve = max(1, most // 8)
         bulk = [{"prompt": f"a red mug {n % 50}", "seed": n, "priority": PriorityClass.BULK} for n in range(asked.bulk)]
-        farm.submit_many(bulk, nudge=False)
+        farm.submit_many(bulk, notify=False)
         found: list[Start] = []
 
         def people() -> None:

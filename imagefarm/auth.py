@@ -39,7 +39,7 @@ KEY_OF_PREFIX = select(
     ApiKey.hash,
     ApiKey.scopes,
     ApiKey.limits,
-    ApiKey.account,
+    ApiKey.quota_id,
     ApiKey.revoked_at,
     ApiKey.expires_at,
     ApiKey.last_used_at,
@@ -83,7 +83,7 @@ class Caller:
     """Whom a bearer token names."""
     limits: Mapping[str, Any] = field(default_factory=dict)
     """Of the key alone; the tenant's hold besides."""
-    account: str | None = None
+    quota_id: str | None = None
     """Under which id the key's own limits are counted."""
 
     @property
@@ -140,7 +140,7 @@ class FoundKey(NamedTuple):
     hash: str
     scopes: list[str]
     limits: dict[str, int]
-    account: str | None
+    quota_id: str | None
     revoked_at: float | None
     expires_at: float | None
     last_used_at: float | None
@@ -202,7 +202,7 @@ def rotate_key(store: Store, key_id_or_prefix: str, *, grace_s: float = 86400.0,
     with store.write() as session:
         old = session.get_one(ApiKey, _key_id(session, key_id_or_prefix), with_for_update=True)
         made = _add_key(
-            session, tenant_id=old.tenant_id, name=old.name, scopes=old.scopes, limits=old.limits, account=old.account or old.id
+            session, tenant_id=old.tenant_id, name=old.name, scopes=old.scopes, limits=old.limits, quota_id=old.quota_id or old.id
         )
         shortened = update(ApiKey).where(ApiKey.id == old.id, IN_FORCE)
         until = db_now() + grace_s
@@ -214,12 +214,12 @@ def rotate_key(store: Store, key_id_or_prefix: str, *, grace_s: float = 86400.0,
 
 
 def _add_key(
-    session: Session, *, tenant_id: str, name: str, scopes: list[str], limits: dict[str, int], account: str | None = None
+    session: Session, *, tenant_id: str, name: str, scopes: list[str], limits: dict[str, int], quota_id: str | None = None
 ) -> NewKey:
     prefix = "".join(secrets.choice(PREFIX_ALPHABET) for _ in range(10))
     key = f"{MARK}_{prefix}_{secrets.token_urlsafe(32)}"
     values: dict[str, Any] = {"id": new_id("key"), "tenant_id": tenant_id, "name": name, "prefix": prefix, "hash": _digest(key)}
-    values |= {"scopes": scopes, "limits": limits, "account": account}
+    values |= {"scopes": scopes, "limits": limits, "quota_id": quota_id}
     session.execute(insert(ApiKey).values(**values, created_at=db_now()))
     return NewKey(key_info(session, str(values["id"])), key)
 
@@ -295,7 +295,7 @@ def caller_of(store: Store, key: str) -> Caller | None:
 def key_caller(row: Any) -> Caller:
     """Whom a key's row stands for."""
     scopes = frozenset(Scope(scope) for scope in row.scopes)
-    return Caller(row.tenant_id, scopes, row.id, limits=row.limits, account=row.account or row.id)
+    return Caller(row.tenant_id, scopes, row.id, limits=row.limits, quota_id=row.quota_id or row.id)
 
 
 def check_scopes(scopes: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ FarmError
 │   ├── PortInUse
 │   ├── RedisNotFound
 │   └── DatabaseMismatch
-├── Fenced                  a write came from an attempt that no longer owns its job
+├── LeaseLost               a write came from an attempt that no longer owns its job
 └── RenderError             a job failed while it rendered; carries the reason stored with the job
 """
 
@@ -160,10 +160,10 @@ class DatabaseMismatch(SetupError):
     exit_code = 7
 
 
-class Fenced(FarmError):
+class LeaseLost(FarmError):
     """The write came from an attempt that no longer owns its job: cancelled, expired, or claimed by another."""
 
-    code = "fenced"
+    code = "lease_lost"
 
 
 class RenderError(FarmError):

@@ -208,7 +208,7 @@ FIND = (
     .where(WebSession.token_hash == bindparam("hash"))
 )
 KEY = select(
-    ApiKey.id, ApiKey.tenant_id, ApiKey.scopes, ApiKey.limits, ApiKey.account, ApiKey.revoked_at, ApiKey.expires_at
+    ApiKey.id, ApiKey.tenant_id, ApiKey.scopes, ApiKey.limits, ApiKey.quota_id, ApiKey.revoked_at, ApiKey.expires_at
 ).where(ApiKey.id == bindparam("key_id"))
 
 

@@ -19,7 +19,7 @@ from imagefarm.store.audit import append, append_many
 from imagefarm.store.many import insert_many
 from imagefarm.store.models import Job, Model
 from scheduler.assets import record_use
-from scheduler.limits import ASKING, check_limits, record_usage
+from scheduler.limits import CALLING_KEY, check_limits, record_usage
 from scheduler.transition import add_to_backlog
 
 NOW = select(db_now())
@@ -108,9 +108,9 @@ def submit(session: Session, rows: Sequence[dict[str, Any]], settings: Settings)
     tenant_id = rows[0]["tenant_id"]
     now = session.connection().scalar(NOW) or 0.0
     check_limits(session, rows, settings, now)
-    asking = ASKING.get()
-    if asking is not None:
-        rows = [row | {"limited_by": asking.account} for row in rows]
+    calling_key = CALLING_KEY.get()
+    if calling_key is not None:
+        rows = [row | {"quota_id": calling_key.quota_id} for row in rows]
     if len(rows) == 1:
         session.connection().execute(INSERT_JOB, _stored(rows[0], now) | {"created_at": now})
     else:

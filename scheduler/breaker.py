@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store.audit import append
 from imagefarm.store.engine import db_now, unlikely
-from imagefarm.store.models import IN_TROUBLE, Attempt, Event, Job, Worker
+from imagefarm.store.models import IS_FAILURE, Attempt, Event, Job, Worker
 from scheduler.batches import lifecycle
 
 WINDOW_S = 600.0
@@ -51,8 +51,8 @@ def trip(session: Session) -> BreakerReport:
     """Quarantine bad workers and hold bad batches, in the caller's transaction."""
     report = BreakerReport()
     since = (session.scalar(select(db_now())) or 0.0) - WINDOW_S
-    trouble = session.scalar(select(func.count()).select_from(Attempt).where(unlikely(Attempt.ended_at > since), IN_TROUBLE))
-    if (trouble or 0) < min(WORKER_FAILURES, BATCH_FAILURES):
+    failures = session.scalar(select(func.count()).select_from(Attempt).where(unlikely(Attempt.ended_at > since), IS_FAILURE))
+    if (failures or 0) < min(WORKER_FAILURES, BATCH_FAILURES):
         return report
     report.workers = _bad_workers(session, since)
     report.batches = _bad_batches(session, since)
@@ -61,18 +61,18 @@ def trip(session: Session) -> BreakerReport:
 
 def _bad_workers(session: Session, since: float) -> list[str]:
     bad: list[str] = []
-    for name, seen in _troubles(session, since).items():
+    for name, seen in _failures(session, since).items():
         if seen.number < WORKER_FAILURES:
             continue
         resumed_at = _last_told(session, "worker.ready", select(Worker.id).where(Worker.name == name))
         # who resumed it knew of what was before
-        troubles = seen if resumed_at <= since else _troubles(session, resumed_at, Worker.name == name).get(name, NONE)
+        failures = seen if resumed_at <= since else _failures(session, resumed_at, Worker.name == name).get(name, NONE)
         succeeded = _successes(session, max(since, resumed_at), name)
-        if troubles.number < max(WORKER_FAILURES, WORKER_RATIO * (troubles.number + succeeded)):
+        if failures.number < max(WORKER_FAILURES, WORKER_RATIO * (failures.number + succeeded)):
             continue
-        elsewhere = _successes_elsewhere(session, name, troubles.first, troubles.last)
+        elsewhere = _successes_elsewhere(session, name, failures.first, failures.last)
         if elsewhere:
-            reason = f"{troubles.number} jobs failed on it in {WINDOW_S / 60:.0f} minutes, while {elsewhere} succeeded elsewhere"
+            reason = f"{failures.number} jobs failed on it in {WINDOW_S / 60:.0f} minutes, while {elsewhere} succeeded elsewhere"
             changed = session.execute(
                 update(Worker)
                 .where(Worker.name == name, Worker.state != WorkerState.OFFLINE, Worker.desired_state == WorkerState.READY)
@@ -86,7 +86,7 @@ def _bad_workers(session: Session, since: float) -> list[str]:
     return bad
 
 
-class Troubles(NamedTuple):
+class FailureWindow(NamedTuple):
     """How often something went wrong on a worker, and when first and last."""
 
     number: int
@@ -94,24 +94,24 @@ class Troubles(NamedTuple):
     last: float
 
 
-NONE = Troubles(0, 0.0, 0.0)
+NONE = FailureWindow(0, 0.0, 0.0)
 
 
-def _troubles(session: Session, since: float, *only: ColumnElement[bool]) -> dict[str, Troubles]:
+def _failures(session: Session, since: float, *only: ColumnElement[bool]) -> dict[str, FailureWindow]:
     """By a worker's name: different jobs that were to be tried again, and deaths of its incarnations."""
     columns = (func.count(distinct(Attempt.job_id)), func.count(distinct(Attempt.owner)))
     rows = session.execute(
         select(Worker.name, Attempt.outcome, *columns, func.min(Attempt.ended_at), func.max(Attempt.ended_at))
         .join_from(Attempt, Worker, Worker.id == Attempt.owner)
-        .where(unlikely(Attempt.ended_at > since), IN_TROUBLE, Attempt.outcome != "failed", *only)
+        .where(unlikely(Attempt.ended_at > since), IS_FAILURE, Attempt.outcome != "failed", *only)
         .group_by(Worker.name, Attempt.outcome)
     )
-    found: dict[str, Troubles] = {}
+    found: dict[str, FailureWindow] = {}
     for name, outcome, jobs, incarnations, *span in rows:
         first, last = (float(at or since) for at in span)
-        known = found.get(name, Troubles(0, first, last))
+        known = found.get(name, FailureWindow(0, first, last))
         number = known.number + (jobs if outcome == "retry" else incarnations)
-        found[name] = Troubles(number, min(first, known.first), max(last, known.last))
+        found[name] = FailureWindow(number, min(first, known.first), max(last, known.last))
     return found
 
 
@@ -131,7 +131,7 @@ def _last_told(session: Session, kind: str, subjects: Any) -> float:
 
 
 def _successes_elsewhere(session: Session, name: str, first: float, last: float) -> int:
-    """Jobs that succeeded on other sound workers while this one had its troubles: a full disk or a lost store hits them all."""
+    """Jobs that succeeded on other sound workers while this one had its failures: a full disk or a lost store hits them all."""
     statement = (
         select(func.count(distinct(Attempt.job_id)))
         .join_from(Attempt, Worker, Worker.id == Attempt.owner)
@@ -180,7 +180,7 @@ def _failing_batches(session: Session, since: float, *only: ColumnElement[bool])
         .join_from(Attempt, Job, Attempt.job_id == Job.id)
         .where(
             unlikely(Attempt.ended_at > since),
-            IN_TROUBLE,
+            IS_FAILURE,
             Job.state == JobState.FAILED,
             Job.batch_id.is_not(None),
             Job.error_code.not_in(OWN_FAULT),

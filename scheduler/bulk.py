@@ -23,14 +23,14 @@ from imagefarm.store.audit import append
 from imagefarm.store.job_ways import JobFilter
 from imagefarm.store.jobs import matching_ids
 from imagefarm.store.models import Batch, Job
-from scheduler.batches.lifecycle import CHUNK, TURN_S, settle_all
+from scheduler.batches.lifecycle import CHUNK, TURN_S, reconcile_all_jobs
 from scheduler.cancel import cancel_where, retry_where
 from scheduler.limits import check_queue
-from scheduler.transition import Moved
+from scheduler.transition import ChangedJob
 
-OPEN = (JobState.HELD, JobState.QUEUED, JobState.RUNNING)
+CANCELLABLE = (JobState.HELD, JobState.QUEUED, JobState.RUNNING)
 """What can be cancelled."""
-UNDONE = (JobState.FAILED, JobState.CANCELLED)
+RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 """What can be retried."""
 MOST = 500_000
 """Jobs that one request may change."""
@@ -51,7 +51,7 @@ def cancel_matching(store: Store, wanted: JobFilter, *, expected: int | None, by
 
     `expected` is how many the caller saw: if more match now, Conflict is raised and nothing done. None only looks.
     """
-    ids = _matching(store, wanted, OPEN, expected)
+    ids = _matching(store, wanted, CANCELLABLE, expected)
     if expected is None:
         return BulkReport(len(ids))
     return _in_chunks(store, ids, lambda session, where: cancel_where(session, where, by=by))
@@ -62,7 +62,7 @@ def retry_matching(store: Store, wanted: JobFilter, settings: Settings, *, expec
 
     Raises LimitExceeded, before anything is done, if they do not fit their tenants' queues. Batches that were done go on.
     """
-    ids = _matching(store, wanted, UNDONE, expected)
+    ids = _matching(store, wanted, RETRYABLE, expected)
     if expected is None:
         return BulkReport(len(ids))
     with store.read() as session:
@@ -73,20 +73,20 @@ def retry_matching(store: Store, wanted: JobFilter, settings: Settings, *, expec
             check_queue(session, tenant_id, number, settings)
     batches: set[str] = set()
 
-    def retry(session: Session, where: list[ColumnElement[bool]]) -> list[Moved]:
-        moved = retry_where(session, where, by=by)
-        batches.update(reopen(session, moved, by=by))
-        return moved
+    def retry(session: Session, where: list[ColumnElement[bool]]) -> list[ChangedJob]:
+        changed = retry_where(session, where, by=by)
+        batches.update(reopen(session, changed, by=by))
+        return changed
 
     report = _in_chunks(store, ids, retry)
     for batch_id in sorted(batches):
-        settle_all(store, batch_id)  # of a paused one they wait
+        reconcile_all_jobs(store, batch_id)  # of a paused one they wait
     return report
 
 
-def reopen(session: Session, moved: Sequence[Moved], *, by: str) -> set[str]:
+def reopen(session: Session, changed: Sequence[ChangedJob], *, by: str) -> set[str]:
     """Batches that were done have work again, in the caller's transaction. Returns all batches of these jobs."""
-    ids = {job.batch_id for job in moved if job.batch_id is not None}
+    ids = {job.batch_id for job in changed if job.batch_id is not None}
     if ids:
         reopened = session.execute(
             update(Batch)
@@ -116,12 +116,12 @@ def _matching(store: Store, wanted: JobFilter, states: Sequence[JobState], expec
     return ids
 
 
-def _in_chunks(store: Store, ids: list[str], change: Callable[[Session, list[ColumnElement[bool]]], list[Moved]]) -> BulkReport:
+def _in_chunks(store: Store, ids: list[str], change: Callable[[Session, list[ColumnElement[bool]]], list[ChangedJob]]) -> BulkReport:
     report = BulkReport(len(ids))
     for chunk in _chunks(ids):
-        moved = store.run_with_retry(lambda session, chunk=chunk: change(session, [Job.id.in_(chunk)]))  # type: ignore[misc]
-        report.changed += len(moved)
-        report.models |= {job.model for job in moved}
+        changed = store.run_with_retry(lambda session, chunk=chunk: change(session, [Job.id.in_(chunk)]))  # type: ignore[misc]
+        report.changed += len(changed)
+        report.models |= {job.model for job in changed}
         time.sleep(TURN_S)
     return report
 

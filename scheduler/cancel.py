@@ -11,7 +11,7 @@ from imagefarm.errors import Conflict, NotFound
 from imagefarm.states import JobState
 from imagefarm.store import Store
 from imagefarm.store.models import Job
-from scheduler.transition import Moved, move
+from scheduler.transition import ChangedJob, change_state
 
 
 def cancel_job(store: Store, job_id: str, tenant_id: str, *, by: str = "request") -> bool:
@@ -34,21 +34,21 @@ def cancel_job(store: Store, job_id: str, tenant_id: str, *, by: str = "request"
     return store.run_with_retry(work)
 
 
-def cancel_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:
+def cancel_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
     """Cancel every open job that matches, in the caller's transaction; return those that were cancelled."""
-    moved: list[Moved] = []
+    changed: list[ChangedJob] = []
     for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING):
-        moved += move(
+        changed += change_state(
             session, where, before, JobState.CANCELLED, event="job.cancelled", data={"by": by, "was": str(before)}, reason=by
         )
-    return moved
+    return changed
 
 
-def retry_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:
+def retry_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
     """Queue failed and cancelled jobs that match again, as new work, in the caller's transaction."""
-    moved: list[Moved] = []
+    changed: list[ChangedJob] = []
     for before in (JobState.FAILED, JobState.CANCELLED):
-        moved += move(
+        changed += change_state(
             session,
             where,
             before,
@@ -62,14 +62,14 @@ def retry_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: s
             finished_at=None,
             expires_at=None,
         )
-    return moved
+    return changed
 
 
-def hold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:
+def hold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
     """Hold waiting jobs back (a paused batch), in the caller's transaction."""
-    return move(session, where, JobState.QUEUED, JobState.HELD, event="job.held", data={"by": by})
+    return change_state(session, where, JobState.QUEUED, JobState.HELD, event="job.held", data={"by": by})
 
 
-def unhold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[Moved]:
+def unhold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
     """Let held jobs go, in the caller's transaction."""
-    return move(session, where, JobState.HELD, JobState.QUEUED, event="job.unheld", data={"by": by})
+    return change_state(session, where, JobState.HELD, JobState.QUEUED, event="job.unheld", data={"by": by})

@@ -17,7 +17,7 @@ from imagefarm.store.audit import append_many
 from imagefarm.store.models import ApiKey, Backlog, Flow, FlowClass, Job, Model, Tenant, Worker
 from imagefarm.store.prepared import CompiledStatement
 from scheduler.fair import ClassShare, FairQueue, FlowShare, Lane
-from scheduler.transition import Moved, count, open_attempts
+from scheduler.transition import ChangedJob, count, open_attempts
 
 DEFAULT_SWAP_S = 5.0
 """Cost of loading a model whose load was never timed, in GPU-seconds."""
@@ -75,16 +75,16 @@ WORK = CompiledStatement(
     )
 )
 KEY_RUNNING = select(func.count()).where(
-    Job.limited_by == bindparam("account"),
+    Job.quota_id == bindparam("quota_id"),
     Job.state == literal_column("'running'"),
-    # the condition of the index `ix_job_limited_by`, spelt as it is there: SQLite does not infer it
+    # the condition of the index `ix_job_quota_id`, spelt as it is there: SQLite does not infer it
     literal_column("job.state IN ('held', 'queued', 'running')"),
 )
-KEY_CAPS = select(func.coalesce(ApiKey.account, ApiKey.id), ApiKey.limits).where(
-    func.coalesce(ApiKey.account, ApiKey.id).in_(bindparam("accounts", expanding=True))
+KEY_MAX_RUNNING = select(func.coalesce(ApiKey.quota_id, ApiKey.id), ApiKey.limits).where(
+    func.coalesce(ApiKey.quota_id, ApiKey.id).in_(bindparam("quota_ids", expanding=True))
 )
 _pick_next = (
-    select(Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes, Job.limited_by)
+    select(Job.id, Job.compat_key, Job.count, Job.cost_s, Job.crashes, Job.quota_id)
     .where(
         Job.state == literal_column("'queued'"),
         Job.model == bindparam("model"),
@@ -99,11 +99,11 @@ _pick_next = (
 )
 """A flow's next jobs on a lane, best first; served by the index `ix_job_claim`, to whose condition the state is spelt out."""
 _alike = (Job.compat_key == bindparam("compat_key"), Job.crashes == 0)
-_key_has_room = Job.limited_by.is_(None) | Job.limited_by.not_in(bindparam("full_keys", expanding=True))
+_key_has_capacity = Job.quota_id.is_(None) | Job.quota_id.not_in(bindparam("full_keys", expanding=True))
 PICK = CompiledStatement(_pick_next)
 PICK_LIKE = CompiledStatement(_pick_next.where(*_alike))
-PICK_PAST_KEYS = _pick_next.where(_key_has_room)
-PICK_LIKE_PAST_KEYS = _pick_next.where(_key_has_room, *_alike)
+PICK_PAST_KEYS = _pick_next.where(_key_has_capacity)
+PICK_LIKE_PAST_KEYS = _pick_next.where(_key_has_capacity, *_alike)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class ClaimLimits:
     compat_key: str | None = None
     interactive_only: bool = False
     max_running_per_tenant: int = 10_000
-    caps: dict[str, int] = field(default_factory=dict)
+    max_running_per_model: dict[str, int] = field(default_factory=dict)
     """Farm-wide cap of running jobs by model."""
 
 
@@ -210,18 +210,18 @@ def claim_in(
         return []
     queue = lock_shares(session)
     lanes, running = _lanes(session, queue, serves, set(resident))
-    rooms = KeyRooms(session)
+    key_concurrency = KeyConcurrency(session)
     for lane in queue.order(lanes):
         flow = lane.flow
         if limits.interactive_only and flow.priority_class != "interactive":
             continue
         own = _one(OWN_LIMITS, sql, {"tenant_id": flow.tenant_id}) or {}
         most = min(limits.max_running_per_tenant, int(own.get("running", 10**9))) - running.get(flow.tenant_id, 0)
-        if lane.model in limits.caps:
-            most = min(most, limits.caps[lane.model] - running.get("model:" + lane.model, 0))
+        if lane.model in limits.max_running_per_model:
+            most = min(most, limits.max_running_per_model[lane.model] - running.get("model:" + lane.model, 0))
         if most < 1:
             continue
-        jobs = _pick(session, lane, limits, rooms, most)
+        jobs = _pick(session, lane, limits, key_concurrency, most)
         if jobs:
             claimed = _take(session, jobs, owner, limits)
             if claimed:
@@ -231,31 +231,31 @@ def claim_in(
     return []
 
 
-class KeyRooms:
+class KeyConcurrency:
     """How many more jobs of each key that has a cap of its own may run."""
 
     def __init__(self, session: Session) -> None:
         self.sql = connection_of(session)
         self.left: dict[str, float] = {}
-        """By account, of those that were met so far: a farm without such keys asks nothing."""
+        """By quota id, of those that were met so far: a farm without such keys asks nothing."""
 
     @property
     def full(self) -> list[str]:
-        """Accounts that were met and have no room."""
-        return [account for account, left in self.left.items() if left <= 0]
+        """Quota ids that were met and have no room."""
+        return [quota_id for quota_id, left in self.left.items() if left <= 0]
 
-    def has_one(self, account: str) -> bool:
+    def has_capacity(self, quota_id: str) -> bool:
         """True if one more of this key's may run. A key and the one that replaced it count together."""
-        if account not in self.left:
-            cap = self.cap(account)
-            running = 0 if cap == float("inf") else self.sql.scalar(KEY_RUNNING, {"account": account}) or 0
-            self.left[account] = cap - running
-        return self.left[account] > 0
+        if quota_id not in self.left:
+            max_running = self.max_running(quota_id)
+            running = 0 if max_running == float("inf") else self.sql.scalar(KEY_RUNNING, {"quota_id": quota_id}) or 0
+            self.left[quota_id] = max_running - running
+        return self.left[quota_id] > 0
 
-    def cap(self, account: str) -> float:
+    def max_running(self, quota_id: str) -> float:
         """How many of this key's jobs may run at once; infinite without a cap."""
-        caps = [own.get("running") for _, own in self.sql.execute(KEY_CAPS, {"accounts": [account]})]
-        return min((float(cap) for cap in caps if cap is not None), default=float("inf"))
+        bounds = [own.get("running") for _, own in self.sql.execute(KEY_MAX_RUNNING, {"quota_ids": [quota_id]})]
+        return min((float(max_running) for max_running in bounds if max_running is not None), default=float("inf"))
 
 
 @dataclass
@@ -341,24 +341,24 @@ def _lanes(
     return lanes, running
 
 
-def _pick(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms, most: int) -> list[str]:
+def _pick(session: Session, lane: Lane, limits: ClaimLimits, key_concurrency: KeyConcurrency, most: int) -> list[str]:
     """Ids of the flow's next jobs that go together, up to the quantum, the free places and `most`; at least one if it fits."""
     while True:
-        full = rooms.full
-        picked = _look(session, lane, limits, rooms, most)
-        if picked or rooms.full == full:
+        full = key_concurrency.full
+        picked = _look(session, lane, limits, key_concurrency, most)
+        if picked or key_concurrency.full == full:
             return picked
         # all that the look showed may belong to keys that are full: look past them
 
 
-def _look(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms, most: int) -> list[str]:
+def _look(session: Session, lane: Lane, limits: ClaimLimits, key_concurrency: KeyConcurrency, most: int) -> list[str]:
     picked: list[str] = []
     key, places, cost = limits.compat_key, limits.images, 0.0
     values = {"model": lane.model, "priority_class": lane.flow.priority_class, "tenant_id": lane.flow.tenant_id}
     if key is not None:
         values["compat_key"] = key
-    for job_id, compat_key, images, cost_s, crashes, account in _next_jobs(connection_of(session), values, rooms.full):
-        if account is not None and not rooms.has_one(account):
+    for job_id, compat_key, images, cost_s, crashes, quota_id in _next_jobs(connection_of(session), values, key_concurrency.full):
+        if quota_id is not None and not key_concurrency.has_capacity(quota_id):
             continue
         if crashes and not picked:
             return [job_id]
@@ -369,8 +369,8 @@ def _look(session: Session, lane: Lane, limits: ClaimLimits, rooms: KeyRooms, mo
         if images > places and (picked or limits.compat_key is not None):
             break
         picked.append(job_id)
-        if account is not None:
-            rooms.left[account] -= 1
+        if quota_id is not None:
+            key_concurrency.left[quota_id] -= 1
         key, places, cost = compat_key, places - images, cost + cost_s
         if places <= 0 or len(picked) >= most:
             break
@@ -399,13 +399,13 @@ def _take(session: Session, ids: list[str], owner: str, limits: ClaimLimits) -> 
         )
         for row in rows
     ]
-    moved = [
-        Moved(job.id, job.model, job.priority_class, job.tenant_id, job.batch_id, job.attempt, job.cost_s) for job in claimed
+    changed = [
+        ChangedJob(job.id, job.model, job.priority_class, job.tenant_id, job.batch_id, job.attempt, job.cost_s) for job in claimed
     ]
-    count(session, moved, JobState.QUEUED, JobState.RUNNING)
+    count(session, changed, JobState.QUEUED, JobState.RUNNING)
     now = rows[0]["now"]
-    open_attempts(session, moved, owner, now)
-    told = [("job.claimed", job.id, job.tenant_id, {"attempt": job.attempt, "owner": owner}) for job in moved]
+    open_attempts(session, changed, owner, now)
+    told = [("job.claimed", job.id, job.tenant_id, {"attempt": job.attempt, "owner": owner}) for job in changed]
     append_many(session, told, at=now)  # type: ignore[arg-type]
     return claimed
 

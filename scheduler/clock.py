@@ -17,13 +17,13 @@ from imagefarm.store.audit import append
 from imagefarm.store.models import WebhookDelivery, Job, BatchDelivery, SweepState, Worker
 from scheduler.retry import BACKOFF_MOST_S
 
-STEP_S = 1.0
+MIN_JUMP_S = 1.0
 """A clock that is corrected by less runs on, as far as leases are concerned."""
 
 
-def went_back(session: Session, state: SweepState, now: float, settings: Settings) -> bool:
+def handle_clock_jump(session: Session, state: SweepState, now: float, settings: Settings) -> bool:
     """True if the clock is behind where the last sweep saw it; then everything that waits for a time is brought near again."""
-    if now >= state.last_at - STEP_S:
+    if now >= state.last_at - MIN_JUMP_S:
         return False
     lease = now + settings.lease_s
     state.reap_after = min(state.reap_after, lease)

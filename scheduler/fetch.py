@@ -119,8 +119,8 @@ def fetch(
     named = host if target.port in {80, 443} else f"{host}:{target.port}"
     body = bytearray()
     certificates = _certificates() if parts.scheme == "https" else False
-    line = _Line()
-    timer = threading.Timer(timeout_s, line.cut)
+    connection = _PinnedConnection()
+    timer = threading.Timer(timeout_s, connection.abort)
     timer.daemon = True
     timer.start()
     try:
@@ -131,29 +131,29 @@ def fetch(
                 pinned,
                 content=content or None,
                 headers={"Host": named, "User-Agent": "imagefarm", "Accept-Encoding": "identity", **(headers or {})},
-                extensions={"sni_hostname": target.host, "trace": line.trace},
+                extensions={"sni_hostname": target.host, "trace": connection.trace},
             ) as response,
         ):
             for piece in response.iter_raw(16 * 1024):
                 body += piece
                 if len(body) > max_bytes:
                     raise FetchFailed(f"the answer is larger than {max_bytes} bytes")
-            if line.is_cut:
+            if connection.is_aborted:
                 raise FetchFailed(f"no whole answer within {timeout_s:g} s")
             return Fetched(response.status_code, bytes(body))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        if line.is_cut:
+        if connection.is_aborted:
             raise FetchFailed(f"no whole answer within {timeout_s:g} s") from None
         raise FetchFailed(f"{type(error).__name__}: {str(error)[:200]}") from None
     finally:
         timer.cancel()
 
 
-class _Line:
+class _PinnedConnection:
     """The connection of one request, which another thread may cut: a read's own timeout begins anew with every byte."""
 
     def __init__(self) -> None:
-        self.is_cut = False
+        self.is_aborted = False
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
@@ -162,12 +162,12 @@ class _Line:
         if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
             with self._lock:
                 self._socket = info["return_value"].get_extra_info("socket")
-            if self.is_cut:
-                self.cut()
+            if self.is_aborted:
+                self.abort()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         with self._lock:
-            self.is_cut = True
+            self.is_aborted = True
             if self._socket is not None:
                 with suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)
@@ -178,7 +178,7 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def fetch_picture(url: str, settings: Settings, *, field: str) -> bytes:
+def fetch_image(url: str, settings: Settings, *, field: str) -> bytes:
     """The file at a URL that a caller gave for a picture, unchecked as yet. Raises InvalidRequest naming `field`."""
     remedy = "check the URL, or send the picture in as an asset"
     try:

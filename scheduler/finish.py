@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.errors import Fenced
+from imagefarm.errors import LeaseLost
 from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.states import JobState
@@ -20,7 +20,7 @@ from scheduler.batches.gate import QualityGate
 from scheduler.batches.gatekeeping import apply_gate
 from scheduler.claim import ClaimedJob, StoredShares, load_flow, lock_shares, save_shares
 from scheduler.retry import Failure, after_failure
-from scheduler.transition import move, move_to_succeeded
+from scheduler.transition import change_state, change_state_to_succeeded
 
 LEARNING_RATE = 0.1
 """Weight of the newest measurement in a model's learnt cost."""
@@ -87,7 +87,7 @@ def succeed(
 
     `actual_s` is the GPU time that the job took, its share of shared passes; `work` what the job is worth in default images
     of its model (0: do not learn from it). A `gate` (with `settings`) judges the
-    pictures by their scores. Raises Fenced if the attempt lost its job
+    pictures by their scores. Raises LeaseLost if the attempt lost its job
     (cancelled, expired, claimed by another): the caller then deletes the files. Safe to repeat when the answer of a commit
     was lost: a job that this very attempt already finished counts as success.
     """
@@ -100,12 +100,12 @@ def succeed(
         batch = session.get(Batch, job.batch_id, with_for_update=True) if gate is not None else None
         sql = connection_of(session)
         every_warning = [*(sql.scalar(WARNINGS, {"of_job": job.id}) or []), *warnings] if warnings else None
-        now = move_to_succeeded(session, job.fence, actual_s=actual_s, warnings=every_warning)
+        now = change_state_to_succeeded(session, job.fence, actual_s=actual_s, warnings=every_warning)
         if now is None:
             stored = dict(sql.execute(STORED, {"of_job": job.id}).all())
             if {image.storage_key for image in images} == set(stored):
                 return [stored[image.storage_key] for image in images]
-            raise Fenced(f"attempt {job.attempt} of {job.id} no longer owns it")
+            raise LeaseLost(f"attempt {job.attempt} of {job.id} no longer owns it")
         rows = [
             {
                 "id": new_id("img"),
@@ -171,8 +171,8 @@ def fail(store: Store, job: ClaimedJob, failure: Failure, settings: Settings) ->
 
     def work(session: Session) -> JobState | None:
         queue = lock_shares(session)
-        moved = after_failure(session, job.fence, failure, settings)
-        if moved is None:
+        changed = after_failure(session, job.fence, failure, settings)
+        if changed is None:
             return None
         _correct_charge(session, queue, job, 0.0)
         return JobState(session.scalar(select(Job.state).where(Job.id == job.id)) or JobState.FAILED)
@@ -186,7 +186,7 @@ def release(store: Store, jobs: list[ClaimedJob], reason: str) -> None:
     def work(session: Session) -> None:
         queue = lock_shares(session)
         for job in jobs:
-            moved = move(
+            changed = change_state(
                 session,
                 [Job.id == job.id, Job.attempt == job.attempt, Job.owner == job.owner],
                 JobState.RUNNING,
@@ -196,7 +196,7 @@ def release(store: Store, jobs: list[ClaimedJob], reason: str) -> None:
                 outcome="released",
                 reason=reason,
             )
-            if moved:
+            if changed:
                 _correct_charge(session, queue, job, 0.0)
 
     store.run_with_retry(work)

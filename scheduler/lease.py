@@ -11,7 +11,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.models import Job
-from scheduler.retry import crashed
+from scheduler.retry import requeue_after_crash
 from scheduler.transition import chunks
 
 
@@ -37,6 +37,6 @@ def renew(store: Store, owner: str, jobs: Collection[str], lease_s: float) -> se
     return store.run_with_retry(work, timeout_s=lease_s, durable=False) if jobs else held
 
 
-def expire_owner(store: Store, owner: str, settings: Settings, reason: str, *, by_itself: bool = False) -> int:
+def expire_owner(store: Store, owner: str, settings: Settings, reason: str, *, self_inflicted: bool = False) -> int:
     """A worker incarnation is dead for certain: give its jobs back at once. Returns how many."""
-    return store.run_with_retry(lambda session: len(crashed(session, [Job.owner == owner], settings, reason, by_itself=by_itself)))
+    return store.run_with_retry(lambda session: len(requeue_after_crash(session, [Job.owner == owner], settings, reason, self_inflicted=self_inflicted)))

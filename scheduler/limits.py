@@ -24,23 +24,23 @@ GUESSED_COST_S = 1.0
 class KeyLimits(NamedTuple):
     """The limits of one key, and the id under which they are counted."""
 
-    account: str
+    quota_id: str
     limits: Mapping[str, Any]
 
 
-ASKING: ContextVar[KeyLimits | None] = ContextVar("asking", default=None)
+CALLING_KEY: ContextVar[KeyLimits | None] = ContextVar("calling_key", default=None)
 """The key that makes the present request, if it has limits of its own. Set by whoever knows who asks; holds for its thread."""
 KEY_QUEUED = select(func.count()).select_from(
     select(Job.id)
-    .where(Job.limited_by == bindparam("account"), Job.state.in_([literal_column("'held'"), literal_column("'queued'")]))
+    .where(Job.quota_id == bindparam("quota_id"), Job.state.in_([literal_column("'held'"), literal_column("'queued'")]))
     .limit(bindparam("most"))
     .subquery()
 )
 
 
 def narrowed(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """A tenant's limits, with those of size no wider than the asking key's."""
-    key = ASKING.get()
+    """A tenant's limits, with those of size no wider than the calling key's."""
+    key = CALLING_KEY.get()
     found = dict(limits)
     for name in ("pixels", "steps"):
         if key is not None and name in key.limits:
@@ -56,7 +56,7 @@ def _record_usage(insert_into: Any) -> Any:
     )
 
 
-STANDING = select(
+QUEUE_USAGE = select(
     select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery(),
     select(func.coalesce(func.sum(Backlog.queued), 0)).scalar_subquery(),
     select(func.coalesce(func.sum(Backlog.queued), 0)).where(Backlog.tenant_id == bindparam("tenant_id")).scalar_subquery(),
@@ -67,7 +67,7 @@ RECORD_USAGE = per_dialect(_record_usage)
 def tenant_limits(session: Session, tenant_id: str) -> dict[str, Any]:
     """The tenant's own limits: any of queued, running, images_per_day, pixels, steps.
 
-    Those of size are as narrow as the asking key's.
+    Those of size are as narrow as the calling key's.
     """
     return narrowed(session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {})
 
@@ -77,14 +77,14 @@ def check_limits(session: Session, rows: Sequence[dict[str, Any]], settings: Set
 
     Raises InvalidRequest for a job that is too large for the tenant, LimitExceeded for one that comes too soon.
     """
-    check_standing(session, rows, _standing(session, rows[0]["tenant_id"]), settings, now)
+    check_limits_with_usage(session, rows, _read_queue_usage(session, rows[0]["tenant_id"]), settings, now)
 
 
-def check_standing(session: Session, rows: Sequence[dict[str, Any]], standing: Standing, settings: Settings, now: float) -> None:
-    """As `check_limits`, where the tenant's standing is known already."""
-    check_size(rows, narrowed(standing.limits))
-    _check_queue(session, standing, len(rows), settings)
-    check_day(session, rows[0]["tenant_id"], sum(row["count"] for row in rows), standing.limits, now)
+def check_limits_with_usage(session: Session, rows: Sequence[dict[str, Any]], queue_usage: QueueUsage, settings: Settings, now: float) -> None:
+    """As `check_limits`, where the tenant's queue usage is known already."""
+    check_size(rows, narrowed(queue_usage.limits))
+    _check_queue(session, queue_usage, len(rows), settings)
+    check_day(session, rows[0]["tenant_id"], sum(row["count"] for row in rows), queue_usage.limits, now)
 
 
 def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
@@ -104,10 +104,10 @@ def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
 
 def check_queue(session: Session, tenant_id: str, more: int, settings: Settings) -> None:
     """Raise LimitExceeded if `more` jobs would overfill the farm's or the tenant's queue."""
-    _check_queue(session, _standing(session, tenant_id), more, settings)
+    _check_queue(session, _read_queue_usage(session, tenant_id), more, settings)
 
 
-class Standing(NamedTuple):
+class QueueUsage(NamedTuple):
     """A tenant's own limits, and how many jobs wait in the whole farm and of the tenant."""
 
     limits: dict[str, Any]
@@ -115,13 +115,13 @@ class Standing(NamedTuple):
     own: int
 
 
-def _standing(session: Session, tenant_id: str) -> Standing:
-    limits, total, own = session.connection().execute(STANDING, {"tenant_id": tenant_id}).one()
-    return Standing(limits or {}, total, own)
+def _read_queue_usage(session: Session, tenant_id: str) -> QueueUsage:
+    limits, total, own = session.connection().execute(QUEUE_USAGE, {"tenant_id": tenant_id}).one()
+    return QueueUsage(limits or {}, total, own)
 
 
-def _check_queue(session: Session, standing: Standing, more: int, settings: Settings) -> None:
-    limits, total, own = standing
+def _check_queue(session: Session, queue_usage: QueueUsage, more: int, settings: Settings) -> None:
+    limits, total, own = queue_usage
     own_limit, name = settings.max_queued_per_tenant, "max_queued_per_tenant"
     if (given := int(limits.get("queued", own_limit))) < own_limit:
         own_limit, name = given, "queued"
@@ -150,11 +150,11 @@ def _room(waiting: int, more: int, name: str, most: int) -> str:
 
 
 def _check_key_queue(session: Session, more: int) -> None:
-    key = ASKING.get()
+    key = CALLING_KEY.get()
     if key is None or "queued" not in key.limits:
         return
     most = int(key.limits["queued"])
-    own = session.connection().scalar(KEY_QUEUED, {"account": key.account, "most": most + 1}) or 0
+    own = session.connection().scalar(KEY_QUEUED, {"quota_id": key.quota_id, "most": most + 1}) or 0
     if own + more > most:
         raise LimitExceeded(
             f"the queue of this key is full: {_room(min(own, most), more, 'key.queued', most)}",
@@ -166,15 +166,15 @@ def _check_key_queue(session: Session, more: int) -> None:
 
 def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any], now: float) -> None:
     """Raise LimitExceeded if `more` pictures would exceed the tenant's day."""
-    key = ASKING.get()
+    key = CALLING_KEY.get()
     asked: list[tuple[str, str, str, Mapping[str, Any]]] = [("your tenant", "images_per_day", tenant_id, limits)]
     if key is not None:
-        asked.append(("this key", "key.images_per_day", key.account, key.limits))
-    for whose, limit, account, own in asked:
+        asked.append(("this key", "key.images_per_day", key.quota_id, key.limits))
+    for whose, limit, quota_id, own in asked:
         most = own.get("images_per_day")
         if most is None:
             continue
-        used = session.scalar(select(Usage.images).where(Usage.tenant_id == account, Usage.day == int(now // DAY_S))) or 0
+        used = session.scalar(select(Usage.images).where(Usage.tenant_id == quota_id, Usage.day == int(now // DAY_S))) or 0
         if used + more > most:
             raise LimitExceeded(
                 f"{whose} may ask for {most} pictures a day (UTC); {used} were asked for today, and {more} more do not fit",
@@ -189,9 +189,9 @@ def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_
     sql = session.connection()
     row = {"tenant_id": tenant_id, "day": int(now // DAY_S), "images": images, "gpu_s": gpu_s}
     sql.execute(RECORD_USAGE[sql.dialect.name], row)
-    key = ASKING.get()
+    key = CALLING_KEY.get()
     if key is not None:
-        sql.execute(RECORD_USAGE[sql.dialect.name], row | {"tenant_id": key.account})
+        sql.execute(RECORD_USAGE[sql.dialect.name], row | {"tenant_id": key.quota_id})
 
 
 def expected_wait_s(session: Session) -> float:

@@ -19,7 +19,7 @@ AT_ONCE = 500
 """Keys that one statement asks for."""
 
 
-def collect_orphans(store: Store, outputs: Outputs, older_than_s: float) -> int:
+def collect_orphan_files(store: Store, outputs: Outputs, older_than_s: float) -> int:
     """Delete pictures older than `older_than_s` that no image row names and no running attempt may still commit; also
     what dead writers left half written. Returns how many files went. Raises OSError if the store is away.
 

@@ -14,7 +14,7 @@ LOOK_BACK_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class Throughput:
     """Jobs and pictures a minute, over the last five."""
 
     jobs: float
@@ -25,10 +25,10 @@ class Rate:
         return queued / self.jobs * 60 if self.jobs and queued else None
 
 
-STILL = Rate(0.0, 0.0)
+IDLE = Throughput(0.0, 0.0)
 
 
-def lane_rates(session: Session, now: float) -> dict[str, Rate]:
+def lane_throughput(session: Session, now: float) -> dict[str, Throughput]:
     """By model, the rate of its lane; a lane in which nothing was made is not in it."""
     rows = session.execute(
         select(Job.model, func.count(Job.id.distinct()), func.count())
@@ -37,4 +37,4 @@ def lane_rates(session: Session, now: float) -> dict[str, Rate]:
         .group_by(Job.model)
     )
     minutes = LOOK_BACK_S / 60
-    return {model: Rate(jobs / minutes, images / minutes) for model, jobs, images in rows}
+    return {model: Throughput(jobs / minutes, images / minutes) for model, jobs, images in rows}

@@ -7,7 +7,7 @@
 | resource | out of memory after all tiers | failed at once, says what would fit |
 | infrastructure | store away, device error, disk full | again with backoff, ten times as often: about 45 minutes |
 | unknown | any other exception | again with backoff, up to `max_attempts` |
-| crash | the worker died with it | again alone, up to `max_crashes`, then `poison`; see `crashed` |
+| crash | the worker died with it | again alone, up to `max_crashes`, then `poison`; see `requeue_after_crash` |
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.models import Attempt, Job
-from scheduler.transition import Moved, chunks, move
+from scheduler.transition import ChangedJob, chunks, change_state
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 60.0
@@ -61,7 +61,7 @@ def backoff_s(tries: int, *, jitter: float | None = None) -> float:
     return spread * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** max(0, tries - 1))
 
 
-def after_failure(session: Session, fence: tuple[str, int, str], failure: Failure, settings: Settings) -> Moved | None:
+def after_failure(session: Session, fence: tuple[str, int, str], failure: Failure, settings: Settings) -> ChangedJob | None:
     """End an attempt that failed: the job goes back to the queue or fails for good. None if the attempt was fenced off."""
     job_id, attempt, owner = fence
     where = [Job.id == job_id, Job.attempt == attempt, Job.owner == owner]
@@ -69,7 +69,7 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
     tries = _tries(session, job_id) + 1
     may_retry = failure.kind not in FINAL_CLASSES and tries < settings.max_attempts * patience
     if may_retry:
-        moved = move(
+        changed = change_state(
             session,
             where,
             JobState.RUNNING,
@@ -81,7 +81,7 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
             not_before=db_now() + backoff_s(tries),
         )
     else:
-        moved = move(
+        changed = change_state(
             session,
             where,
             JobState.RUNNING,
@@ -93,7 +93,7 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
             error_code=failure.code,
             error_detail=failure.detail[:2000],
         )
-    return moved[0] if moved else None
+    return changed[0] if changed else None
 
 
 def _tries(session: Session, job_id: str) -> int:
@@ -109,14 +109,14 @@ def _tries(session: Session, job_id: str) -> int:
     return session.scalar(failed) or 0
 
 
-def crashed(
-    session: Session, where: Sequence[ColumnElement[bool]], settings: Settings, reason: str, *, by_itself: bool = False
-) -> list[Moved]:
+def requeue_after_crash(
+    session: Session, where: Sequence[ColumnElement[bool]], settings: Settings, reason: str, *, self_inflicted: bool = False
+) -> list[ChangedJob]:
     """The worker died with these running jobs: those that are to blame fail as poison, the rest goes back to the queue.
 
     Who was there at a death is a suspect, and is from then on claimed alone. A suspect that was not alone when its worker
     died had not begun: that death says nothing of it. One that was there at `max_crashes` deaths, alone but for the first, is
-    poison, if such deaths prove it. They do if the process ended `by_itself`: by a signal of its own making, by an exit. One
+    poison, if such deaths prove it. They do if the process ended `self_inflicted`: by a signal of its own making, by an exit. One
     that was killed or vanished may have been killed by the job, which ate its memory, or by whoever pulls plugs: that is
     proof only where no worker died without the job in the last minutes. Where workers do, chance may have hit the same job
     again, and it takes twice as many deaths.
@@ -128,19 +128,19 @@ def crashed(
             select(Job.owner, func.count()).where(Job.state == JobState.RUNNING, Job.owner.in_(owners)).group_by(Job.owner)
         ).all()
     )
-    poison, again, spared = [], [], []
+    poison, again, not_blamed = [], [], []
     for job_id, owner, crashes in lost:
         if crashes and holding[owner] > 1:
-            spared.append(job_id)
+            not_blamed.append(job_id)
         elif crashes + 1 >= settings.max_crashes and (
-            by_itself or crashes + 1 >= 2 * settings.max_crashes or not _workers_die_without(session, job_id)
+            self_inflicted or crashes + 1 >= 2 * settings.max_crashes or not _workers_die_without(session, job_id)
         ):
             poison.append(job_id)
         else:
             again.append(job_id)
-    moved: list[Moved] = []
+    changed: list[ChangedJob] = []
     for ids in chunks(poison):
-        moved += move(
+        changed += change_state(
             session,
             [*where, Job.id.in_(ids)],
             JobState.RUNNING,
@@ -155,9 +155,9 @@ def crashed(
             + cast(Job.crashes + 1, String)
             + literal(f" times while rendering it; the last time: {reason}"),
         )
-    for group, more in ((again, 1), (spared, 0)):
+    for group, more in ((again, 1), (not_blamed, 0)):
         for ids in chunks(group):
-            moved += move(
+            changed += change_state(
                 session,
                 [*where, Job.id.in_(ids)],
                 JobState.RUNNING,
@@ -168,7 +168,7 @@ def crashed(
                 reason=reason,
                 crashes=Job.crashes + more,
             )
-    return moved
+    return changed
 
 
 def _workers_die_without(session: Session, job_id: str) -> bool:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from imagefarm.ids import first_id_at
 from imagefarm.store import db_now
-from imagefarm.store.models import IN_TROUBLE, Attempt, Image, Job, Rollup
+from imagefarm.store.models import IS_FAILURE, Attempt, Image, Job, Rollup
 
 MINUTE, HOUR = 60, 3600
 KEEP_S = {MINUTE: 2 * 86400, HOUR: 400 * 86400}
@@ -32,20 +32,20 @@ FINEST_S, RATIO = 0.01, 1.1
 
 
 @dataclass(slots=True)
-class Span:
+class MetricBucket:
     """What happened in some time. Latencies as counts by step of the histogram."""
 
     images: int = 0
-    troubles: int = 0
+    failures: int = 0
     loads: int = 0
     gpu_s: float = 0.0
     wait: Counter[int] = field(default_factory=Counter)
     render: Counter[int] = field(default_factory=Counter)
 
-    def add(self, other: Span) -> None:
+    def add(self, other: MetricBucket) -> None:
         """Take in what happened in another time."""
         self.images += other.images
-        self.troubles += other.troubles
+        self.failures += other.failures
         self.loads += other.loads
         self.gpu_s += other.gpu_s
         self.wait.update(other.wait)
@@ -67,12 +67,12 @@ def quantile(histogram: Counter[int], part: float) -> float | None:
     return None
 
 
-def measure(session: Session, since: float, until: float) -> dict[int, Span]:
+def measure(session: Session, since: float, until: float) -> dict[int, MetricBucket]:
     """What happened in each minute from `since` to before `until`, counted from the jobs themselves."""
-    spans: dict[int, Span] = {}
+    buckets: dict[int, MetricBucket] = {}
 
-    def span(at: float) -> Span:
-        return spans.setdefault(int(at // MINUTE) * MINUTE, Span())
+    def bucket(at: float) -> MetricBucket:
+        return buckets.setdefault(int(at // MINUTE) * MINUTE, MetricBucket())
 
     made = (
         select(Image.created_at, Image.index, Job.created_at, Job.started_at, Job.finished_at, Job.actual_s)
@@ -85,16 +85,16 @@ def measure(session: Session, since: float, until: float) -> dict[int, Span]:
         )
     )
     for at, index, submitted_at, started_at, finished_at, actual_s in session.execute(made):
-        one = span(at)
+        one = bucket(at)
         one.images += 1
         if index == 0 and started_at is not None and finished_at is not None:
             one.gpu_s += actual_s or 0.0
             one.wait[step_of(started_at - submitted_at)] += 1
             one.render[step_of(finished_at - started_at)] += 1
-    wrong = select(Attempt.ended_at).where(Attempt.ended_at >= since, Attempt.ended_at < until, IN_TROUBLE)
+    wrong = select(Attempt.ended_at).where(Attempt.ended_at >= since, Attempt.ended_at < until, IS_FAILURE)
     for ended_at in session.scalars(wrong):
-        span(ended_at or since).troubles += 1
-    return spans
+        bucket(ended_at or since).failures += 1
+    return buckets
 
 
 def roll(session: Session, now: float) -> int:
@@ -105,13 +105,13 @@ def roll(session: Session, now: float) -> int:
         return 0
     first = last if last is not None else _beginning(session, over)
     until = min(over, first + MOST_MINUTES * MINUTE)
-    spans = measure(session, first, until)
+    buckets = measure(session, first, until)
     for at in range(first, until, MINUTE):
-        _write(session, MINUTE, at, spans.get(at, Span()))
+        _write(session, MINUTE, at, buckets.get(at, MetricBucket()))
     session.flush()
     for hour in range(first - first % HOUR, until, HOUR):
         rows = session.scalars(select(Rollup).where(Rollup.step == MINUTE, Rollup.at >= hour, Rollup.at < hour + HOUR))
-        whole = total(span_of(row) for row in rows)
+        whole = total(bucket_of(row) for row in rows)
         _write(session, HOUR, hour, whole)
         session.get_one(Rollup, (HOUR, hour)).loads = whole.loads
     for step, keep in KEEP_S.items():
@@ -124,7 +124,7 @@ def count_load(session: Session) -> None:
     bind = session.get_bind()
     statement = (sqlite if bind.dialect.name == "sqlite" else postgresql).insert(Rollup)
     at = int((session.scalar(select(db_now())) or 0.0) // MINUTE) * MINUTE
-    empty = {"images": 0, "troubles": 0, "gpu_s": 0.0, "wait": {}, "render": {}, "counted": False}
+    empty = {"images": 0, "failures": 0, "gpu_s": 0.0, "wait": {}, "render": {}, "counted": False}
     session.execute(
         statement.values(step=MINUTE, at=at, loads=1, **empty).on_conflict_do_update(
             index_elements=[Rollup.step, Rollup.at], set_={"loads": Rollup.loads + 1}
@@ -132,28 +132,28 @@ def count_load(session: Session) -> None:
     )
 
 
-def total(spans: Iterable[Span]) -> Span:
+def total(buckets: Iterable[MetricBucket]) -> MetricBucket:
     """All of them together."""
-    whole = Span()
-    for span in spans:
-        whole.add(span)
+    whole = MetricBucket()
+    for bucket in buckets:
+        whole.add(bucket)
     return whole
 
 
-def span_of(row: Rollup) -> Span:
+def bucket_of(row: Rollup) -> MetricBucket:
     """A row as it is reckoned with."""
     histograms = [Counter({int(step): number for step, number in kept.items()}) for kept in (row.wait, row.render)]
-    return Span(row.images, row.troubles, row.loads, row.gpu_s, *histograms)
+    return MetricBucket(row.images, row.failures, row.loads, row.gpu_s, *histograms)
 
 
-def _write(session: Session, step: int, at: int, span: Span) -> None:
+def _write(session: Session, step: int, at: int, bucket: MetricBucket) -> None:
     row = session.get(Rollup, (step, at))
     if row is None:
         row = Rollup(step=step, at=at, loads=0)
         session.add(row)
-    row.images, row.troubles, row.gpu_s, row.counted = span.images, span.troubles, span.gpu_s, True
-    row.wait = {str(key): number for key, number in sorted(span.wait.items())}
-    row.render = {str(key): number for key, number in sorted(span.render.items())}
+    row.images, row.failures, row.gpu_s, row.counted = bucket.images, bucket.failures, bucket.gpu_s, True
+    row.wait = {str(key): number for key, number in sorted(bucket.wait.items())}
+    row.render = {str(key): number for key, number in sorted(bucket.render.items())}
 
 
 def _beginning(session: Session, over: int) -> int:

@@ -26,8 +26,8 @@ from scheduler.batches.push import BatchUploader
 from scheduler.celery_app import SWEEP_TASK, make_celery
 from scheduler.sweep import RECONCILE_EVERY, sweep
 from scheduler.tickets import top_up
-from scheduler.tidy import Tidier
-from scheduler.webhooks import Sender
+from scheduler.tidy import CleanupRunner
+from scheduler.webhooks import WebhookSender
 
 log = get_logger(__name__)
 settings = load_settings()
@@ -40,9 +40,9 @@ class Services:
 
     store: Store | None = None
     redis: Redis | None = None
-    sender: Sender | None = None
+    webhook_sender: WebhookSender | None = None
     uploader: BatchUploader | None = None
-    tidier: Tidier | None = None
+    cleanup_runner: CleanupRunner | None = None
     sweeps = 0
 
 
@@ -53,21 +53,21 @@ def _logs(**_: Any) -> None:
 
 @app.task(name=SWEEP_TASK)
 def run_sweep() -> None:
-    """One sweep, then webhooks that are due, tidying if it is time, and tickets for the lanes that have work."""
+    """One sweep, then webhooks that are due, cleanup if it is time, and tickets for the lanes that have work."""
     redis = Services.redis = Services.redis or connect_redis(settings)
     store = Services.store = Services.store or Store(settings.database, pool_size=2)
     store.listener = store.listener or LiveEvents(redis, settings.redis_prefix)
     report = sweep(store, settings, reconcile=Services.sweeps % RECONCILE_EVERY == 0)
     Services.sweeps += 1
     store.checkpoint()
-    sender = Services.sender = Services.sender or Sender(store, settings)
-    sender.wake()
+    webhook_sender = Services.webhook_sender = Services.webhook_sender or WebhookSender(store, settings)
+    webhook_sender.wake()
     uploader = Services.uploader = Services.uploader or BatchUploader(store, settings, LocalOutputs(settings.outputs))
     uploader.wake()
-    tidier = Services.tidier = Services.tidier or Tidier(
+    cleanup_runner = Services.cleanup_runner = Services.cleanup_runner or CleanupRunner(
         store, LocalOutputs(settings.outputs), keep_assets_s=settings.keep_assets_s
     )
-    tidier.wake()
+    cleanup_runner.wake()
     if not report.lanes:
         return
     try:

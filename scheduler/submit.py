@@ -23,12 +23,12 @@ from imagefarm.store.models import AssetUse, Backlog, Event, Idempotency, Job, M
 from imagefarm.store.prepared import CompiledStatement, autocommit
 from imagefarm.tenants import DAY_S
 from scheduler.assets import uses_of
-from scheduler.limits import ASKING, RECORD_USAGE, Standing, check_standing
+from scheduler.limits import CALLING_KEY, RECORD_USAGE, QueueUsage, check_limits_with_usage
 from scheduler.transition import ADD_TO_BACKLOG
-from scheduler.why import WORKERS, Seen
+from scheduler.why import WORKERS, WaitContext
 
 OWN = Backlog.tenant_id == bindparam("tenant_id")
-LOOKED = select(
+CONTEXT = select(
     db_now().label("now"),
     select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery().label("limits"),
     select(func.coalesce(func.sum(Backlog.queued), 0)).scalar_subquery().label("total"),
@@ -41,11 +41,11 @@ LOOKED = select(
     .where(Idempotency.tenant_id == bindparam("tenant_id"), Idempotency.key == bindparam("key"))
     .scalar_subquery()
     .label("known"),
-).subquery("looked")
+).subquery("context")
 PRESENT = WORKERS.subquery("present")
-LOOK = CompiledStatement(select(LOOKED, PRESENT).join_from(LOOKED, PRESENT, true(), isouter=True))
-"""Rows of LOOKED, each with a row of WORKERS; one with nothing in it if there is no worker."""
-LOOKED_COLUMNS = len(LOOKED.columns)
+READ_CONTEXT = CompiledStatement(select(CONTEXT, PRESENT).join_from(CONTEXT, PRESENT, true(), isouter=True))
+"""Rows of CONTEXT, each with a row of WORKERS; one with nothing in it if there is no worker."""
+CONTEXT_COLUMNS = len(CONTEXT.columns)
 NOT_YET: dict[str, Any] = {
     "from_image": None,
     "error_code": None,
@@ -59,11 +59,11 @@ class OvertakenError(Exception):
     """Another request with the same Idempotency-Key has committed meanwhile: nothing may be written, and its answer is there."""
 
 
-class Look(NamedTuple):
+class SubmitContext(NamedTuple):
     """All that decides about one job."""
 
-    standing: Standing
-    seen: Seen
+    queue_usage: QueueUsage
+    wait_context: WaitContext
     cost_s: float | None
     """Learnt GPU-seconds of one default image of its model."""
     is_key_known: bool
@@ -79,25 +79,25 @@ class KeptAnswer(NamedTuple):
     answer: str
 
 
-def look(session: Session, tenant_id: str, model: str, key: str | None) -> Look:
-    """Look at all that decides about a job of that model."""
+def read_submit_context(session: Session, tenant_id: str, model: str, key: str | None) -> SubmitContext:
+    """Read all that decides about a job of that model."""
     sql = session.connection()
     with autocommit(sql):
-        rows = LOOK.run(sql, {"tenant_id": tenant_id, "model": model, "key": key or ""})
-    now, limits, total, own, running, cost_s, load_s, known = rows[0][:LOOKED_COLUMNS]
-    workers = [row[LOOKED_COLUMNS:] for row in rows if row[LOOKED_COLUMNS] is not None]
-    seen = Seen(now, limits or {}, int(running), load_s, workers)
-    return Look(Standing(limits or {}, int(total), int(own)), seen, cost_s, known is not None)
+        rows = READ_CONTEXT.run(sql, {"tenant_id": tenant_id, "model": model, "key": key or ""})
+    now, limits, total, own, running, cost_s, load_s, known = rows[0][:CONTEXT_COLUMNS]
+    workers = [row[CONTEXT_COLUMNS:] for row in rows if row[CONTEXT_COLUMNS] is not None]
+    wait_context = WaitContext(now, limits or {}, int(running), load_s, workers)
+    return SubmitContext(QueueUsage(limits or {}, int(total), int(own)), wait_context, cost_s, known is not None)
 
 
-def check(session: Session, row: dict[str, Any], looked: Look, settings: Settings) -> Job:
+def validate(session: Session, row: dict[str, Any], context: SubmitContext, settings: Settings) -> Job:
     """The job as it will be, though no row yet. Raises LimitExceeded or InvalidRequest if it does not fit the limits."""
-    check_standing(session, [row], looked.standing, settings, looked.seen.now)
-    asking = ASKING.get()
-    row["limited_by"] = asking.account if asking is not None else None
+    check_limits_with_usage(session, [row], context.queue_usage, settings, context.wait_context.now)
+    calling_key = CALLING_KEY.get()
+    row["quota_id"] = calling_key.quota_id if calling_key is not None else None
     expires_in = row.pop("expires_in")
-    row["expires_at"] = None if expires_in is None else looked.seen.now + expires_in
-    row["created_at"] = looked.seen.now
+    row["expires_at"] = None if expires_in is None else context.wait_context.now + expires_in
+    row["created_at"] = context.wait_context.now
     return cast("Job", SimpleNamespace(**row, **NOT_YET))
 
 
@@ -110,7 +110,7 @@ def write(session: Session, row: dict[str, Any], keep: KeptAnswer | None) -> Non
     tenant_id, now = row["tenant_id"], row["created_at"]
     data = {"recipe_hash": row["recipe_hash"], "model": row["model"]}
     usage = {"day": int(now // DAY_S), "images": row["count"], "gpu_s": row["cost_s"]}
-    is_queued, account, uses = row["state"] == JobState.QUEUED, row["limited_by"], uses_of(row)
+    is_queued, quota_id, uses = row["state"] == JobState.QUEUED, row["quota_id"], uses_of(row)
     rows: list[dict[str, Any]] = [row]
     if keep is not None:
         rows.insert(0, {"tenant_id": tenant_id, "created_at": now, **keep._asdict()})
@@ -118,11 +118,11 @@ def write(session: Session, row: dict[str, Any], keep: KeptAnswer | None) -> Non
     if is_queued:
         flow = {"model": row["model"], "priority_class": row["priority_class"], "tenant_id": tenant_id}
         rows.append({**flow, "queued": 1, "running": 0})
-    rows += [{"tenant_id": who, **usage} for who in (tenant_id, account) if who is not None]
+    rows += [{"tenant_id": who, **usage} for who in (tenant_id, quota_id) if who is not None]
     rows.append({"kind": "job.submitted", "subject": row["id"], "tenant_id": tenant_id, "data": data, "at": now})
     sql = session.connection()
     with autocommit(sql):
-        if not _writes(keep is not None, len(uses), is_queued, account is not None).run(sql, rows):
+        if not _writes(keep is not None, len(uses), is_queued, quota_id is not None).run(sql, rows):
             raise OvertakenError
     tell_after_commit(session, [("job.submitted", row["id"], tenant_id, data)])
 

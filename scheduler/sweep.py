@@ -20,8 +20,8 @@ from imagefarm.store.models import Attempt, Backlog, Batch, Job, SweepState
 from scheduler import clock, rollup, webhooks
 from scheduler.batches import lifecycle, push
 from scheduler.breaker import BreakerReport, trip
-from scheduler.retry import crashed
-from scheduler.transition import move
+from scheduler.retry import requeue_after_crash
+from scheduler.transition import change_state
 from scheduler.workers import expire_stale_workers
 
 log = get_logger(__name__)
@@ -64,7 +64,7 @@ class SweepReport:
 
     ran: bool = True
     waited_after_gap: bool = False
-    clock_went_back: bool = False
+    clock_jumped_back: bool = False
     requeued: int = 0
     failed: int = 0
     expired: int = 0
@@ -72,9 +72,9 @@ class SweepReport:
     drift: int = 0
     sealed: int = 0
     batches_done: int = 0
-    unsettled: list[str] = field(default_factory=list)
+    unreconciled: list[str] = field(default_factory=list)
     """Batches whose jobs were not where its state wants them."""
-    settled: int = 0
+    reconciled: int = 0
     """Jobs of those that were moved there."""
     stopped: BreakerReport = field(default_factory=BreakerReport)
     lanes: dict[str, int] = field(default_factory=dict)
@@ -82,14 +82,14 @@ class SweepReport:
 
 
 def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> SweepReport:
-    """Reap expired leases, fail expired jobs, finish and settle batches, seal the audit, and say which lanes have work.
+    """Reap expired leases, fail expired jobs, finish and reconcile batches, seal the audit, and say which lanes have work.
 
-    Expiring, settling and sealing are done in short transactions of their own: a long one would keep every other writer waiting.
+    Expiring, reconciling and sealing are done in short transactions: a long one would keep every other writer waiting.
     """
     reconcile = reconcile and _drifts(store)
     expired = _expire(store)
     report = store.run_with_retry(lambda session: _sweep(session, store.is_sqlite, settings, reconcile, expired))
-    report.settled = lifecycle.settle_left(store, report.unsettled)
+    report.reconciled = lifecycle.reconcile_batches(store, report.unreconciled)
     for _ in range(SEALS if report.ran else 0):
         sealed = store.run_with_retry(lambda session: seal(session, SEALED_AT_ONCE) if _is_alone(session, store.is_sqlite) else 0)
         report.sealed += sealed
@@ -97,7 +97,7 @@ def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> Sweep
             break
         time.sleep(TURN_S)
     if report.ran:
-        store.run_with_retry(lambda session: webhooks.feed(session) if _is_alone(session, store.is_sqlite) else 0)
+        store.run_with_retry(lambda session: webhooks.enqueue_deliveries(session) if _is_alone(session, store.is_sqlite) else 0)
         report.lanes = _lanes(store)
     return report
 
@@ -118,7 +118,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
         # the sweep was away, perhaps with the database: workers may not have been able to renew either
         state.reap_after = now + settings.lease_s
         append(session, "sweep.gap", "sweep", None, {"seconds": round(now - state.last_at, 1)})
-    report.clock_went_back = clock.went_back(session, state, now, settings)
+    report.clock_jumped_back = clock.handle_clock_jump(session, state, now, settings)
     state.last_at = now
     report.waited_after_gap = now < state.reap_after
     if not report.waited_after_gap:
@@ -126,7 +126,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
             _reap(session, settings, report)
         report.stale_workers = expire_stale_workers(session, max(settings.lease_s, 15.0))
     report.stopped = trip(session)
-    report.unsettled = lifecycle.tend(session)
+    report.unreconciled = lifecycle.find_unreconciled(session)
     report.batches_done = _finish_batches(session)
     if reconcile:
         report.drift = reconcile_backlog(session)
@@ -140,7 +140,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
 
 
 def _lanes(store: Store) -> dict[str, int]:
-    """How many jobs wait, by model, once those whose batches were settled are among them."""
+    """How many jobs wait, by model, once those whose batches were reconciled are among them."""
     waiting = func.sum(Backlog.queued)
     with store.read() as session:
         rows: Any = session.execute(select(Backlog.model, waiting).group_by(Backlog.model).having(waiting > 0))
@@ -149,7 +149,7 @@ def _lanes(store: Store) -> dict[str, int]:
 
 def _reap(session: Session, settings: Settings, report: SweepReport) -> None:
     """Take back the jobs whose lease has run out."""
-    reaped = crashed(session, [Job.lease_until < db_now()], settings, "its lease ran out: the worker hung, died, or lost touch")
+    reaped = requeue_after_crash(session, [Job.lease_until < db_now()], settings, "its lease ran out: the worker hung, died, or lost touch")
     states = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_([job.id for job in reaped]))).all())
     report.failed = sum(1 for value in states.values() if value == JobState.FAILED)
     report.requeued = len(reaped) - report.failed
@@ -172,7 +172,7 @@ def _expire_some(session: Session) -> tuple[int, int]:
     failed = 0
     for before in (JobState.QUEUED, JobState.HELD) if ids else ():
         failed += len(
-            move(
+            change_state(
                 session,
                 [Job.id.in_(ids), Job.expires_at < db_now()],
                 before,

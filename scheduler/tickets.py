@@ -17,7 +17,7 @@ from scheduler.celery_app import RENDER_TASK, lane_queue
 
 log = get_logger(__name__)
 
-NUDGE_EVERY_MS = 500
+MIN_TICKET_INTERVAL_MS = 500
 """At most one ticket per lane in this time from all API processes together."""
 TICKETS_PER_LANE = 64
 """Never more tickets than this wait for one lane."""
@@ -44,22 +44,22 @@ def top_up(app: Celery, redis: Redis, prefix: str, backlog: Mapping[str, int], w
     return issued
 
 
-class Nudger:
-    """Issues tickets off the request's thread. A nudge never blocks and never raises; failures are counted and logged."""
+class TicketSender:
+    """Issues tickets off the request's thread. A call never blocks and never raises; failures are counted and logged."""
 
     def __init__(self, app: Celery, redis: Redis, prefix: str) -> None:
         self.app = app
         self.redis = redis
         self.prefix = prefix
         self.failures = 0
-        self._nudged: dict[str, float] = {}
+        self._notified: dict[str, float] = {}
         self._lanes: queue.Queue[str] = queue.Queue(maxsize=1000)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def nudge(self, model: str) -> None:
+    def notify_lane(self, model: str) -> None:
         """Say that a lane has work."""
-        if time.monotonic() < self._nudged.get(model, 0.0):
+        if time.monotonic() < self._notified.get(model, 0.0):
             return  # Redis would say the same
         self._start()
         try:
@@ -71,19 +71,19 @@ class Nudger:
         # not in the constructor: gunicorn forks after the application is made
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="nudger", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="ticket_sender", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
         while True:
             model = self._lanes.get()
-            if time.monotonic() < self._nudged.get(model, 0.0):
+            if time.monotonic() < self._notified.get(model, 0.0):
                 continue
             try:
-                if self.redis.set(f"{self.prefix}:nudged:{model}", 1, nx=True, px=NUDGE_EVERY_MS):
-                    self._nudged[model] = time.monotonic() + NUDGE_EVERY_MS / 1000
+                if self.redis.set(f"{self.prefix}:notified:{model}", 1, nx=True, px=MIN_TICKET_INTERVAL_MS):
+                    self._notified[model] = time.monotonic() + MIN_TICKET_INTERVAL_MS / 1000
                     issue(self.app, model)
             except (RedisError, OperationalError, OSError) as error:
                 # the sweep will issue the ticket once Redis is back
                 self.failures += 1
-                log.warning("nudge.failed", lane=model, error=str(error), failures=self.failures)
+                log.warning("ticket.send_failed", lane=model, error=str(error), failures=self.failures)

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, insert, update
 from sqlalchemy.orm import Session
 
-from imagefarm.states import MAY_FOLLOW, JobState
+from imagefarm.states import ALLOWED_TRANSITIONS, JobState
 from imagefarm.store.audit import append_many
 from imagefarm.store.dialects import per_dialect
 from imagefarm.store.engine import connection_of, db_now
@@ -50,7 +50,7 @@ COUNT = CompiledStatement(ADD_TO_BACKLOG)
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class ChangedJob:
     """One job that changed its state."""
 
     id: str
@@ -66,10 +66,10 @@ class Moved:
         return self.model, self.priority_class, self.tenant_id
 
 
-MOVED_COLUMNS = (Job.id, Job.model, Job.priority_class, Job.tenant_id, Job.batch_id, Job.attempt, Job.cost_s)
+CHANGED_COLUMNS = (Job.id, Job.model, Job.priority_class, Job.tenant_id, Job.batch_id, Job.attempt, Job.cost_s)
 
 
-def move(
+def change_state(
     session: Session,
     where: Sequence[ColumnElement[bool]],
     before: JobState,
@@ -80,30 +80,30 @@ def move(
     outcome: str | None = None,
     reason: str | None = None,
     **values: Any,
-) -> list[Moved]:
-    """Move every job that matches `where` and is in state `before` to `after`; return those that moved.
+) -> list[ChangedJob]:
+    """Move every job that matches `where` and is in state `before` to `after`; return those that changed.
 
     `values` are further columns to set. When `before` is running, the attempt is closed with `outcome` and `reason`.
     The event `event` is written for each job with `data` and its attempt; None: the caller tells of all in one.
     """
-    if after not in MAY_FOLLOW[before] and after != before:
+    if after not in ALLOWED_TRANSITIONS[before] and after != before:
         raise ValueError(f"{after} may not follow {before}")
     if after.is_final:
         values.setdefault("finished_at", db_now())
     if before is JobState.RUNNING:
         values |= {"owner": None, "lease_until": None}
-    statement = update(Job).where(Job.state == before, *where).values(state=after, **values).returning(*MOVED_COLUMNS)
-    moved = [Moved(*row) for row in session.execute(statement)]
-    if not moved:
+    statement = update(Job).where(Job.state == before, *where).values(state=after, **values).returning(*CHANGED_COLUMNS)
+    changed = [ChangedJob(*row) for row in session.execute(statement)]
+    if not changed:
         return []
-    count(session, moved, before, after)
+    count(session, changed, before, after)
     if before is JobState.RUNNING:
-        close_attempts(session, moved, outcome or str(after), reason)
+        close_attempts(session, changed, outcome or str(after), reason)
     if event is None:
-        return moved
+        return changed
     shared = data or {}
-    append_many(session, [(event, job.id, job.tenant_id, {"attempt": job.attempt, **shared}) for job in moved])
-    return moved
+    append_many(session, [(event, job.id, job.tenant_id, {"attempt": job.attempt, **shared}) for job in changed])
+    return changed
 
 
 _succeed = (
@@ -123,16 +123,16 @@ _succeed = (
         error_code=None,
         error_detail=None,
     )
-    .returning(Job.finished_at, *MOVED_COLUMNS)
+    .returning(Job.finished_at, *CHANGED_COLUMNS)
 )
 SUCCEED = CompiledStatement(_succeed)
 SUCCEED_WARNED = CompiledStatement(_succeed.values(warnings=bindparam("new_warnings")))
 
 
-def move_to_succeeded(
+def change_state_to_succeeded(
     session: Session, fence: tuple[str, int, str], *, actual_s: float, warnings: list[str] | None = None
 ) -> float | None:
-    """As `move`, for the one change that every picture makes. Returns the time, by the database's clock; None: fenced off.
+    """As `change_state`, for the one change that every picture makes. Returns the database's time, or None: fenced off.
 
     The caller writes the audit event, together with those of the pictures. `warnings` replace the job's.
     """
@@ -144,13 +144,13 @@ def move_to_succeeded(
     if not rows:
         return None
     finished_at, *columns = rows[0]
-    moved = Moved(*columns)
-    count(session, [moved], JobState.RUNNING, JobState.SUCCEEDED)
-    close_attempts(session, [moved], "succeeded", None)
+    changed = ChangedJob(*columns)
+    count(session, [changed], JobState.RUNNING, JobState.SUCCEEDED)
+    close_attempts(session, [changed], "succeeded", None)
     return float(finished_at)
 
 
-def count(session: Session, jobs: Iterable[Moved], before: JobState | None, after: JobState | None) -> None:
+def count(session: Session, jobs: Iterable[ChangedJob], before: JobState | None, after: JobState | None) -> None:
     """Keep the backlog's counters in step with jobs that went from `before` to `after`."""
     left, entered = COUNTED.get(before), COUNTED.get(after)
     numbers = Counter(job.lane_flow for job in jobs)
@@ -174,13 +174,13 @@ def add_to_backlog(session: Session, key: tuple[str, str, str], *, queued: int =
     COUNT.run(connection_of(session), row)
 
 
-def open_attempts(session: Session, jobs: Sequence[Moved], owner: str, at: float) -> None:
+def open_attempts(session: Session, jobs: Sequence[ChangedJob], owner: str, at: float) -> None:
     """Write the attempt rows of jobs that were claimed at that time."""
     rows = [{"job_id": job.id, "attempt": job.attempt, "owner": owner, "claimed_at": at} for job in jobs]
     OPEN_ATTEMPT.run_each(connection_of(session), rows)
 
 
-def close_attempts(session: Session, jobs: Sequence[Moved], outcome: str, reason: str | None) -> None:
+def close_attempts(session: Session, jobs: Sequence[ChangedJob], outcome: str, reason: str | None) -> None:
     """Say how the current attempts of these jobs ended."""
     told = {"new_outcome": outcome, "new_reason": reason}
     CLOSE_ATTEMPT.run_each(connection_of(session), [{"of_job": job.id, "of_attempt": job.attempt, **told} for job in jobs])

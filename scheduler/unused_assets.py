@@ -24,7 +24,7 @@ AT_ONCE = 100
 """Assets that one search finds; each goes in a transaction of its own."""
 
 
-def collect_assets(store: Store, outputs: Outputs, keep_s: float, orphan_age_s: float) -> int:
+def collect_unused_assets(store: Store, outputs: Outputs, keep_s: float, orphan_age_s: float) -> int:
     """Remove assets that were not wanted for `keep_s`, and files without an asset; return how many files went.
 
     Raises OSError if the store of files is away. Safe at any time and beside others of its kind.

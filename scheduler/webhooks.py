@@ -46,7 +46,7 @@ TIMEOUT_S = 10.0
 SENDING_S = 60.0
 """A delivery that was taken and not reported for so long is due again: its sender died."""
 AT_ONCE = 10
-FEED = 2000
+MAX_ENQUEUED_EVENTS = 2000
 GONE = 410
 
 
@@ -72,16 +72,16 @@ def create_webhook(
         return session.get_one(Webhook, webhook_id)
 
 
-def feed(session: Session) -> int:
+def enqueue_deliveries(session: Session) -> int:
     """Make deliveries of the events that were sealed since the last time, in the sweep's transaction; return how many."""
     state = session.get_one(SweepState, 1)
     hooks = session.scalars(select(Webhook).where(Webhook.disabled_at.is_(None))).all()
     last = session.scalar(select(func.max(Event.seq))) or 0
     if not hooks:
-        state.fed_seq = last
+        state.enqueued_seq = last
         return 0
     events = session.scalars(
-        select(Event).where(Event.seq > state.fed_seq, Event.kind.in_(KINDS)).order_by(Event.seq).limit(FEED)
+        select(Event).where(Event.seq > state.enqueued_seq, Event.kind.in_(KINDS)).order_by(Event.seq).limit(MAX_ENQUEUED_EVENTS)
     ).all()
     rows = []
     for event in events:
@@ -103,7 +103,7 @@ def feed(session: Session) -> int:
                 )
     if rows:
         session.execute(insert(WebhookDelivery), rows)
-    state.fed_seq = (events[-1].seq or last) if len(events) == FEED else last
+    state.enqueued_seq = (events[-1].seq or last) if len(events) == MAX_ENQUEUED_EVENTS else last
     return len(rows)
 
 
@@ -188,7 +188,7 @@ def replay(session: Session, delivery: WebhookDelivery) -> None:
     delivery.state, delivery.tries, delivery.next_at, delivery.finished_at = "waiting", 0, now, None
 
 
-class Sender:
+class WebhookSender:
     """Sends what is due off the sweep's path: one thread, woken by each sweep."""
 
     def __init__(self, store: Store, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from imagefarm.store.engine import db_now
 from imagefarm.store.models import Backlog, Batch, Job, Model, Tenant, Worker
 from imagefarm.store.prepared import CompiledStatement
 from scheduler.batches.lifecycle import STOPPED
-from scheduler.claim import KeyRooms
+from scheduler.claim import KeyConcurrency
 from scheduler.workers import INSUFFICIENT_MEMORY
 
 MOST_COUNTED = 1000
@@ -23,7 +23,7 @@ MOST_COUNTED = 1000
 WORKERS = select(Worker.state, Worker.desired_state, Worker.serves, Worker.resident, Worker.facts[INSUFFICIENT_MEMORY].label("insufficient_memory")).where(
     Worker.state != WorkerState.OFFLINE
 )
-STANDING = select(
+WAIT_CONTEXT = select(
     db_now(),
     select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery(),
     select(func.coalesce(func.sum(Backlog.running), 0)).where(Backlog.tenant_id == bindparam("tenant_id")).scalar_subquery(),
@@ -49,7 +49,7 @@ AHEAD = select(func.count()).select_from(
 COUNT_AHEAD = CompiledStatement(AHEAD)
 
 
-class Seen(NamedTuple):
+class WaitContext(NamedTuple):
     """What decides why a queued job waits. `workers` are rows of WORKERS."""
 
     now: float
@@ -59,7 +59,7 @@ class Seen(NamedTuple):
     workers: Sequence[tuple[Any, ...]]
 
 
-class SeenWorker(NamedTuple):
+class WorkerSnapshot(NamedTuple):
     """A row of WORKERS."""
 
     state: str
@@ -69,8 +69,8 @@ class SeenWorker(NamedTuple):
     insufficient_memory: dict[str, str] | None
 
 
-def explain(session: Session, job: Job, settings: Settings, seen: Seen | None = None) -> str:
-    """Say in a sentence what the job waits for, or what became of it. `seen` is what was looked at already."""
+def read_pending_reason(session: Session, job: Job, settings: Settings, context: WaitContext | None = None) -> str:
+    """Say in a sentence what the job waits for, or what became of it. `context` is what was looked at already."""
     if job.state == JobState.HELD:
         batch = session.get(Batch, job.batch_id) if job.batch_id else None
         if batch is not None and batch.state == BatchState.PAUSED and (stopped := (batch.options or {}).get(STOPPED)):
@@ -92,35 +92,35 @@ def explain(session: Session, job: Job, settings: Settings, seen: Seen | None = 
             JobState.CANCELLED: "Cancelled.",
             JobState.FAILED: f"Failed: {job.error_detail or job.error_code}.",
         }[JobState(job.state)]
-    return _why_queued(session, job, settings, seen or _look(session, job))
+    return _read_queued_reason(session, job, settings, context or _read_wait_context(session, job))
 
 
-def explain_each(session: Session, jobs: Sequence[Job], settings: Settings) -> list[str]:
+def read_pending_reasons(session: Session, jobs: Sequence[Job], settings: Settings) -> list[str]:
     """The sentence of each. Jobs of one tenant and model are decided by the same things: those are looked at once."""
-    seen: dict[tuple[str, str], Seen] = {}
+    contexts: dict[tuple[str, str], WaitContext] = {}
 
-    def what_decides(job: Job) -> Seen | None:
+    def what_decides(job: Job) -> WaitContext | None:
         if job.state != JobState.QUEUED:
             return None
         key = (job.tenant_id, job.model)
-        if key not in seen:
-            seen[key] = _look(session, job)
-        return seen[key]
+        if key not in contexts:
+            contexts[key] = _read_wait_context(session, job)
+        return contexts[key]
 
-    return [explain(session, job, settings, what_decides(job)) for job in jobs]
+    return [read_pending_reason(session, job, settings, what_decides(job)) for job in jobs]
 
 
-def _look(session: Session, job: Job) -> Seen:
+def _read_wait_context(session: Session, job: Job) -> WaitContext:
     sql = session.connection()
-    now, limits, running, load_s = sql.execute(STANDING, {"model": job.model, "tenant_id": job.tenant_id}).one()
-    return Seen(now, limits or {}, running, load_s, [tuple(row) for row in sql.execute(WORKERS)])
+    now, limits, running, load_s = sql.execute(WAIT_CONTEXT, {"model": job.model, "tenant_id": job.tenant_id}).one()
+    return WaitContext(now, limits or {}, running, load_s, [tuple(row) for row in sql.execute(WORKERS)])
 
 
-def _why_queued(session: Session, job: Job, settings: Settings, seen: Seen) -> str:
-    now, limits, running, load_s, _ = seen
+def _read_queued_reason(session: Session, job: Job, settings: Settings, context: WaitContext) -> str:
+    now, limits, running, load_s, _ = context
     if job.not_before > now:
         return f"Waits {job.not_before - now:.0f} s before attempt {job.attempt + 1}, after a failure."
-    workers = [worker for worker in map(SeenWorker._make, seen.workers) if job.model in worker.serves]
+    workers = [worker for worker in map(WorkerSnapshot._make, context.workers) if job.model in worker.serves]
     if not workers:
         return f"No worker serves model {job.model} now."
     usable = [worker for worker in workers if worker.desired_state == WorkerState.READY]
@@ -128,14 +128,14 @@ def _why_queued(session: Session, job: Job, settings: Settings, seen: Seen) -> s
         return f"Every worker that serves model {job.model} is draining or quarantined."
     if all(job.model in (worker.insufficient_memory or {}) for worker in usable):
         return f"No worker has the memory for model {job.model}: {(usable[0].insufficient_memory or {})[job.model]}."
-    cap = min(settings.max_running_per_tenant, int(limits.get("running", 10**9)))
-    if running >= cap:
-        return f"Your cap of {cap} running jobs is reached."
+    max_running = min(settings.max_running_per_tenant, int(limits.get("running", 10**9)))
+    if running >= max_running:
+        return f"Your cap of {max_running} running jobs is reached."
     most = settings.max_running_per_model.get(job.model)
     if most is not None and (session.connection().scalar(MODEL_RUNNING, {"model": job.model}) or 0) >= most:
         return f"The cap of {most} running jobs of model {job.model} is reached."
-    if job.limited_by is not None and not (rooms := KeyRooms(session)).has_one(job.limited_by):
-        return f"The quota of {rooms.cap(job.limited_by):.0f} running jobs of its key is reached."
+    if job.quota_id is not None and not (key_concurrency := KeyConcurrency(session)).has_capacity(job.quota_id):
+        return f"The quota of {key_concurrency.max_running(job.quota_id):.0f} running jobs of its key is reached."
     if all(worker.state == WorkerState.STARTING for worker in usable):
         return "The worker is starting."
     flow = {"model": job.model, "priority_class": job.priority_class, "tenant_id": job.tenant_id}

@@ -14,7 +14,7 @@ from imagefarm.states import WorkerState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import Job, Model, Worker
-from scheduler.retry import crashed
+from scheduler.retry import requeue_after_crash
 from scheduler.rollup import count_load
 
 INSUFFICIENT_MEMORY = "insufficient_memory"
@@ -113,13 +113,13 @@ def send_command(store: Store, do: Literal["warm", "unload"], model: str, *, wor
     return store.run_with_retry(work)
 
 
-def mark_offline(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool, by_itself: bool = False) -> int:
-    """A worker has stopped. If it died, its jobs go back at once and count a crash; `by_itself`: nobody killed it. Returns
+def mark_offline(store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool, self_inflicted: bool = False) -> int:
+    """A worker has stopped. If it died, its jobs go back at once and count a crash; `self_inflicted`: nobody killed it. Returns
     how many went back.
     """
 
     def work(session: Session) -> int:
-        lost = [] if clean else crashed(session, [Job.owner == worker_id], settings, reason, by_itself=by_itself)
+        lost = [] if clean else requeue_after_crash(session, [Job.owner == worker_id], settings, reason, self_inflicted=self_inflicted)
         changed = session.execute(
             update(Worker)
             .where(Worker.id == worker_id, Worker.state != WorkerState.OFFLINE)

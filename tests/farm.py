@@ -152,16 +152,16 @@ class Farm:
 
     # work
 
-    def submit(self, prompt: str = "a red mug on a white background", *, nudge: bool = True, **fields: Any) -> str:
+    def submit(self, prompt: str = "a red mug on a white background", *, notify: bool = True, **fields: Any) -> str:
         """Admit one job as the API does; return its id."""
-        return self.submit_many([{"prompt": prompt, **fields}], nudge=nudge)[0]
+        return self.submit_many([{"prompt": prompt, **fields}], notify=notify)[0]
 
-    def submit_many(self, requests: list[dict[str, Any]], *, nudge: bool = True, tenant_id: str = DEFAULT_TENANT) -> list[str]:
+    def submit_many(self, requests: list[dict[str, Any]], *, notify: bool = True, tenant_id: str = DEFAULT_TENANT) -> list[str]:
         """Admit many jobs in one transaction; return their ids."""
         rows = [prepare(self.catalogue, JobRequest(**request), tenant_id, costs={}) for request in requests]
         with self.store.write() as session:
             submit(session, rows, self.settings)
-        if nudge:
+        if notify:
             for model in {row["model"] for row in rows}:
                 self.issue(model)
         return [row["id"] for row in rows]

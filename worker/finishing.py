@@ -12,7 +12,7 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from imagefarm.errors import Fenced
+from imagefarm.errors import LeaseLost
 from imagefarm.logs import get_logger
 from imagefarm.outputs import Outputs, picture_key
 from imagefarm.picture.encode import encode_picture
@@ -129,9 +129,9 @@ class Finishing:
                 gate=options.gate,
                 settings=self.settings,
             )
-        except Fenced as error:
+        except LeaseLost as error:
             self._discard(written)
-            log.info("finishing.fenced", job=job.id, attempt=job.attempt, detail=error.detail)
+            log.info("finishing.lease_lost", job=job.id, attempt=job.attempt, detail=error.detail)
         except SQLAlchemyError as error:
             # whether the commit happened is not known: the files stay until the orphan collection can ask
             self.failures += 1

@@ -108,7 +108,7 @@ class Heartbeat:
             "peak_rss_bytes": peak_rss_bytes(),
             "peak_device_bytes": peak_device_bytes(),
             "memory": context.residency.facts(),
-            "troubles": {
+            "failures": {
                 "finishing": context.finishing.failures,
                 "progress": context.progress.failures,
                 "heartbeat": self.failures,

@@ -107,7 +107,7 @@ class ClaimPrefetcher:
             compat_key=None if fair else capacity.compat_key,
             interactive_only=only_reserve,
             max_running_per_tenant=settings.max_running_per_tenant,
-            caps=settings.max_running_per_model,
+            max_running_per_model=settings.max_running_per_model,
         )
 
     def _claim(self, limits: ClaimLimits, *, busy: bool) -> list[ClaimedJob]:

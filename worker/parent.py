@@ -94,8 +94,8 @@ class ChildMonitor:
         event loop, which must not wait for SQL.
         """
         reason = ENDS.get(exitcode or 0, f"its process ended with {human_status(exitcode)}")
-        reason, by_itself = ended_here or (reason, exitcode not in NOT_ITS_OWN)
-        self._deaths.append((incarnation, reason, by_itself))
+        reason, self_inflicted = ended_here or (reason, exitcode not in NOT_ITS_OWN)
+        self._deaths.append((incarnation, reason, self_inflicted))
         self._wake.set()
 
     def _run(self) -> None:
@@ -115,8 +115,8 @@ class ChildMonitor:
 
     def _requeue_dead_child(self) -> None:
         while self._deaths:
-            incarnation, reason, by_itself = self._deaths[0]
-            jobs = mark_offline(self.store, incarnation, self.settings, reason, clean=False, by_itself=by_itself)
+            incarnation, reason, self_inflicted = self._deaths[0]
+            jobs = mark_offline(self.store, incarnation, self.settings, reason, clean=False, self_inflicted=self_inflicted)
             log.info("child.ended", worker=incarnation, reason=reason, jobs=jobs)
             del self._deaths[0]
 

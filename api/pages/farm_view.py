@@ -14,7 +14,7 @@ from imagefarm.auth import Caller
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.models import Backlog, Job, Model, SweepState, Worker
-from scheduler.rates import STILL, lane_rates
+from scheduler.rates import IDLE, lane_throughput
 
 SILENT_S = 12.0
 """A worker not heard of for so long is shown with the time of its silence."""
@@ -120,11 +120,11 @@ def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_is_up: bool
     alive = [row for row in rows if row.state != WorkerState.OFFLINE]
     lanes = _lanes(session, farm, caller, alive)
     if closely:
-        rates = lane_rates(session, now)
+        throughputs = lane_throughput(session, now)
         lanes = tuple(
-            replace(lane, rate=rate.images, drain_s=rate.drain_s(lane.queued))
+            replace(lane, rate=throughput.images, drain_s=throughput.drain_s(lane.queued))
             for lane in lanes
-            for rate in [rates.get(lane.model, STILL)]
+            for throughput in [throughputs.get(lane.model, IDLE)]
         )
     queued, running = sum(lane.queued for lane in lanes), sum(lane.running for lane in lanes)
     workers = _workers(session, farm, caller, list(rows) if closely else alive, now, closely=closely)

@@ -52,7 +52,7 @@ class JobCard:
     tenant_id: str
     priority: str
     pictures: tuple[Picture, ...]
-    why: str
+    pending_reason: str
     step: int
     steps: int
     attempt: int
@@ -93,7 +93,7 @@ def job_cards(session: Session, farm: Farm, rows: Sequence[Job]) -> tuple[JobCar
             tenant_id=job.tenant_id,
             priority=job.priority_class,
             pictures=tuple(picture(image) for image in images[job.id]),
-            why=reason,
+            pending_reason=reason,
             step=min(steps.get(job.id, 0), int(job.recipe["steps"])),
             steps=int(job.recipe["steps"]),
             attempt=job.attempt,
@@ -102,5 +102,5 @@ def job_cards(session: Session, farm: Farm, rows: Sequence[Job]) -> tuple[JobCar
             finished_at=job.finished_at,
             warnings=tuple(map(str, job.warnings)),
         )
-        for job, reason in zip(rows, why.explain_each(session, rows, farm.settings), strict=True)
+        for job, reason in zip(rows, why.read_pending_reasons(session, rows, farm.settings), strict=True)
     )

@@ -21,7 +21,7 @@ from scheduler import bulk
 
 pages = Blueprint("pages_jobs_change", __name__)
 
-CHANGES = {"cancel": bulk.OPEN, "retry": bulk.UNDONE}
+CHANGES = {"cancel": bulk.CANCELLABLE, "retry": bulk.RETRYABLE}
 EXAMPLES = 6
 
 
@@ -65,7 +65,7 @@ def change_form() -> Any:
     except RequestError as error:
         return _asked(farm, caller, change, asked, error)
     for model in sorted(report.models):
-        farm.nudger.nudge(model)
+        farm.ticket_sender.notify_lane(model)
     return page("jobs_change.html", ChangeView(change, asked.anew(), report.matched, (), report.changed, ""))
 
 

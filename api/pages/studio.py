@@ -219,7 +219,7 @@ def _submit(farm: Farm, caller: Caller, asked: JobRequest) -> str:
         row = admission.prepare(farm.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
         api_jobs.check_assets(session, caller, row["recipe"])
         admission.submit(session, [row], farm.settings)
-    farm.nudger.nudge(row["model"])
+    farm.ticket_sender.notify_lane(row["model"])
     return str(row["id"])
 
 

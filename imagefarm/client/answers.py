@@ -94,7 +94,7 @@ class Job(Answer):
     custom_id: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     error: JobError | None = None
-    why: str | None = None
+    pending_reason: str | None = None
     """What it waits for, or what became of it; lists leave it out."""
     progress: Progress = Field(default_factory=Progress)
     images: list[Image] = Field(default_factory=list)
@@ -494,7 +494,7 @@ class Queue(Answer):
     """The farm's state in a word and why; the lanes with what waits and runs on each."""
 
     state: str
-    why: str
+    reason: str
     queued: int
     running: int
     workers: int

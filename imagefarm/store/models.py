@@ -70,7 +70,7 @@ class ApiKey(Base):
     scopes: Mapped[list[Any]]
     limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Of this key alone: queued, running, images_per_day, pixels, steps."""
-    account: Mapped[str | None] = mapped_column(ID)
+    quota_id: Mapped[str | None] = mapped_column(ID)
     """Under which id its limits are counted: that of the first key, which this one has replaced; null: its own."""
     created_at: Mapped[float]
     expires_at: Mapped[float | None]
@@ -200,8 +200,8 @@ class Job(Base):
     from_image: Mapped[str | None] = mapped_column(ID)
     """The picture that it was made from: the one that it replaces (a re-roll), or the draft of a final."""
     warnings: Mapped[list[Any]] = mapped_column(default=list)
-    limited_by: Mapped[str | None] = mapped_column(ID)
-    """The account of the key that asked for it, if that key has limits of its own."""
+    quota_id: Mapped[str | None] = mapped_column(ID)
+    """The quota id of the key that asked for it, if that key has limits of its own."""
     cost_s: Mapped[float]
     """Predicted GPU-seconds."""
     actual_s: Mapped[float | None]
@@ -247,11 +247,11 @@ class Job(Base):
             postgresql_where=text("state IN ('queued', 'held') AND expires_at IS NOT NULL"),
         ),
         Index(
-            "ix_job_limited_by",
-            "limited_by",
+            "ix_job_quota_id",
+            "quota_id",
             "state",
-            sqlite_where=text("limited_by IS NOT NULL AND state IN ('held', 'queued', 'running')"),
-            postgresql_where=text("limited_by IS NOT NULL AND state IN ('held', 'queued', 'running')"),
+            sqlite_where=text("quota_id IS NOT NULL AND state IN ('held', 'queued', 'running')"),
+            postgresql_where=text("quota_id IS NOT NULL AND state IN ('held', 'queued', 'running')"),
         ),
         # the lists
         Index("ix_job_tenant_id_id", "tenant_id", "id"),
@@ -352,9 +352,9 @@ class Pick(Base):
     __table_args__ = (Index("ix_pick_batch_id_pick_job_id_index", "batch_id", "pick", "job_id", "index"),)
 
 
-TROUBLE = "outcome IN ('failed', 'retry', 'crashed')"
+FAILURE_CONDITION = "outcome IN ('failed', 'retry', 'crashed')"
 """What went wrong with an attempt. Spelt in one way everywhere: SQLite uses a partial index for nothing else."""
-IN_TROUBLE: ColumnElement[bool] = literal_column(f"attempt.{TROUBLE}")
+IS_FAILURE: ColumnElement[bool] = literal_column(f"attempt.{FAILURE_CONDITION}")
 
 
 class Attempt(Base):
@@ -375,10 +375,10 @@ class Attempt(Base):
         Index("ix_attempt_owner_job_id", "owner", "job_id"),
         # the breaker: what went wrong lately
         Index(
-            "ix_attempt_trouble",
+            "ix_attempt_failure",
             "ended_at",
-            sqlite_where=text(TROUBLE),
-            postgresql_where=text(TROUBLE),
+            sqlite_where=text(FAILURE_CONDITION),
+            postgresql_where=text(FAILURE_CONDITION),
         ),
         # and what went well meanwhile
         Index(
@@ -594,7 +594,7 @@ class SweepState(Base):
     last_at: Mapped[float]
     reap_after: Mapped[float]
     """Leases are left alone until then: after a gap every lease looks expired."""
-    fed_seq: Mapped[int] = mapped_column(Integer, default=0)
+    enqueued_seq: Mapped[int] = mapped_column(Integer, default=0)
     """The last event of the chain that webhooks were told of."""
     drift: Mapped[int] = mapped_column(Integer, default=0)
     """How many backlog counters had to be put right, in all."""
@@ -609,7 +609,7 @@ class Rollup(Base):
     at: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     """Its beginning, in seconds since 1970; a multiple of its length."""
     images: Mapped[int] = mapped_column(Integer, default=0)
-    troubles: Mapped[int] = mapped_column(Integer, default=0)
+    failures: Mapped[int] = mapped_column(Integer, default=0)
     """Attempts that failed, crashed or had to be made again."""
     loads: Mapped[int] = mapped_column(Integer, default=0)
     """Models that workers loaded."""

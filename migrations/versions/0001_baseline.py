@@ -41,7 +41,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(64), nullable=False),
         sa.Column("scopes", sa.JSON(), nullable=False),
         sa.Column("limits", sa.JSON(), server_default="{}", nullable=False),
-        sa.Column("account", sa.String(40), nullable=True),
+        sa.Column("quota_id", sa.String(40), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("expires_at", sa.Double(), nullable=True),
         sa.Column("revoked_at", sa.Double(), nullable=True),
@@ -188,7 +188,7 @@ def upgrade() -> None:
         sa.Column("rerolls", sa.Integer(), server_default="0", nullable=False),
         sa.Column("from_image", sa.String(40), nullable=True),
         sa.Column("warnings", sa.JSON(), nullable=False),
-        sa.Column("limited_by", sa.String(40), nullable=True),
+        sa.Column("quota_id", sa.String(40), nullable=True),
         sa.Column("cost_s", sa.Double(), nullable=False),
         sa.Column("actual_s", sa.Double(), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
@@ -211,7 +211,7 @@ def upgrade() -> None:
     may_expire = sa.text("state IN ('queued', 'held') AND expires_at IS NOT NULL")
     reusing = sa.text("reuses IS NOT NULL")
     given = sa.text("custom_id IS NOT NULL")
-    counted = sa.text("limited_by IS NOT NULL AND state IN ('held', 'queued', 'running')")
+    counted = sa.text("quota_id IS NOT NULL AND state IN ('held', 'queued', 'running')")
     single = sa.text("batch_id IS NULL")
     op.create_index("ix_job_batch_id_state_id", "job", ["batch_id", "state", "id"])
     op.create_index(
@@ -232,7 +232,7 @@ def upgrade() -> None:
     op.create_index("ix_job_batch_id_id", "job", ["batch_id", "id"])
     op.create_index("ix_job_reuses", "job", ["reuses"], sqlite_where=reusing, postgresql_where=reusing)
     op.create_index("ix_job_custom_id_id", "job", ["custom_id", "id"], sqlite_where=given, postgresql_where=given)
-    op.create_index("ix_job_limited_by", "job", ["limited_by", "state"], sqlite_where=counted, postgresql_where=counted)
+    op.create_index("ix_job_quota_id", "job", ["quota_id", "state"], sqlite_where=counted, postgresql_where=counted)
     op.create_index("ix_job_single", "job", ["tenant_id", "id"], sqlite_where=single, postgresql_where=single)
 
     op.create_table(
@@ -249,7 +249,7 @@ def upgrade() -> None:
     )
     trouble = sa.text("outcome IN ('failed', 'retry', 'crashed')")
     succeeded = sa.text("outcome = 'succeeded'")
-    op.create_index("ix_attempt_trouble", "attempt", ["ended_at"], sqlite_where=trouble, postgresql_where=trouble)
+    op.create_index("ix_attempt_failure", "attempt", ["ended_at"], sqlite_where=trouble, postgresql_where=trouble)
     op.create_index("ix_attempt_owner_job_id", "attempt", ["owner", "job_id"])
     op.create_index("ix_attempt_succeeded", "attempt", ["ended_at"], sqlite_where=succeeded, postgresql_where=succeeded)
 
@@ -409,7 +409,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("last_at", sa.Double(), nullable=False),
         sa.Column("reap_after", sa.Double(), nullable=False),
-        sa.Column("fed_seq", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("enqueued_seq", sa.Integer(), server_default="0", nullable=False),
         sa.Column("drift", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sweep_state")),
     )
@@ -419,7 +419,7 @@ def upgrade() -> None:
         sa.Column("step", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("at", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("images", sa.Integer(), nullable=False),
-        sa.Column("troubles", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("loads", sa.Integer(), nullable=False),
         sa.Column("gpu_s", sa.Double(), nullable=False),
         sa.Column("wait", sa.JSON(), nullable=False),

@@ -82,7 +82,7 @@ def create_batch(
     except BaseException:
         lifecycle.cancel(store, batch_id, tenant_id, by="its submission failed")
         raise
-    lifecycle.settle_soon(store, batch_id)
+    lifecycle.reconcile_jobs_soon(store, batch_id)
     return batch_id
 
 
@@ -150,7 +150,7 @@ def _write(
 def _commit(
     session: Session, batch_id: str, plan: Plan, changes: dict[str, int] | None, also: Callable[[Session, Batch], None] | None
 ) -> None:
-    batch = lifecycle.locked(session, batch_id)
+    batch = lifecycle.get_for_update(session, batch_id)
     if batch.state == BatchState.CANCELLED:
         raise Unavailable("the batch was cancelled while it was being stored; send it again")
     if plan.canary_row:

@@ -66,7 +66,7 @@ def make_finals(
     them are being rendered by another batch of finals), LimitExceeded.
     """
     with store.read() as session:
-        drafts = lifecycle.seen(session, batch_id, tenant_id)
+        drafts = lifecycle.get_visible(session, batch_id, tenant_id)
         approved = _approved(session, batch_id)
         planner = _FinalsPlanner(
             catalogue=catalogue,

@@ -1,7 +1,7 @@
 """A batch's life: pause, resume, cancel, approve, retry what failed.
 
-A batch says what its jobs should be; `settle` moves them there, a chunk a transaction, so that a batch of 100,000 jobs
-never blocks the other writers. The request settles what it changed; if its process dies, the sweep goes on.
+A batch says what its jobs should be; `reconcile_jobs` moves them there, a chunk a transaction, so that a batch of 100,000 jobs
+never blocks the other writers. The request reconciles what it changed; if its process dies, the sweep goes on.
 
 | batch | its waiting jobs |
 |---|---|
@@ -32,7 +32,7 @@ from imagefarm.store import Store, db_now, job_ways
 from imagefarm.store.audit import append
 from imagefarm.store.models import Batch, Job
 from scheduler.cancel import retry_where
-from scheduler.transition import move
+from scheduler.transition import change_state
 
 log = get_logger(__name__)
 
@@ -63,7 +63,7 @@ TARGET_STATES: dict[BatchState, list[StateChange]] = {
 """By a batch's state: the changes that bring its jobs to the state they should have."""
 
 
-def locked(session: Session, batch_id: str, tenant_id: str | None = None) -> Batch:
+def get_for_update(session: Session, batch_id: str, tenant_id: str | None = None) -> Batch:
     """The batch, locked for this transaction. Raises NotFound for one that is not the tenant's (None: anybody's)."""
     batch = session.get(Batch, batch_id, with_for_update=True)
     if batch is None or (tenant_id is not None and batch.tenant_id != tenant_id):
@@ -71,7 +71,7 @@ def locked(session: Session, batch_id: str, tenant_id: str | None = None) -> Bat
     return batch
 
 
-def seen(session: Session, batch_id: str, tenant_id: str) -> Batch:
+def get_visible(session: Session, batch_id: str, tenant_id: str) -> Batch:
     """The batch, only to look at. Raises NotFound for one that is not the tenant's."""
     batch = session.get(Batch, batch_id)
     if batch is None or batch.tenant_id != tenant_id:
@@ -85,18 +85,18 @@ def reopen(session: Session, batch: Batch, *, by: str) -> None:
         _enter(session, batch, S.QUEUED, "batch.reopened", by)
 
 
-def settle(session: Session, batch_id: str) -> int:
-    """Move one chunk of a batch's jobs to where its state wants them; return how many moved (0: all are there)."""
-    batch = locked(session, batch_id)
+def reconcile_jobs(session: Session, batch_id: str) -> int:
+    """Move one chunk of a batch's jobs to where its state wants them; return how many changed (0: all are there)."""
+    batch = get_for_update(session, batch_id)
     for change in TARGET_STATES.get(S(batch.state), []):
-        if moved := _move_some(session, batch, change, reason=f"batch {batch.state}"):
-            return moved
+        if changed := _change_some(session, batch, change, reason=f"batch {batch.state}"):
+            return changed
     if batch.state == S.CANCELLED and batch.finished_at is None:
         batch.finished_at = session.scalar(select(db_now()))
     return 0
 
 
-def _move_some(session: Session, batch: Batch, change: StateChange, *, reason: str, upto_row: int | None = None) -> int:
+def _change_some(session: Session, batch: Batch, change: StateChange, *, reason: str, upto_row: int | None = None) -> int:
     before, after, event = change
     path = job_ways.AccessPath((Job.batch_id, Job.state), (batch.id, before))
     where = path.in_range(job_ways.IdRange())
@@ -105,40 +105,40 @@ def _move_some(session: Session, batch: Batch, change: StateChange, *, reason: s
     some = select(Job.id).where(*where).order_by(*path.oldest_first).limit(CHUNK)
     in_some = [Job.id.in_(some.scalar_subquery())]
     if not event.startswith("batch."):
-        return len(move(session, in_some, before, after, event=event, data={"by": reason}, reason=reason))
-    moved = len(move(session, in_some, before, after, event=None, reason=reason))
-    if moved:
-        append(session, event, batch.id, batch.tenant_id, {"by": reason, "jobs": moved})
-    return moved
+        return len(change_state(session, in_some, before, after, event=event, data={"by": reason}, reason=reason))
+    changed = len(change_state(session, in_some, before, after, event=None, reason=reason))
+    if changed:
+        append(session, event, batch.id, batch.tenant_id, {"by": reason, "jobs": changed})
+    return changed
 
 
-def settle_all(store: Store, batch_id: str, at_most: float = inf) -> int:
-    """Settle a batch to the end, or until about `at_most` jobs moved, a chunk a transaction; return how many did."""
+def reconcile_all_jobs(store: Store, batch_id: str, at_most: float = inf) -> int:
+    """Reconcile a batch to the end, or until about `at_most` jobs changed, a chunk a transaction; return how many did."""
     total = 0
-    while total < at_most and (moved := store.run_with_retry(lambda session: settle(session, batch_id))):
-        total += moved
+    while total < at_most and (changed := store.run_with_retry(lambda session: reconcile_jobs(session, batch_id))):
+        total += changed
         time.sleep(TURN_S)
     return total
 
 
-def settle_soon(store: Store, batch_id: str) -> None:
-    """Settle a batch that was submitted just now: as many jobs at once as the farm needs to begin, the others beside the caller,
+def reconcile_jobs_soon(store: Store, batch_id: str) -> None:
+    """Reconcile a batch that was submitted just now: as many jobs at once as the farm needs to begin, the rest beside it,
     who need not wait for them. If this process ends, the sweep goes on.
     """
-    if settle_all(store, batch_id, AT_ONCE) >= AT_ONCE:
-        threading.Thread(target=_settle_rest, args=(store, batch_id), name="settle", daemon=True).start()
+    if reconcile_all_jobs(store, batch_id, AT_ONCE) >= AT_ONCE:
+        threading.Thread(target=_reconcile_remaining_jobs, args=(store, batch_id), name="reconcile", daemon=True).start()
 
 
-def _settle_rest(store: Store, batch_id: str) -> None:
+def _reconcile_remaining_jobs(store: Store, batch_id: str) -> None:
     try:
-        settle_all(store, batch_id)
+        reconcile_all_jobs(store, batch_id)
     except SQLAlchemyError as error:
-        log.warning("batch.left_to_the_sweep", batch=batch_id, error=str(error)[:200])
+        log.warning("batch.reconcile_failed", batch=batch_id, error=str(error)[:200])
 
 
 def release_canary(session: Session, batch: Batch, upto_row: int) -> None:
     """Queue the jobs of the rows up to `upto_row`, in the caller's transaction."""
-    while _move_some(session, batch, UNHOLD, reason="canary", upto_row=upto_row):
+    while _change_some(session, batch, UNHOLD, reason="canary", upto_row=upto_row):
         pass
 
 
@@ -156,9 +156,9 @@ def pause(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -
 def stop(session: Session, batch_id: str, error: str, failed: int) -> bool:
     """Pause a batch of which `failed` jobs ended with one `error`, in the caller's transaction; False if nothing of it waits.
 
-    Its waiting jobs are held by whoever settles it next.
+    Its waiting jobs are held by whoever reconciles it next.
     """
-    batch = locked(session, batch_id)
+    batch = get_for_update(session, batch_id)
     waits = session.scalar(select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.QUEUED).limit(1))
     if waits is None or batch.state not in {S.QUEUED, S.RUNNING, S.HELD}:
         return False
@@ -217,13 +217,13 @@ def retry_failed(store: Store, batch_id: str, tenant_id: str, *, by: str = "requ
     """Queue the failed jobs again as new work; return how many. Raises NotFound, Conflict."""
 
     def some(session: Session) -> int:
-        batch = locked(session, batch_id, tenant_id)
+        batch = get_for_update(session, batch_id, tenant_id)
         _expect(batch, "retry", S.HELD, S.QUEUED, S.RUNNING, S.PAUSED, S.DONE)
         failed = select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.FAILED).order_by(Job.id).limit(CHUNK)
-        moved = retry_where(session, [Job.id.in_(failed.scalar_subquery()), Job.state == JobState.FAILED], by=by)
-        if moved and batch.state == S.DONE:
+        changed = retry_where(session, [Job.id.in_(failed.scalar_subquery()), Job.state == JobState.FAILED], by=by)
+        if changed and batch.state == S.DONE:
             _enter(session, batch, S.QUEUED, "batch.retried", by)
-        return len(moved)
+        return len(changed)
 
     total = 0
     with store.read() as session:
@@ -231,17 +231,17 @@ def retry_failed(store: Store, batch_id: str, tenant_id: str, *, by: str = "requ
             select(func.count()).select_from(Job).where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
         )
     # not until none is left: one may fail again while we go through them
-    while moved := store.run_with_retry(some):
-        total += moved
+    while changed := store.run_with_retry(some):
+        total += changed
         if total >= (failed_now or 0):
             break
-    settle_all(store, batch_id)
+    reconcile_all_jobs(store, batch_id)
     return total
 
 
 def _change(store: Store, batch_id: str, tenant_id: str, change: Callable[[Session, Batch], None]) -> None:
-    store.run_with_retry(lambda session: change(session, locked(session, batch_id, tenant_id)))
-    settle_all(store, batch_id)
+    store.run_with_retry(lambda session: change(session, get_for_update(session, batch_id, tenant_id)))
+    reconcile_all_jobs(store, batch_id)
 
 
 def _expect(batch: Batch, act: str, *states: BatchState) -> None:
@@ -255,8 +255,8 @@ def _enter(session: Session, batch: Batch, state: BatchState, event: str, by: st
     append(session, event, batch.id, batch.tenant_id, {"by": by})
 
 
-def tend(session: Session) -> list[str]:
-    """The sweep's part: give up batches whose maker died; return the ids of those that somebody must settle."""
+def find_unreconciled(session: Session) -> list[str]:
+    """The sweep's part: give up batches whose maker died; return the ids of those that somebody must reconcile."""
     last_job = select(Job.created_at).where(Job.batch_id == Batch.id).order_by(Job.batch_id.desc(), Job.id.desc()).limit(1)
     stale = session.scalars(
         select(Batch).where(
@@ -265,7 +265,7 @@ def tend(session: Session) -> list[str]:
     ).all()
     for batch in stale:
         log.warning("batch.abandoned", batch=batch.id)
-        _enter(session, locked(session, batch.id), S.CANCELLED, "batch.cancelled", "its submission was not completed")
+        _enter(session, get_for_update(session, batch.id), S.CANCELLED, "batch.cancelled", "its submission was not completed")
     session.flush()
     session.execute(
         update(Batch)
@@ -284,18 +284,18 @@ def tend(session: Session) -> list[str]:
             .is_not(None),
         )
         for state, changes in TARGET_STATES.items()
-        if state != S.CANCELLED  # one is finished when it is settled
+        if state != S.CANCELLED  # one is finished when it is reconciled
         for before, _, _ in changes
     ]
-    unsettled = select(Batch.id).where(Batch.state.in_(list(TARGET_STATES)), Batch.finished_at.is_(None))
-    return list(session.scalars(unsettled.where(or_(Batch.state == S.CANCELLED, *misplaced)).order_by(Batch.id)))
+    unreconciled = select(Batch.id).where(Batch.state.in_(list(TARGET_STATES)), Batch.finished_at.is_(None))
+    return list(session.scalars(unreconciled.where(or_(Batch.state == S.CANCELLED, *misplaced)).order_by(Batch.id)))
 
 
-def settle_left(store: Store, batch_ids: Iterable[str]) -> int:
-    """Settle what others left, as much of it as one sweep does, a chunk a transaction; return how many jobs moved."""
+def reconcile_batches(store: Store, batch_ids: Iterable[str]) -> int:
+    """Reconcile what others left, as much of it as one sweep does, a chunk a transaction; return how many jobs changed."""
     total = 0
     for batch_id in batch_ids:
-        total += settle_all(store, batch_id, SWEEP_CHUNKS * CHUNK - total)
+        total += reconcile_all_jobs(store, batch_id, SWEEP_CHUNKS * CHUNK - total)
     return total
 
 

@@ -88,14 +88,14 @@ def pick(store: Store, batch_id: str, tenant_id: str, requests: Sequence[PickReq
     so, Conflict for re-rolls of a batch that takes no more jobs, LimitExceeded if the queue has no room for the re-rolls.
     """
     with store.read() as session:
-        batch = lifecycle.seen(session, batch_id, tenant_id)
+        batch = lifecycle.get_visible(session, batch_id, tenant_id)
         _check(session, batch, requests)
     models: set[str] = set()
     for start in range(0, len(requests), CHUNK):
         some = requests[start : start + CHUNK]
         models |= store.run_with_retry(lambda session, some=some: _decide(session, batch_id, some, settings, by))  # type: ignore[misc]
         time.sleep(lifecycle.TURN_S)
-    lifecycle.settle_all(store, batch_id)
+    lifecycle.reconcile_all_jobs(store, batch_id)
     return models
 
 
@@ -130,7 +130,7 @@ CLOSED = {BatchState.CANCELLED, BatchState.VALIDATING}
 
 
 def _decide(session: Session, batch_id: str, requests: Sequence[PickRequest], settings: Settings, by: str) -> set[str]:
-    batch = lifecycle.locked(session, batch_id)
+    batch = lifecycle.get_for_update(session, batch_id)
     occurrences = _occurrences(session, batch_id, {request.image_id for request in requests})
     known = picks_of(session, {ref.job_id for found in occurrences.values() for ref, _, _ in found})
     now = session.scalar(select(db_now())) or 0.0

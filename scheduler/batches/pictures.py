@@ -34,7 +34,7 @@ from imagefarm.store.many import insert_many
 from imagefarm.store.models import Asset
 from scheduler.assets import CheckedPicture, asset_key, asset_row, check_picture, find_asset, mismatched
 from scheduler.batches.rows import Row
-from scheduler.fetch import fetch_picture
+from scheduler.fetch import fetch_image
 from scheduler.picture_zip import PictureZip
 
 PICTURE_FIELDS = tuple(name for name in ("init_image", "mask", "subject") if name in JobRequest.model_fields)
@@ -192,7 +192,7 @@ class Pictures:
         if many or left <= 0 or self._bytes_left <= 0:
             most = f"{MAX_URLS} URLs, {URLS_S:.0f} s or {self.settings.max_table_bytes} bytes"
             _refuse(f"is not fetched: one table may take {most}", "send the pictures in a ZIP, or the table in parts")
-        data = fetch_picture(url, self.settings, field=PICTURE)
+        data = fetch_image(url, self.settings, field=PICTURE)
         with self._lock:
             self._bytes_left -= len(data)
         # without the query, which may hold a secret

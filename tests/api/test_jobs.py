@@ -55,7 +55,7 @@ def test_a_submitted_job_answers_as_agreed(api: FarmApi) -> None:
     assert job["progress"] == {"step": 0, "steps": 8}
     assert (job["images"], job["warnings"], job["started_at"], job["finished_at"]) == ([], [], None, None)
     assert (job["labels"], job["custom_id"]) == ({"sku": "A-17"}, "A-17-front")
-    assert job["why"]
+    assert job["pending_reason"]
     assert job["created_at"].endswith("Z")
     assert PROMPT in response.text  # not \u-escaped: people read this
 
@@ -244,7 +244,7 @@ class TestLists:
     def test_lists_carry_images_but_ask_no_reason(self, api: FarmApi, listed: list[str]) -> None:
         done = api.rendered(count=2, custom_id="with-images")
         [item] = api.get("/api/v1/jobs?custom_id=with-images")["items"]
-        assert item == done | {"why": None}
+        assert item == done | {"pending_reason": None}
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_without_redis_jobs_are_still_taken(api: FarmApi, monkeypatch: pytest.Mo
     away = connect_redis(nowhere, timeout_s=1)
     with monkeypatch.context() as patch:
         patch.setattr(api.farm.progress, "redis", away)
-        patch.setattr(api.farm.nudger, "redis", away)
+        patch.setattr(api.farm.ticket_sender, "redis", away)
         job_id = api.submit()["id"]
         api.claim(job_id)
         assert api.get(f"/api/v1/jobs/{job_id}")["progress"] == {"step": 0, "steps": 8}

@@ -33,7 +33,7 @@ def test_a_rotated_key_holds_for_its_grace_and_no_longer(keyed: FarmApi) -> None
     assert caller_of(store, old.key) is not None
     fresh = caller_of(store, new["key"])
     assert fresh is not None
-    assert fresh.account == old.info.id, "what the old one used of its limits counts on"
+    assert fresh.quota_id == old.info.id, "what the old one used of its limits counts on"
     with store.write() as session:
         session.execute(update(ApiKey).where(ApiKey.id == old.info.id).values(expires_at=db_now() - 1))
     assert caller_of(store, old.key) is None

@@ -20,7 +20,7 @@ from imagefarm.picture.metadata import read_metadata
 from imagefarm.store.models import Event, Job, ImageHash
 from scheduler.batches.seeds import next_seed
 from scheduler.claim import ClaimedJob
-from scheduler.orphans import collect_orphans
+from scheduler.orphans import collect_orphan_files
 from scheduler.sweep import sweep
 from tests.bulk.conftest import BATCHES, BulkFarm
 from tests.bulk.test_delivery import rows
@@ -182,9 +182,9 @@ def test_one_master_many_channels(farm: BulkFarm) -> None:
     assert farm.client.get(f"/api/v1/images/{shown['id']}/file?channel=nope").status_code == 404
     assert farm.client.get(f"/api/v1/images/{shown['id']}/file?channel=tall&thumb=64").status_code == 422
     outputs = LocalOutputs(farm.settings.outputs)
-    assert collect_orphans(farm.store, outputs, older_than_s=-10) == 0
+    assert collect_orphan_files(farm.store, outputs, older_than_s=-10) == 0
     outputs.write(f"jobs/aa/{listed[0]['job']}/0-a9.tall.jpg", b"lost")
-    assert collect_orphans(farm.store, outputs, older_than_s=-10) == 1
+    assert collect_orphan_files(farm.store, outputs, older_than_s=-10) == 1
     # finals have their drafts' channels, unless they say otherwise; a picture with other channels is not taken again
     decide(farm, batch, approve=shown["id"])
     made = ask(farm, batch)["id"]

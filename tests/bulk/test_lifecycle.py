@@ -68,12 +68,12 @@ def test_a_long_table_is_answered_when_its_first_jobs_are_in_the_queue(farm: Bul
     monkeypatch.setattr(lifecycle, "CHUNK", 2)
     monkeypatch.setattr(lifecycle, "AT_ONCE", 4)
     asked: queue.SimpleQueue[tuple[Store, str]] = queue.SimpleQueue()
-    monkeypatch.setattr(lifecycle, "_settle_rest", lambda store, batch_id: asked.put((store, batch_id)))
+    monkeypatch.setattr(lifecycle, "_reconcile_remaining_jobs", lambda store, batch_id: asked.put((store, batch_id)))
     batch = farm.batch(table(9))["id"]
     assert farm.counts(batch) == {"queued": 4, "held": 5}
     assert state(farm, batch) == "queued"
     monkeypatch.undo()
-    lifecycle._settle_rest(*asked.get(timeout=30))
+    lifecycle._reconcile_remaining_jobs(*asked.get(timeout=30))
     assert farm.counts(batch) == {"queued": 9}
     farm.check_books()
 
@@ -239,14 +239,14 @@ def test_a_batch_that_the_farm_stopped_says_why_until_it_is_resumed(farm: BulkFa
     assert "Stopped:" not in farm.client.get(f"/batches/{batch}").get_data(as_text=True)
 
 
-def test_a_sweep_settles_a_part_of_a_long_table_and_says_that_its_lane_has_work(
+def test_a_sweep_reconciles_a_part_of_a_long_table_and_says_that_its_lane_has_work(
     farm: BulkFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifecycle, "CHUNK", 2)
     monkeypatch.setattr(lifecycle, "SWEEP_CHUNKS", 2)
     chunks: list[int] = []
-    settle = lifecycle.settle
-    monkeypatch.setattr(lifecycle, "settle", lambda session, one: chunks.append(settle(session, one)) or chunks[-1])
+    reconcile_jobs = lifecycle.reconcile_jobs
+    monkeypatch.setattr(lifecycle, "reconcile_jobs", lambda session, one: chunks.append(reconcile_jobs(session, one)) or chunks[-1])
     batch = farm.batch(table(7), canary=1)["id"]
     with farm.store.write() as session:  # as if the maker died right after its commit
         session.execute(update(Job).values(state=JobState.HELD))
@@ -254,11 +254,11 @@ def test_a_sweep_settles_a_part_of_a_long_table_and_says_that_its_lane_has_work(
         session.execute(update(Batch).values(state=BatchState.QUEUED))
     chunks.clear()
     report = sweep(farm.store, farm.settings)
-    assert (report.settled, report.lanes, farm.counts(batch)) == (4, {"demo": 4}, {"queued": 4, "held": 3})
+    assert (report.reconciled, report.lanes, farm.counts(batch)) == (4, {"demo": 4}, {"queued": 4, "held": 3})
     report = sweep(farm.store, farm.settings)
-    assert (report.settled, report.lanes, farm.counts(batch)) == (3, {"demo": 7}, {"queued": 7})
+    assert (report.reconciled, report.lanes, farm.counts(batch)) == (3, {"demo": 7}, {"queued": 7})
     assert chunks == [2, 2, 2, 1, 0], "each in a transaction of its own"
-    assert sweep(farm.store, farm.settings).unsettled == []
+    assert sweep(farm.store, farm.settings).unreconciled == []
 
 
 def test_the_sweep_cancels_a_batch_that_was_never_completed(farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from werkzeug.test import TestResponse
 from api.context import farm_of
 from imagefarm.outputs import LocalOutputs
 from imagefarm.store.models import Asset, AssetUse, Batch, Job
-from scheduler.unused_assets import collect_assets
+from scheduler.unused_assets import collect_unused_assets
 from tests.bulk.conftest import BATCHES, BulkFarm
 from tests.bulk.test_assets import ASSETS, bomb, picture, zipped
 
@@ -423,7 +423,7 @@ def test_unused_pictures_are_collected(farm: BulkFarm) -> None:
     orphan = "assets/00/tenant_default/" + "0" * 64 + ".png"
     outputs.write(orphan, b"x")
     os.utime(outputs.path(orphan), (1.0, 1.0))
-    assert collect_assets(farm.store, outputs, keep_s, 300.0) == 2
+    assert collect_unused_assets(farm.store, outputs, keep_s, 300.0) == 2
     with farm.store.read() as session:
         assert sorted(session.scalars(select(Asset.name))) == ["a.png", "green"]
     assert [outputs.path(keys[name]).exists() for name in ("a.png", "green", "blue")] == [True, True, False]

@@ -13,7 +13,7 @@ from imagefarm.outputs import JOB_KEY, LocalOutputs
 from imagefarm.states import FINAL, JobState
 from imagefarm.store.audit import seal, verify
 from imagefarm.store.models import Attempt, Backlog, Batch, Event, Image, Job, SweepState
-from scheduler.orphans import collect_orphans
+from scheduler.orphans import collect_orphan_files
 from scheduler.sweep import reconcile_backlog
 from tests.farm import Farm
 from tests.faults.client import Promises
@@ -123,7 +123,7 @@ def _check_files(verdict: Verdict, farm: Farm, rows: list[Image]) -> None:
     outputs = LocalOutputs(farm.settings.outputs)
     keys = {row.storage_key for row in rows}
     verdict.strays = len(farm.files() - keys)
-    collect_orphans(farm.store, outputs, older_than_s=-1.0)
+    collect_orphan_files(farm.store, outputs, older_than_s=-1.0)
     left = farm.files()
     verdict.orphans = len(left - keys)
     verdict.flaws += [f"orphan {key}" for key in sorted(left - keys)]

@@ -80,14 +80,14 @@ def test_charts_show_what_was_written_down_and_what_came_since(site: Site) -> No
     finish.fail(site.farm.store, site.claim(job), Failure(FailureClass.INPUT, "bad", "bad"), site.farm.settings)
     for made in (3, 5):
         for period in ("hour", "day", "week"):
-            pictures, troubles, wait, render = series(site.page(f"/admin?period={period}").text)
-            assert len(pictures[0]) == len(pictures[1]) == len(troubles[2]) == len(wait[2])
+            pictures, failures, wait, render = series(site.page(f"/admin?period={period}").text)
+            assert len(pictures[0]) == len(pictures[1]) == len(failures[2]) == len(wait[2])
             assert sum(pictures[1]) == made
-            assert sum(troubles[1]) == 1
+            assert sum(failures[1]) == 1
             assert [value for value in wait[1] if value is not None]
             assert [value for value in render[2] if value is not None]
             told = site.get(f"/api/v1/statistics?period={period}")
-            assert (told["whole"]["images"], told["whole"]["troubles"]) == (made, 1)
+            assert (told["whole"]["images"], told["whole"]["failures"]) == (made, 1)
         if made == 3:  # then they are written down, and two more come, which nobody has written down yet
             with site.farm.store.write() as session:
                 session.execute(update(Image).values(created_at=Image.created_at - 120))

@@ -26,7 +26,7 @@ def test_the_farms_word(site: Site) -> None:
     def agree(state: str) -> None:
         told = site.get("/api/v1/queue")
         assert told["state"] == state
-        assert word_on_page(site) == (state.replace("_", " ").capitalize(), told["why"])
+        assert word_on_page(site) == (state.replace("_", " ").capitalize(), told["reason"])
 
     agree("degraded")  # nobody has swept yet
     with site.farm.store.write() as session:

@@ -345,7 +345,7 @@ def test_a_redis_that_is_lost_and_comes_back_empty_needs_no_reload(farm: LiveFar
         one.evaluate("window.kept = true")
     farm.kill("redis")
     page.locator("#live-mark:not(.on)").wait_for(timeout=20_000)
-    job = farm.submit("made when Redis was away", nudge=False)
+    job = farm.submit("made when Redis was away", notify=False)
     page.locator(f"#{job}").wait_for(timeout=20_000)
     batch = batch_of(farm, "Begun when Redis was away", 2)
     row = batches.locator(f"#{batch}")

@@ -12,7 +12,7 @@ from scheduler.breaker import BATCH_FAILURES, WINDOW_S, WORKER_FAILURES
 from scheduler.finish import fail
 from scheduler.retry import Failure, FailureClass
 from scheduler.sweep import sweep
-from scheduler.why import explain
+from scheduler.why import read_pending_reason
 from scheduler.workers import WorkerIdentity, mark_offline, register, set_desired_state
 from tests.small_farm import SmallFarm
 
@@ -208,9 +208,9 @@ def test_a_batch_whose_rows_all_fail_alike_is_held(farm: SmallFarm) -> None:
         batch = session.scalars(select(Batch)).one()
         assert (batch.state, batch.options) == (BatchState.PAUSED, {"stopped": {"error": "bad_prompt", "failed": 9}})
         told = session.scalars(select(Event.data).where(Event.kind == "batch.stopped")).all()
-        why = explain(session, session.scalars(select(Job).where(Job.state == "held")).first(), farm.settings)  # type: ignore[arg-type]
+        reason = read_pending_reason(session, session.scalars(select(Job).where(Job.state == "held")).first(), farm.settings)  # type: ignore[arg-type]
     assert told == [{"by": "breaker", "error": "bad_prompt", "failed": 9}]
-    assert why == "Held: its batch 'mugs' was stopped, for 9 of its jobs failed with bad_prompt."
+    assert reason == "Held: its batch 'mugs' was stopped, for 9 of its jobs failed with bad_prompt."
     farm.check_books()
 
     lifecycle.resume(farm.store, "batch_1", "tenant_default")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from imagefarm.errors import Conflict, Fenced, NotFound
+from imagefarm.errors import Conflict, LeaseLost, NotFound
 from imagefarm.states import JobState
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
@@ -30,7 +30,7 @@ def test_a_running_job_is_cancelled_and_its_worker_fenced_off(farm: SmallFarm) -
     farm.submit(2)
     victim, neighbour = farm.claim("wrk_a")
     assert cancel(farm, victim.id)
-    with pytest.raises(Fenced):
+    with pytest.raises(LeaseLost):
         farm.finish(victim)
     farm.finish(neighbour)
     assert farm.states() == {"cancelled": 1, "succeeded": 1}
@@ -65,7 +65,7 @@ def test_cancel_against_finish_has_one_winner(farm: SmallFarm) -> None:
             try:
                 farm.finish(job)
                 results["finished"] = True
-            except Fenced:
+            except LeaseLost:
                 results["finished"] = False
 
         def stop(job=job, gate=gate, results=results) -> None:  # type: ignore[no-untyped-def]

@@ -7,7 +7,7 @@ import threading
 import pytest
 from sqlalchemy import update
 
-from imagefarm.errors import Fenced
+from imagefarm.errors import LeaseLost
 from imagefarm.states import JobState, PriorityClass, WorkerState
 from imagefarm.store.models import Attempt, Job
 from scheduler import lease, workers
@@ -83,8 +83,8 @@ def test_caps_hold(farm: SmallFarm) -> None:
     farm.submit(4)
     farm.claim("wrk_a", images=2)
     assert farm.claim("wrk_b", max_running_per_tenant=2) == []
-    assert farm.claim("wrk_b", caps={"demo": 2}) == []
-    assert len(farm.claim("wrk_b", caps={"demo": 3})) == 1, "also of those that would go together"
+    assert farm.claim("wrk_b", max_running_per_model={"demo": 2}) == []
+    assert len(farm.claim("wrk_b", max_running_per_model={"demo": 3})) == 1, "also of those that would go together"
 
 
 def test_a_flow_that_only_runs_saves_nothing_up(farm: SmallFarm) -> None:
@@ -128,7 +128,7 @@ def test_a_lost_attempt_cannot_write(farm: SmallFarm) -> None:
     assert lease.expire_owner(farm.store, "wrk_a", farm.settings, "killed") == 1
     (new,) = farm.claim("wrk_b")
     assert new.attempt == 2
-    with pytest.raises(Fenced):
+    with pytest.raises(LeaseLost):
         farm.finish(old)
     assert fail(farm.store, old, UNKNOWN, farm.settings) is None
     assert farm.images(old.id) == 0
@@ -218,8 +218,8 @@ def test_what_is_not_the_jobs_fault_is_tried_for_longer(farm: SmallFarm) -> None
         farm.set(job.id, not_before=0.0)
 
 
-def die(farm: SmallFarm, owner: str, *, by_itself: bool = False) -> None:
-    lease.expire_owner(farm.store, owner, farm.settings, "killed", by_itself=by_itself)
+def die(farm: SmallFarm, owner: str, *, self_inflicted: bool = False) -> None:
+    lease.expire_owner(farm.store, owner, farm.settings, "killed", self_inflicted=self_inflicted)
 
 
 def test_where_workers_die_without_it_a_job_that_was_there_thrice_is_not_poison(farm: SmallFarm) -> None:
@@ -271,7 +271,7 @@ def test_a_death_of_the_jobs_own_making_is_proof_wherever_workers_die(farm: Smal
     for number in range(3):
         (job,) = farm.claim(f"wrk_{number}", images=1)
         assert job.id == poison
-        die(farm, f"wrk_{number}", by_itself=True)
+        die(farm, f"wrk_{number}", self_inflicted=True)
     assert farm.job(poison).error_code == "poison"
 
 
@@ -282,7 +282,7 @@ def test_a_suspect_that_had_not_begun_is_not_blamed(farm: SmallFarm) -> None:
     first = farm.claim("wrk_a")
     rest = farm.claim("wrk_a")  # the suspect came alone, and waits until these are stored
     assert sorted(job.id for job in (*first, *rest)) == sorted([suspect, *neighbours])
-    die(farm, "wrk_a", by_itself=True)
+    die(farm, "wrk_a", self_inflicted=True)
     assert (farm.job(suspect).state, farm.job(suspect).crashes) == (JobState.QUEUED, 2)
     assert {farm.job(job_id).crashes for job_id in neighbours} == {1}
     farm.check_books()

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from imagefarm.errors import Fenced
+from imagefarm.errors import LeaseLost
 from imagefarm.states import JobState
 from imagefarm.store.models import Flow, FlowClass, Job
 from scheduler.claim import ClaimedJob
 from scheduler.finish import fail, release
 from scheduler.lease import expire_owner, renew
 from scheduler.retry import Failure, FailureClass
-from scheduler.transition import move
+from scheduler.transition import change_state
 from tests.small_farm import SmallFarm
 
 UNKNOWN = Failure(FailureClass.UNKNOWN, "error", "x")
@@ -36,7 +36,7 @@ def test_no_write_passes_with_a_part_of_the_fence(farm: SmallFarm, wrong: dict[s
     assert expire_owner(farm.store, "wrk_a", farm.settings, "its lease ran out") == 1
     (job,) = farm.claim("wrk_a")
     before, stranger = columns(farm, job_id), replace(job, **wrong)
-    with pytest.raises(Fenced):
+    with pytest.raises(LeaseLost):
         farm.finish(stranger)
     assert fail(farm.store, stranger, UNKNOWN, farm.settings) is None
     release(farm.store, [stranger], "drain")
@@ -52,7 +52,7 @@ def test_nothing_is_written_to_a_job_that_does_not_run(farm: SmallFarm, state: J
     (job,) = farm.claim("wrk_a")
     farm.set(job_id, state=state)  # and the owner stays, as no change of state would leave it
     before = columns(farm, job_id)
-    with pytest.raises(Fenced):
+    with pytest.raises(LeaseLost):
         farm.finish(job)
     assert fail(farm.store, job, UNKNOWN, farm.settings) is None
     release(farm.store, [job], "drain")
@@ -113,5 +113,5 @@ def test_no_change_passes_that_may_not_follow(farm: SmallFarm, before: str, afte
     (job_id,) = farm.submit(1)
     farm.set(job_id, state=before)
     with farm.store.write() as session, pytest.raises(ValueError, match=f"{after} may not follow {before}"):
-        move(session, [Job.id == job_id], JobState(before), JobState(after), event="job.test")
+        change_state(session, [Job.id == job_id], JobState(before), JobState(after), event="job.test")
     assert farm.job(job_id).state == before

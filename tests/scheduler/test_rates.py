@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from imagefarm.store.models import Image
-from scheduler.rates import LOOK_BACK_S, STILL, Rate, lane_rates
+from scheduler.rates import LOOK_BACK_S, IDLE, Throughput, lane_throughput
 from tests.small_farm import SmallFarm
 
 
@@ -19,7 +19,7 @@ def test_what_was_made_in_the_last_minutes_counts(farm: SmallFarm) -> None:
         old = session.scalars(select(Image.id).where(Image.job_id == jobs[0].id)).all()
         session.execute(update(Image).where(Image.id.in_(old)).values(created_at=Image.created_at - LOOK_BACK_S - 1))
     with farm.store.read() as session:
-        rates = lane_rates(session, farm.store.now())
-    assert rates == {"demo": Rate(jobs=2 / 5, images=4 / 5)}
-    assert rates["demo"].drain_s(4) == pytest.approx(600)
-    assert (rates["demo"].drain_s(0), STILL.drain_s(4)) == (None, None)
+        throughputs = lane_throughput(session, farm.store.now())
+    assert throughputs == {"demo": Throughput(jobs=2 / 5, images=4 / 5)}
+    assert throughputs["demo"].drain_s(4) == pytest.approx(600)
+    assert (throughputs["demo"].drain_s(0), IDLE.drain_s(4)) == (None, None)

@@ -6,7 +6,7 @@ from sqlalchemy import insert, select, update
 
 from imagefarm.store import db_now
 from imagefarm.store.models import Attempt, Image, Job, Rollup
-from scheduler.rollup import HOUR, KEEP_S, MINUTE, MOST_MINUTES, count_load, quantile, roll, span_of, step_of
+from scheduler.rollup import HOUR, KEEP_S, MINUTE, MOST_MINUTES, count_load, quantile, roll, bucket_of, step_of
 from tests.small_farm import SmallFarm
 
 
@@ -34,7 +34,7 @@ def test_a_minute_is_counted_when_it_is_over_and_again_to_the_same(farm: SmallFa
     counted = rows(farm, MINUTE)
     assert sum(row.images for row in counted) == 6
     assert sum(row.loads for row in counted) == 2
-    assert sum(span_of(row).wait.total() for row in counted) == 3
+    assert sum(bucket_of(row).wait.total() for row in counted) == 3
     hours = rows(farm, HOUR)
     assert sum(row.images for row in hours) == 6
     assert sum(row.loads for row in hours) == 2
@@ -56,7 +56,7 @@ def test_failures_are_counted_where_they_ended(farm: SmallFarm) -> None:
         for attempt, outcome in enumerate(("crashed", "failed", "succeeded"), 1):
             session.execute(insert(Attempt).values(job_id=job, attempt=attempt, owner="worker_1", outcome=outcome, **times))
         roll(session, farm.store.now() + 70)
-    assert sum(row.troubles for row in rows(farm, MINUTE)) == 2
+    assert sum(row.failures for row in rows(farm, MINUTE)) == 2
 
 
 def test_a_long_absence_is_caught_up_a_piece_at_a_time_and_old_rows_go(farm: SmallFarm) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import Conflict, Fenced
+from imagefarm.errors import Conflict, LeaseLost
 from imagefarm.settings import PROJECT_ROOT, load_settings
 from imagefarm.states import FINAL, JobState
 from imagefarm.store import Store
@@ -80,7 +80,7 @@ class JobLife(RuleBasedStateMachine):
         elif not (self.state[job.id] is JobState.SUCCEEDED and self.holder[job.id] == (job.attempt, job.owner)):
             try:
                 self.farm.finish(job)
-            except Fenced:
+            except LeaseLost:
                 return
             raise AssertionError("a lost attempt was allowed to write")
 
@@ -108,12 +108,12 @@ class JobLife(RuleBasedStateMachine):
             if self.state[job_id] is JobState.RUNNING and holder and holder[1] == owner
         ]
 
-    @rule(owner=st.sampled_from(OWNERS), by_itself=st.booleans())
-    def worker_dies(self, owner: str, by_itself: bool) -> None:
+    @rule(owner=st.sampled_from(OWNERS), self_inflicted=st.booleans())
+    def worker_dies(self, owner: str, self_inflicted: bool) -> None:
         lost = self.held_by(owner)
-        told = lease.expire_owner(self.farm.store, owner, self.farm.settings, "killed", by_itself=by_itself)
+        told = lease.expire_owner(self.farm.store, owner, self.farm.settings, "killed", self_inflicted=self_inflicted)
         assert told == len(lost)
-        self._crashed(lost, owner, len(lost), by_itself)
+        self._crashed(lost, owner, len(lost), self_inflicted)
 
     @rule(job=claims)
     def lease_runs_out(self, job: ClaimedJob) -> None:
@@ -126,16 +126,16 @@ class JobLife(RuleBasedStateMachine):
         if held:
             self._crashed([job.id], job.owner, holding, False)
 
-    def _crashed(self, lost: list[str], owner: str, holding: int, by_itself: bool) -> None:
+    def _crashed(self, lost: list[str], owner: str, holding: int, self_inflicted: bool) -> None:
         most = self.farm.settings.max_crashes
         before = set(self.died_with)
         for job_id in lost:
-            spared = self.crashes[job_id] > 0 and holding > 1
-            self.crashes[job_id] += not spared
+            innocent = self.crashes[job_id] > 0 and holding > 1
+            self.crashes[job_id] += not innocent
             mine = {name for name, other in before if other == job_id} | {owner}
             chance = any(name not in mine for name, _ in before)
-            enough = self.crashes[job_id] >= (most if by_itself or not chance else 2 * most)
-            poison = enough and not spared
+            enough = self.crashes[job_id] >= (most if self_inflicted or not chance else 2 * most)
+            poison = enough and not innocent
             self.state[job_id], self.holder[job_id] = (JobState.FAILED if poison else JobState.QUEUED), None
             self.died_with.add((owner, job_id))
 

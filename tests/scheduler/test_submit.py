@@ -18,7 +18,7 @@ from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Asset, Base, Job
 from scheduler import admission, submit
 from scheduler.assets import CheckedPicture, asset_row
-from scheduler.limits import ASKING, KeyLimits
+from scheduler.limits import CALLING_KEY, KeyLimits
 from tests.small_farm import SmallFarm
 
 CLOCK = {"created_at", "expires_at", "at"}
@@ -60,15 +60,15 @@ def undone(farm: SmallFarm) -> Iterator[Session]:
 
 
 @contextmanager
-def asking(key: KeyLimits | None) -> Iterator[None]:
-    token = ASKING.set(key)
+def calling_key(key: KeyLimits | None) -> Iterator[None]:
+    token = CALLING_KEY.set(key)
     yield
-    ASKING.reset(token)
+    CALLING_KEY.reset(token)
 
 
 def one_by_one(farm: SmallFarm, session: Session, row: dict[str, Any]) -> None:
-    looked = submit.look(session, row["tenant_id"], row["model"], None)
-    submit.check(session, row, looked, farm.settings)
+    context = submit.read_submit_context(session, row["tenant_id"], row["model"], None)
+    submit.validate(session, row, context, farm.settings)
     submit.write(session, row, None)
 
 
@@ -107,7 +107,7 @@ def test_both_ways_leave_the_same_rows(farm: SmallFarm, fields: dict[str, Any], 
     row = admission.prepare(farm.catalogue, JobRequest.model_validate(fields), DEFAULT_TENANT, costs={"sd15": 3.5})
 
     def after(way: Callable[[SmallFarm, Session, dict[str, Any]], None]) -> dict[str, list[dict[str, Any]]]:
-        with undone(farm) as session, asking(key):
+        with undone(farm) as session, calling_key(key):
             way(farm, session, dict(row))
             return left_behind(session)
 
@@ -126,8 +126,8 @@ def test_nothing_is_written_by_who_comes_second_with_a_key(farm: SmallFarm) -> N
     def write() -> None:
         with farm.store.write() as session:
             row = admission.prepare(farm.catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
-            looked = submit.look(session, DEFAULT_TENANT, row["model"], None)  # as if the first were not there yet
-            submit.check(session, row, looked, farm.settings)
+            context = submit.read_submit_context(session, DEFAULT_TENANT, row["model"], None)  # as if the first were not there
+            submit.validate(session, row, context, farm.settings)
             submit.write(session, row, keep)
 
     write()
@@ -150,7 +150,7 @@ def test_a_write_that_fails_leaves_nothing(farm: SmallFarm) -> None:
     def write(**wrong: Any) -> None:
         with farm.store.write() as session:
             mine = row | wrong
-            submit.check(session, mine, submit.look(session, DEFAULT_TENANT, row["model"], None), farm.settings)
+            submit.validate(session, mine, submit.read_submit_context(session, DEFAULT_TENANT, row["model"], None), farm.settings)
             submit.write(session, mine, submit.KeptAnswer("a-key", "0" * 64, 202, "{}"))
 
     with pytest.raises(IntegrityError, match="cost_s"):

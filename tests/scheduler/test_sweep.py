@@ -64,10 +64,10 @@ def test_a_jump_of_the_clock_takes_nothing_from_the_living_and_holds_nothing_for
         session.execute(update(Worker).values(heartbeat_at=Worker.heartbeat_at - jump_s))
         session.execute(update(SweepState).values(last_at=SweepState.last_at - jump_s))
     report = sweep(farm.store, farm.settings)
-    assert (report.waited_after_gap, report.clock_went_back) == (jump_s > 0, jump_s < 0)
+    assert (report.waited_after_gap, report.clock_jumped_back) == (jump_s > 0, jump_s < 0)
     assert report.requeued == 0
     assert lease.renew(farm.store, "wrk_a", [kept.id], 30.0) == {kept.id}
-    assert sweep(farm.store, farm.settings).clock_went_back is False
+    assert sweep(farm.store, farm.settings).clock_jumped_back is False
     now = farm.store.now()
     assert farm.job(again.id).not_before <= now + 60
     with farm.store.read() as session:
@@ -83,7 +83,7 @@ def test_a_jump_of_the_clock_takes_nothing_from_the_living_and_holds_nothing_for
     farm.check_books()
 
 
-def test_when_the_clock_went_back_deliveries_and_the_grace_come_near_again(farm: SmallFarm) -> None:
+def test_after_a_clock_jump_back_deliveries_and_the_grace_come_near_again(farm: SmallFarm) -> None:
     sweep(farm.store, farm.settings)
     now = farm.store.now()
     with farm.store.write() as session:
@@ -91,7 +91,7 @@ def test_when_the_clock_went_back_deliveries_and_the_grace_come_near_again(farm:
         for delivery_id, state in (("waits", "waiting"), ("done", "delivered")):
             session.execute(insert(WebhookDelivery).values(id=delivery_id, state=state, next_at=now + 3630, **message))
         session.execute(update(SweepState).values(last_at=now + 3600, reap_after=now + 3600))
-    assert sweep(farm.store, farm.settings).clock_went_back
+    assert sweep(farm.store, farm.settings).clock_jumped_back
     with farm.store.read() as session:
         next_at = dict(session.execute(select(WebhookDelivery.id, WebhookDelivery.next_at)).all())
         assert session.get_one(SweepState, 1).reap_after <= farm.store.now() + farm.settings.lease_s

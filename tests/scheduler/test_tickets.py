@@ -12,7 +12,7 @@ import pytest
 
 from imagefarm.settings import PROJECT_ROOT
 from scheduler import tickets
-from scheduler.tickets import Nudger, top_up, waiting
+from scheduler.tickets import TicketSender, top_up, waiting
 from scheduler.workers import WorkerIdentity, mark_offline, register
 from tests.farm import Farm
 
@@ -41,14 +41,14 @@ def test_a_lane_is_topped_up_to_its_workers_and_its_jobs(farm: Farm, monkeypatch
     assert top({"demo": 100}, {"demo": 100}) == 2
 
 
-def test_many_nudges_of_many_processes_make_one_ticket(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tickets, "NUDGE_EVERY_MS", 60_000)
-    first, second = (Nudger(farm.app, farm.redis, farm.settings.redis_prefix) for _ in range(2))
-    first.nudge("demo")
+def test_many_notifications_of_many_processes_make_one_ticket(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tickets, "MIN_TICKET_INTERVAL_MS", 60_000)
+    first, second = (TicketSender(farm.app, farm.redis, farm.settings.redis_prefix) for _ in range(2))
+    first.notify_lane("demo")
     farm.wait_until(lambda: wait_on(farm, "demo") == 1, 10)
-    for nudger in (first, second, second):
-        nudger.nudge("demo")
-    second.nudge("sd15")  # comes after the others in its thread
+    for ticket_sender in (first, second, second):
+        ticket_sender.notify_lane("demo")
+    second.notify_lane("sd15")  # comes after the others in its thread
     farm.wait_until(lambda: wait_on(farm, "sd15") == 1, 10)
     assert wait_on(farm, "demo") == 1
     assert first.failures == second.failures == 0
@@ -59,7 +59,7 @@ def test_a_sweep_issues_tickets_for_the_workers_that_live(farm: Farm) -> None:
         told = {"name": name, "host": "rack", "pid": 7, "device": "cpu", "version": "0", "serves": ["demo"]}
         register(farm.store, WorkerIdentity(id=name, **told))  # type: ignore[arg-type]
     mark_offline(farm.store, "w3", farm.settings, "stopped", clean=True)
-    farm.submit_many([{"prompt": f"a mug {number}"} for number in range(5)], nudge=False)
+    farm.submit_many([{"prompt": f"a mug {number}"} for number in range(5)], notify=False)
     assert wait_on(farm, "demo") == 0
     environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEFARM_")}
     environment |= farm.settings.environment() | {"PYTHONPATH": str(PROJECT_ROOT)}

@@ -1,4 +1,4 @@
-"""Tidying: orphans and old answers go when it is time, and the sweep does not wait for it."""
+"""Cleanup: orphans and old answers go when it is time, and the sweep does not wait for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagefarm.outputs import LocalOutputs, picture_key
 from imagefarm.store import Store, idempotency
 from imagefarm.store.models import Idempotency
 from scheduler import tidy
-from scheduler.tidy import ORPHAN_AGE_S, Tidier
+from scheduler.tidy import ORPHAN_AGE_S, CleanupRunner
 from tests.waiting import until
 
 
@@ -26,12 +26,12 @@ def test_orphans_and_old_answers_go_when_it_is_time(store: Store, tmp_path: Path
         idempotency.take(session, "tenant_default", "old", "0" * 64)
         idempotency.take(session, "tenant_default", "new", "0" * 64)
         session.execute(update(Idempotency).where(Idempotency.key == "old").values(created_at=0.0))
-    tidier = Tidier(store, outputs)
-    tidier.wake()
+    cleanup_runner = CleanupRunner(store, outputs)
+    cleanup_runner.wake()
     assert outputs.path(orphan).exists()  # it has just begun: not time yet
     monkeypatch.setattr(tidy, "EVERY_S", 0.0)
-    tidier = Tidier(store, outputs)
-    tidier.wake()
+    cleanup_runner = CleanupRunner(store, outputs)
+    cleanup_runner.wake()
     until(lambda: not outputs.path(orphan).exists(), "the orphan is gone")
 
     def answers() -> int:
@@ -39,4 +39,4 @@ def test_orphans_and_old_answers_go_when_it_is_time(store: Store, tmp_path: Path
             return session.scalar(select(func.count()).select_from(Idempotency)) or 0
 
     until(lambda: answers() == 1, "the old answer is gone")
-    assert tidier.failures == 0
+    assert cleanup_runner.failures == 0

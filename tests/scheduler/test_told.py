@@ -108,8 +108,8 @@ def test_a_single_submit_is_told_as_many_are(farm: SmallFarm) -> None:
     farm.store.listener = heard.extend
     row = admission.prepare(farm.catalogue, JobRequest(prompt="a cup", expires_in=60), DEFAULT_TENANT, costs={})
     with farm.store.write() as session:
-        looked = submit.look(session, DEFAULT_TENANT, row["model"], None)
-        submit.check(session, row, looked, farm.settings)
+        context = submit.read_submit_context(session, DEFAULT_TENANT, row["model"], None)
+        submit.validate(session, row, context, farm.settings)
         submit.write(session, row, None)
         assert heard == []
     (other,) = farm.submit(1)

@@ -161,7 +161,7 @@ def test_a_sweep_walks_through_no_large_table(large: Store, settings: Settings) 
         session.execute(update(SweepState).values(reap_after=0.0))
     busy = plans_of(large, partial(sweep, large, settings))
     assert read_whole(busy) == {}
-    assert {"ix_attempt_trouble", "ix_attempt_succeeded"} <= indexes(busy, "attempt")
+    assert {"ix_attempt_failure", "ix_attempt_succeeded"} <= indexes(busy, "attempt")
 
 
 def test_counting_what_waits_holds_no_writer_up(large: Store, settings: Settings) -> None:

@@ -135,10 +135,10 @@ def test_a_hung_step_is_not_renewed_and_ends_the_worker(
 
 
 @pytest.mark.parametrize(
-    ("phase", "words", "by_itself"), [("step", "a step did not end", True), ("loading", "a model's load", False)]
+    ("phase", "words", "self_inflicted"), [("step", "a step did not end", True), ("loading", "a model's load", False)]
 )
 def test_the_parent_knows_that_its_child_hung_and_whose_doing_it_was(
-    settings: Settings, phase: str, words: str, by_itself: bool
+    settings: Settings, phase: str, words: str, self_inflicted: bool
 ) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", f"from worker.leases import end_this_process as e; e({phase!r})"], cwd=PROJECT_ROOT
@@ -148,7 +148,7 @@ def test_the_parent_knows_that_its_child_hung_and_whose_doing_it_was(
     ((_, reason, own),) = child_monitor._deaths
     assert reason.startswith("hung: ")
     assert words in reason
-    assert own is by_itself
+    assert own is self_inflicted
 
 
 def test_a_process_that_takes_too_much_memory_is_ended_and_another_is_not() -> None:

@@ -220,12 +220,12 @@ def requests(number: int, **fields: Any) -> list[dict[str, Any]]:
 
 
 def test_jobs_share_steps_and_newcomers_join_at_step_boundaries(farm: Farm, loop: RenderLoop) -> None:
-    first = farm.submit_many(requests(2), nudge=False)
+    first = farm.submit_many(requests(2), notify=False)
     late: list[str] = []
 
     def arrive(_: StandIn) -> None:
         if len(StandIn.steps_taken) == 3:
-            late.extend(farm.submit_many(requests(2), nudge=False))
+            late.extend(farm.submit_many(requests(2), notify=False))
 
     StandIn.on_step = arrive
     StandIn.step_s = 0.03
@@ -239,7 +239,7 @@ def test_jobs_share_steps_and_newcomers_join_at_step_boundaries(farm: Farm, loop
 
 
 def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm, loop: RenderLoop) -> None:
-    farm.submit_many(requests(30, steps=50), nudge=False)
+    farm.submit_many(requests(30, steps=50), notify=False)
     seen: dict[str, int] = {}
     claimed_at: list[int] = []
 
@@ -249,7 +249,7 @@ def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm
             claimed_at.append(step)
         if step == 40:
             assert engine.room == 1, "all but the reserve is full"
-            (seen_id,) = farm.submit_many([{"prompt": "now", "priority": "interactive"}], nudge=False)
+            (seen_id,) = farm.submit_many([{"prompt": "now", "priority": "interactive"}], notify=False)
             seen[seen_id] = step
         if step > 60:
             loop.context.drain.begin()
@@ -267,7 +267,7 @@ def test_an_interactive_job_joins_a_full_set_of_bulk_within_two_steps(farm: Farm
 
 
 def test_a_cancelled_job_leaves_at_the_next_step_and_its_neighbours_stay(farm: Farm, loop: RenderLoop) -> None:
-    doomed, kept = farm.submit_many(requests(2, steps=40), nudge=False)
+    doomed, kept = farm.submit_many(requests(2, steps=40), notify=False)
     context = loop.context
     keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, step_deadline=context.step_deadline)
 
@@ -286,7 +286,7 @@ def test_a_cancelled_job_leaves_at_the_next_step_and_its_neighbours_stay(farm: F
 
 def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begins(farm: Farm, loop: RenderLoop) -> None:
     loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
-    kept, doomed, last = farm.submit_many(requests(3, steps=20), nudge=False)
+    kept, doomed, last = farm.submit_many(requests(3, steps=20), notify=False)
     context = loop.context
     keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, step_deadline=context.step_deadline)
     heartbeat, waited = Heartbeat(context), []
@@ -313,8 +313,8 @@ def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
     farm: Farm, loop: RenderLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here its model takes too long to load; one that has begun may take as long as it takes."""
-    (late,) = farm.submit_many(requests(1, expires_in=3600), nudge=False)
-    (begun,) = farm.submit_many(requests(1, expires_in=3600), nudge=False)
+    (late,) = farm.submit_many(requests(1, expires_in=3600), notify=False)
+    (begun,) = farm.submit_many(requests(1, expires_in=3600), notify=False)
     leased = loop.context.leased_jobs
     load = loop._load
 
@@ -350,7 +350,7 @@ def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
 
 def test_no_more_jobs_of_a_model_run_than_its_cap(farm: Farm, loop: RenderLoop) -> None:
     loop.context.settings = farm.settings.model_copy(update={"max_running_per_model": {"demo": 2}})
-    farm.submit_many(requests(5), nudge=False)
+    farm.submit_many(requests(5), notify=False)
     run(loop)
     assert set(states(farm).values()) == {"succeeded"}
     assert max(len(step) for step in StandIn.steps_taken) == 2
@@ -394,7 +394,7 @@ def test_what_pictures_took_is_given_back_once_the_worker_is_idle(
     monkeypatch.setattr("worker.memory.heap.EVERY_S", 0.0)
     context, beats = loop.context, Heartbeat(loop.context)
     context.heap_trimmer.trim_if_due(busy=False)
-    farm.submit_many(requests(3), nudge=False)
+    farm.submit_many(requests(3), notify=False)
     trimmed: list[bool] = []
     trim_if_due = context.heap_trimmer.trim_if_due
 
@@ -427,8 +427,8 @@ def test_a_worker_that_the_farm_has_forgotten_makes_itself_known_again(loop: Ren
 
 
 def test_another_model_waits_for_a_quantum_and_not_for_the_end_of_the_lane(farm: Farm, loop: RenderLoop) -> None:
-    farm.submit_many(requests(120, model="demo"), nudge=False)
-    other = farm.submit_many(requests(1, model="sd15", priority="interactive", prompt="other", steps=2), nudge=False)[0]
+    farm.submit_many(requests(120, model="demo"), notify=False)
+    other = farm.submit_many(requests(1, model="sd15", priority="interactive", prompt="other", steps=2), notify=False)[0]
     run(loop)
     position = next(number for number, step in enumerate(StandIn.steps_taken) if other in step)
     assert StandIn.steps_taken[position] == [other], "two models never share a step"
@@ -437,10 +437,10 @@ def test_another_model_waits_for_a_quantum_and_not_for_the_end_of_the_lane(farm:
 
 
 def test_a_job_that_crashed_a_worker_runs_alone(farm: Farm, loop: RenderLoop) -> None:
-    suspect = farm.submit_many(requests(1), nudge=False)[0]
+    suspect = farm.submit_many(requests(1), notify=False)[0]
     with farm.store.write() as session:
         session.execute(update(Job).where(Job.id == suspect).values(crashes=1))
-    others = farm.submit_many(requests(5), nudge=False)
+    others = farm.submit_many(requests(5), notify=False)
     run(loop)
     for step in StandIn.steps_taken:
         assert step == [suspect] or suspect not in step
@@ -452,8 +452,8 @@ def test_a_job_that_crashed_a_worker_begins_when_all_others_are_stored(
     farm: Farm, loop: RenderLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = loop.context
-    others = farm.submit_many(requests(2), nudge=False)
-    (suspect,) = farm.submit_many(requests(1), nudge=False)
+    others = farm.submit_many(requests(2), notify=False)
+    (suspect,) = farm.submit_many(requests(1), notify=False)
     with farm.store.write() as session:
         session.execute(update(Job).where(Job.id == suspect).values(crashes=1))
     let, write, at_its_begin = threading.Event(), context.outputs.write, dict[str, str]()
@@ -489,7 +489,7 @@ def test_a_job_that_crashed_a_worker_begins_when_all_others_are_stored(
 
 def test_a_job_that_cannot_be_rendered_fails_alone(farm: Farm, loop: RenderLoop) -> None:
     good, bad, broken = farm.submit_many(
-        [*requests(1), *requests(1, prompt="bad prompt"), *requests(1, prompt="broken")], nudge=False
+        [*requests(1), *requests(1, prompt="bad prompt"), *requests(1, prompt="broken")], notify=False
     )
     run(loop)
     assert states(farm) == {good: "succeeded", bad: "failed", broken: "failed"}
@@ -500,8 +500,8 @@ def test_a_job_that_cannot_be_rendered_fails_alone(farm: Farm, loop: RenderLoop)
 def test_a_model_that_cannot_be_loaded_is_tried_once_for_all_its_jobs(farm: Farm, loop: RenderLoop) -> None:
     shelf: Any = loop.context.residency
     shelf.missing.add("sd15")
-    broken = farm.submit_many(requests(20, model="sd15"), nudge=False)
-    good = farm.submit_many(requests(3), nudge=False)
+    broken = farm.submit_many(requests(20, model="sd15"), notify=False)
+    good = farm.submit_many(requests(3), notify=False)
     run(loop)
     assert {farm.job(job).error_code for job in broken} == {"model_invalid"}
     assert {farm.job(job).state for job in good} == {"succeeded"}
@@ -517,17 +517,17 @@ def test_a_model_that_could_not_be_loaded_is_tried_again_after_a_while(
     monkeypatch.setattr(loop_module, "BROKEN_FOR_S", 0.0)
     shelf: Any = loop.context.residency
     shelf.missing.add("sd15")
-    (first,) = farm.submit_many(requests(1, model="sd15"), nudge=False)
+    (first,) = farm.submit_many(requests(1, model="sd15"), notify=False)
     loop.run_slice("sd15")
     shelf.missing.clear()
-    (second,) = farm.submit_many(requests(1, model="sd15"), nudge=False)
+    (second,) = farm.submit_many(requests(1, model="sd15"), notify=False)
     run(loop)
     assert states(farm) == {first: "failed", second: "succeeded"}
 
 
 def test_a_lost_device_ends_the_slice_and_takes_nothing_with_it(farm: Farm, loop: RenderLoop) -> None:
     loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
-    runs, waits, rest = farm.submit_many(requests(3), nudge=False)
+    runs, waits, rest = farm.submit_many(requests(3), notify=False)
 
     def lose(engine: StandIn) -> None:
         if any(job.id == waits for job in loop.waiting):
@@ -553,7 +553,7 @@ def test_a_model_that_does_not_fit_is_said_of_the_worker_not_of_the_model(farm: 
 
     shelf: Any = loop.context.residency
     shelf.too_large.add("sd15")
-    (job_id,) = farm.submit_many(requests(1, model="sd15"), nudge=False)
+    (job_id,) = farm.submit_many(requests(1, model="sd15"), notify=False)
     run(loop)
     assert farm.job(job_id).error_code == "oom"
     assert insufficient_memory() == {"sd15": "model sd15 does not fit"}
@@ -564,7 +564,7 @@ def test_a_model_that_does_not_fit_is_said_of_the_worker_not_of_the_model(farm: 
 
 def test_out_of_memory_alone_puts_the_model_one_tier_down_in_the_same_attempt(farm: Farm, loop: RenderLoop) -> None:
     shelf: Any = loop.context.residency
-    huge, *neighbours = farm.submit_many([*requests(1, prompt="huge"), *requests(2)], nudge=False)
+    huge, *neighbours = farm.submit_many([*requests(1, prompt="huge"), *requests(2)], notify=False)
     run(loop)
     assert set(states(farm).values()) == {"succeeded"}
     assert {farm.job(job).attempt for job in (huge, *neighbours)} == {1}
@@ -577,8 +577,8 @@ def test_out_of_memory_alone_puts_the_model_one_tier_down_in_the_same_attempt(fa
 
 def test_out_of_memory_at_the_lower_tier_too_fails_with_what_would_fit(farm: Farm, loop: RenderLoop) -> None:
     shelf: Any = loop.context.residency
-    first, second = (farm.submit_many(requests(1, prompt="colossal"), nudge=False)[0] for _ in range(2))
-    good = farm.submit_many(requests(1), nudge=False)[0]
+    first, second = (farm.submit_many(requests(1, prompt="colossal"), notify=False)[0] for _ in range(2))
+    good = farm.submit_many(requests(1), notify=False)[0]
     run(loop)
     assert states(farm) == {first: "failed", second: "failed", good: "succeeded"}
     for job in (first, second):
@@ -587,7 +587,7 @@ def test_out_of_memory_at_the_lower_tier_too_fails_with_what_would_fit(farm: Far
 
 
 def test_an_engine_that_raises_fails_its_jobs_and_the_worker_goes_on(farm: Farm, loop: RenderLoop) -> None:
-    ids = farm.submit_many(requests(3), nudge=False)
+    ids = farm.submit_many(requests(3), notify=False)
 
     def explode(_: StandIn) -> None:
         StandIn.on_step = None
@@ -605,7 +605,7 @@ def test_an_engine_that_raises_fails_its_jobs_and_the_worker_goes_on(farm: Farm,
 
 
 def test_draining_finishes_what_is_short_and_gives_back_what_has_not_begun(farm: Farm, loop: RenderLoop) -> None:
-    farm.submit_many(requests(40, steps=20), nudge=False)
+    farm.submit_many(requests(40, steps=20), notify=False)
 
     def stop(_: StandIn) -> None:
         if len(StandIn.steps_taken) == 5:
@@ -621,7 +621,7 @@ def test_draining_finishes_what_is_short_and_gives_back_what_has_not_begun(farm:
 
 
 def test_draining_gives_back_what_would_take_too_long(farm: Farm, loop: RenderLoop) -> None:
-    (job,) = farm.submit_many(requests(1, steps=50), nudge=False)
+    (job,) = farm.submit_many(requests(1, steps=50), notify=False)
 
     def stop(_: StandIn) -> None:
         if len(StandIn.steps_taken) == 5:
@@ -637,7 +637,7 @@ def test_draining_gives_back_what_would_take_too_long(farm: Farm, loop: RenderLo
 
 def test_draining_gives_back_at_once_what_waits_for_the_running_set(farm: Farm, loop: RenderLoop) -> None:
     loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
-    running, waits = farm.submit_many(requests(2), nudge=False)
+    running, waits = farm.submit_many(requests(2), notify=False)
 
     def stop(engine: StandIn) -> None:
         if loop.waiting:
@@ -652,7 +652,7 @@ def test_draining_gives_back_at_once_what_waits_for_the_running_set(farm: Farm, 
 
 
 def test_an_operators_drain_ends_the_slice_without_a_ticket(farm: Farm, loop: RenderLoop) -> None:
-    farm.submit_many(requests(30), nudge=False)
+    farm.submit_many(requests(30), notify=False)
     farm.redis.delete(f"{farm.settings.redis_prefix}:lane.demo")
 
     def drain(_: StandIn) -> None:
@@ -668,7 +668,7 @@ def test_an_operators_drain_ends_the_slice_without_a_ticket(farm: Farm, loop: Re
 def test_a_slice_that_is_over_issues_its_ticket_anew(farm: Farm, loop: RenderLoop) -> None:
     # one at a time: the running set empties between two jobs, where a slice may end
     loop.context.settings = farm.settings.model_copy(update={"slice_s": 0.01, "max_running_images": 1})
-    farm.submit_many(requests(60), nudge=False)
+    farm.submit_many(requests(60), notify=False)
     loop.run_slice("demo")
     loop.context.finishing.close()
     assert "running" not in states(farm).values()
@@ -681,7 +681,7 @@ def test_a_slice_wakes_another_when_it_begins_and_leaves_a_ticket_when_it_ends(
     farm: Farm, loop: RenderLoop, drains: bool, tickets: int
 ) -> None:
     loop.context.settings = farm.settings.model_copy(update={"slice_s": 0.01, "max_running_images": 1})
-    farm.submit_many(requests(30), nudge=False)
+    farm.submit_many(requests(30), notify=False)
     issued_at: list[int] = []
     loop.context.issue_ticket = lambda lane: issued_at.append(len(StandIn.steps_taken))
 
@@ -697,8 +697,8 @@ def test_a_slice_wakes_another_when_it_begins_and_leaves_a_ticket_when_it_ends(
 
 
 def test_a_slice_that_had_work_sees_a_job_whose_ticket_was_spared(farm: Farm, loop: RenderLoop) -> None:
-    farm.submit_many(requests(1), nudge=False)
-    later = threading.Timer(0.4, lambda: farm.submit_many(requests(1), nudge=False))
+    farm.submit_many(requests(1), notify=False)
+    later = threading.Timer(0.4, lambda: farm.submit_many(requests(1), notify=False))
     later.start()
     run(loop)
     later.join()
@@ -711,12 +711,12 @@ def test_what_was_learnt_of_memory_survives_the_worker(farm: Farm, loop: RenderL
         engine.pipeline.denoise_limits.measured(4160, 2, 10_000)
 
     StandIn.on_step = learn
-    farm.submit_many(requests(1), nudge=False)
+    farm.submit_many(requests(1), notify=False)
     loop.run_slice("demo")
     StandIn.on_step = None
     loop.context.residency = Shelf(farm)  # type: ignore[assignment]
     loop.engine = loop.pipeline = None
-    farm.submit_many(requests(1), nudge=False)
+    farm.submit_many(requests(1), notify=False)
     loop.run_slice("demo")
     assert loop.pipeline is not None
     assert loop.pipeline.denoise_limits.cap(5000, 16) == 3
@@ -733,7 +733,7 @@ def test_commands_run_when_nothing_renders(farm: Farm, loop: RenderLoop) -> None
         seen.append(list(shelf.names))
 
     StandIn.on_step = ask
-    farm.submit_many(requests(1), nudge=False)
+    farm.submit_many(requests(1), notify=False)
     loop.run_slice("demo")
     assert all(names == ["demo"] for names in seen), "a model left while its images were made"
     assert shelf.names == ["sd15"]
@@ -748,7 +748,7 @@ def test_commands_run_when_nothing_renders(farm: Farm, loop: RenderLoop) -> None
         assert not done.wait(0.2), "somebody else has the turn"
     assert done.wait(10), "between slices nobody else would do it"
     assert shelf.names == ["sd15", "demo"]
-    farm.submit_many(requests(1), nudge=False)
+    farm.submit_many(requests(1), notify=False)
     run(loop)
     assert set(states(farm).values()) == {"succeeded"}
     keeper.stop()

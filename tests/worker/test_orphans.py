@@ -21,7 +21,7 @@ from imagefarm.store.migrate import DEFAULT_TENANT
 from scheduler.admission import prepare, submit
 from scheduler.claim import ClaimedJob, ClaimLimits, claim
 from scheduler.finish import FinishedChannel, FinishedImage, release, succeed
-from scheduler.orphans import collect_orphans
+from scheduler.orphans import collect_orphan_files
 
 AGE = 600.0
 
@@ -67,10 +67,10 @@ def test_only_files_that_nobody_can_commit_are_removed(
     outputs.write(asset, b"sent in")
     os.utime(outputs.path(asset), (time.time() - AGE,) * 2)
 
-    assert collect_orphans(store, outputs, older_than_s=300) == 1
+    assert collect_orphan_files(store, outputs, older_than_s=300) == 1
     assert {stored.key for stored in outputs.walk()} == kept | {stranger, asset}
     assert not outputs.path(orphan).exists()
-    assert collect_orphans(store, outputs, older_than_s=300) == 0
+    assert collect_orphan_files(store, outputs, older_than_s=300) == 0
 
 
 def test_an_earlier_attempts_file_goes_while_the_next_attempt_runs(
@@ -80,7 +80,7 @@ def test_an_earlier_attempts_file_goes_while_the_next_attempt_runs(
     release(store, [first], "drain")
     (second,) = claim(store, "wrk_b", serves=["demo"], limits=ClaimLimits(images=1))
     old, new = put(outputs, first), put(outputs, second)
-    assert collect_orphans(store, outputs, older_than_s=300) == 1
+    assert collect_orphan_files(store, outputs, older_than_s=300) == 1
     assert not outputs.path(old).exists()
     assert outputs.path(new).exists()
 
@@ -96,7 +96,7 @@ def test_the_files_of_a_pictures_channels_stay(
         os.utime(outputs.path(each), (time.time() - AGE,) * 2)
     channel = FinishedChannel("story", of_channel, "webp", 64, 64, 1, "c" * 64)
     succeed(store, job, [replace(finished(key), channels=(channel,))], actual_s=0.1)
-    assert collect_orphans(store, outputs, older_than_s=300) == 1
+    assert collect_orphan_files(store, outputs, older_than_s=300) == 1
     assert {stored.key for stored in outputs.walk()} == {key, of_channel}
 
 
@@ -114,7 +114,7 @@ def test_what_is_committed_while_it_is_asked_for_stays(
         succeed(store, job, [finished(key)], actual_s=0.1)
 
     monkeypatch.setattr(store, "read", commit_after_the_first_look)
-    assert collect_orphans(store, outputs, older_than_s=300) == 0
+    assert collect_orphan_files(store, outputs, older_than_s=300) == 0
     assert outputs.path(key).exists()
 
 
@@ -124,5 +124,5 @@ def test_what_a_dead_writer_left_half_written_goes_too(store: Store, outputs: Lo
     for name, age in (("dead", AGE), ("alive", 0.0)):
         (folder / name).write_bytes(b"half")
         os.utime(folder / name, (time.time() - age,) * 2)
-    assert collect_orphans(store, outputs, older_than_s=300) == 1
+    assert collect_orphan_files(store, outputs, older_than_s=300) == 1
     assert [path.name for path in folder.iterdir()] == ["alive"]

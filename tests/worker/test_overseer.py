@@ -32,9 +32,9 @@ def test_an_idle_workers_parent_issues_the_ticket_that_was_lost(farm: Farm, monk
         child_monitor._look_for_work()
         return [waiting(farm.redis, farm.settings.redis_prefix, model) for model in ("demo", "sd15", "sdxl")]
 
-    farm.submit_many([{"prompt": "a mug", "model": "sdxl"}], nudge=False)
+    farm.submit_many([{"prompt": "a mug", "model": "sdxl"}], notify=False)
     assert look() == [0, 0, 0], "it does not serve that one"
-    farm.submit_many([{"prompt": "a mug"}, {"prompt": "a cup"}], nudge=False)
+    farm.submit_many([{"prompt": "a mug"}, {"prompt": "a cup"}], notify=False)
     with monkeypatch.context() as busy:
         busy.setattr(celery_state, "active_requests", {"a task"})
         assert look() == [0, 0, 0], "its child is at work, and will look itself"
@@ -45,7 +45,7 @@ def test_an_idle_workers_parent_issues_the_ticket_that_was_lost(farm: Farm, monk
 
 
 @pytest.mark.parametrize(
-    ("code", "by_itself"),
+    ("code", "self_inflicted"),
     [
         (None, False),
         (-signal.SIGKILL, False),
@@ -58,9 +58,9 @@ def test_an_idle_workers_parent_issues_the_ticket_that_was_lost(farm: Farm, monk
         (BROKEN_EXIT, True),
     ],
 )
-def test_who_may_have_ended_a_child(settings: Settings, code: int | None, by_itself: bool) -> None:
+def test_who_may_have_ended_a_child(settings: Settings, code: int | None, self_inflicted: bool) -> None:
     child_monitor = ChildMonitor(None, settings, ["demo"], "node")  # type: ignore[arg-type]
     child_monitor.child_ended("wrk_a", code)
     ((incarnation, reason, own),) = child_monitor._deaths
-    assert (incarnation, own) == ("wrk_a", by_itself)
+    assert (incarnation, own) == ("wrk_a", self_inflicted)
     assert reason

@@ -23,7 +23,7 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
 
 @pytest.fixture
 def job(farm: Farm) -> ClaimedJob:
-    farm.submit(nudge=False)
+    farm.submit(notify=False)
     return claim(farm.store, "wrk_a", serves=["demo"], limits=ClaimLimits(images=1))[0]
 
 

@@ -26,7 +26,7 @@ from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Attempt, Job, Model
 from scheduler.cancel import cancel_job
-from scheduler.orphans import collect_orphans
+from scheduler.orphans import collect_orphan_files
 from scheduler.tickets import waiting
 from scheduler.workers import send_command, set_desired_state
 from tests.farm import CELERY, Farm
@@ -195,13 +195,13 @@ def test_a_child_killed_in_the_middle_loses_and_doubles_nothing(farm: Farm) -> N
     assert {attempt.job_id for attempt in attempts} >= {long}
     assert all((attempt.ended_at or 0) - killed_at < 2 for attempt in attempts), "its parent saw it at once"
     assert [len(farm.images(job)) for job in ids] == [8, 1, 1, 1]
-    collect_orphans(farm.store, farm.outputs, older_than_s=0)  # killed between a rename and its commit
+    collect_orphan_files(farm.store, farm.outputs, older_than_s=0)  # killed between a rename and its commit
     assert_files_are_rows(farm)
 
 
 def test_an_idle_worker_finds_work_without_a_ticket(farm: Farm) -> None:
     time.sleep(1.0)  # the last slice lingers
-    job = farm.submit(nudge=False)
+    job = farm.submit(notify=False)
     farm.wait_for_jobs([job], timeout=15)
 
 

@@ -76,10 +76,10 @@ def test_a_child_that_keeps_the_interpreters_lock_is_ended(
     assert child.wait(10) == -signal.SIGKILL
     child_monitor = ChildMonitor(None, settings, ["demo"], "node")  # type: ignore[arg-type]
     child_monitor.child_ended("wrk_a", child.returncode, watch.ended[child.pid])
-    ((_, reason, by_itself),) = child_monitor._deaths
+    ((_, reason, self_inflicted),) = child_monitor._deaths
     assert reason.startswith("hung: its process gave no sign of life for ")
     assert f"({phase})" in reason
-    assert by_itself is a_job_is_to_blame
+    assert self_inflicted is a_job_is_to_blame
 
 
 def test_a_load_may_be_silent_for_longer(watched: tuple[LivenessMonitor, subprocess.Popen[str]]) -> None:

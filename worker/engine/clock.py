@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 
-class Span:
+class DeviceTimer:
     """One timed stretch of device work."""
 
     def __init__(self, device: torch.device) -> None:
@@ -50,11 +50,11 @@ class Span:
 
 
 @contextmanager
-def timed(device: torch.device) -> Iterator[Span]:
+def timed(device: torch.device) -> Iterator[DeviceTimer]:
     """Time the device work queued inside."""
-    span = Span(device)
-    span.start()
+    timer = DeviceTimer(device)
+    timer.start()
     try:
-        yield span
+        yield timer
     finally:
-        span.stop()
+        timer.stop()

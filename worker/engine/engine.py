@@ -17,7 +17,7 @@ from imagefarm.logs import get_logger
 from imagefarm.states import PriorityClass
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure, FailureClass
-from worker.engine.clock import Span, timed
+from worker.engine.clock import DeviceTimer, timed
 from worker.engine.failures import AttemptFailed, failure_of, is_out_of_memory
 from worker.engine.grouping import group
 from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
@@ -71,8 +71,8 @@ class StepEngine:
         self.meter: PeakMemoryMeter = meter_for(self.family.device)
         self.headroom = headroom(self.family.device)
         self._jobs: dict[str, RunningJob] = {}
-        self._queued: deque[Span] = deque(maxlen=STEPS_AHEAD)
-        self._last_pass: Span | None = None
+        self._queued: deque[DeviceTimer] = deque(maxlen=STEPS_AHEAD)
+        self._last_pass: DeviceTimer | None = None
         self._largest = (0, 0)
         self._longest = 0
         """Tokens of the longest image in the last step."""
@@ -215,7 +215,7 @@ class StepEngine:
         family, samples = self.family, [slot.sample for slot in slots]
         entries = sum(sample.entries for sample in samples)
         padded = [max(column) for column in zip(*(slot.lengths for slot in slots), strict=True)]
-        with timed(family.device) as span, self._measured(self.pipeline.denoise_limits, max(map(_tokens, slots)), len(slots)):
+        with timed(family.device) as timer, self._measured(self.pipeline.denoise_limits, max(map(_tokens, slots)), len(slots)):
             if not slots[0].isolated:
                 predictions = family.predict(samples)
             else:
@@ -223,7 +223,7 @@ class StepEngine:
                     predictions = family.predict(samples)
         for place, (slot, prediction) in enumerate(zip(slots, predictions, strict=True)):
             slot.note_pass({"images": len(slots), "entries": entries, "slot": place, "padded": padded})
-            slot.denoising.append((span, slot.sample.entries / entries))
+            slot.denoising.append((timer, slot.sample.entries / entries))
             self._previews.look(slot, prediction)
         with timed(family.device) as advancing:
             for slot, prediction in zip(slots, predictions, strict=True):
@@ -301,7 +301,7 @@ class StepEngine:
     def _decode(self, slots: list[Slot], **facts: Any) -> None:
         limits = MicroBatchLimits() if facts.get("tiled") else self.pipeline.decode_limits
         measured = self._measured(limits, _pixels(slots[0]), len(slots))
-        with timed(self.family.device) as span, measured, torch.inference_mode():
+        with timed(self.family.device) as timer, measured, torch.inference_mode():
             decoded = self.family.decode(torch.cat([slot.sample.latents for slot in slots]))
             # checked before the conversion, which turns NaN into black without a word
             finite = torch.isfinite(decoded).flatten(1).all(dim=1)
@@ -309,7 +309,7 @@ class StepEngine:
         pictures, is_finite = pixels.cpu().numpy(), finite.tolist()
         dtype = str(decoded.dtype).removeprefix("torch.")
         for place, slot in enumerate(slots):
-            slot.decoding.append((span, 1 / len(slots)))
+            slot.decoding.append((timer, 1 / len(slots)))
             slot.decode = {"images": len(slots), "slot": place, "dtype": dtype, **facts}
             slot.decode_not_finite = not is_finite[place]
             if is_finite[place]:

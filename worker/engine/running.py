@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scheduler.claim import ClaimedJob
 from scheduler.retry import Failure
-from worker.engine.clock import Span
+from worker.engine.clock import DeviceTimer
 from worker.engine.images import RenderedImage
 from worker.families.base import Embedding, Sample
 from worker.inputs import Inputs
@@ -28,7 +28,7 @@ class RunningJob:
     job: ClaimedJob
     embeddings: Mapping[str, Embedding]
     inputs: Inputs
-    encoding: Span
+    encoding: DeviceTimer
     """Its prompts, unless they were known, its noise, its schedule, and the picture it begins from."""
     loras: list[dict[str, Any]]
     slots: list[Slot] = field(default_factory=list)
@@ -69,8 +69,8 @@ class Slot:
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     plan: list[dict[str, Any]] = field(default_factory=list)
-    denoising: list[tuple[Span, float]] = field(default_factory=list)
-    decoding: list[tuple[Span, float]] = field(default_factory=list)
+    denoising: list[tuple[DeviceTimer, float]] = field(default_factory=list)
+    decoding: list[tuple[DeviceTimer, float]] = field(default_factory=list)
     decode: dict[str, Any] = field(default_factory=dict)
     decode_not_finite: bool = False
     """Its latents were finite, its decoded picture was not."""
@@ -95,14 +95,14 @@ class Slot:
         """Whether it has taken its last step and has no picture yet."""
         return self.running and self.sample.done and self.upscaling is None
 
-    def seconds(self, spans: list[tuple[Span, float]]) -> float:
-        """This image's share of the passes in `spans`."""
-        return sum(span.seconds * share for span, share in spans)
+    def seconds(self, timers: list[tuple[DeviceTimer, float]]) -> float:
+        """This image's share of the passes in `timers`."""
+        return sum(timer.seconds * share for timer, share in timers)
 
     def host_seconds(self) -> float:
         """This image's share of the render thread's CPU time inside the model: what a call of its pipeline would do too."""
         encoding = self.job.encoding.host_s / len(self.job.slots)
-        return encoding + sum(span.host_s * share for span, share in (*self.denoising, *self.decoding))
+        return encoding + sum(timer.host_s * share for timer, share in (*self.denoising, *self.decoding))
 
     def note_pass(self, line: dict[str, Any]) -> None:
         """Keep the shape of a pass; equal ones in a row are kept as one line with the steps it lasted."""

@@ -22,7 +22,7 @@ from api.tenants import TenantAnswer, tenants
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store.models import Image
-from scheduler.rollup import Span, total
+from scheduler.rollup import MetricBucket, total
 
 pages = Blueprint("pages_admin", __name__)
 
@@ -89,14 +89,14 @@ def admin_page() -> Response:
 
 def charts(found: Statistics) -> tuple[Chart, ...]:
     """The four charts of a period."""
-    whole = total(span for _, span in found.spans)
-    times = [at for at, _ in found.spans]
+    whole = total(bucket for _, bucket in found.buckets)
+    times = [at for at, _ in found.buckets]
 
     def counts(*names: str) -> str:
-        return json.dumps([times, *[[getattr(span, name) for _, span in found.spans] for name in names]])
+        return json.dumps([times, *[[getattr(bucket, name) for _, bucket in found.buckets] for name in names]])
 
-    def latencies(spans: Sequence[tuple[int, Span]], name: str) -> str:
-        pairs = [spread(span, name) for _, span in spans]  # type: ignore[arg-type]
+    def latencies(buckets: Sequence[tuple[int, MetricBucket]], name: str) -> str:
+        pairs = [spread(bucket, name) for _, bucket in buckets]  # type: ignore[arg-type]
         return json.dumps([times, *[[None if p[n] is None else round(p[n], 3) for p in pairs] for n in (0, 1)]])  # type: ignore[arg-type]
 
     wait, render = spread(whole, "wait"), spread(whole, "render")
@@ -113,16 +113,16 @@ def charts(found: Statistics) -> tuple[Chart, ...]:
         Chart(
             title="Failures and model loads",
             kind="bars",
-            series=counts("troubles", "loads"),
+            series=counts("failures", "loads"),
             names=("failed attempts", "models loaded"),
             tones="bad busy",
-            numbers=(("failed attempts", whole.troubles), ("models loaded", whole.loads)),
+            numbers=(("failed attempts", whole.failures), ("models loaded", whole.loads)),
         ),
         Chart(
             title="Wait",
             kind="lines",
             unit="s",
-            series=latencies(found.spans, "wait"),
+            series=latencies(found.buckets, "wait"),
             names=half,
             tones="accent warn",
             numbers=tuple(zip(half, wait, strict=True)),
@@ -131,7 +131,7 @@ def charts(found: Statistics) -> tuple[Chart, ...]:
             title="Render",
             kind="lines",
             unit="s",
-            series=latencies(found.spans, "render"),
+            series=latencies(found.buckets, "render"),
             names=half,
             tones="accent warn",
             numbers=tuple(zip(half, render, strict=True)),
