@@ -31,7 +31,7 @@ routes = Routes(tag="assets")
 
 ZIP = "application/zip"
 TAKES = ("multipart/form-data", ZIP, "image/png", "image/jpeg", "image/webp")
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 MAX_ERRORS = 100
 
 
@@ -113,8 +113,8 @@ def _uploaded(spool: BinaryIO) -> tuple[BinaryIO, str]:
             name = upload.filename or ""
         else:
             name = ""
-            while piece := request.stream.read(PIECE):
-                spool.write(piece)
+            while chunk := request.stream.read(CHUNK_BYTES):
+                spool.write(chunk)
     except RequestEntityTooLarge:
         raise too_large() from None
     spool.seek(0)
@@ -190,7 +190,7 @@ def asset_file(farm: Farm, caller: Caller, asset_id: str) -> Response:
 
 def _visible(session: Session, caller: Caller, asset_id: str) -> Asset:
     asset = session.get(Asset, asset_id)
-    if asset is None or not caller.sees(asset.tenant_id):
+    if asset is None or not caller.can_see(asset.tenant_id):
         raise NotFound(f"no asset {asset_id[:60]!r}")
     return asset
 

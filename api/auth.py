@@ -14,7 +14,7 @@ from flask import request
 
 from api.context import Farm
 from api.request_limit import count_request
-from imagefarm.auth import OPEN_CALLER, Caller, Scope, caller_of, is_loopback, is_open
+from imagefarm.auth import OPEN_CALLER, Caller, Scope, authenticate_key, is_loopback, is_open
 from imagefarm.errors import Forbidden, RequestError, Unauthorized
 from imagefarm.tokens import looks_like_token
 from imagefarm.users import session_caller
@@ -53,7 +53,7 @@ def _caller(farm: Farm) -> Caller:
         raise Unauthorized("the Authorization header must read `Bearer if_...`")
     if farm.tokens.file is not None and looks_like_token(key):
         return farm.tokens.caller(key.strip())
-    caller = caller_of(farm.store, key.strip())
+    caller = authenticate_key(farm.store, key.strip())
     if caller is None:
         raise Unauthorized("this key is unknown or revoked")
     return _asking(caller)
@@ -68,7 +68,7 @@ def _asking(caller: Caller) -> Caller:
 
 def require(caller: Caller, scope: Scope) -> None:
     """Raise Forbidden unless the caller has the scope."""
-    if not caller.may(scope):
+    if not caller.has_scope(scope):
         raise Forbidden(f"this key lacks the scope {scope}; it has {', '.join(sorted(caller.scopes)) or 'none'}")
 
 

@@ -240,7 +240,7 @@ def approve_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
 def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
     """The batch, if the caller may know of it. Raises NotFound."""
     batch = session.get(Batch, batch_id)
-    if batch is None or not caller.sees(batch.tenant_id):
+    if batch is None or not caller.can_see(batch.tenant_id):
         raise NotFound(f"no batch {batch_id[:60]!r}")
     return batch
 

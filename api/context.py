@@ -13,7 +13,7 @@ from api.progress import ProgressReader
 from api.request_limit import RequestLimit
 from imagefarm.catalogue import Catalogue
 from imagefarm.live import LiveEvents
-from imagefarm.outputs import LocalOutputs, Outputs
+from imagefarm.outputs import LocalOutputStore, OutputStore
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings
 from imagefarm.store import Store
@@ -34,7 +34,7 @@ class Farm:
     store: Store
     catalogue: Catalogue
     redis: Redis
-    outputs: Outputs
+    outputs: OutputStore
     ticket_sender: TicketSender
     tokens: TokenReader
     events: EventReader
@@ -51,7 +51,7 @@ class Farm:
 
 
 def make_farm(settings: Settings) -> Farm:
-    """Connect lazily to all that the API needs. Raises SetupError if the settings do not say where Redis is."""
+    """Connect lazily to all that the API needs. Raises ConfigurationError if the settings do not say where Redis is."""
     catalogue = Catalogue.read(settings.catalogue_file)
     redis = connect_redis(settings, timeout_s=REDIS_TIMEOUT_S)
     store = Store(settings.database)
@@ -63,10 +63,10 @@ def make_farm(settings: Settings) -> Farm:
         store=store,
         catalogue=catalogue,
         redis=redis,
-        outputs=LocalOutputs(settings.outputs, "api"),
+        outputs=LocalOutputStore(settings.outputs, "api"),
         ticket_sender=TicketSender(make_celery(settings, catalogue, publisher=True), redis, settings.redis_prefix),
         tokens=tokens,
-        events=EventReader(redis, settings.redis_prefix, most=settings.max_streams),
+        events=EventReader(redis, settings.redis_prefix, max_streams=settings.max_streams),
         progress=ProgressReader(redis, settings.redis_prefix),
         requests=RequestLimit(settings),
     )

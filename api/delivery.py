@@ -122,6 +122,6 @@ def _name(farm: Farm, caller: Caller, batch_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", batch.name).strip("-")[:60] or batch.id
 
 
-def _stream(pieces: Iterable[str] | Iterable[bytes], media: str, file_name: str) -> Response:
+def _stream(chunks: Iterable[str] | Iterable[bytes], media: str, file_name: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{file_name}"', "X-Accel-Buffering": "no"}
-    return Response(pieces, content_type=f"{media}; charset=utf-8" if media != ZIP else ZIP, headers=headers)
+    return Response(chunks, content_type=f"{media}; charset=utf-8" if media != ZIP else ZIP, headers=headers)

@@ -35,7 +35,7 @@ routes = Routes(tag="events")
 
 LOOKED_AT = 200_000
 """Newest events among which kinds and tenants are looked for: of neither there is an index."""
-LEAST_PACE_MS, PACE_MS_A_PAGE = 200, 6
+MIN_PACE_MS, PACE_MS_PER_PAGE = 200, 6
 TEXT = "\0text"
 """Under this name an event carries its own text, once somebody has written it."""
 FOR_ALL = frozenset({"away", "back", "many", "close"})
@@ -116,7 +116,7 @@ def live_events(farm: Farm, caller: Caller) -> Response:
     Nothing is replayed: read the lists at the beginning and after `away` (Redis cannot be heard: poll), `back` (it can
     again) and `many` (a bulk change). `pace` says how often, in milliseconds, a page should read them at most.
     """
-    subscription = farm.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.sees(event.get("tenant_id")))
+    subscription = farm.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.can_see(event.get("tenant_id")))
     return stream(_follow_all(farm.events, subscription), partial(farm.events.unsubscribe, subscription))
 
 
@@ -243,7 +243,7 @@ def _follow_all(reader: EventReader, subscription: Subscription) -> Iterator[str
 
 def _pace_ms(reader: EventReader) -> int:
     """How often a page that follows should fetch itself at most: the more pages, the seldomer, or they would be all the load."""
-    return max(LEAST_PACE_MS, PACE_MS_A_PAGE * reader.streams)
+    return max(MIN_PACE_MS, PACE_MS_PER_PAGE * reader.streams)
 
 
 def text_of(event: LiveEvent) -> str:

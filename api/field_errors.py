@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from imagefarm.errors import FieldError
 
-MOST = 50
+MAX_ERRORS = 50
 """Errors told at once: a hostile body can hold many thousands."""
 ALTERNATIVE = re.compile(r"constrained-\w+|(function-\w+|literal)\[.*\]", re.DOTALL)
 """What pydantic puts into a field's place where one of several kinds of value may stand: the kind that it tried."""
@@ -22,10 +22,10 @@ OTHER_KIND = ("_type", "_parsing")
 def field_errors(error: ValidationError, model: type[BaseModel], *, whole: str = "body") -> list[FieldError]:
     """Every error of a validation. `whole` is the field's name when the value itself is wrong rather than a part."""
     found = error.errors(include_url=False, include_input=False)
-    items = [(tuple(item["loc"]), item) for item in found[:MOST]]
+    items = [(tuple(item["loc"]), item) for item in found[:MAX_ERRORS]]
     errors = _united([_one(place, item, model, whole) for place, item in _without_alternatives(items)])
-    if len(found) > MOST:
-        errors.append(FieldError(field=whole, detail=f"has {len(found) - MOST} more errors", remedy="mend these first"))
+    if len(found) > MAX_ERRORS:
+        errors.append(FieldError(field=whole, detail=f"has {len(found) - MAX_ERRORS} more errors", remedy="mend these first"))
     return errors
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from imagefarm.garbage import freeze_startup_objects
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
@@ -21,7 +21,7 @@ from imagefarm.tokens import TokenReader
 
 try:
     settings = load_settings()
-except SetupError as error:
+except ConfigurationError as error:
     sys.exit(error.detail)
 
 host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -49,7 +49,7 @@ def on_starting(server: Any) -> None:
     try:
         check(store)
         TokenReader(settings, store).check()
-    except SetupError as error:
+    except ConfigurationError as error:
         get_logger(__name__).error("api.refused", reason=error.detail)
         sys.exit(error.exit_code)
     finally:

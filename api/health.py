@@ -20,7 +20,7 @@ from imagefarm.store.models import SweepState
 
 routes = Routes(tag="health")
 
-PATIENCE_S = 2.0
+CHECK_TIMEOUT_S = 2.0
 _checks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="readiness")
 
 
@@ -68,7 +68,7 @@ def _ask(check: Callable[[], object], failure: type[Exception]) -> str:
     """`ok` or `away`. Asked in a thread, since a frozen server answers neither yes nor no."""
     future = _checks.submit(check)
     try:
-        future.result(PATIENCE_S)
+        future.result(CHECK_TIMEOUT_S)
     except (failure, OSError, Late):
         return "away"
     return "ok"

@@ -16,7 +16,7 @@ from api.context import Farm
 from api.cursor import make_cursor, read_cursor
 from api.job_answers import ImageAnswer, base_url, image_answer
 from api.jobs import next_link
-from api.lookup import Finding, find
+from api.lookup import LookupResult, find
 from api.routes import Reply, Routes, whole_upload
 from api.shapes import Answer, Query, Time
 from api.thumbs import SIZES, thumbnail
@@ -175,7 +175,7 @@ def lookup_image(farm: Farm, caller: Caller) -> LookupAnswer:
     Send the file as the body, or as the part `file` of a form. It is looked up by the hash of the file, then of its pixels
     (which survive a change of format without loss), then by what its metadata claims.
     """
-    found: Finding = find(farm, caller, whole_upload("file"))
+    found: LookupResult = find(farm, caller, whole_upload("file"))
     with farm.store.read() as session:
         items = found_images(session, found.images, base_url())
     return LookupAnswer(
@@ -190,7 +190,7 @@ def lookup_image(farm: Farm, caller: Caller) -> LookupAnswer:
 def visible_image(session: Session, caller: Caller, image_id: str) -> Image:
     """The image, if the caller may know of it. Raises NotFound."""
     image = session.get(Image, image_id)
-    if image is None or not caller.sees(image.tenant_id):
+    if image is None or not caller.can_see(image.tenant_id):
         raise NotFound(f"no image {image_id[:60]!r}")
     return image
 

@@ -35,7 +35,7 @@ from imagefarm.store.models import Job
 from imagefarm.text import NotBool, check_text
 from scheduler import admission, bulk, submit
 from scheduler.assets import check_references
-from scheduler.bulk import MOST, BulkReport, reopen
+from scheduler.bulk import MAX_JOBS, BulkReport, reopen
 from scheduler.cancel import cancel_job, retry_where
 from scheduler.limits import check_queue
 
@@ -104,7 +104,7 @@ class JobQuery(JobFilters, Query):
 class BulkBody(JobFilters, Body):
     """Which jobs to change: the filters of the list of jobs, all that are given must match."""
 
-    expected: Annotated[int, Field(ge=0, le=MOST), NotBool] | None = Field(
+    expected: Annotated[int, Field(ge=0, le=MAX_JOBS), NotBool] | None = Field(
         None, description="How many you saw. If more match now, nothing is changed; without it nothing is either"
     )
 
@@ -157,7 +157,7 @@ def _submit(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempoten
         if context.is_key_known and (stored := idempotency.take(session, caller.tenant_id)) is not None:
             return stored
         row = admission.row_of(farm.catalogue, body, recipe, warnings, caller.tenant_id, cost_s=context.cost_s)
-        check_references(session, recipe, caller.sees)
+        check_references(session, recipe, caller.can_see)
         job = submit.validate(session, row, context, farm.settings)
         answer = submitted_answer(session, farm, job, base, (recipe, context.wait_context))
         text = answer.model_dump_json()
@@ -308,7 +308,7 @@ def next_link(cursor: str | None) -> dict[str, str]:
 
 def check_assets(session: Session, caller: Caller, recipe: dict[str, Any]) -> None:
     """Refuse a recipe that names an asset which the caller may not see, or assets that do not go together."""
-    check_references(session, Recipe.model_validate(recipe), caller.sees)
+    check_references(session, Recipe.model_validate(recipe), caller.can_see)
 
 
 def _wait_s(farm: Farm) -> float:

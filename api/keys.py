@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from api.context import Farm
 from api.routes import Routes
 from api.shapes import Answer, Body, Time
-from imagefarm.auth import LARGEST_LIMIT, LONGEST_GRACE_S, Caller, KeyInfo, Scope, create_key, list_keys, revoke_key, rotate_key
+from imagefarm.auth import MAX_LIMIT, MAX_GRACE_S, Caller, KeyInfo, Scope, create_key, list_keys, revoke_key, rotate_key
 from imagefarm.text import NotBool, check_text
 
 routes = Routes(tag="keys")
@@ -25,7 +25,7 @@ def _stripped(text: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text), AfterValidator(_stripped)]
 
 
-Number = Annotated[int, Field(ge=0, le=LARGEST_LIMIT), NotBool]
+Number = Annotated[int, Field(ge=0, le=MAX_LIMIT), NotBool]
 
 
 class KeyLimits(Body):
@@ -50,7 +50,7 @@ class KeyRequest(Body):
 class RotateRequest(Body):
     """How a key is to be replaced."""
 
-    grace_s: Annotated[float, Field(ge=0, le=LONGEST_GRACE_S, allow_inf_nan=False), NotBool] = Field(
+    grace_s: Annotated[float, Field(ge=0, le=MAX_GRACE_S, allow_inf_nan=False), NotBool] = Field(
         86400.0, description="Seconds for which the old key holds on"
     )
 

@@ -60,12 +60,12 @@ class Subscription:
 
 
 class EventReader:
-    """The one reader of a process. `most` bounds the streams, since each holds a thread of the server."""
+    """The one reader of a process. `max_streams` bounds the streams, since each holds a thread of the server."""
 
-    def __init__(self, redis: Redis, prefix: str, *, most: int) -> None:
+    def __init__(self, redis: Redis, prefix: str, *, max_streams: int) -> None:
         self.redis = redis
         self.channel = events_channel(prefix)
-        self.most = most
+        self.max_streams = max_streams
         self.failures = 0
         self.away = False
         self._subscriptions: set[Subscription] = set()
@@ -88,8 +88,8 @@ class EventReader:
     def add(self, subscription: Subscription) -> None:
         """Take a place for a stream. Raises StreamsTaken when too many are open."""
         with self._lock:
-            if len(self._subscriptions) >= self.most or self._closing.is_set():
-                raise StreamsTaken(self.most)
+            if len(self._subscriptions) >= self.max_streams or self._closing.is_set():
+                raise StreamsTaken(self.max_streams)
             self._begin(subscription, self._subscriptions)
 
     def listen(self, ear: Subscription) -> None:

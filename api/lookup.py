@@ -18,14 +18,14 @@ from imagefarm.picture.metadata import read_metadata
 from imagefarm.picture.png import pixel_sha256
 from imagefarm.store.models import Image
 
-MOST = 20
+MAX_IMAGES = 20
 """Images that one lookup answers with."""
 MAX_PIXELS = 4096 * 4096
 """Larger pictures are not decoded: that would take more memory than this process may use."""
 
 
 @dataclass(slots=True)
-class Finding:
+class LookupResult:
     """What a lookup found. `images` are those of the farm that the file is, `by` how they were found."""
 
     sha256: str
@@ -35,9 +35,9 @@ class Finding:
     by: Literal["file", "pixels", "metadata"] | None = None
 
 
-def find(farm: Farm, caller: Caller, data: bytes) -> Finding:
+def find(farm: Farm, caller: Caller, data: bytes) -> LookupResult:
     """Look a file up among the images that the caller may see. Raises RequestError if it is no picture."""
-    found = Finding(hashlib.sha256(data).hexdigest())
+    found = LookupResult(hashlib.sha256(data).hexdigest())
     with decoding:
         found.metadata = read_metadata(data)
         found.pixel_sha256 = _pixels(data)
@@ -51,7 +51,7 @@ def find(farm: Farm, caller: Caller, data: bytes) -> Finding:
         ways.append(("metadata", (Image.job_id == job) & (Image.index == index)))
     with farm.store.read() as session:
         for way, condition in ways:
-            statement = select(Image).where(condition).order_by(Image.id.desc()).limit(MOST)
+            statement = select(Image).where(condition).order_by(Image.id.desc()).limit(MAX_IMAGES)
             if caller.tenant_filter is not None:
                 statement = statement.where(Image.tenant_id == caller.tenant_filter)
             found.images = list(session.scalars(statement))

@@ -18,7 +18,7 @@ from scheduler.rates import IDLE, lane_throughput
 
 routes = Routes(tag="queue")
 
-MOST_HEADS = 200
+MAX_HEADS = 200
 """Flows whose head is looked up for one answer."""
 
 
@@ -54,7 +54,7 @@ class Caps(Answer):
     max_running_per_tenant: int
     max_running_per_model: dict[str, int] = Field(description="Jobs of these models that run at once in the whole farm at most")
     max_batch_rows: int
-    max_running_images: int = Field(description="Images that share one worker's forward pass at most")
+    max_running_set_images: int = Field(description="Images that share one worker's forward pass at most")
 
 
 class QueueAnswer(Answer):
@@ -135,7 +135,7 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
             max_running_per_tenant=settings.max_running_per_tenant,
             max_running_per_model=settings.max_running_per_model,
             max_batch_rows=settings.max_batch_rows,
-            max_running_images=settings.max_running_images,
+            max_running_set_images=settings.max_running_set_images,
         ),
         workers=len(alive),
     )
@@ -145,7 +145,7 @@ def _waited(session: Session, flows: list[Backlog]) -> dict[str, float]:
     """By model, how long the head of the flow that waits longest has waited."""
     now = session.scalar(select(db_now())) or 0.0
     longest: dict[str, float] = {}
-    for flow in flows[:MOST_HEADS]:
+    for flow in flows[:MAX_HEADS]:
         head = session.scalar(
             select(Job.created_at)
             .where(

@@ -28,7 +28,7 @@ from imagefarm.settings import Settings
 log = get_logger(__name__)
 
 WINDOW_S = 60
-PATIENCE_S = 0.25
+COUNT_TIMEOUT_S = 0.25
 """A request waits no longer to be counted."""
 PAUSE_S = 2.0
 """Redis is not asked again for so long after it failed: else every request would wait."""
@@ -36,7 +36,7 @@ LOG_EVERY_S = 60.0
 HELD = 16
 """So many requests of one caller are counted in this process before Redis hears of them, which is by how much each process may
 let the limit be passed."""
-MOST_CALLERS = 10_000
+MAX_CALLERS = 10_000
 PLENTY = 20 * HELD
 """Only with so many left: a limit that is smaller, or nearly used up, is counted exactly."""
 HEADERS = {
@@ -49,15 +49,15 @@ HEADERS = {
 class Window(NamedTuple):
     """Where a caller stands in the present minute."""
 
-    most: int
+    max_requests: int
     used: int
     left_s: int
 
     @property
     def headers(self) -> dict[str, str]:
         return {
-            "RateLimit-Policy": f'"requests";q={self.most};w={WINDOW_S}',
-            "RateLimit": f'"requests";r={max(0, self.most - self.used)};t={self.left_s}',
+            "RateLimit-Policy": f'"requests";q={self.max_requests};w={WINDOW_S}',
+            "RateLimit": f'"requests";r={max(0, self.max_requests - self.used)};t={self.left_s}',
         }
 
 
@@ -74,7 +74,7 @@ class RequestLimit:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._redis = connect_redis(settings, timeout_s=PATIENCE_S)
+        self._redis = connect_redis(settings, timeout_s=COUNT_TIMEOUT_S)
         self._counts = RedisStorage(
             "redis://", connection_pool=self._redis.connection_pool, key_prefix=f"{settings.redis_prefix}:requests"
         )
@@ -87,8 +87,8 @@ class RequestLimit:
 
     def count(self, who: str) -> Window | None:
         """Count a request; None if no limit is in force or Redis is away. Raises LimitExceeded."""
-        most = self._settings.requests_per_minute
-        if most == 0:
+        max_requests = self._settings.requests_per_minute
+        if max_requests == 0:
             return None
         if self.asks_again_in_s > 0:
             self._let_through()
@@ -98,14 +98,14 @@ class RequestLimit:
         with self._lock:
             held = self._held.get(who)
             if held is None or held.minute != minute:
-                held = Held(int(minute), most, 0)  # nothing is known yet: Redis is asked
+                held = Held(int(minute), max_requests, 0)  # nothing is known yet: Redis is asked
             used = held.known + held.more + 1
-            here = most - used > PLENTY and held.more + 1 < HELD
+            here = max_requests - used > PLENTY and held.more + 1 < HELD
             self._held[who] = held._replace(more=held.more + 1 if here else 0)
-            if len(self._held) > MOST_CALLERS:
+            if len(self._held) > MAX_CALLERS:
                 self._held.clear()
         if here:
-            return Window(most, used, left_s)
+            return Window(max_requests, used, left_s)
         try:
             used = self._counts.incr(f"{who}:{int(minute)}", WINDOW_S, amount=held.more + 1)
         except (RedisError, OSError) as error:
@@ -113,7 +113,7 @@ class RequestLimit:
             return None
         with self._lock:
             self._held[who] = Held(int(minute), used, self._held.get(who, held).more)
-        return Window(most, used, left_s)
+        return Window(max_requests, used, left_s)
 
     @property
     def asks_again_in_s(self) -> float:
@@ -142,9 +142,9 @@ def count_request(limit: RequestLimit, caller: Caller | None) -> None:
     if "request_window" in g:
         return
     g.request_window = window = limit.count(_name(caller))
-    if window is not None and window.used > window.most:
-        detail = f"{window.most} requests a minute are taken from one caller; the next minute begins in {window.left_s} s"
-        raise LimitExceeded(detail, limit="requests_per_minute", value=window.most, retry_after=window.left_s)
+    if window is not None and window.used > window.max_requests:
+        detail = f"{window.max_requests} requests a minute are taken from one caller; the next minute begins in {window.left_s} s"
+        raise LimitExceeded(detail, limit="requests_per_minute", value=window.max_requests, retry_after=window.left_s)
 
 
 def present_window() -> Window | None:

@@ -15,10 +15,10 @@ from redis.exceptions import RedisError
 from imagefarm.errors import LimitExceeded
 
 WINDOW_S = 900
-MOST_ALIKE = 10
+MAX_PER_ADDRESS_AND_NAME = 10
 """Failures from one address with one name; a name alone has more, so that nobody shuts somebody else out."""
-MOST_FROM_ADDRESS = 50
-MOST_OF_NAME = 200
+MAX_PER_ADDRESS = 50
+MAX_PER_NAME = 200
 
 _here: dict[str, tuple[int, float]] = {}
 _lock = Lock()
@@ -26,11 +26,11 @@ _lock = Lock()
 
 def check(redis: Redis, prefix: str, address: str, name: str) -> None:
     """Raise LimitExceeded if there were too many failures of late."""
-    for key, most in _keys(prefix, address, name):
+    for key, max_failures in _keys(prefix, address, name):
         failures, left = _read(redis, key)
-        if failures >= most:
+        if failures >= max_failures:
             detail = f"{failures} attempts to sign in failed within {WINDOW_S // 60} minutes; wait {left:.0f} s"
-            raise LimitExceeded(detail, limit="sign_in_failures", value=most, retry_after=left)
+            raise LimitExceeded(detail, limit="sign_in_failures", value=max_failures, retry_after=left)
 
 
 def failed(redis: Redis, prefix: str, address: str, name: str) -> None:
@@ -68,4 +68,4 @@ def _keys(prefix: str, address: str, name: str) -> tuple[tuple[str, int], ...]:
     def key(*parts: str) -> str:
         return f"{prefix}:sign-in:{hashlib.sha256(repr(parts).encode('utf-8', 'backslashreplace')).hexdigest()[:32]}"
 
-    return (key(address, name), MOST_ALIKE), (key("from", address), MOST_FROM_ADDRESS), (key("of", name), MOST_OF_NAME)
+    return (key(address, name), MAX_PER_ADDRESS_AND_NAME), (key("from", address), MAX_PER_ADDRESS), (key("of", name), MAX_PER_NAME)

@@ -15,7 +15,7 @@ from api.shapes import Answer, Query, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.store import db_now
 from imagefarm.store.models import Rollup
-from scheduler.rollup import HOUR, MINUTE, MOST_MINUTES, MetricBucket, measure, quantile, bucket_of, total
+from scheduler.rollup import HOUR, MINUTE, MAX_MINUTES, MetricBucket, measure, quantile, bucket_of, total
 
 routes = Routes(tag="queue")
 
@@ -93,7 +93,7 @@ def statistics(session: Session, period: str) -> Statistics:
     for row in session.scalars(select(Rollup).where(Rollup.step == made_of, Rollup.at >= first, Rollup.at <= now)):
         buckets[row.at - row.at % step].add(bucket_of(row))
     counted = session.scalar(select(func.max(Rollup.at)).where(Rollup.step == MINUTE, Rollup.counted))
-    fresh = max(first, now - MOST_MINUTES * MINUTE, 0 if counted is None else counted + MINUTE)
+    fresh = max(first, now - MAX_MINUTES * MINUTE, 0 if counted is None else counted + MINUTE)
     for at, bucket in measure(session, fresh, now + 1).items():
         buckets[max(first, at - at % step)].add(bucket)
     if made_of == HOUR:  # loads of the minutes that no hour has yet

@@ -35,7 +35,7 @@ MULTIPART = "multipart/form-data"
 TAKES = (CSV, *JSON_LINES, MULTIPART, JSON)
 M = TypeVar("M", bound=BaseModel)
 FORM_FILES = {"file": "send the table as `file`", "archive": "send one ZIP of pictures as `archive`"}
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 DEFAULTS = ("model", "negative_prompt", "width", "height", "steps", "guidance", "sampler", "seed", "count", "format", "quality")
 
 
@@ -177,15 +177,15 @@ def _csv(file: BinaryIO, parameters: BatchParameters, rows: int) -> Table:
     return read_csv(file, max_rows=rows, charset=parameters.charset or "utf-8", delimiter=parameters.delimiter)
 
 
-def _spool(file: BinaryIO, most: int | None) -> str:
-    """Copy the body to `file`, and return its digest. `most` bytes, if that is less than the request's own limit."""
-    if most is not None:
-        request.max_content_length = min(most, request.max_content_length or most)
+def _spool(file: BinaryIO, max_bytes: int | None) -> str:
+    """Copy the body to `file`, and return its digest. `max_bytes` bytes, if that is less than the request's own limit."""
+    if max_bytes is not None:
+        request.max_content_length = min(max_bytes, request.max_content_length or max_bytes)
     digest = hashlib.sha256()
     try:
-        while piece := request.stream.read(PIECE):
-            digest.update(piece)
-            file.write(piece)
+        while chunk := request.stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
     except RequestEntityTooLarge:
         raise too_large() from None
     file.seek(0)
@@ -221,8 +221,8 @@ def _merge_form(parameters: BatchParameters, form: dict[str, str]) -> BatchParam
 
 def _digest(file: BinaryIO, more: str) -> str:
     digest = hashlib.sha256(more.encode("utf-8", "surrogatepass"))
-    while piece := file.read(PIECE):
-        digest.update(piece)
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
     file.seek(0)
     return digest.hexdigest()
 

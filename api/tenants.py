@@ -11,7 +11,7 @@ from api.routes import Routes
 from api.shapes import Answer, Body
 from imagefarm.auth import Caller, Scope
 from imagefarm.settings import Settings
-from imagefarm.tenants import MOST_TENANTS, TenantUse, Today, limit_tenant, tenants_in_use, today
+from imagefarm.tenants import MAX_TENANTS, TenantUse, Today, limit_tenant, tenants_in_use, today
 
 routes = Routes(tag="queue")
 
@@ -75,7 +75,7 @@ def change_tenant(farm: Farm, caller: Caller, tenant: str, body: TenantChange) -
 def tenants(session: Session, farm: Farm) -> list[TenantAnswer]:
     """Tenants by what they asked for today."""
     whole = today(session)
-    return [_answer(one, whole, farm.settings) for one in tenants_in_use(session, most=MOST_TENANTS)]
+    return [_answer(one, whole, farm.settings) for one in tenants_in_use(session, limit=MAX_TENANTS)]
 
 
 def _answer(one: TenantUse, whole: Today, settings: Settings) -> TenantAnswer:

@@ -13,14 +13,14 @@ from api.routes import Routes
 from api.shapes import Answer, Body, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.text import check_text
-from imagefarm.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, UserInfo, create_user, disable_user, list_users, set_password
+from imagefarm.users import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, UserInfo, create_user, disable_user, list_users, set_password
 
 routes = Routes(tag="users")
 
 Role = Literal["viewer", "member", "admin"]
 Password = Annotated[
     str,
-    Field(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD, json_schema_extra={"format": "password", "writeOnly": True}),
+    Field(min_length=MIN_PASSWORD_CHARS, max_length=MAX_PASSWORD_CHARS, json_schema_extra={"format": "password", "writeOnly": True}),
     AfterValidator(check_text),
 ]
 

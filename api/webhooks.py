@@ -172,7 +172,7 @@ def replay_delivery(farm: Farm, caller: Caller, webhook_id: str, delivery_id: st
 
 def _visible(session: Session, caller: Caller, webhook_id: str) -> Webhook:
     hook = session.get(Webhook, webhook_id)
-    if hook is None or not caller.sees(hook.tenant_id):
+    if hook is None or not caller.can_see(hook.tenant_id):
         raise NotFound(f"no webhook {webhook_id[:60]!r}")
     return hook
 

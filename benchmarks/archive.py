@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.bulk_submit import Memory, free_port, redis, running, wait_until_ready
-from imagefarm.outputs import LocalOutputs, picture_key
+from imagefarm.outputs import LocalOutputStore, image_key
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import migrate
@@ -27,12 +27,12 @@ from scheduler.claim import ClaimLimits, claim
 from scheduler.finish import FinishedImage, succeed
 
 
-def render_all(store: Store, outputs: LocalOutputs, size: int) -> int:
+def render_all(store: Store, outputs: LocalOutputStore, size: int) -> int:
     """End every job that waits, each with a file of `size` random bytes; return how many."""
     done = 0
     while jobs := claim(store, "wrk_a", serves=["demo"], resident=["demo"], limits=ClaimLimits(images=64, quantum_s=1000.0)):
         for job in jobs:
-            data, key = os.urandom(size), picture_key(job.id, 0, job.attempt)
+            data, key = os.urandom(size), image_key(job.id, 0, job.attempt)
             outputs.write(key, data)
             digest = hashlib.sha256(data).hexdigest()
             succeed(store, job, [FinishedImage(0, job.recipe.seed, key, "png", 64, 64, size, digest, digest, 1.0)], actual_s=0.1)
@@ -60,7 +60,7 @@ def main() -> None:
         wait_until_ready(client, api, folder / "api.log")
         table = "sku,prompt\n" + "".join(f"SKU-{n:05d},mug {n}\n" for n in range(arguments.pictures))
         batch = client.post("/api/v1/batches", content=table, headers={"Content-Type": "text/csv"}).raise_for_status().json()
-        pictures = render_all(store, LocalOutputs(settings.outputs), 1000 * arguments.kb)
+        pictures = render_all(store, LocalOutputStore(settings.outputs), 1000 * arguments.kb)
         before = Memory(api.pid).peaks_mb()[0]
         started, received, tail = time.perf_counter(), 0, b""
         with client.stream("GET", batch["urls"]["archive"]) as answer:

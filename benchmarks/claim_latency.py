@@ -135,7 +135,7 @@ def read(name: str, folder: Path, jobs: int, claims: int) -> None:
         seconds = 0.0 if waiting(store) else fill(store, Catalogue.read(PROJECT_ROOT / "models.toml"), jobs)
         queued = waiting(store)
         load = os.getloadavg()[0]
-        times = measure(store, claims, Settings.model_fields["sweep_s"].default)
+        times = measure(store, claims, Settings.model_fields["sweep_interval_s"].default)
         print(
             f"{name}: {queued} queued" + (f" (filled in {seconds:.0f} s)" if seconds else "") + f", {len(times)} claims: "
             f"p50 {statistics.median(times):.2f} ms, p99 {times[int(0.99 * len(times))]:.2f} ms, max {times[-1]:.2f} ms"

@@ -63,7 +63,7 @@ class WatchedLoop(RenderLoop):
                 if leased is not None:
                     self.first.setdefault(job_id, (leased.claimed_at, began))
             self.something.notify_all()
-        images = engine.most - engine.room
+        images = engine.current_max_images - engine.room
         super()._step()
         self.steps.append((began, time.monotonic() - began, images))
 
@@ -101,14 +101,14 @@ def main() -> int:
         process.start()
         loop = process.loop
         assert isinstance(loop, WatchedLoop)
-        most = farm.settings.max_running_images
-        reserve = max(1, most // 8)
+        max_images = farm.settings.max_running_set_images
+        reserve = max(1, max_images // 8)
         bulk = [{"prompt": f"a red mug {n % 50}", "seed": n, "priority": PriorityClass.BULK} for n in range(asked.bulk)]
         farm.submit_many(bulk, notify=False)
         found: list[Start] = []
 
         def people() -> None:
-            found.extend(watch_people(farm, loop, asked.people, most - reserve))
+            found.extend(watch_people(farm, loop, asked.people, max_images - reserve))
             process.context.drain.begin()  # what runs ends, the rest stays queued
 
         threading.Thread(target=people, daemon=True).start()
@@ -116,11 +116,11 @@ def main() -> int:
             loop.run_slice("demo")
         with farm.store.read() as session:
             left = session.scalar(select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)) or 0
-        steps = [took for _, took, images in loop.steps if images >= most - reserve]
+        steps = [took for _, took, images in loop.steps if images >= max_images - reserve]
         process.stop("the benchmark is over")
     step_s = statistics.median(steps)
     in_steps = sorted(start.claimed_to_step_s / step_s for start in found)
-    print(f"{asked.bulk} bulk jobs, up to {most} images a step; {len(steps)} full steps: {1000 * step_s:.0f} ms (median)", end="")
+    print(f"{asked.bulk} bulk jobs, up to {max_images} images a step; {len(steps)} full steps: {1000 * step_s:.0f} ms (median)", end="")
     print(f", at most {1000 * max(steps):.0f} ms: a step at which many end decodes them too")
     print(f"{len(found)} interactive jobs; images in their first step: {sorted(start.company for start in found)}")
     print(

@@ -34,7 +34,7 @@ from sqlalchemy import func, insert, select
 from benchmarks.served import Served, database, quantile, serve
 from imagefarm.catalogue import Catalogue
 from imagefarm.ids import new_id
-from imagefarm.outputs import LocalOutputs, picture_key
+from imagefarm.outputs import LocalOutputStore, image_key
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import JobState
@@ -200,7 +200,7 @@ def fill(store: Store, served: Served, jobs: int, pictures: int) -> str:
     """Store jobs that have ended, of which the newest are a batch with its pictures; return the batch's id."""
     catalogue = Catalogue.read(PROJECT_ROOT / "models.toml")
     base = admission.prepare(catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
-    outputs = LocalOutputs(served.settings.outputs)
+    outputs = LocalOutputStore(served.settings.outputs)
     keys, digests = _files(served, outputs)
     batch_id = new_id("batch")
     with store.write() as session:
@@ -234,7 +234,7 @@ def fill(store: Store, served: Served, jobs: int, pictures: int) -> str:
             row.pop("expires_in", None)
             rows.append(row)
             if in_batch:
-                key = picture_key(row["id"], 0, 1)
+                key = image_key(row["id"], 0, 1)
                 target = served.settings.outputs / key
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.link(served.settings.outputs / keys[number % FILES], target)
@@ -246,7 +246,7 @@ def fill(store: Store, served: Served, jobs: int, pictures: int) -> str:
     return batch_id
 
 
-def _files(served: Served, outputs: LocalOutputs) -> tuple[list[str], list[str]]:
+def _files(served: Served, outputs: LocalOutputStore) -> tuple[list[str], list[str]]:
     import hashlib
 
     import numpy as np

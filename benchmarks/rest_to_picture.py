@@ -177,7 +177,7 @@ def main() -> int:
             if asked.only in (None, case):
                 (folder / case).mkdir()
                 shares = case == "shared"
-                more = {} if shares else {"IMAGEFARM_MAX_RUNNING_IMAGES": json.dumps(1)}
+                more = {} if shares else {"IMAGEFARM_MAX_RUNNING_SET_IMAGES": json.dumps(1)}
                 goal, distinct = (1.8, asked.prompts) if shares else (0.97, asked.images)
                 met.append(compare(case, loop, asked, goal=goal, folder=folder / case, distinct=distinct, **more))
     return 0 if all(met) else 1

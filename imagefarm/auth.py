@@ -52,10 +52,10 @@ NEW_TENANT = per_dialect(
 )
 FIND_KEY = CompiledStatement(KEY_OF_PREFIX)
 IN_FORCE = ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > db_now()))
-LONGEST_GRACE_S = 90 * 86400
+MAX_GRACE_S = 90 * 86400
 LIMITS = ("queued", "running", "images_per_day", "pixels", "steps")
 """What may be limited for a tenant and for a key."""
-LARGEST_LIMIT = 2**53 - 1
+MAX_LIMIT = 2**53 - 1
 """The largest whole number that every reader of JSON has."""
 
 
@@ -97,11 +97,11 @@ class Caller:
             return f"user {self.user}" if self.user else f"token of {self.subject}"
         return self.key_id or "open farm"
 
-    def may(self, scope: Scope) -> bool:
+    def has_scope(self, scope: Scope) -> bool:
         """True if this caller has the scope; admin has all."""
         return scope in self.scopes or self.is_admin
 
-    def sees(self, tenant_id: str | None) -> bool:
+    def can_see(self, tenant_id: str | None) -> bool:
         """True if this caller may know of what belongs to that tenant."""
         return self.is_admin or tenant_id == self.tenant_id
 
@@ -185,7 +185,7 @@ def create_key(
     """
     wanted, own = check_scopes(scopes), check_limit_names(limits or {})
     with store.write() as session:
-        made = _add_key(session, tenant_id=tenant_named(session, tenant), name=name, scopes=wanted, limits=own)
+        made = _add_key(session, tenant_id=get_or_create_tenant(session, tenant), name=name, scopes=wanted, limits=own)
         append(session, "key.created", made.info.id, made.info.tenant_id, {"name": name, "scopes": wanted, "by": by})
     return made
 
@@ -196,8 +196,8 @@ def rotate_key(store: Store, key_id_or_prefix: str, *, grace_s: float = 86400.0,
     What the old one has used of its limits today counts for the new one. Raises NotFound, and Conflict for a key that is not
     in force.
     """
-    if not 0 <= grace_s <= LONGEST_GRACE_S:
-        remedy = f"use 0 to {LONGEST_GRACE_S} seconds"
+    if not 0 <= grace_s <= MAX_GRACE_S:
+        remedy = f"use 0 to {MAX_GRACE_S} seconds"
         raise InvalidRequest([FieldError(field="grace_s", detail="is no time that an old key may hold", remedy=remedy)])
     with store.write() as session:
         old = session.get_one(ApiKey, _key_id(session, key_id_or_prefix), with_for_update=True)
@@ -230,8 +230,8 @@ def check_limit_names(limits: Mapping[str, int]) -> dict[str, int]:
         if name not in LIMITS:
             remedy = "use some of " + ", ".join(LIMITS)
             raise InvalidRequest([FieldError(field=f"limits.{name}"[:100], detail="is not a limit", remedy=remedy)])
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_LIMIT:
-            detail, remedy = f"is not a whole number from 0 to {LARGEST_LIMIT}", "send one, or leave it out for no limit"
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LIMIT:
+            detail, remedy = f"is not a whole number from 0 to {MAX_LIMIT}", "send one, or leave it out for no limit"
             raise InvalidRequest([FieldError(field=f"limits.{name}", detail=detail, remedy=remedy)])
     return {name: int(value) for name, value in limits.items()}
 
@@ -273,7 +273,7 @@ def has_keys(store: Store) -> bool:
         return session.scalar(select(ApiKey.id).where(IN_FORCE).limit(1)) is not None
 
 
-def caller_of(store: Store, key: str) -> Caller | None:
+def authenticate_key(store: Store, key: str) -> Caller | None:
     """Who holds this key; None if it is malformed, unknown, wrong or revoked, without saying which."""
     mark, _, rest = key.partition("_")
     prefix, _, secret = rest.partition("_")
@@ -310,7 +310,7 @@ def check_scopes(scopes: Iterable[str]) -> list[str]:
     return [str(scope) for scope in Scope if scope in given]
 
 
-def tenant_named(session: Session, name: str) -> str:
+def get_or_create_tenant(session: Session, name: str) -> str:
     """The id of the tenant called `name` (or with that id), made if there is none, in the caller's transaction.
 
     Of several that make it at once one does; the others wait for it and have the same.

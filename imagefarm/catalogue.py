@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from imagefarm.errors import FieldError, InvalidRequest, SetupError, UnknownModel
+from imagefarm.errors import FieldError, InvalidRequest, ConfigurationError, UnknownModel
 from imagefarm.recipe import Family, JobRequest, Recipe, Subject
 from imagefarm.settings import Tier
 
@@ -158,13 +158,13 @@ class Catalogue:
 
     @classmethod
     def read(cls, file: Path) -> Catalogue:
-        """Read a catalogue; raise SetupError naming the file, the model and the field."""
+        """Read a catalogue; raise ConfigurationError naming the file, the model and the field."""
         try:
             data = tomllib.loads(file.read_text("utf-8"))
         except OSError as error:
-            raise SetupError(f"cannot read the catalogue {file}: {error.strerror}") from None
+            raise ConfigurationError(f"cannot read the catalogue {file}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SetupError(f"{file}: {error}") from None
+            raise ConfigurationError(f"{file}: {error}") from None
         try:
             entries = [ModelEntry(name=name, **fields) for name, fields in data.get("models", {}).items()]
             loras = {name: LoraEntry(**fields) for name, fields in data.get("loras", {}).items()}
@@ -172,15 +172,15 @@ class Catalogue:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise SetupError(f"{file}: {first['input'] if where == 'name' else where}: {first['msg']}") from None
+            raise ConfigurationError(f"{file}: {first['input'] if where == 'name' else where}: {first['msg']}") from None
         if not entries:
-            raise SetupError(f"{file} has no [models.NAME] table")
+            raise ConfigurationError(f"{file} has no [models.NAME] table")
         default = data.get("default", entries[0].name)
         if "lanczos" in upscalers:
-            raise SetupError(f"{file}: upscalers.lanczos: the name is taken; it is always there")
+            raise ConfigurationError(f"{file}: upscalers.lanczos: the name is taken; it is always there")
         catalogue = cls(entries, loras, file.parent, default, upscalers)
         if default not in catalogue.entries:
-            raise SetupError(f"{file}: default = {default!r} is not one of its models")
+            raise ConfigurationError(f"{file}: default = {default!r} is not one of its models")
         return catalogue
 
     @cached_property

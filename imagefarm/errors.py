@@ -10,11 +10,11 @@ FarmError
 │   ├── Forbidden           403
 │   └── LimitExceeded       429: a quota or queue limit; says when to come back
 ├── Unavailable             503: a service behind the farm is away; says when to come back
-├── SetupError              the operator can mend it: one line and an exit code on the CLI
+├── ConfigurationError              the operator can mend it: one line and an exit code on the CLI
 │   ├── DataFolderBusy
 │   ├── PortInUse
 │   ├── RedisNotFound
-│   └── DatabaseMismatch
+│   └── SchemaMismatch
 ├── LeaseLost               a write came from an attempt that no longer owns its job
 └── RenderError             a job failed while it rendered; carries the reason stored with the job
 """
@@ -131,32 +131,32 @@ class Unavailable(FarmError):
         self.retry_after = retry_after
 
 
-class SetupError(FarmError):
+class ConfigurationError(FarmError):
     """The farm cannot start or run as it is set up. The CLI prints `detail` and exits with `exit_code`."""
 
-    code = "setup"
+    code = "configuration"
     exit_code = 3
 
 
-class DataFolderBusy(SetupError):
+class DataFolderBusy(ConfigurationError):
     code = "data_folder_busy"
     exit_code = 4
 
 
-class PortInUse(SetupError):
+class PortInUse(ConfigurationError):
     code = "port_in_use"
     exit_code = 5
 
 
-class RedisNotFound(SetupError):
+class RedisNotFound(ConfigurationError):
     code = "redis_not_found"
     exit_code = 6
 
 
-class DatabaseMismatch(SetupError):
+class SchemaMismatch(ConfigurationError):
     """The database is newer than the code, or was never migrated."""
 
-    code = "database_mismatch"
+    code = "schema_mismatch"
     exit_code = 7
 
 

@@ -21,7 +21,7 @@ log = get_logger(__name__)
 
 GATHER_S = 0.02
 """Events that follow upon others so soon travel together: under load each by itself would cost more than its commit."""
-MOST_AT_ONCE = 200
+MAX_EVENTS = 200
 """Events of one transaction that are told one by one; a bulk change is told as one event `many`."""
 
 
@@ -38,7 +38,7 @@ class LiveEvents:
 
     def __call__(self, events: list[dict[str, Any]]) -> None:
         """Take the events of a committed transaction; never blocks, never raises."""
-        if len(events) > MOST_AT_ONCE:
+        if len(events) > MAX_EVENTS:
             events = [{"kind": "many", "subject": "farm", "tenant_id": None, "data": {"events": len(events)}}]
         self._start()
         for event in events:
@@ -60,7 +60,7 @@ class LiveEvents:
             events = [self._events.get()]
             if (early := told + GATHER_S - time.monotonic()) > 0:
                 time.sleep(early)
-            while len(events) < MOST_AT_ONCE and not self._events.empty():
+            while len(events) < MAX_EVENTS and not self._events.empty():
                 events.append(self._events.get_nowait())  # nobody else takes any
             try:
                 publish_many(self.redis, self.prefix, events)

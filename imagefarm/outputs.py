@@ -1,6 +1,6 @@
 """Output storage: where pictures lie. A file is complete or it is not there; a name is used once.
 
-`Outputs` says what a store must do; `LocalOutputs` keeps files in a folder that all workers and the API share.
+`OutputStore` says what a store must do; `LocalOutputStore` keeps files in a folder that all workers and the API share.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Stored(NamedTuple):
     modified_at: float
 
 
-class Outputs(Protocol):
+class OutputStore(Protocol):
     """What a store of pictures must do. Every failure of the store itself is an OSError."""
 
     def write(self, key: str, data: bytes) -> None:
@@ -61,12 +61,12 @@ class Outputs(Protocol):
         """Remove what writers that died left half written; return how many files."""
 
 
-def picture_key(job_id: str, index: int, attempt: int, extension: str = "png", channel: str = "") -> str:
+def image_key(job_id: str, index: int, attempt: int, extension: str = "png", channel: str = "") -> str:
     """The key of one picture. The attempt is part of it, so that two attempts never write the same file.
 
-    >>> picture_key("job_01JD0000000000000000000000", 3, 2)
+    >>> image_key("job_01JD0000000000000000000000", 3, 2)
     'jobs/9e/job_01JD0000000000000000000000/3-a2.png'
-    >>> picture_key("job_01JD0000000000000000000000", 3, 2, "webp", channel="story")
+    >>> image_key("job_01JD0000000000000000000000", 3, 2, "webp", channel="story")
     'jobs/9e/job_01JD0000000000000000000000/3-a2.story.webp'
     """
     shard = hashlib.sha256(job_id.encode()).hexdigest()[:2]  # an id's own characters begin with the time
@@ -80,7 +80,7 @@ def check_key(key: str) -> str:
     return key
 
 
-class LocalOutputs:
+class LocalOutputStore:
     """Pictures in a folder. `owner` marks the temporary files of this process.
 
     A picture is written under a temporary name, synchronised, renamed, and its folder synchronised: after a crash it is

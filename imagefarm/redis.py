@@ -11,7 +11,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from imagefarm.settings import Settings
 
 PROGRESS_TTL_S = 300
@@ -20,9 +20,9 @@ FOR_WORKERS = frozenset({"job.cancelled", "worker.command", "many"})
 
 
 def connect_redis(settings: Settings, *, timeout_s: float = 3.0) -> Redis:
-    """A client that never waits longer than `timeout_s` for an answer. Raises SetupError if no Redis is configured."""
+    """A client that never waits longer than `timeout_s` for an answer. Raises ConfigurationError if no Redis is configured."""
     if not settings.redis_url:
-        raise SetupError("redis_url is not set: start the farm with `imagefarm up`, or set IMAGEFARM_REDIS_URL")
+        raise ConfigurationError("redis_url is not set: start the farm with `imagefarm up`, or set IMAGEFARM_REDIS_URL")
     return Redis.from_url(
         settings.redis_url,
         socket_timeout=timeout_s,

@@ -20,7 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 TOML_FILE = "imagefarm.toml"
@@ -90,8 +90,8 @@ class Settings(BaseSettings):
     allow_private_urls: bool = Field(
         False, description="Let webhooks and pictures' URLs reach addresses that are not public, as in an intranet"
     )
-    fetch_s: float = Field(20.0, gt=0, le=300, description="Longest that fetching one picture by its URL may take")
-    keep_assets_s: float = Field(
+    fetch_timeout_s: float = Field(20.0, gt=0, le=300, description="Longest that fetching one picture by its URL may take")
+    asset_retention_s: float = Field(
         30 * 86400.0, ge=600, description="A picture that was sent in and that no job uses is removed after this long"
     )
     auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     session_idle_s: float = Field(
         12 * 3600.0, gt=0, le=60 * 86400, description="A browser that is signed in and idle for so long is signed out"
     )
-    session_s: float = Field(7 * 86400.0, gt=0, description="A browser stays signed in for so long at most")
+    session_max_age_s: float = Field(7 * 86400.0, gt=0, description="A browser stays signed in for so long at most")
 
     buckets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")], BucketSettings] = Field(
         default_factory=dict,
@@ -129,8 +129,8 @@ class Settings(BaseSettings):
 
     # scheduling
     lease_s: float = Field(30.0, ge=1, description="A claim is lost when it is not renewed for this long")
-    sweep_s: float = Field(3.0, ge=0.2, description="Seconds between two sweeps")
-    slice_s: float = Field(10.0, ge=0.1, description="How long one ticket keeps a worker before it is issued anew")
+    sweep_interval_s: float = Field(3.0, ge=0.2, description="Seconds between two sweeps")
+    ticket_slice_s: float = Field(10.0, ge=0.1, description="How long one ticket keeps a worker before it is issued anew")
     quantum_s: float = Field(2.0, gt=0, description="GPU-seconds claimed from one flow at a time")
     max_crashes: int = Field(3, ge=1, description="A job that crashed its worker this often is poison")
     max_attempts: int = Field(5, ge=1, description="Attempts before a retryable failure is final")
@@ -139,16 +139,16 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=0, le=64, description="Workers that `imagefarm up` starts")
     worker_name: str = Field("", description="Name shown for a worker; empty: host and number")
     worker_models: list[str] = Field(default_factory=lambda: ["*"], description="Models a worker serves; * is all")
-    warm_models: list[str] = Field(default_factory=lambda: ["demo"], description="Models loaded when a worker starts")
+    preload_models: list[str] = Field(default_factory=lambda: ["demo"], description="Models loaded when a worker starts")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; one is best on a shared machine")
-    memory_budget_gib: float = Field(0.0, ge=0, description="Memory for resident models; 0: what the device has, less a reserve")
-    max_memory_gib: float = Field(
+    torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; one is best on a shared machine")
+    model_memory_gib: float = Field(0.0, ge=0, description="Memory for resident models; 0: what the device has, less a reserve")
+    worker_memory_limit_gib: float = Field(
         0.0, ge=0, description="Main memory a worker's process may hold for itself; one that takes more is ended. 0: no limit"
     )
-    max_running_images: int = Field(16, ge=1, le=256, description="Images that share a worker's forward pass at most")
+    max_running_set_images: int = Field(16, ge=1, le=256, description="Images that share a worker's forward pass at most")
     tier: Tier = Field("auto", description="How models are held in memory: auto, or a tier that `imagefarm plan` lists")
-    encode_together: int = Field(
+    text_encoder_batch_size: int = Field(
         0,
         ge=0,
         le=64,
@@ -157,14 +157,14 @@ class Settings(BaseSettings):
     attention: Attention = Field(
         "auto", description="Kernel of transformers' attention; auto: PyTorch's choice. Those but native and math need a GPU"
     )
-    compile_blocks: bool = Field(
+    torch_compile: bool = Field(
         False, description="Compile a denoiser's repeated blocks when a model is loaded, which takes minutes the first time"
     )
-    tile_decoder: bool = Field(
+    vae_tiling: bool = Field(
         False, description="Decode in tiles what is larger than one, not only what ran out of memory: less memory, other bits"
     )
-    decoder_channels_last: bool = Field(False, description="Keep the decoder's weights channels-last, as some GPUs like them")
-    finishing_threads: int = Field(2, ge=1, le=64)
+    vae_channels_last: bool = Field(False, description="Keep the decoder's weights channels-last, as some GPUs like them")
+    postprocess_threads: int = Field(2, ge=1, le=64)
     fail_blank_for_tenants: list[str] = Field(
         [],
         description="Tenants, by name, whose jobs fail (blank_output) where a picture is one plain colour, also when made again; "
@@ -240,18 +240,18 @@ class Settings(BaseSettings):
 def load_settings(**flags: Any) -> Settings:
     """Read the settings; `flags` win over the environment, and that over the file.
 
-    Raises SetupError naming the setting and what is wrong with it.
+    Raises ConfigurationError naming the setting and what is wrong with it.
     """
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise SetupError(f"setting {name}: {first['msg']} (imagefarm.toml, {ENV_PREFIX}{name.upper()} or a flag)") from None
+        raise ConfigurationError(f"setting {name}: {first['msg']} (imagefarm.toml, {ENV_PREFIX}{name.upper()} or a flag)") from None
     except SettingsError as error:  # a variable that is a list must be JSON
-        raise SetupError(f'{error}: write lists as JSON, such as ["demo"]') from None
+        raise ConfigurationError(f'{error}: write lists as JSON, such as ["demo"]') from None
     except tomllib.TOMLDecodeError as error:
-        raise SetupError(f"{TOML_FILE}: {error}") from None
+        raise ConfigurationError(f"{TOML_FILE}: {error}") from None
 
 
 def redacted(url: str) -> str:

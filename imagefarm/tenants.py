@@ -17,7 +17,7 @@ from imagefarm.store.models import Backlog, Tenant, Usage
 
 DAY_S = 86400
 """Of `Usage.day`: days of the database's clock, in UTC."""
-MOST_TENANTS = 200
+MAX_TENANTS = 200
 """How many one answer or page shows."""
 
 
@@ -49,8 +49,8 @@ def today(session: Session) -> Today:
     return Today(*session.execute(of_today).one())
 
 
-def tenants_in_use(session: Session, *, only: str | None = None, most: int | None = None) -> list[TenantUse]:
-    """The tenants who asked for most today first, `most` of them; with `only`, the one of that id."""
+def tenants_in_use(session: Session, *, only: str | None = None, limit: int | None = None) -> list[TenantUse]:
+    """The tenants who asked for most today first, `limit` of them; with `only`, the one of that id."""
     waiting = (
         select(Backlog.tenant_id, func.sum(Backlog.queued).label("queued"), func.sum(Backlog.running).label("running"))
         .group_by(Backlog.tenant_id)
@@ -61,7 +61,7 @@ def tenants_in_use(session: Session, *, only: str | None = None, most: int | Non
         .join(waiting, waiting.c.tenant_id == Tenant.id, isouter=True)
         .join(Usage, (Usage.tenant_id == Tenant.id) & (Usage.day == _day(session)), isouter=True)
         .order_by(func.coalesce(Usage.gpu_s, 0.0).desc(), func.coalesce(waiting.c.queued, 0).desc(), Tenant.name)
-        .limit(most)
+        .limit(limit)
     )
     if only is not None:
         found = found.where(Tenant.id == only)

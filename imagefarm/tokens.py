@@ -19,13 +19,13 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from imagefarm.auth import ALL_SCOPES, Caller, Scope, tenant_named
-from imagefarm.errors import SetupError, Unauthorized
+from imagefarm.auth import ALL_SCOPES, Caller, Scope, get_or_create_tenant
+from imagefarm.errors import ConfigurationError, Unauthorized
 from imagefarm.settings import Settings
 from imagefarm.store import Store
 
-SHORTEST_SECRET = 32
-LONGEST_TOKEN = 8192
+MIN_SECRET_BYTES = 32
+MAX_TOKEN_CHARS = 8192
 LEEWAY_S = 30
 HMAC = ("HS256", "HS384", "HS512")
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -45,7 +45,7 @@ class VerifyingKey:
 
 
 class TokenReader:
-    """Checks tokens. Raises SetupError from `check` if the settings do not fit together."""
+    """Checks tokens. Raises ConfigurationError from `check` if the settings do not fit together."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
@@ -71,18 +71,18 @@ class TokenReader:
         return Caller(self._tenant(tenant), _scopes(claims.get(self.settings.jwt_scope_claim)), subject=subject or "nobody")
 
     def check(self) -> None:
-        """Read the keys; raise SetupError if they cannot be read, or if tokens would be taken from anybody for anything."""
+        """Read the keys; raise ConfigurationError if that fails, or if tokens would be taken from anybody for anything."""
         settings = self.settings
         given = [settings.jwt_secret_file, settings.jwt_public_key_file, settings.jwt_jwks_file]
         if sum(file is not None for file in given) > 1:
-            raise SetupError("set one of jwt_secret_file, jwt_public_key_file and jwt_jwks_file, not several")
+            raise ConfigurationError("set one of jwt_secret_file, jwt_public_key_file and jwt_jwks_file, not several")
         if self.file is not None:
             if not settings.jwt_issuer or not settings.jwt_audience:
-                raise SetupError("tokens need jwt_issuer and jwt_audience: without, those made for others would be taken")
+                raise ConfigurationError("tokens need jwt_issuer and jwt_audience: without, those made for others would be taken")
             self.keys()
 
     def keys(self) -> tuple[VerifyingKey, ...]:
-        """The keys in force; read again when their file has changed. Raises SetupError."""
+        """The keys in force; read again when their file has changed. Raises ConfigurationError."""
         file = self.file
         if file is None:
             return ()
@@ -93,15 +93,15 @@ class TokenReader:
                     self._keys, self._read = self._load(file), stamp
             except (OSError, ValueError, jwt.PyJWTError) as error:
                 if not self._keys:
-                    raise SetupError(f"{file}: {str(error)[:200]}") from None
+                    raise ConfigurationError(f"{file}: {str(error)[:200]}") from None
             return self._keys  # a file that is being written is no reason to lock everybody out
 
     def _load(self, file: Path) -> tuple[VerifyingKey, ...]:
         data = file.read_bytes()
         if file == self.settings.jwt_secret_file:
             secret = data.strip()
-            if len(secret) < SHORTEST_SECRET:
-                raise ValueError(f"a secret needs {SHORTEST_SECRET} bytes or more")
+            if len(secret) < MIN_SECRET_BYTES:
+                raise ValueError(f"a secret needs {MIN_SECRET_BYTES} bytes or more")
             return (VerifyingKey(None, secret, HMAC),)
         if file == self.settings.jwt_public_key_file:
             key = load_pem_public_key(data)
@@ -120,8 +120,8 @@ class TokenReader:
         return tuple(found)
 
     def _claims(self, token: str) -> Mapping[str, Any]:
-        if len(token) > LONGEST_TOKEN:
-            raise Unauthorized(f"the token is longer than {LONGEST_TOKEN} characters")
+        if len(token) > MAX_TOKEN_CHARS:
+            raise Unauthorized(f"the token is longer than {MAX_TOKEN_CHARS} characters")
         try:
             header = jwt.get_unverified_header(token)
             kid, algorithm = header.get("kid"), header.get("alg")
@@ -153,7 +153,7 @@ class TokenReader:
     def _tenant(self, name: str) -> str:
         if name not in self._tenants:
             with self.store.write() as session:
-                self._tenants[name] = tenant_named(session, name)
+                self._tenants[name] = get_or_create_tenant(session, name)
         return self._tenants[name]
 
 

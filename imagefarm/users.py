@@ -19,7 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.auth import ALL_SCOPES, Caller, Scope, key_caller, tenant_named
+from imagefarm.auth import ALL_SCOPES, Caller, Scope, key_caller, get_or_create_tenant
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound
 from imagefarm.ids import new_id
 from imagefarm.settings import Settings
@@ -28,7 +28,7 @@ from imagefarm.store.audit import append
 from imagefarm.store.dialects import per_dialect
 from imagefarm.store.models import ApiKey, Tenant, UserAccount, WebSession
 
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 200
+MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS = 10, 200
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 SEEN_EVERY_S = 60.0
 """How exact `seen_at` is: a write for every request would cost more than it tells."""
@@ -82,7 +82,7 @@ def create_user(
     hashed = _hash(password)
     with store.write() as session:
         user_id = new_id("user")
-        values = {"id": user_id, "name": name, "password_hash": hashed, "role": role, "tenant_id": tenant_named(session, tenant)}
+        values = {"id": user_id, "name": name, "password_hash": hashed, "role": role, "tenant_id": get_or_create_tenant(session, tenant)}
         if session.execute(NEW_USER[session.connection().dialect.name], values).first() is None:
             raise Conflict(f"there is a user {name!r} already")
         append(session, "user.created", user_id, values["tenant_id"], {"role": role, "by": by})
@@ -132,7 +132,7 @@ def check_password(store: Store, name: str, password: str) -> str | None:
         found = select(UserAccount.id, UserAccount.password_hash, UserAccount.disabled_at)
         row = session.execute(found.where(UserAccount.name == name)).first()
     try:
-        _hasher.verify(row.password_hash if row else _NOBODY, password[: LONGEST_PASSWORD + 1].encode("utf-8", "replace"))
+        _hasher.verify(row.password_hash if row else _NOBODY, password[: MAX_PASSWORD_CHARS + 1].encode("utf-8", "replace"))
     except (VerificationError, InvalidHashError):
         return None
     return row.id if row and row.disabled_at is None else None
@@ -164,7 +164,7 @@ def session_caller(store: Store, token: str, settings: Settings) -> Caller | Non
     hashed = _digest(token)
     with store.reader.connect() as sql:
         row = sql.execute(FIND, {"hash": hashed}).first()
-        if row is None or row.now - row.seen_at > settings.session_idle_s or row.now - row.began_at > settings.session_s:
+        if row is None or row.now - row.seen_at > settings.session_idle_s or row.now - row.began_at > settings.session_max_age_s:
             return None
         key = sql.execute(KEY, {"key_id": row.key_id}).first() if row.key_id is not None else None
     if row.now - row.seen_at > SEEN_EVERY_S:
@@ -213,8 +213,8 @@ KEY = select(
 
 
 def _hash(password: str) -> str:
-    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        _refuse("password", f"has not {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters", "choose another")
+    if not MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
+        _refuse("password", f"has not {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters", "choose another")
     return _hasher.hash(password)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.ids import is_id, new_id
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.recipe import Recipe
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
@@ -69,7 +69,7 @@ def check_picture(data: bytes, settings: Settings, *, name: str = "file") -> Che
         _refuse(name, f"cannot be decoded: {str(error)[:200]}", "save it anew")
 
 
-def keep_asset(store: Store, outputs: Outputs, picture: CheckedPicture, *, name: str, tenant_id: str) -> tuple[Asset, bool]:
+def keep_asset(store: Store, outputs: OutputStore, picture: CheckedPicture, *, name: str, tenant_id: str) -> tuple[Asset, bool]:
     """Store a picture for a tenant; return its asset, and whether it is new. The file is there before the row is."""
     sha256 = picture.sha256
     if (found := store.run_with_retry(lambda session: seen_again(session, tenant_id, sha256))) is not None:
@@ -116,7 +116,7 @@ def seen_again(session: Session, tenant_id: str, sha256: str) -> Asset | None:
     return session.scalars(statement.returning(Asset)).first()
 
 
-def mend_file(outputs: Outputs, asset: Asset, data: bytes) -> None:
+def mend_file(outputs: OutputStore, asset: Asset, data: bytes) -> None:
     """Write an asset's file again if it has been lost."""
     try:
         outputs.open(asset.storage_key).close()
@@ -124,13 +124,13 @@ def mend_file(outputs: Outputs, asset: Asset, data: bytes) -> None:
         outputs.write(asset.storage_key, data)
 
 
-def check_references(session: Session, recipe: Recipe, sees: Callable[[str], bool]) -> None:
+def check_references(session: Session, recipe: Recipe, can_see: Callable[[str], bool]) -> None:
     """Raise InvalidRequest, naming the field, unless every asset of a recipe is there, is seen, and goes with the others."""
     errors: list[FieldError] = []
     found: dict[str, Asset] = {}
     for field, asset_id in recipe.assets.items():
         asset = session.get(Asset, asset_id)
-        if asset is None or not sees(asset.tenant_id):
+        if asset is None or not can_see(asset.tenant_id):
             errors.append(FieldError(field=field, detail="there is no such asset", remedy="upload it first"))
         else:
             found[field] = asset

@@ -23,7 +23,7 @@ from imagefarm.store.audit import append
 from imagefarm.store.job_ways import JobFilter
 from imagefarm.store.jobs import matching_ids
 from imagefarm.store.models import Batch, Job
-from scheduler.batches.lifecycle import CHUNK, TURN_S, reconcile_all_jobs
+from scheduler.batches.lifecycle import CHUNK, YIELD_S, reconcile_all_jobs
 from scheduler.cancel import cancel_where, retry_where
 from scheduler.limits import check_queue
 from scheduler.transition import ChangedJob
@@ -32,7 +32,7 @@ CANCELLABLE = (JobState.HELD, JobState.QUEUED, JobState.RUNNING)
 """What can be cancelled."""
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
 """What can be retried."""
-MOST = 500_000
+MAX_JOBS = 500_000
 """Jobs that one request may change."""
 
 
@@ -103,14 +103,14 @@ def _matching(store: Store, wanted: JobFilter, states: Sequence[JobState], expec
     """Ids of the jobs that match and are in one of `states`, oldest first. Raises Conflict if they are more than expected."""
     if wanted.states:
         states = [state for state in states if state in wanted.states]
-    most = MOST if expected is None else min(expected, MOST)
+    max_jobs = MAX_JOBS if expected is None else min(expected, MAX_JOBS)
     ids: list[str] = []
     while states:
         with store.read() as session:  # a page each: a long read would keep SQLite's log from being cut
             page = matching_ids(session, wanted, states, after=ids[-1] if ids else "", limit=10 * CHUNK)
         ids += page
-        if expected is not None and len(ids) > most:
-            raise Conflict(f"more than {most} jobs match now; look again, then ask with the new number")
+        if expected is not None and len(ids) > max_jobs:
+            raise Conflict(f"more than {max_jobs} jobs match now; look again, then ask with the new number")
         if len(page) < 10 * CHUNK:
             break
     return ids
@@ -122,7 +122,7 @@ def _in_chunks(store: Store, ids: list[str], change: Callable[[Session, list[Col
         changed = store.run_with_retry(lambda session, chunk=chunk: change(session, [Job.id.in_(chunk)]))  # type: ignore[misc]
         report.changed += len(changed)
         report.models |= {job.model for job in changed}
-        time.sleep(TURN_S)
+        time.sleep(YIELD_S)
     return report
 
 

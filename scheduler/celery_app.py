@@ -8,7 +8,7 @@ from celery import Celery
 from kombu.entity import Queue
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from imagefarm.settings import Settings
 
 SWEEP_QUEUE = "sweep"
@@ -31,7 +31,7 @@ def broker_url(redis_url: str) -> str:
 def make_celery(settings: Settings, catalogue: Catalogue, *, publisher: bool = False) -> Celery:
     """Build the application. `publisher` is for processes that only send tickets and must never wait for Redis."""
     if not settings.redis_url:
-        raise SetupError("redis_url is not set: start the farm with `imagefarm up`, or set IMAGEFARM_REDIS_URL")
+        raise ConfigurationError("redis_url is not set: start the farm with `imagefarm up`, or set IMAGEFARM_REDIS_URL")
     app = Celery("imagefarm", broker=broker_url(settings.redis_url), set_as_current=not publisher)
     transport: dict[str, Any] = {
         "ack_emulation": False,
@@ -49,7 +49,7 @@ def make_celery(settings: Settings, catalogue: Catalogue, *, publisher: bool = F
         task_reject_on_worker_lost=False,
         task_ignore_result=True,
         task_create_missing_queues=False,
-        task_time_limit=settings.slice_s + MAX_RUNNING_SET_S + 60,
+        task_time_limit=settings.ticket_slice_s + MAX_RUNNING_SET_S + 60,
         task_serializer="json",
         accept_content=["json"],
         result_accept_content=["json"],
@@ -68,7 +68,7 @@ def make_celery(settings: Settings, catalogue: Catalogue, *, publisher: bool = F
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
         beat_enable_remote_control=True,
-        beat_schedule={"sweep": {"task": SWEEP_TASK, "schedule": settings.sweep_s, "options": {"queue": SWEEP_QUEUE}}},
+        beat_schedule={"sweep": {"task": SWEEP_TASK, "schedule": settings.sweep_interval_s, "options": {"queue": SWEEP_QUEUE}}},
         beat_schedule_filename=str(settings.data_dir / "run" / "beat-schedule"),
         timezone="UTC",
         enable_utc=True,

@@ -15,7 +15,7 @@ from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import WebhookDelivery, Job, BatchDelivery, SweepState, Worker
-from scheduler.retry import BACKOFF_MOST_S
+from scheduler.retry import MAX_BACKOFF_S
 
 MIN_JUMP_S = 1.0
 """A clock that is corrected by less runs on, as far as leases are concerned."""
@@ -28,7 +28,7 @@ def handle_clock_jump(session: Session, state: SweepState, now: float, settings:
     lease = now + settings.lease_s
     state.reap_after = min(state.reap_after, lease)
     session.execute(update(Job).where(Job.state == JobState.RUNNING, Job.lease_until > lease).values(lease_until=lease))
-    session.execute(update(Job).where(Job.state == JobState.QUEUED, Job.not_before > now + BACKOFF_MOST_S).values(not_before=now))
+    session.execute(update(Job).where(Job.state == JobState.QUEUED, Job.not_before > now + MAX_BACKOFF_S).values(not_before=now))
     session.execute(
         update(Worker).where(Worker.state != WorkerState.OFFLINE, Worker.heartbeat_at > db_now()).values(heartbeat_at=db_now())
     )

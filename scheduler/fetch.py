@@ -183,7 +183,7 @@ def fetch_image(url: str, settings: Settings, *, field: str) -> bytes:
     remedy = "check the URL, or send the picture in as an asset"
     try:
         target = check_url(url, allow_private=settings.allow_private_urls, field=field, like="https://example.com/mug.jpg")
-        got = fetch(target, timeout_s=settings.fetch_s, max_bytes=settings.max_asset_bytes, headers={"Accept": "image/*"})
+        got = fetch(target, timeout_s=settings.fetch_timeout_s, max_bytes=settings.max_asset_bytes, headers={"Accept": "image/*"})
     except FetchFailed as error:
         raise InvalidRequest([FieldError(field=field, detail=f"cannot be fetched: {error.detail}", remedy=remedy)]) from None
     if 300 <= got.status < 400:

@@ -89,17 +89,17 @@ def check_limits_with_usage(session: Session, rows: Sequence[dict[str, Any]], qu
 
 def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
     """Raise InvalidRequest for a prepared job that is larger than its tenant may ask for."""
-    most_pixels, most_steps = limits.get("pixels"), limits.get("steps")
-    if most_pixels is None and most_steps is None:
+    max_pixels, max_steps = limits.get("pixels"), limits.get("steps")
+    if max_pixels is None and max_steps is None:
         return
     for row in rows:
         recipe = row["recipe"]
-        if most_pixels is not None and recipe["width"] * recipe["height"] > most_pixels:
-            detail = f"{recipe['width']}x{recipe['height']} is more than the {most_pixels} pixels you may ask for"
+        if max_pixels is not None and recipe["width"] * recipe["height"] > max_pixels:
+            detail = f"{recipe['width']}x{recipe['height']} is more than the {max_pixels} pixels you may ask for"
             raise InvalidRequest([FieldError(field="width", detail=detail, remedy="ask for a smaller picture", row=row["row"])])
-        if most_steps is not None and recipe["steps"] > most_steps:
-            detail = f"{recipe['steps']} is more than the {most_steps} steps you may ask for"
-            raise InvalidRequest([FieldError(field="steps", detail=detail, remedy=f"use {most_steps}", row=row["row"])])
+        if max_steps is not None and recipe["steps"] > max_steps:
+            detail = f"{recipe['steps']} is more than the {max_steps} steps you may ask for"
+            raise InvalidRequest([FieldError(field="steps", detail=detail, remedy=f"use {max_steps}", row=row["row"])])
 
 
 def check_queue(session: Session, tenant_id: str, more: int, settings: Settings) -> None:

@@ -9,17 +9,17 @@ from itertools import islice
 from sqlalchemy import select
 
 from imagefarm.logs import get_logger
-from imagefarm.outputs import JOB_KEY, Outputs
+from imagefarm.outputs import JOB_KEY, OutputStore
 from imagefarm.states import JobState
 from imagefarm.store import Store
 from imagefarm.store.models import ChannelFile, Image, Job
 
 log = get_logger(__name__)
-AT_ONCE = 500
+CHUNK_SIZE = 500
 """Keys that one statement asks for."""
 
 
-def collect_orphan_files(store: Store, outputs: Outputs, older_than_s: float) -> int:
+def collect_orphan_files(store: Store, outputs: OutputStore, older_than_s: float) -> int:
     """Delete pictures older than `older_than_s` that no image row names and no running attempt may still commit; also
     what dead writers left half written. Returns how many files went. Raises OSError if the store is away.
 
@@ -57,5 +57,5 @@ def _needed(store: Store, keys: list[str]) -> set[str]:
 def in_groups(keys: Iterable[str]) -> Iterator[list[str]]:
     """Keys as many as one statement asks for."""
     remaining = iter(keys)
-    while group := list(islice(remaining, AT_ONCE)):
+    while group := list(islice(remaining, CHUNK_SIZE)):
         yield group

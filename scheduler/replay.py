@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image as Picture
 from PIL import ImageChops, ImageStat
 
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.recipe import JobRequest
 from imagefarm.store.models import Image, Job
 
@@ -60,13 +60,13 @@ def replay_request(job: Job) -> JobRequest:
     return JobRequest.model_validate(asked | {"count": job.count, "labels": {LABEL: job.id}})
 
 
-def compare(outputs: Outputs, then: Sequence[Image], now: Sequence[Image], count: int) -> tuple[Comparison, ...]:
+def compare(outputs: OutputStore, then: Sequence[Image], now: Sequence[Image], count: int) -> tuple[Comparison, ...]:
     """The images of two jobs of one recipe, one by one. Decodes files only where the pixels' hashes differ."""
     old, new = ({image.index: image for image in images} for images in (then, now))
     return tuple(_compared(outputs, index, old.get(index), new.get(index)) for index in range(count))
 
 
-def _compared(outputs: Outputs, index: int, old: Image | None, new: Image | None) -> Comparison:
+def _compared(outputs: OutputStore, index: int, old: Image | None, new: Image | None) -> Comparison:
     if old is None or new is None:
         return Comparison(index=index, verdict=Verdict.MISSING, psnr_db=None, differs=())
     differs = tuple(words for path, words in CAUSES if _at(old.audit, path) != _at(new.audit, path))

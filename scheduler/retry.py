@@ -26,11 +26,11 @@ from imagefarm.store import db_now
 from imagefarm.store.models import Attempt, Job
 from scheduler.transition import ChangedJob, chunks, change_state
 
-BACKOFF_FIRST_S = 1.0
-BACKOFF_MOST_S = 60.0
+FIRST_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 60.0
 DEATHS_LATELY_S = 600.0
 """How far back one looks whether workers die without a job that its worker died with."""
-INFRASTRUCTURE_PATIENCE = 10
+INFRASTRUCTURE_ATTEMPTS_FACTOR = 10
 """How many times `max_attempts` a job survives what is not its own fault; not for ever, since a job may itself be what breaks
 the device."""
 
@@ -58,16 +58,16 @@ class Failure:
 def backoff_s(tries: int, *, jitter: float | None = None) -> float:
     """Seconds to wait after `tries` that failed: 1, 2, 4 ... 60, each times 0.5 to 1 so that no crowd comes back at once."""
     spread = random.uniform(0.5, 1.0) if jitter is None else jitter  # noqa: S311 - not a secret
-    return spread * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** max(0, tries - 1))
+    return spread * min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** max(0, tries - 1))
 
 
 def after_failure(session: Session, fence: tuple[str, int, str], failure: Failure, settings: Settings) -> ChangedJob | None:
     """End an attempt that failed: the job goes back to the queue or fails for good. None if the attempt was fenced off."""
     job_id, attempt, owner = fence
     where = [Job.id == job_id, Job.attempt == attempt, Job.owner == owner]
-    patience = INFRASTRUCTURE_PATIENCE if failure.kind is FailureClass.INFRASTRUCTURE else 1
+    factor = INFRASTRUCTURE_ATTEMPTS_FACTOR if failure.kind is FailureClass.INFRASTRUCTURE else 1
     tries = _tries(session, job_id) + 1
-    may_retry = failure.kind not in FINAL_CLASSES and tries < settings.max_attempts * patience
+    may_retry = failure.kind not in FINAL_CLASSES and tries < settings.max_attempts * factor
     if may_retry:
         changed = change_state(
             session,

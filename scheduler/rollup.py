@@ -24,7 +24,7 @@ MINUTE, HOUR = 60, 3600
 KEEP_S = {MINUTE: 2 * 86400, HOUR: 400 * 86400}
 LATE_S = 5
 """A minute is over when its last transactions have committed."""
-MOST_MINUTES = 120
+MAX_MINUTES = 120
 """Minutes that one sweep catches up at most."""
 CLOCKS_S = 300
 """How far a worker's clock, which makes ids, may be off the database's."""
@@ -104,7 +104,7 @@ def roll(session: Session, now: float) -> int:
     if last is not None and last + MINUTE >= over:
         return 0
     first = last if last is not None else _beginning(session, over)
-    until = min(over, first + MOST_MINUTES * MINUTE)
+    until = min(over, first + MAX_MINUTES * MINUTE)
     buckets = measure(session, first, until)
     for at in range(first, until, MINUTE):
         _write(session, MINUTE, at, buckets.get(at, MetricBucket()))

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from imagefarm.catalogue import Catalogue
 from imagefarm.live import LiveEvents
 from imagefarm.logs import configure_logs, get_logger
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from imagefarm.redis import connect_redis
 from imagefarm.settings import load_settings
 from imagefarm.states import WorkerState
@@ -62,10 +62,10 @@ def run_sweep() -> None:
     store.checkpoint()
     webhook_sender = Services.webhook_sender = Services.webhook_sender or WebhookSender(store, settings)
     webhook_sender.wake()
-    uploader = Services.uploader = Services.uploader or BatchUploader(store, settings, LocalOutputs(settings.outputs))
+    uploader = Services.uploader = Services.uploader or BatchUploader(store, settings, LocalOutputStore(settings.outputs))
     uploader.wake()
     cleanup_runner = Services.cleanup_runner = Services.cleanup_runner or CleanupRunner(
-        store, LocalOutputs(settings.outputs), keep_assets_s=settings.keep_assets_s
+        store, LocalOutputStore(settings.outputs), asset_retention_s=settings.asset_retention_s
     )
     cleanup_runner.wake()
     if not report.lanes:

@@ -28,13 +28,13 @@ log = get_logger(__name__)
 
 SWEEP_LOCK = 0x1F_A2
 """PostgreSQL advisory lock: two sweeps at once do no harm, but the second need not run."""
-SEALS, SEALED_AT_ONCE = 8, 1000
+MAX_SEAL_CHUNKS, SEAL_CHUNK_SIZE = 8, 1000
 """How many times one sweep seals, and how many events each time."""
-TURN_S = 0.005
+YIELD_S = 0.005
 """Pause between two, in which others get their turn."""
 RECONCILE_EVERY = 20
 """Counting all open jobs is done in every so many sweeps."""
-EXPIRED_AT_ONCE, EXPIRED_CHUNKS = 500, 4
+EXPIRE_CHUNK_SIZE, MAX_EXPIRE_CHUNKS = 500, 4
 """Jobs whose time is up that are failed by one statement, and how many times one sweep does so."""
 
 TOO_LATE = "its time was up before a worker could start it"
@@ -51,7 +51,7 @@ EXPIRED = (
     select(Job.id)
     .where(literal_column("job.state IN ('queued', 'held')"), Job.expires_at.is_not(None), unlikely(Job.expires_at < db_now()))
     .order_by(Job.expires_at)
-    .limit(EXPIRED_AT_ONCE)
+    .limit(EXPIRE_CHUNK_SIZE)
 )
 
 TRIED = select(Attempt.job_id).where(Attempt.job_id == Job.id, Attempt.outcome != "released").exists()
@@ -90,12 +90,12 @@ def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> Sweep
     expired = _expire(store)
     report = store.run_with_retry(lambda session: _sweep(session, store.is_sqlite, settings, reconcile, expired))
     report.reconciled = lifecycle.reconcile_batches(store, report.unreconciled)
-    for _ in range(SEALS if report.ran else 0):
-        sealed = store.run_with_retry(lambda session: seal(session, SEALED_AT_ONCE) if _is_alone(session, store.is_sqlite) else 0)
+    for _ in range(MAX_SEAL_CHUNKS if report.ran else 0):
+        sealed = store.run_with_retry(lambda session: seal(session, SEAL_CHUNK_SIZE) if _is_alone(session, store.is_sqlite) else 0)
         report.sealed += sealed
-        if sealed < SEALED_AT_ONCE:
+        if sealed < SEAL_CHUNK_SIZE:
             break
-        time.sleep(TURN_S)
+        time.sleep(YIELD_S)
     if report.ran:
         store.run_with_retry(lambda session: webhooks.enqueue_deliveries(session) if _is_alone(session, store.is_sqlite) else 0)
         report.lanes = _lanes(store)
@@ -114,7 +114,7 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
         return report
     now = session.scalar(select(db_now())) or 0.0
     state = session.get_one(SweepState, 1)
-    if state.last_at and now - state.last_at > max(3 * settings.sweep_s, settings.lease_s / 2):
+    if state.last_at and now - state.last_at > max(3 * settings.sweep_interval_s, settings.lease_s / 2):
         # the sweep was away, perhaps with the database: workers may not have been able to renew either
         state.reap_after = now + settings.lease_s
         append(session, "sweep.gap", "sweep", None, {"seconds": round(now - state.last_at, 1)})
@@ -158,12 +158,12 @@ def _reap(session: Session, settings: Settings, report: SweepReport) -> None:
 def _expire(store: Store) -> int:
     """Fail jobs whose time was up before they began, those that have waited longest first; return how many."""
     total = 0
-    for _ in range(EXPIRED_CHUNKS):
+    for _ in range(MAX_EXPIRE_CHUNKS):
         looked_at, failed = store.run_with_retry(_expire_some)
         total += failed
-        if looked_at < EXPIRED_AT_ONCE:
+        if looked_at < EXPIRE_CHUNK_SIZE:
             break
-        time.sleep(TURN_S)
+        time.sleep(YIELD_S)
     return total
 
 

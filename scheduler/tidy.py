@@ -8,7 +8,7 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.logs import get_logger
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.store import Store, idempotency
 from imagefarm.users import forget_old_sessions
 from scheduler.orphans import collect_orphan_files
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 EVERY_S = 900.0
 ORPHAN_AGE_S = 300.0
-KEEP_ASSETS_S = 30 * 86400.0
+ASSET_RETENTION_S = 30 * 86400.0
 
 
 class CleanupRunner:
@@ -26,10 +26,10 @@ class CleanupRunner:
     thread of its own: walking a large output folder takes longer than a sweep may. Safe beside others of its kind.
     """
 
-    def __init__(self, store: Store, outputs: Outputs, *, keep_assets_s: float = KEEP_ASSETS_S) -> None:
+    def __init__(self, store: Store, outputs: OutputStore, *, asset_retention_s: float = ASSET_RETENTION_S) -> None:
         self.store = store
         self.outputs = outputs
-        self.keep_assets_s = keep_assets_s
+        self.asset_retention_s = asset_retention_s
         self.failures = 0
         self._next_at = time.monotonic() + EVERY_S
         self._thread: threading.Thread | None = None
@@ -45,7 +45,7 @@ class CleanupRunner:
     def clean_up(self) -> tuple[int, int]:
         """Return how many files and how many old answers went."""
         files = collect_orphan_files(self.store, self.outputs, ORPHAN_AGE_S)
-        files += collect_unused_assets(self.store, self.outputs, self.keep_assets_s, ORPHAN_AGE_S)
+        files += collect_unused_assets(self.store, self.outputs, self.asset_retention_s, ORPHAN_AGE_S)
         self.store.run_with_retry(forget_old_sessions)
         return files, self.store.run_with_retry(idempotency.forget_old)
 

@@ -13,25 +13,25 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from imagefarm.logs import get_logger
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import Asset, AssetUse
 from scheduler.orphans import in_groups
 
 log = get_logger(__name__)
-AT_ONCE = 100
+CHUNK_SIZE = 100
 """Assets that one search finds; each goes in a transaction of its own."""
 
 
-def collect_unused_assets(store: Store, outputs: Outputs, keep_s: float, orphan_age_s: float) -> int:
-    """Remove assets that were not wanted for `keep_s`, and files without an asset; return how many files went.
+def collect_unused_assets(store: Store, outputs: OutputStore, retention_s: float, orphan_age_s: float) -> int:
+    """Remove assets that were not wanted for `retention_s`, and files without an asset; return how many files went.
 
     Raises OSError if the store of files is away. Safe at any time and beside others of its kind.
     """
     removed = 0
-    while found := _unused(store, keep_s):
-        gone = sum(store.run_with_retry(partial(_remove, outputs=outputs, asset_id=asset_id, keep_s=keep_s)) for asset_id in found)
+    while found := _unused(store, retention_s):
+        gone = sum(store.run_with_retry(partial(_remove, outputs=outputs, asset_id=asset_id, retention_s=retention_s)) for asset_id in found)
         removed += gone
         if not gone:
             break
@@ -46,18 +46,18 @@ def collect_unused_assets(store: Store, outputs: Outputs, keep_s: float, orphan_
     return removed
 
 
-def _is_unused(keep_s: float) -> ColumnElement[bool]:
+def _is_unused(retention_s: float) -> ColumnElement[bool]:
     named = exists().where(AssetUse.asset_id == Asset.id)
-    return and_(func.coalesce(Asset.used_at, Asset.created_at) < db_now() - keep_s, ~named)
+    return and_(func.coalesce(Asset.used_at, Asset.created_at) < db_now() - retention_s, ~named)
 
 
-def _unused(store: Store, keep_s: float) -> list[str]:
+def _unused(store: Store, retention_s: float) -> list[str]:
     with store.read() as session:
-        return list(session.scalars(select(Asset.id).where(_is_unused(keep_s)).limit(AT_ONCE)))
+        return list(session.scalars(select(Asset.id).where(_is_unused(retention_s)).limit(CHUNK_SIZE)))
 
 
-def _remove(session: Session, *, outputs: Outputs, asset_id: str, keep_s: float) -> bool:
-    statement = delete(Asset).where(Asset.id == asset_id, _is_unused(keep_s)).returning(Asset.tenant_id, Asset.storage_key)
+def _remove(session: Session, *, outputs: OutputStore, asset_id: str, retention_s: float) -> bool:
+    statement = delete(Asset).where(Asset.id == asset_id, _is_unused(retention_s)).returning(Asset.tenant_id, Asset.storage_key)
     gone = session.execute(statement).first()
     if gone is None:
         return False

@@ -45,7 +45,7 @@ BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
 TIMEOUT_S = 10.0
 SENDING_S = 60.0
 """A delivery that was taken and not reported for so long is due again: its sender died."""
-AT_ONCE = 10
+CHUNK_SIZE = 10
 MAX_ENQUEUED_EVENTS = 2000
 GONE = 410
 
@@ -121,7 +121,7 @@ def deliver_due(store: Store, settings: Settings) -> int:
             select(WebhookDelivery.id)
             .where(WebhookDelivery.state == "waiting", WebhookDelivery.next_at <= db_now())
             .order_by(WebhookDelivery.next_at)
-            .limit(AT_ONCE)
+            .limit(CHUNK_SIZE)
             .with_for_update(skip_locked=True)
         )
         ids = session.scalars(due).all()

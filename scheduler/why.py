@@ -17,7 +17,7 @@ from scheduler.batches.lifecycle import STOPPED
 from scheduler.claim import KeyConcurrency
 from scheduler.workers import INSUFFICIENT_MEMORY
 
-MOST_COUNTED = 1000
+MAX_COUNTED = 1000
 """Jobs ahead are counted so far: every submit asks, and a table of a million rows may wait."""
 
 WORKERS = select(Worker.state, Worker.desired_state, Worker.serves, Worker.resident, Worker.facts[INSUFFICIENT_MEMORY].label("insufficient_memory")).where(
@@ -41,7 +41,7 @@ AHEAD = select(func.count()).select_from(
         Job.tenant_id == bindparam("tenant_id"),
         (Job.rank < bindparam("rank")) | ((Job.rank == bindparam("rank")) & (Job.id < bindparam("job_id"))),
     )
-    .limit(MOST_COUNTED)
+    .limit(MAX_COUNTED)
     .subquery()
 )
 
@@ -140,7 +140,7 @@ def _read_queued_reason(session: Session, job: Job, settings: Settings, context:
         return "The worker is starting."
     flow = {"model": job.model, "priority_class": job.priority_class, "tenant_id": job.tenant_id}
     ahead = COUNT_AHEAD.run(session.connection(), flow | {"rank": job.rank, "job_id": job.id})[0][0]
-    number = f"{MOST_COUNTED} or more" if ahead == MOST_COUNTED else str(ahead)
+    number = f"{MAX_COUNTED} or more" if ahead == MAX_COUNTED else str(ahead)
     place = f"{number} of your jobs of this lane are ahead of it." if ahead else "It is the next of its lane."
     if not any(job.model in worker.resident for worker in usable):
         load = f" (about {load_s:.0f} s)" if load_s else ""

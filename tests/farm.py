@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from imagefarm.recipe import JobRequest
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings, load_settings
@@ -64,14 +64,14 @@ class Farm:
             "data_dir": folder / "data",
             "redis_url": f"unix://{self.socket_folder / 'redis.sock'}",
             "worker_models": ["demo"],
-            "warm_models": ["demo"],
+            "preload_models": ["demo"],
             "log_format": "json",
             "device": "cpu",
         }
         self.settings: Settings = load_settings(**defaults | settings)
         (self.settings.data_dir / "run").mkdir(parents=True, exist_ok=True)
         self.catalogue = Catalogue.read(self.settings.catalogue_file)
-        self.outputs = LocalOutputs(self.settings.outputs)
+        self.outputs = LocalOutputStore(self.settings.outputs)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.store = Store(self.settings.database, pool_size=5)
         migrate(self.store)

@@ -29,7 +29,7 @@ from imagefarm.supervisor.farm import EmbeddedFarm
 
 WIDTHS = {"wide": (1280, 800), "narrow": (390, 780)}
 SCHEMES = ("light", "dark")
-TALLEST = {"wide": 1500, "narrow": 1600}
+MAX_HEIGHT = {"wide": 1500, "narrow": 1600}
 QUALITY = 72
 TEMPLATE = "{{ product }}, {{ background }}"
 TABLE = Path(__file__).resolve().parent.parent / "examples" / "products.csv"
@@ -56,8 +56,8 @@ def pages(seed: Seed) -> dict[str, str]:
         "batch": f"/batches/{seed.batch}",
         "jobs": "/jobs",
         "job": f"/jobs/{seed.job}",
-        "trace": "/trace",
-        "start": "/start",
+        "lookup": "/lookup",
+        "getting-started": "/getting-started",
         "docs": "/docs",
         "sign-in": "/sign-in",
         "admin-keys": "/admin/keys",
@@ -126,7 +126,7 @@ def photograph(browser: Any, url: str, *, width: str, scheme: str, lang: str) ->
     page.goto(url)
     page.wait_for_load_state("load")
     page.wait_for_timeout(900)  # live mark, lazy pictures, charts
-    height = min(TALLEST[width], page.evaluate("document.documentElement.scrollHeight"))
+    height = min(MAX_HEIGHT[width], page.evaluate("document.documentElement.scrollHeight"))
     page.set_viewport_size({"width": WIDTHS[width][0], "height": max(height, WIDTHS[width][1])})
     page.wait_for_timeout(500)
     data = page.screenshot(animations="disabled")

@@ -11,7 +11,7 @@ from imagefarm.catalogue import Catalogue
 from imagefarm.garbage import freeze_startup_objects
 from imagefarm.live import LiveEvents
 from imagefarm.logs import get_logger
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings
 from imagefarm.store import Store
@@ -56,8 +56,8 @@ class RenderProcess:
         AccelerationSettings.of(settings).check(device)
         identity = make_identity(settings, catalogue, device=str(device), node=node)
         leased_jobs = LeasedJobs()
-        step_deadline = StepDeadline(settings.lease_s, may_compile=settings.compile_blocks, on_phase=self.liveness.set_phase)
-        outputs = LocalOutputs(settings.outputs, identity.id)
+        step_deadline = StepDeadline(settings.lease_s, may_compile=settings.torch_compile, on_phase=self.liveness.set_phase)
+        outputs = LocalOutputStore(settings.outputs, identity.id)
         self.context = WorkerContext(
             settings=settings,
             catalogue=catalogue,
@@ -89,7 +89,7 @@ class RenderProcess:
         for part in (self.context.progress, self.keeper, self.listener, self.heartbeat, self.commands):
             part.start()
         scan_models(self.context)
-        self.loop.warm([name for name in self.settings.warm_models if name in self.context.identity.serves])
+        self.loop.warm([name for name in self.settings.preload_models if name in self.context.identity.serves])
         freeze_startup_objects()
         self.heartbeat.starting = False
         self.heartbeat.now()

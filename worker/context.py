@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from redis import Redis
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.settings import Settings
 from imagefarm.store import Store
 from scheduler.workers import WorkerIdentity
@@ -33,7 +33,7 @@ class WorkerContext:
     catalogue: Catalogue
     store: Store
     redis: Redis
-    outputs: Outputs
+    outputs: OutputStore
     identity: WorkerIdentity
     residency: Residency
     leased_jobs: LeasedJobs

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def find_device(name: str) -> torch.device:
-    """`auto` is CUDA (or ROCm), else MPS, else the CPU. Raises SetupError for a device that is not there."""
+    """`auto` is CUDA (or ROCm), else MPS, else the CPU. Raises ConfigurationError for a device that is not there."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -20,7 +20,7 @@ def find_device(name: str) -> torch.device:
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
-        raise SetupError(f"device {name} is not on this machine; use device = auto")
+        raise ConfigurationError(f"device {name} is not on this machine; use device = auto")
     return device
 
 

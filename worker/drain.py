@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-LONGEST_DRAIN_S = 20.0
+MAX_DRAIN_S = 20.0
 """After SIGTERM, what would take longer than this is given back instead of finished."""
 LEAVE_AFTER_S = 3.0
 """A child that was told to end and drained, but whose parent does not end it, ends itself after this."""
@@ -35,7 +35,7 @@ class Drain:
 
     def seconds_left(self) -> float:
         """Time left for what runs; only meaningful when `is_requested`."""
-        return LONGEST_DRAIN_S - (time.monotonic() - (self.since or 0.0))
+        return MAX_DRAIN_S - (time.monotonic() - (self.since or 0.0))
 
     @contextmanager
     def slice(self) -> Iterator[None]:

@@ -67,14 +67,14 @@ class EmbeddingCache:
         """Which of the texts are not in the cache, each once."""
         return [text for text in dict.fromkeys(texts) if (*scope, text) not in self._kept]
 
-    def fill(self, scope: Key, texts: Iterable[str], encode_many: EncodeMany, *, together: int) -> int:
-        """Encode the texts that are not in the cache, `together` of them in a pass; return how many were.
+    def fill(self, scope: Key, texts: Iterable[str], encode_many: EncodeMany, *, batch_size: int) -> int:
+        """Encode the texts that are not in the cache, `batch_size` of them in a pass; return how many were.
 
         One that is not finite is left out: `get` encodes it by itself and says so to the job that asks for it.
         """
         unknown = self.missing(scope, texts)
-        for start in range(0, len(unknown), together):
-            part = unknown[start : start + together]
+        for start in range(0, len(unknown), batch_size):
+            part = unknown[start : start + batch_size]
             for text, embedding in zip(part, encode_many(part), strict=True):
                 self.counts.encoded += 1
                 if embedding.finite():

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.errors import LeaseLost
 from imagefarm.logs import get_logger
-from imagefarm.outputs import Outputs, picture_key
+from imagefarm.outputs import OutputStore, image_key
 from imagefarm.picture.encode import encode_picture
 from imagefarm.picture.formats import extension
 from imagefarm.picture.labels import COMPOSED, MADE
@@ -48,7 +48,7 @@ BLANK = "blank"
 EVERY_TENANT = "*"
 JOBS_PER_THREAD = 2
 """Jobs in flight per thread in any case: one in work, one waiting, so that a thread never starves."""
-WAITING_BYTES = 256 * 2**20
+MAX_WAITING_BYTES = 256 * 2**20
 """Pictures in flight beyond that: a running set whose jobs end together, as those of a batch do, must not hold up the next."""
 
 
@@ -60,7 +60,7 @@ class Finishing:
     def __init__(
         self,
         store: Store,
-        outputs: Outputs,
+        outputs: OutputStore,
         settings: Settings,
         worker: WorkerIdentity,
         leased_jobs: LeasedJobs,
@@ -75,9 +75,9 @@ class Finishing:
         """Jobs whose end could not be committed; their leases run out and they are made again."""
         self.images = 0
         self._recent: deque[float] = deque(maxlen=10_000)
-        self._pool = ThreadPoolExecutor(settings.finishing_threads, thread_name_prefix="finishing")
-        min_jobs = JOBS_PER_THREAD * settings.finishing_threads
-        self._in_flight = InFlightLimit(min_jobs=min_jobs, max_jobs=min_jobs + settings.max_running_images, max_bytes=WAITING_BYTES)
+        self._pool = ThreadPoolExecutor(settings.postprocess_threads, thread_name_prefix="finishing")
+        min_jobs = JOBS_PER_THREAD * settings.postprocess_threads
+        self._in_flight = InFlightLimit(min_jobs=min_jobs, max_jobs=min_jobs + settings.max_running_set_images, max_bytes=MAX_WAITING_BYTES)
 
     def submit(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
         """Finish a rendered job; blocks while as many jobs as fit are already in flight."""
@@ -188,7 +188,7 @@ class Finishing:
         source = MADE if recipe.subject is None else COMPOSED
         data = encode_picture(pixels, texts, recipe.format, recipe.quality, source=source)
         encoded = time.perf_counter()
-        key = picture_key(job.id, image.index, job.attempt, extension(recipe.format))
+        key = image_key(job.id, image.index, job.attempt, extension(recipe.format))
         written.append(key)
         self.outputs.write(key, data)
         stored = time.perf_counter()
@@ -203,7 +203,7 @@ class Finishing:
                 )
             channels.append(
                 self._keep_channel(
-                    made, picture_key(job.id, image.index, job.attempt, extension(channel.format), channel.name), written
+                    made, image_key(job.id, image.index, job.attempt, extension(channel.format), channel.name), written
                 )
             )
         leased = self.leased_jobs.get(job.id)

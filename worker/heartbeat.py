@@ -21,7 +21,7 @@ from worker.context import WorkerContext
 log = get_logger(__name__)
 
 EVERY_S = 5.0
-MOST_JOBS = 32
+MAX_JOBS = 32
 """Jobs named in one heartbeat; the number is told in full."""
 
 
@@ -95,10 +95,10 @@ class Heartbeat:
         return {
             "phase": context.step_deadline.phase,
             "running_images": sum(item.job.count for item in running),
-            "max_images": context.settings.max_running_images,
+            "max_images": context.settings.max_running_set_images,
             "jobs": [
                 {"id": item.job.id, "model": item.job.model, "step": item.step, "steps": item.steps}
-                for item in running[:MOST_JOBS]
+                for item in running[:MAX_JOBS]
             ],
             "leased_jobs": len(leased),
             "finishing_jobs": len(leased) - len(running),

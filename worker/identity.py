@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from imagefarm import __version__
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from imagefarm.ids import is_id, new_id
 from imagefarm.settings import Settings
 from scheduler.workers import WorkerIdentity
@@ -21,12 +21,12 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safete
 
 
 def served_models(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """The models this worker serves. Raises SetupError naming one that the catalogue has not."""
+    """The models this worker serves. Raises ConfigurationError naming one that the catalogue has not."""
     if "*" in settings.worker_models:
         return catalogue.names()
     unknown = sorted(set(settings.worker_models) - set(catalogue.names()))
     if unknown:
-        raise SetupError(f"setting worker_models: no model {unknown[0]!r}; known: {', '.join(catalogue.names())}")
+        raise ConfigurationError(f"setting worker_models: no model {unknown[0]!r}; known: {', '.join(catalogue.names())}")
     return list(settings.worker_models)
 
 
@@ -60,7 +60,7 @@ def make_identity(settings: Settings, catalogue: Catalogue, *, device: str, node
         serves=served_models(settings, catalogue),
         facts={
             "versions": library_versions(),
-            "threads": settings.threads,
+            "torch_threads": settings.torch_threads,
             "platform": platform.platform(),
             **_device_facts(device),
         },

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imagefarm.errors import RenderError
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.picture.metadata import MAX_PIXELS
 from imagefarm.recipe import Recipe
 from imagefarm.store import Store
@@ -53,7 +53,7 @@ class Inputs:
 NOTHING = Inputs()
 
 
-def load_inputs(store: Store, outputs: Outputs, recipe: Recipe, tenant_id: str) -> Inputs:
+def load_inputs(store: Store, outputs: OutputStore, recipe: Recipe, tenant_id: str) -> Inputs:
     """Read and decode the recipe's assets.
 
     Scaled to cover the recipe's size and cropped around the middle, turned as their EXIF says, on white where they are
@@ -78,7 +78,7 @@ def on_white(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
-def _picture(store: Store, outputs: Outputs, field: str, asset_id: str, tenant_id: str) -> Image.Image:
+def _picture(store: Store, outputs: OutputStore, field: str, asset_id: str, tenant_id: str) -> Image.Image:
     """The asset upright, as RGBA."""
     with store.read() as session:
         asset = session.get(Asset, asset_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.store import Store
 from scheduler.claim import ClaimedJob
 from worker.inputs import NOTHING, Inputs, load_inputs
@@ -13,7 +13,7 @@ from worker.inputs import NOTHING, Inputs, load_inputs
 class InputPrefetcher:
     """The inputs of jobs that are claimed and do not run yet. One thread begins, takes and forgets."""
 
-    def __init__(self, store: Store, outputs: Outputs) -> None:
+    def __init__(self, store: Store, outputs: OutputStore) -> None:
         self._store = store
         self._outputs = outputs
         self._loading: dict[tuple[str, int], Future[Inputs]] = {}

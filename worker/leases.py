@@ -18,7 +18,7 @@ from worker.pulse import StepDeadline
 log = get_logger(__name__)
 
 RENEWALS_PER_LEASE = 4
-LONGEST_FINISH_S = 300.0
+MAX_FINISH_S = 300.0
 """A picture that takes longer to store is stuck; its lease runs out and another attempt makes it again."""
 
 
@@ -75,7 +75,7 @@ class LeaseKeeper:
 
     def renew_all(self) -> None:
         """Renew every lease; jobs that are no longer this worker's are marked lost."""
-        oldest = time.monotonic() - LONGEST_FINISH_S
+        oldest = time.monotonic() - MAX_FINISH_S
         leased = {item.job.id for item in self.leased_jobs.all() if item.finishing_at is None or item.finishing_at > oldest}
         if not leased:
             return

@@ -73,8 +73,8 @@ class RenderLoop:
         context = self.context
         if context.drain.is_requested:
             return  # this process is about to end
-        over_at = time.monotonic() + context.settings.slice_s
-        stop_at = time.monotonic() + MAX_SLICES * context.settings.slice_s
+        over_at = time.monotonic() + context.settings.ticket_slice_s
+        stop_at = time.monotonic() + MAX_SLICES * context.settings.ticket_slice_s
         worked_at, asked, worked, woke = time.monotonic(), False, False, False
         while not self.device_lost:
             self._let_lost_go()
@@ -125,16 +125,16 @@ class RenderLoop:
 
     def _capacity(self) -> RunningSetCapacity:
         engine = self.engine
-        most = self.context.settings.max_running_images if engine is None else engine.most
+        max_images = self.context.settings.max_running_set_images if engine is None else engine.current_max_images
         if engine is None or not engine.jobs:
-            return RunningSetCapacity(most, most, None)
+            return RunningSetCapacity(max_images, max_images, None)
         running = [self.context.leased_jobs.get(job_id) for job_id in engine.jobs]
         ending = [leased for leased in running if leased is not None and leased.steps - leased.step <= ENDING_STEPS]
         if len(ending) == len(running):
-            return RunningSetCapacity(most, most, None)
+            return RunningSetCapacity(max_images, max_images, None)
         # those without a step to go wait for the decoder: the engine has counted their places as free
         leaving = sum(leased.job.count for leased in ending if leased.step < leased.steps)
-        return RunningSetCapacity(engine.room + leaving, most, engine.compat_key)
+        return RunningSetCapacity(engine.room + leaving, max_images, engine.compat_key)
 
     def _admit(self) -> None:
         """Let those who wait into the running set, in order, as far as they fit."""
@@ -216,9 +216,9 @@ class RenderLoop:
         self.pipeline = loaded
         self.engine = StepEngine(
             loaded,
-            max_images=context.settings.max_running_images,
-            encode_together=context.settings.encode_together,
-            tiled=context.settings.tile_decoder,
+            max_images=context.settings.max_running_set_images,
+            text_encoder_batch_size=context.settings.text_encoder_batch_size,
+            tiled=context.settings.vae_tiling,
         )
         context.step_deadline.mean_step_s = None
         return self.engine

@@ -27,8 +27,8 @@ def own_bytes(pid: int) -> int:
 class MemoryLimit:
     """A thread of the parent that looks at the child. A limit of the kernel's (RLIMIT_AS) would count what CUDA only reserves."""
 
-    def __init__(self, most_bytes: int, children: Callable[[], list[int]]) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, max_bytes: int, children: Callable[[], list[int]]) -> None:
+        self.max_bytes = max_bytes
         self.children = children
         self.ended: dict[int, str] = {}
         """Why, by pid."""
@@ -45,12 +45,12 @@ class MemoryLimit:
         for pid in self.children():
             with suppress(psutil.Error, ProcessLookupError):
                 held = own_bytes(pid)
-                if held > self.most_bytes and pid not in self.ended:
+                if held > self.max_bytes and pid not in self.ended:
                     self.ended[pid] = (
-                        f"it took {held / GIB:.1f} GiB of memory, more than max_memory_gib = {self.most_bytes / GIB:g}, "
+                        f"it took {held / GIB:.1f} GiB of memory, more than worker_memory_limit_gib = {self.max_bytes / GIB:g}, "
                         "and its process was ended"
                     )
-                    log.critical("worker.memory", pid=pid, bytes=held, most_bytes=self.most_bytes)
+                    log.critical("worker.memory", pid=pid, bytes=held, max_bytes=self.max_bytes)
                     os.kill(pid, signal.SIGKILL)
 
     def _run(self) -> None:

@@ -174,13 +174,13 @@ class ChildMonitorStep(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         self.child_monitor.node = worker.hostname
         self.child_monitor.start()
-        most_gib, pool = self.child_monitor.settings.max_memory_gib, worker.pool._pool
+        max_gib, pool = self.child_monitor.settings.worker_memory_limit_gib, worker.pool._pool
 
         def children() -> list[int]:
             return [process.pid for process in list(pool._pool)]
 
-        if most_gib:
-            self.limit = MemoryLimit(int(most_gib * GIB), children)
+        if max_gib:
+            self.limit = MemoryLimit(int(max_gib * GIB), children)
             self.limit.start()
         self.liveness_monitor.children = children
         self.liveness_monitor.start()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LONGEST_LOAD_S = 1800.0
+MAX_LOAD_S = 1800.0
 """A model that takes longer to load is hung."""
-LONGEST_STEP_S = 300.0
+MAX_STEP_S = 300.0
 """A step that takes longer is hung, on any device."""
 MAX_SLICES = 30
 """A running set that never empties is emptied after so many slices: a task must end before its time limit."""
@@ -36,15 +36,15 @@ class StepDeadline:
 
     def loading(self) -> None:
         """A model is being loaded."""
-        self._enter("loading", LONGEST_LOAD_S)
+        self._enter("loading", MAX_LOAD_S)
 
     def finishing(self) -> None:
         """The render thread waits for a place in the finishing pool."""
-        self._enter("finishing", LONGEST_STEP_S)
+        self._enter("finishing", MAX_STEP_S)
 
     def step(self) -> None:
         """A step begins, and with it the one before has ended."""
-        allowed_s = LONGEST_STEP_S
+        allowed_s = MAX_STEP_S
         if self.mean_step_s is not None and not self.may_compile:
             allowed_s = min(allowed_s, max(2 * self.lease_s, HUNG_AFTER_MEAN_STEPS * self.mean_step_s))
         self._enter("step", allowed_s)

@@ -41,8 +41,8 @@ class Residency:
     def __init__(self, catalogue: Catalogue, settings: Settings, *, load: Load | None = None) -> None:
         self.catalogue = catalogue
         self.device = find_device(settings.device)
-        self.is_budget_set = settings.memory_budget_gib > 0
-        self.budget = int(settings.memory_budget_gib * 2**30) if self.is_budget_set else device_budget(self.device)
+        self.is_budget_set = settings.model_memory_gib > 0
+        self.budget = int(settings.model_memory_gib * 2**30) if self.is_budget_set else device_budget(self.device)
         self.embeddings = EmbeddingCache()
         self.load_s: dict[str, float] = {}
         """Seconds that each model last took to load, warm-up included."""
@@ -51,8 +51,8 @@ class Residency:
         self.swaps = 0
         """Loads that made another model leave."""
         self.tier = settings.tier
-        self.tiled = settings.tile_decoder
-        self.most_images = settings.max_running_images
+        self.tiled = settings.vae_tiling
+        self.max_images = settings.max_running_set_images
         self._digests = WeightDigests(settings.data_dir / "run" / "weight-digests.json")
         self._acceleration_settings = AccelerationSettings.of(settings)
         self._load = load or self._load_and_warm
@@ -136,7 +136,7 @@ class Residency:
             memory=device_memory(self.device),
             budget=self.budget if self.is_budget_set else None,
             below=self._below.get(entry.name),
-            most_images=self.most_images,
+            max_images=self.max_images,
             tiled=self.tiled,
         )
 

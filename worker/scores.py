@@ -10,7 +10,7 @@ from PIL import Image
 
 from worker.product.scene import Placed
 
-LONGEST = 512
+MAX_SIDE = 512
 """Pictures are measured at this size at most: sharpness then means the same for drafts and finals, and costs little."""
 HASH_SIDE = 8
 
@@ -19,9 +19,9 @@ def measure(pixels: NDArray[np.uint8], subject: Placed | None = None) -> dict[st
     """The scores of a picture (height, width, 3). `subject` is what product mode put into it."""
     picture = Image.fromarray(pixels).convert("L")  # BT.601, as Pillow does it
     small = picture
-    if max(picture.size) > LONGEST:
+    if max(picture.size) > MAX_SIDE:
         small = picture.copy()
-        small.thumbnail((LONGEST, LONGEST), Image.Resampling.BOX)
+        small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
     brightness = np.asarray(small, np.float32)
     return {
         "sharpness": round(float(_laplacian(brightness).var()), 3),

@@ -23,7 +23,7 @@ from kombu.entity import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import DatabaseMismatch, SetupError
+from imagefarm.errors import SchemaMismatch, ConfigurationError
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
@@ -31,14 +31,14 @@ from imagefarm.store.migrate import check
 from scheduler.celery_app import MAX_RUNNING_SET_S, RENDER_TASK, lane_queue, make_celery
 from worker.identity import served_models
 from worker.parent import ChildMonitorStep, ChildMonitor
-from worker.pulse import LONGEST_LOAD_S, MAX_SLICES
+from worker.pulse import MAX_LOAD_S, MAX_SLICES
 from worker.sign_of_life import LivenessMonitor
 
 RESTART_PAUSE_S = 5.0
 """A child that cannot start waits this long before it ends and another one tries."""
 
 
-def give_up(error: SetupError) -> NoReturn:
+def give_up(error: ConfigurationError) -> NoReturn:
     """The worker cannot start as the farm is set up: one line, and the error's exit code."""
     print(f"imagefarm worker: {error.detail}", file=sys.stderr)
     raise SystemExit(error.exit_code)
@@ -49,12 +49,12 @@ try:
     catalogue = Catalogue.read(settings.catalogue_file)
     serves = served_models(settings, catalogue)
     app = make_celery(settings, catalogue)
-except SetupError as error:
+except ConfigurationError as error:
     give_up(error)
 
 # read by OpenMP, MKL and the hub's client when they are loaded, which is later and in the child
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[variable] = str(settings.threads)
+    os.environ[variable] = str(settings.torch_threads)
 # what was compiled is there again after a start
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.data_dir / "cache" / "compiled"))
 os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_DISABLE_REMOTE_CODE="1", TOKENIZERS_PARALLELISM="false")
@@ -63,8 +63,8 @@ log = get_logger(__name__)
 app.conf.update(
     task_queues=[Queue(lane_queue(name)) for name in serves],
     # the child watches itself (see worker.leases); this kills one that cannot
-    task_time_limit=MAX_SLICES * settings.slice_s + MAX_RUNNING_SET_S + 60,
-    worker_proc_alive_timeout=LONGEST_LOAD_S,
+    task_time_limit=MAX_SLICES * settings.ticket_slice_s + MAX_RUNNING_SET_S + 60,
+    worker_proc_alive_timeout=MAX_LOAD_S,
 )
 child_monitor = ChildMonitor(app, settings, serves, "")
 liveness_monitor = LivenessMonitor()
@@ -88,7 +88,7 @@ def _worker_starts(**_: Any) -> None:
     store = Store(settings.database, pool_size=1)
     try:
         check(store)
-    except DatabaseMismatch as error:
+    except SchemaMismatch as error:
         give_up(error)
     except SQLAlchemyError as error:
         log.warning("worker.database_away", error=str(error)[:200])  # the child will wait for it

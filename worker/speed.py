@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from imagefarm.logs import get_logger
 from imagefarm.settings import Settings
 from worker.memory.planner import Tier
@@ -64,18 +64,18 @@ class AccelerationSettings:
     @classmethod
     def of(cls, settings: Settings) -> AccelerationSettings:
         """What the settings want."""
-        return cls(settings.attention, settings.compile_blocks, settings.decoder_channels_last)
+        return cls(settings.attention, settings.torch_compile, settings.vae_channels_last)
 
     def check(self, device: torch.device) -> None:
-        """Raise SetupError naming the setting and the remedy if it cannot be had on `device`."""
+        """Raise ConfigurationError naming the setting and the remedy if it cannot be had on `device`."""
         kernel = KERNELS.get(self.attention)
         if kernel is not None and kernel.device and kernel.device != device.type:
             here = ", ".join([AUTO, *(name for name, each in KERNELS.items() if not each.device)])
-            raise SetupError(f"attention = {self.attention} needs a GPU, and this worker renders on {device}; use {here}")
+            raise ConfigurationError(f"attention = {self.attention} needs a GPU, and this worker renders on {device}; use {here}")
         if kernel is not None and kernel.package and importlib.util.find_spec(kernel.package) is None:
-            raise SetupError(f"attention = {self.attention} needs the package {kernel.package}, which is not installed here")
+            raise ConfigurationError(f"attention = {self.attention} needs the package {kernel.package}, which is not installed here")
         if self.compiled and (missing := _why_not_compiled(device)):
-            raise SetupError(f"compile_blocks needs {missing}; install one, or set compile_blocks = false")
+            raise ConfigurationError(f"torch_compile needs {missing}; install one, or set torch_compile = false")
 
 
 class Acceleration:

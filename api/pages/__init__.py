@@ -27,7 +27,7 @@ NAVIGATION = (
     ("/studio", "Studio"),
     ("/batches", "Batches"),
     ("/jobs", "Jobs"),
-    ("/trace", "Trace"),
+    ("/lookup", "Trace"),
     ("/admin", "Admin"),
 )
 AREAS: tuple[Blueprint, ...] = (

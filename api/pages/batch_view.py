@@ -1,4 +1,4 @@
-"""A batch as pages show it: counts as a bar, and its contact sheet in pieces."""
+"""A batch as pages show it: counts as a bar, and its contact sheet in chunks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagefarm.store.models import Batch, Job
 from scheduler.batches import lifecycle
 
 SHEET = 60
-"""Jobs of one piece of a contact sheet."""
+"""Jobs of one chunk of a contact sheet."""
 BAR = (JobState.SUCCEEDED, JobState.RUNNING, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED, JobState.HELD)
 STARTED = (BatchState.QUEUED, BatchState.RUNNING)
 
@@ -91,7 +91,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A piece of a contact sheet. `after` is the id before its first job, `next_after` that before the next piece."""
+    """A chunk of a contact sheet. `after` is the id before its first job, `next_after` that before the next chunk."""
 
     batch_id: str
     after: str
@@ -106,7 +106,7 @@ def batch_cards(session: Session, batches: Sequence[Batch]) -> tuple[BatchCard, 
 
 
 def sheet(session: Session, batch_id: str, after: str) -> Sheet:
-    """A piece of the contact sheet, in the order of the table."""
+    """A chunk of the contact sheet, in the order of the table."""
     found = session.scalars(select(Job).where(Job.batch_id == batch_id, Job.id > after).order_by(Job.id).limit(SHEET + 1)).all()
     shown = found[:SHEET]
     images = jobs.images_of(session, [job.reuses or job.id for job in shown])

@@ -43,7 +43,7 @@ FIELDS = (
 MAPPED = "map."
 """Fields of the form that say for what a column is taken begin so."""
 PREVIEW_CHARS = 256 * 1024
-ORDERS: dict[str, Callable[[Farm, Caller, str], BatchAnswer]] = {
+ACTIONS: dict[str, Callable[[Farm, Caller, str], BatchAnswer]] = {
     "pause": api_batches.pause_batch,
     "resume": api_batches.resume_batch,
     "cancel": api_batches.cancel_batch,
@@ -157,7 +157,7 @@ def batch_page(batch_id: str) -> Response:
 
 @pages.get("/batches/<batch_id>/sheet")
 def sheet_page(batch_id: str) -> Response:
-    """Show a piece of the contact sheet."""
+    """Show a chunk of the contact sheet."""
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.READ)
@@ -170,7 +170,7 @@ def sheet_page(batch_id: str) -> Response:
 
 @pages.get("/batches/<batch_id>/cells.json")
 def cells_of_sheet(batch_id: str) -> Response:
-    """A piece of the contact sheet for the page's script."""
+    """A chunk of the contact sheet for the page's script."""
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.READ)
@@ -201,20 +201,20 @@ def finals_form(batch_id: str) -> Any:
     return redirect(f"/batches/{answer.id}", 303)
 
 
-@pages.post("/batches/<batch_id>/<order>")
-def order_form(batch_id: str, order: str) -> Any:
+@pages.post("/batches/<batch_id>/<action>")
+def action_form(batch_id: str, action: str) -> Any:
     """Pause, resume, approve, cancel a batch or run its failures again, and go back to it."""
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.SUBMIT)
-    if order not in ORDERS:
-        raise NotFound(f"a batch takes no order {order[:40]!r}; it takes {', '.join(ORDERS)}")
-    ORDERS[order](farm, caller, batch_id)
+    if action not in ACTIONS:
+        raise NotFound(f"a batch has no action {action[:40]!r}; use one of {', '.join(ACTIONS)}")
+    ACTIONS[action](farm, caller, batch_id)
     return redirect(f"/batches/{batch_id}", 303)
 
 
 def _after() -> str:
-    """The job after which a piece of a contact sheet begins. Raises InvalidRequest."""
+    """The job after which a chunk of a contact sheet begins. Raises InvalidRequest."""
     after = request.args.get("after", "")
     if after and not is_id(after, "job"):
         raise InvalidRequest([FieldError(field="after", detail="is not the id of a job", remedy="leave it out")])

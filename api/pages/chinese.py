@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from api.pages.chinese_desk import DESK
+from api.pages.chinese_desk import ADMIN
 
 WORDS: dict[str, str] = {
-    **DESK,
+    **ADMIN,
     # frame
     "Skip to the content": "跳到正文",
     "Pages": "页面",

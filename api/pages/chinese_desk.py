@@ -1,9 +1,9 @@
-"""The Chinese words of the desk and the batches, by their English text."""
+"""The Chinese words of the admin pages and the batches, by their English text."""
 
 from __future__ import annotations
 
-DESK: dict[str, str] = {
-    # the desk
+ADMIN: dict[str, str] = {
+    # the admin pages
     "Overview": "总览",
     "Webhooks": "Webhook",
     "Audit": "审计",

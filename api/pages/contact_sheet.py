@@ -13,16 +13,16 @@ from sqlalchemy.orm import Session
 from imagefarm.states import JobState
 from imagefarm.store.models import Image, Job, Pick
 
-PIECE = 500
-"""Jobs of one piece."""
+CHUNK_SIZE = 500
+"""Jobs of one chunk."""
 TITLE_CHARS = 80
 
 
-def cells(session: Session, batch_id: str, after: str, limit: int = PIECE) -> dict[str, Any]:
-    """A piece of the sheet, in the order of the table.
+def cells(session: Session, batch_id: str, after: str, limit: int = CHUNK_SIZE) -> dict[str, Any]:
+    """A chunk of the sheet, in the order of the table.
 
     `jobs` are `[id, title, state, count, pictures]`, pictures `[index, image, pick, job that replaces it]`; `next` is the
-    `after` of the piece that follows, null at the end.
+    `after` of the chunk that follows, null at the end.
     """
     found = session.execute(
         select(Job.id, Job.name, Job.custom_id, Job.labels, Job.prompt, Job.state, Job.count.label("number"), Job.reuses)

@@ -18,7 +18,7 @@ from scheduler.rates import IDLE, lane_throughput
 
 SILENT_S = 12.0
 """A worker not heard of for so long is shown with the time of its silence."""
-MOST_RUNNING = 64
+MAX_RUNNING_JOBS = 64
 """Running jobs that are named beside their workers."""
 
 
@@ -139,7 +139,7 @@ def _workers(
     held = select(Job.id, Job.owner, Job.prompt, Job.count.label("number"), Job.recipe).where(Job.state == JobState.RUNNING)
     if caller.tenant_filter is not None:
         held = held.where(Job.tenant_id == caller.tenant_filter)
-    running = session.execute(held.order_by(Job.id).limit(MOST_RUNNING)).all()
+    running = session.execute(held.order_by(Job.id).limit(MAX_RUNNING_JOBS)).all()
     steps = farm.progress.read([job.id for job in running])
     return tuple(
         WorkerView(

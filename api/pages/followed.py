@@ -60,7 +60,7 @@ REST = 2.0
 """The thread rests for so many times the CPU time that a rendering took: while requests are answered, and after it."""
 CHECK_S = 15.0
 """A stream whose caller signed out, or whose key was revoked, ends within this time."""
-MOST_ADDRESS = 4000
+MAX_ADDRESS_CHARS = 4000
 ONE_JOB = re.compile(r"/jobs/(job_\w+)")
 KEPT = (
     "HTTP_HOST", "HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_ACCEPT_LANGUAGE",
@@ -154,11 +154,11 @@ class PagePublisher(Subscription):
                 self.closed = True
             for page in self._pages.values():
                 if kind == "job.progress":
-                    if subject in page.html and page.caller.sees(event.get("tenant_id")):
+                    if subject in page.html and page.caller.can_see(event.get("tenant_id")):
                         page.steps[subject] = text_of(event)
                         page.steps_at = max(now, page.stepped_at + self.pace_s)
                 elif kind in FOR_ALL or (
-                    page.caller.sees(event.get("tenant_id")) and (page.job is None or page.job == subject or subject in page.html)
+                    page.caller.can_see(event.get("tenant_id")) and (page.job is None or page.job == subject or subject in page.html)
                 ):
                     page.due_at = min(page.due_at, max(now + SETTLE_S, page.rendered_at + self.pace_s))
                 else:
@@ -274,7 +274,7 @@ class PagePublisher(Subscription):
 
 def asking(environ: dict[str, Any], at: str) -> dict[str, Any]:
     """A request for the page at this address with the name, language and credentials of another request."""
-    address = urlsplit(iri_to_uri(at)) if len(at) <= MOST_ADDRESS and at.startswith("/") else urlsplit("//")
+    address = urlsplit(iri_to_uri(at)) if len(at) <= MAX_ADDRESS_CHARS and at.startswith("/") else urlsplit("//")
     return {name: environ[name] for name in KEPT if name in environ} | {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",

@@ -16,7 +16,7 @@ from imagefarm.store.job_ways import JobFilter
 from imagefarm.text import check_text
 
 PERIODS: Mapping[str, float] = {"1h": 3600.0, "24h": 86400.0, "7d": 7 * 86400.0}
-LONGEST = {"model": 64, "batch": 40, "tenant": 40, "worker": 128, "text": 200, "custom_id": 128, "label": 330}
+MAX_CHARS = {"model": 64, "batch": 40, "tenant": 40, "worker": 128, "text": 200, "custom_id": 128, "label": 330}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +85,14 @@ def read_filter(given: MultiDict[str, str]) -> PageFilter:
     """The filter of an address. Raises InvalidRequest naming the parameter; parameters of others are left alone."""
     values: dict[str, str] = {}
     errors = []
-    for name, longest in LONGEST.items():
+    for name, max_chars in MAX_CHARS.items():
         value = given.get(name, "").strip()
         try:
             check_text(value)
         except ValueError as error:
             errors.append(FieldError(field=name, detail=str(error)))
-        if len(value) > longest:
-            errors.append(FieldError(field=name, detail=f"is longer than {longest} characters", remedy="shorten it"))
+        if len(value) > max_chars:
+            errors.append(FieldError(field=name, detail=f"is longer than {max_chars} characters", remedy="shorten it"))
         values[name] = value
     if values["label"] and ":" not in values["label"]:
         errors.append(FieldError(field="label", detail="is not a label", remedy="write it name:value"))

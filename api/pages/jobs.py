@@ -33,9 +33,9 @@ pages = Blueprint("pages_jobs", __name__)
 
 ROWS = 40
 NEW_COUNTED = 50
-MOST_CHOICES = 60
+MAX_CHOICES = 60
 """Tenants, workers and batches that the filter offers by name."""
-MOST_EVENTS = 200
+MAX_EVENTS = 200
 RECIPE_ORDER = (
     "model",
     "steps",
@@ -164,7 +164,7 @@ def jobs_page() -> Response:
             may_cancel=any(state in bulk.CANCELLABLE for state in asked.states),
             may_retry=any(state in bulk.RETRYABLE for state in asked.states),
             tenants=_tenants(session) if caller.is_admin else (),
-            workers=tuple(session.scalars(select(Worker.name).distinct().order_by(Worker.name).limit(MOST_CHOICES))),
+            workers=tuple(session.scalars(select(Worker.name).distinct().order_by(Worker.name).limit(MAX_CHOICES))),
             batches=_batches(session, caller),
         )
     return page("jobs.html", view)
@@ -225,13 +225,13 @@ def replay_form(job_id: str) -> Any:
 
 def _tenants(session: Session) -> tuple[tuple[str, str], ...]:
     """Tenants to choose from, by name; none where there is one only."""
-    found = session.execute(select(Tenant.id, Tenant.name).order_by(Tenant.name).limit(MOST_CHOICES)).all()
+    found = session.execute(select(Tenant.id, Tenant.name).order_by(Tenant.name).limit(MAX_CHOICES)).all()
     return tuple((id_, name) for id_, name in found) if len(found) > 1 else ()
 
 
 def _batches(session: Session, caller: Caller) -> tuple[tuple[str, str], ...]:
     """The newest batches to choose from."""
-    newest = select(Batch.id, Batch.name).order_by(Batch.id.desc()).limit(MOST_CHOICES)
+    newest = select(Batch.id, Batch.name).order_by(Batch.id.desc()).limit(MAX_CHOICES)
     if caller.tenant_filter is not None:
         newest = newest.where(Batch.tenant_id == caller.tenant_filter)
     return tuple((id_, name) for id_, name in session.execute(newest))
@@ -239,7 +239,7 @@ def _batches(session: Session, caller: Caller) -> tuple[tuple[str, str], ...]:
 
 def _job_view(session: Session, farm: Farm, caller: Caller, job: Job) -> JobView:
     attempts = attempts_of(session, job.id)
-    events = session.scalars(select(Event).where(Event.subject == job.id).order_by(Event.id).limit(MOST_EVENTS)).all()
+    events = session.scalars(select(Event).where(Event.subject == job.id).order_by(Event.id).limit(MAX_EVENTS)).all()
     images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
     return JobView(
         job=job_cards(session, farm, [job])[0],

@@ -1,4 +1,4 @@
-"""Cancel or retry all jobs that match a filter, `/jobs/change`: first how many, then with that number and no more."""
+"""Cancel or retry all jobs that match a filter, `/jobs/bulk`: first how many, then with that number and no more."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from imagefarm.store import db_now, jobs
 from imagefarm.store.job_ways import JobFilter
 from scheduler import bulk
 
-pages = Blueprint("pages_jobs_change", __name__)
+pages = Blueprint("pages_bulk_jobs", __name__)
 
-CHANGES = {"cancel": bulk.CANCELLABLE, "retry": bulk.RETRYABLE}
+ACTIONS = {"cancel": bulk.CANCELLABLE, "retry": bulk.RETRYABLE}
 EXAMPLES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeView:
+class BulkActionView:
     """What would be changed: `number` jobs, the newest of them shown. `changed` says how many were; None before."""
 
-    change: str
+    action: str
     filter: PageFilter
     number: int
     jobs: tuple[JobCard, ...]
@@ -37,52 +37,52 @@ class ChangeView:
     refusal: str
 
 
-@pages.get("/jobs/change")
-def change_page() -> Response:
+@pages.get("/jobs/bulk")
+def bulk_jobs_page() -> Response:
     """Say how many jobs match, and ask."""
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.SUBMIT)
-    return _asked(farm, caller, _change(request.args.get("do", "cancel")), read_filter(request.args))
+    return _asked(farm, caller, _action(request.args.get("do", "cancel")), read_filter(request.args))
 
 
-@pages.post("/jobs/change")
-def change_form() -> Any:
+@pages.post("/jobs/bulk")
+def bulk_jobs_form() -> Any:
     """Change them, if they are no more than were shown."""
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.SUBMIT)
-    change, asked = _change(request.form.get("do", "")), read_filter(request.form)
+    action, asked = _action(request.form.get("do", "")), read_filter(request.form)
     expected = request.form.get("expected", "")
     if not (expected.isascii() and expected.isdecimal() and len(expected) <= 9):
         raise InvalidRequest([FieldError(field="expected", detail="is not a number", remedy="send the number that was shown")])
     wanted = _wanted(farm, caller, asked)
     try:
-        if change == "cancel":
+        if action == "cancel":
             report = bulk.cancel_matching(farm.store, wanted, expected=int(expected), by=caller.name)
         else:
             report = bulk.retry_matching(farm.store, wanted, farm.settings, expected=int(expected), by=caller.name)
     except RequestError as error:
-        return _asked(farm, caller, change, asked, error)
+        return _asked(farm, caller, action, asked, error)
     for model in sorted(report.models):
         farm.ticket_sender.notify_lane(model)
-    return page("jobs_change.html", ChangeView(change, asked.anew(), report.matched, (), report.changed, ""))
+    return page("bulk_jobs.html", BulkActionView(action, asked.anew(), report.matched, (), report.changed, ""))
 
 
-def _asked(farm: Farm, caller: Caller, change: str, asked: PageFilter, refusal: RequestError | None = None) -> Response:
+def _asked(farm: Farm, caller: Caller, action: str, asked: PageFilter, refusal: RequestError | None = None) -> Response:
     wanted = _wanted(farm, caller, asked)
-    look = bulk.cancel_matching(farm.store, wanted, expected=None, by=caller.name) if change == "cancel" else None
+    look = bulk.cancel_matching(farm.store, wanted, expected=None, by=caller.name) if action == "cancel" else None
     if look is None:
         look = bulk.retry_matching(farm.store, wanted, farm.settings, expected=None, by=caller.name)
-    states = tuple(state for state in CHANGES[change] if not asked.states or state in asked.states)
+    states = tuple(state for state in ACTIONS[action] if not asked.states or state in asked.states)
     with farm.store.read() as session:
         shown: list[Any] = []
         if states:
             some = replace(wanted, states=states)
             shown = jobs.list_jobs(session, some, before=None, limit=EXAMPLES).jobs
         cards = job_cards(session, farm, shown)
-    view = ChangeView(change, asked.anew(), look.matched, cards, None, refusal.detail if refusal else "")
-    return page("jobs_change.html", view, refusal.status if refusal else 200)
+    view = BulkActionView(action, asked.anew(), look.matched, cards, None, refusal.detail if refusal else "")
+    return page("bulk_jobs.html", view, refusal.status if refusal else 200)
 
 
 def _wanted(farm: Farm, caller: Caller, asked: PageFilter) -> JobFilter:
@@ -90,7 +90,7 @@ def _wanted(farm: Farm, caller: Caller, asked: PageFilter) -> JobFilter:
         return asked.wanted(caller, session.scalar(select(db_now())) or 0.0)
 
 
-def _change(text: str) -> str:
-    if text not in CHANGES:
-        raise InvalidRequest([FieldError(field="do", detail="is not a change", remedy="use cancel or retry")])
+def _action(text: str) -> str:
+    if text not in ACTIONS:
+        raise InvalidRequest([FieldError(field="do", detail="is not an action", remedy="use cancel or retry")])
     return text

@@ -22,7 +22,7 @@ from api.context import current_farm
 from api.pages.i18n import language
 
 RENDER_CACHE_S = 0.3
-MOST = 200
+MAX_ENTRIES = 200
 """Renderings kept, of some ten kilobytes each; those not asked for longest go first."""
 KEY = "imagefarm.pages.render_cache"
 Page = tuple[int, list[tuple[str, str]], bytes]
@@ -42,7 +42,7 @@ class RenderCache:
             if mine := time.monotonic() - began >= RENDER_CACHE_S:
                 page = Future()
                 self._cached[key] = (time.monotonic(), page)
-                while len(self._cached) > MOST:
+                while len(self._cached) > MAX_ENTRIES:
                     self._cached.popitem(last=False)
             self._cached.move_to_end(key)
         if mine:

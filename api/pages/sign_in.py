@@ -10,7 +10,7 @@ from api import sign_in_throttle
 from api.auth import SESSION_COOKIE
 from api.context import current_farm
 from api.pages.rendering import page
-from imagefarm.auth import caller_of
+from imagefarm.auth import authenticate_key
 from imagefarm.users import check_password, close_session, has_users, open_session
 
 pages = Blueprint("pages_sign_in", __name__)
@@ -38,7 +38,7 @@ def sign_in_form() -> Any:
     who = (farm.redis, farm.settings.redis_prefix, request.remote_addr or "", "" if key else name.lower()[:64])
     sign_in_throttle.check(*who)
     if key:
-        caller = caller_of(farm.store, key)
+        caller = authenticate_key(farm.store, key)
         token = open_session(farm.store, key_id=caller.key_id) if caller is not None else None
     else:
         user_id = check_password(farm.store, name, password) if name and password else None
@@ -49,7 +49,7 @@ def sign_in_form() -> Any:
         return page("sign_in.html", (complaint, onward), 401)
     answer = redirect(onward, 303)
     answer.set_cookie(
-        SESSION_COOKIE, token, max_age=int(farm.settings.session_s), httponly=True, samesite="Strict", secure=request.is_secure
+        SESSION_COOKIE, token, max_age=int(farm.settings.session_max_age_s), httponly=True, samesite="Strict", secure=request.is_secure
     )
     return answer
 

@@ -11,7 +11,7 @@ from imagefarm.recipe import SubjectPlacement, Subject
 
 
 @dataclass(frozen=True, slots=True)
-class Snippets:
+class CodeSamples:
     """The same request in three languages."""
 
     curl: str
@@ -19,7 +19,7 @@ class Snippets:
     cli: str
 
 
-def snippets(url: str, recipe: dict[str, Any], count: int) -> Snippets:
+def write_code_samples(url: str, recipe: dict[str, Any], count: int) -> CodeSamples:
     """How to ask the farm at `url` for `count` pictures of this recipe again."""
     asked = {name: value for name, value in recipe.items() if value not in (None, "", [])}
     if count > 1:
@@ -33,7 +33,7 @@ def snippets(url: str, recipe: dict[str, Any], count: int) -> Snippets:
         f"    job = farm.submit({asked['prompt']!r}, {arguments})\n"
         '    farm.download(farm.wait(job), "pictures")'
     )
-    return Snippets(curl, python, shlex.join(_command(asked)))
+    return CodeSamples(curl, python, shlex.join(_command(asked)))
 
 
 def _command(asked: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Getting started `/start`: a first picture by curl, Python, command line and table, with the reader's own address in it."""
+"""`/getting-started`: a first picture by curl, Python, command line and table, with the reader's own address in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from api.pages.i18n import language
 from api.pages.rendering import page
 from imagefarm.auth import Scope, is_open
 
-pages = Blueprint("pages_start", __name__)
+pages = Blueprint("pages_getting_started", __name__)
 
 PROMPTS = {"en": "a red mug on a white background", "zh": "白色背景上的红色马克杯"}
 KEY = "if_YOUR_KEY"
@@ -30,7 +30,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class StartView:
+class GettingStartedView:
     """The steps. `asks_key` where the farm does."""
 
     steps: tuple[Step, ...]
@@ -39,14 +39,14 @@ class StartView:
     key: str = KEY
 
 
-@pages.get("/start")
-def start_page() -> Response:
+@pages.get("/getting-started")
+def getting_started_page() -> Response:
     """Show the first steps."""
     farm = current_farm()
     require(authenticate(farm), Scope.READ)
     asks = not is_open(farm.settings)
     url = request.host_url.rstrip("/")
-    return page("getting_started.html", StartView(steps(url, PROMPTS[language()], asks_key=asks), url, asks))
+    return page("getting_started.html", GettingStartedView(steps(url, PROMPTS[language()], asks_key=asks), url, asks))
 
 
 def steps(url: str, prompt: str, *, asks_key: bool) -> tuple[Step, ...]:

@@ -116,7 +116,7 @@ def studio_form() -> Any:
     request.max_content_length = farm.settings.max_asset_bytes + farm.settings.max_body_bytes
     fields = typed({})
     try:
-        fields = _asked_again(farm, caller) if request.form.get("again") else _with_start(farm, caller, typed(request.form))
+        fields = _asked_again(farm, caller) if request.form.get("again") else _with_init_image(farm, caller, typed(request.form))
         entry = farm.catalogue.get(fields["model"] or farm.catalogue.default)
         job_id = _submit(farm, caller, request_of(fields, entry))
     except RequestEntityTooLarge:
@@ -136,7 +136,7 @@ def suggestion_form() -> Response:
     farm = current_farm()
     caller = authenticate(farm)
     require(caller, Scope.SUBMIT)
-    fields = _with_start(farm, caller, typed(request.form))
+    fields = _with_init_image(farm, caller, typed(request.form))
     variant = int(request.form.get("variant", "0").strip()[:4]) if request.form.get("variant", "").isdecimal() else 0
     suggestion = _suggestion(fields, variant)
     if request.headers.get("HX-Request"):
@@ -149,8 +149,8 @@ def suggestion_form() -> Response:
         return page("studio.html", _view(session, farm, caller, fields, suggestion=suggestion, variant=variant))
 
 
-@pages.post("/studio/start")
-def start_form() -> Response:
+@pages.post("/studio/init-image")
+def init_image_form() -> Response:
     """Take a picture in to begin from, and show it in the form; the page's script asks for this piece as it is dropped."""
     farm = current_farm()
     caller = authenticate(farm)
@@ -160,7 +160,7 @@ def start_form() -> Response:
     refusal = ""
     try:
         fields = typed(request.form) | {"init_image": ""}
-        fields = _with_start(farm, caller, typed(request.form))
+        fields = _with_init_image(farm, caller, typed(request.form))
     except RequestEntityTooLarge:
         refusal = too_large().detail
     except InvalidRequest as error:
@@ -168,14 +168,14 @@ def start_form() -> Response:
     except RequestError as error:
         refusal = error.detail
     may_begin = "init_image" in farm.catalogue.by_alias.get(fields["model"], farm.catalogue.get(farm.catalogue.default)).features
-    return page("start.html", tuple(fields.items()), may_begin=may_begin, refusal=refusal)
+    return page("init_image.html", tuple(fields.items()), may_begin=may_begin, refusal=refusal)
 
 
-def _with_start(farm: Farm, caller: Caller, fields: dict[str, str]) -> dict[str, str]:
+def _with_init_image(farm: Farm, caller: Caller, fields: dict[str, str]) -> dict[str, str]:
     """The fields with the picture that came as a file, if one did, stored as an asset; or without any, if so asked."""
-    if request.form.get("no_start"):
+    if request.form.get("no_init_image"):
         return fields | {"init_image": "", "strength": ""}
-    file = request.files.get("start")
+    file = request.files.get("init_image_file")
     if file is None or not file.filename:
         return fields
     data = file.read(farm.settings.max_asset_bytes + 1)

@@ -28,7 +28,7 @@ FIELDS = (
     "seed",
     "keep",
     "init_image",
-    "start_as",
+    "init_image_as",
     "strength",
     "cut",
     "shadow",
@@ -38,7 +38,7 @@ FIELDS = (
     "quality",
 )
 PRODUCT = "product"
-"""What `start_as` says of a picture whose subject stays pixel for pixel; else the picture is begun from."""
+"""What `init_image_as` says of a picture whose subject stays pixel for pixel; else the picture is begun from."""
 LORA = "lora:"
 """Before the name of a LoRA: the field of its weight, empty where it does not act."""
 ENLARGED = 2
@@ -155,7 +155,7 @@ def from_recipe(recipe: dict[str, Any], count: int) -> dict[str, str]:
         | (
             {
                 "init_image": subject["image"],
-                "start_as": PRODUCT,
+                "init_image_as": PRODUCT,
                 "cut": subject["mask"],
                 "shadow": f"{float(subject['shadow']):g}",
                 "scale": f"{float(subject['place']['scale']):g}" if subject["place"]["scale"] else "",
@@ -193,7 +193,7 @@ def request_of(fields: Mapping[str, str], entry: ModelEntry) -> JobRequest:
         "format": fields["format"] or None,
         "quality": (fields["quality"] or None) if fields["format"] in {"jpeg", "webp"} else None,
     }
-    if fields["init_image"] and fields["start_as"] == PRODUCT:
+    if fields["init_image"] and fields["init_image_as"] == PRODUCT:
         asked["subject"] = {
             "image": fields["init_image"],
             "mask": fields["cut"] or "alpha",

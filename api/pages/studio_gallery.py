@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.context import Farm
 from api.pages.job_cards import JobCard, Picture, job_cards
-from api.pages.snippets import Snippets, snippets
+from api.pages.snippets import CodeSamples, write_code_samples
 from api.pages.studio_form import Size, larger_size
 from imagefarm.auth import Caller
 from imagefarm.picture.formats import extension
@@ -19,7 +19,7 @@ from imagefarm.store.job_ways import JobFilter
 from imagefarm.store.models import Attempt, Image, Job, Worker
 
 SHOWN = 24
-MOST_SHOWN = 96
+MAX_SHOWN = 96
 """Where older ones were asked for below, the newest reach down to them; not further than so many jobs."""
 
 
@@ -59,7 +59,7 @@ class Making:
     sampler: str
     worker: str
     begins_from: str
-    code: Snippets
+    code: CodeSamples
     larger: Size | None
     may_upscale: bool
 
@@ -76,7 +76,7 @@ class Gallery:
 def gallery(session: Session, farm: Farm, caller: Caller, part: Part, url: str) -> Gallery:
     """A part of the caller's jobs that did not come from a batch."""
     wanted = JobFilter(tenant_id=caller.tenant_id, single=True)
-    found = jobs.list_jobs(session, wanted, before=part.before or None, limit=MOST_SHOWN if part.down_to else SHOWN)
+    found = jobs.list_jobs(session, wanted, before=part.before or None, limit=MAX_SHOWN if part.down_to else SHOWN)
     own = [job for job in found.jobs if job.id >= part.down_to]
     images = jobs.images_of(session, [job.id for job in own])
     made_by = _workers(session, [job.id for job in own])
@@ -109,7 +109,7 @@ def _making(farm: Farm, card: JobCard, job: Job, images: list[Image], *, worker:
         sampler=str(recipe["sampler"]),
         worker=worker,
         begins_from=str(recipe.get("init_image") or (recipe.get("subject") or {}).get("image") or ""),
-        code=snippets(url, recipe, job.count),
+        code=write_code_samples(url, recipe, job.count),
         larger=larger_size(entry, card.width, card.height) if entry else None,
         may_upscale=not recipe.get("upscale"),
     )

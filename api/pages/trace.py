@@ -1,4 +1,4 @@
-"""Trace `/trace`: drop any picture, and find the job that made it."""
+"""Lookup `/lookup`: drop any picture, and find the job that made it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from imagefarm.auth import Scope
 from imagefarm.errors import RequestError
 from imagefarm.store.models import Job
 
-pages = Blueprint("pages_trace", __name__)
+pages = Blueprint("pages_lookup", __name__)
 
 SHOWN_CHARS = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class TraceView:
+class LookupView:
     """What was found. `by` says how: by the file, its pixels, or what its metadata claims; None if it was not."""
 
     asked: bool = False
@@ -37,15 +37,15 @@ class TraceView:
     refusal: str = ""
 
 
-@pages.get("/trace")
-def trace_page() -> Response:
+@pages.get("/lookup")
+def lookup_page() -> Response:
     """Show where to drop a picture."""
     require(authenticate(current_farm()), Scope.READ)
-    return page("trace.html", TraceView())
+    return page("lookup.html", LookupView())
 
 
-@pages.post("/trace")
-def trace_form() -> Response:
+@pages.post("/lookup")
+def lookup_form() -> Response:
     """Find the job of the picture that was sent."""
     farm = current_farm()
     caller = authenticate(farm)
@@ -54,10 +54,10 @@ def trace_form() -> Response:
     try:
         found = find(farm, caller, whole_upload("file"))
     except RequestError as error:
-        return page("trace.html", TraceView(asked=True, refusal=error.detail), error.status)
+        return page("lookup.html", LookupView(asked=True, refusal=error.detail), error.status)
     with farm.store.read() as session:
         rows = [session.get_one(Job, job_id) for job_id in dict.fromkeys(image.job_id for image in found.images)]
-        view = TraceView(
+        view = LookupView(
             asked=True,
             by=found.by,
             jobs=job_cards(session, farm, rows),
@@ -65,7 +65,7 @@ def trace_form() -> Response:
             pixel_sha256=found.pixel_sha256 or "",
             metadata=tuple((str(name), _text(value)) for name, value in found.metadata.items()),
         )
-    return page("trace.html", view)
+    return page("lookup.html", view)
 
 
 def _text(value: Any) -> str:

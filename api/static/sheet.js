@@ -11,7 +11,7 @@
   const KEYS = { a: "approve", p: "approve", Enter: "approve", x: "reject", Delete: "reject", r: "reroll", u: "clear", Backspace: "clear" };
   const GLYPHS = { queued: "…", held: "‖", failed: "!", cancelled: "×", running: "▸" }, OPEN = new Set(["queued", "held", "running", "validating"]);
 
-  let pieces = [], items = [], view = [], columns = 1, rowHeight = 1, side = 136, thumb = 256, show = "all", size = "m";
+  let chunks = [], items = [], view = [], columns = 1, rowHeight = 1, side = 136, thumb = 256, show = "all", size = "m";
   let at = 0, anchor = 0, frame = 0, lastY = scrollY, lastT = 0, speed = 0, settle = 0, sending = 0, looking = 0, lookAt = 0;
   const drawn = new Map(), waiting = new Map(), done = [];
 
@@ -20,7 +20,7 @@
 
   // what there is
 
-  async function piece(after) {
+  async function chunk(after) {
     const answer = await fetch(`/batches/${batch}/cells.json?after=${after}`, { headers: { Accept: "application/json" } });
     if (!answer.ok) throw new Error(answer.status);
     return { after, ...await answer.json() };
@@ -29,10 +29,10 @@
   async function load() {
     let after = "";
     do {
-      const got = await piece(after);
-      pieces.push(got);
+      const got = await chunk(after);
+      chunks.push(got);
       after = got.next;
-      if (after === null || !(pieces.length & (pieces.length - 1))) arrange();  // after 1, 2, 4, 8 ... pieces: each time takes all
+      if (after === null || !(chunks.length & (chunks.length - 1))) arrange();  // after 1, 2, 4, 8 ... chunks: each time takes all
     } while (after !== null);
     grid.setAttribute("aria-busy", "false");
   }
@@ -40,12 +40,12 @@
   /* One item a picture (or one that is still to come); a picture that was rendered again shows in the place of the old one. */
   function arrange() {
     const rows = new Map(), replacing = new Set();
-    for (const { jobs } of pieces) for (const job of jobs) {
+    for (const { jobs } of chunks) for (const job of jobs) {
       rows.set(job[0], job);
       for (const picture of job[4]) if (picture[3]) replacing.add(picture[3]);
     }
     items = [];
-    pieces.forEach(({ jobs }, number) => {
+    chunks.forEach(({ jobs }, number) => {
       for (const job of jobs) {
         if (replacing.has(job[0])) continue;
         for (let index = 0; index < job[3]; index++) {
@@ -54,7 +54,7 @@
             row = rows.get(picture[3]); place = 0; picture = row[4].find((one) => one[0] === 0);
           }
           const image = picture ? picture[1] : "", kept = waiting.get(image) ?? (picture ? picture[2] : "");
-          items.push({ key: `${row[0]}-${place}`, job: row[0], title: job[3] > 1 ? `${job[1]} · ${index + 1}` : job[1], state: row[2], image, pick: kept, piece: number });
+          items.push({ key: `${row[0]}-${place}`, job: row[0], title: job[3] > 1 ? `${job[1]} · ${index + 1}` : job[1], state: row[2], image, pick: kept, chunk: number });
         }
       }
     });
@@ -253,12 +253,12 @@
         const problem = await answer.json().catch(() => ({}));
         say(problem.errors?.[0] ? `${problem.errors[0].detail} – ${problem.errors[0].remedy ?? ""}` : problem.detail ?? words.refused, true);
         for (const [image] of now) waiting.delete(image);
-        await reload(pieces.map((_, number) => number));
+        await reload(chunks.map((_, number) => number));
         return;
       }
-      for (const [image, pick] of now) for (const { jobs } of pieces) for (const job of jobs) for (const picture of job[4]) if (picture[1] === image) picture[2] = RESULT[pick];
+      for (const [image, pick] of now) for (const { jobs } of chunks) for (const job of jobs) for (const picture of job[4]) if (picture[1] === image) picture[2] = RESULT[pick];
       for (const [image] of now) if (!queue.has(image)) waiting.delete(image);
-      if (now.some(([, pick]) => pick === "reroll")) await reload([...touched(now.map(([image]) => image)), pieces.length - 1]);
+      if (now.some(([, pick]) => pick === "reroll")) await reload([...touched(now.map(([image]) => image)), chunks.length - 1]);
     } catch {
       for (const [image, pick] of now) if (!queue.has(image)) queue.set(image, pick);
       say(words.away, true);
@@ -272,7 +272,7 @@
 
   function touched(images) {
     const wanted = new Set(images), found = new Set();
-    pieces.forEach(({ jobs }, number) => { if (jobs.some((job) => job[4].some((picture) => wanted.has(picture[1])))) found.add(number); });
+    chunks.forEach(({ jobs }, number) => { if (jobs.some((job) => job[4].some((picture) => wanted.has(picture[1])))) found.add(number); });
     return found;
   }
 
@@ -281,11 +281,11 @@
   // what changes meanwhile
 
   async function reload(numbers) {
-    const wanted = [...new Set(numbers)].filter((number) => number >= 0 && number < pieces.length);
-    const got = await Promise.all(wanted.map((number) => piece(pieces[number].after)));
-    const grown = got.find((one) => one.after === pieces.at(-1).after && one.next !== null);
-    wanted.forEach((number, n) => { pieces[number] = got[n]; });
-    if (grown) { let after = grown.next; while (after !== null) { const more = await piece(after); pieces.push(more); after = more.next; } }
+    const wanted = [...new Set(numbers)].filter((number) => number >= 0 && number < chunks.length);
+    const got = await Promise.all(wanted.map((number) => chunk(chunks[number].after)));
+    const grown = got.find((one) => one.after === chunks.at(-1).after && one.next !== null);
+    wanted.forEach((number, n) => { chunks[number] = got[n]; });
+    if (grown) { let after = grown.next; while (after !== null) { const more = await chunk(after); chunks.push(more); after = more.next; } }
     arrange();
   }
 
@@ -295,8 +295,8 @@
     clearTimeout(looking);
     if (wait > 0) { looking = setTimeout(look, wait); return; }
     const [first, last] = range(), numbers = new Set();
-    for (const item of view.slice(first, last)) if (OPEN.has(item.state) && !item.image) numbers.add(item.piece);
-    if (items.some((item) => item.state !== "succeeded" && OPEN.has(item.state))) numbers.add(pieces.length - 1);
+    for (const item of view.slice(first, last)) if (OPEN.has(item.state) && !item.image) numbers.add(item.chunk);
+    if (items.some((item) => item.state !== "succeeded" && OPEN.has(item.state))) numbers.add(chunks.length - 1);
     if (!numbers.size) return;
     lookAt = performance.now();
     reload(numbers).catch(() => {});

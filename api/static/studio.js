@@ -2,14 +2,14 @@
    The form works without any of them. */
 (() => {
   "use strict";
-  const TYPED_MS = 350, MOST_SNIPPETS = 12, KEPT = "imagefarm.snippets";
+  const TYPED_MS = 350, MAX_SAVED_NEGATIVES = 12, KEPT = "imagefarm.saved-negatives";
   const form = document.getElementById("studio-form"), look = document.getElementById("look");
   const $ = (id) => document.getElementById(id);
 
   function show() {
     for (const element of document.querySelectorAll(".needs-js[hidden]")) element.hidden = false;
     for (const element of document.querySelectorAll(".no-js:not([hidden])")) element.hidden = true;
-    showSnippets();
+    showSavedNegatives();
   }
 
   // what the enhancer suggests: asked for as one types, taken up only by a press
@@ -29,22 +29,22 @@
   const offered = () => [...document.querySelectorAll("#suggestion [data-add]")];
 
   // saved words for what a picture shall not show: kept by this browser alone
-  function readSnippets() { try { const found = JSON.parse(localStorage.getItem(KEPT)); return Array.isArray(found) ? found.filter((one) => typeof one === "string") : []; } catch { return []; } }
-  function writeSnippets(list) { try { localStorage.setItem(KEPT, JSON.stringify(list.slice(0, MOST_SNIPPETS))); } catch { /* a browser that keeps nothing */ } showSnippets(); }
-  function showSnippets() {
-    const place = $("snippets");
+  function readSavedNegatives() { try { const found = JSON.parse(localStorage.getItem(KEPT)); return Array.isArray(found) ? found.filter((one) => typeof one === "string") : []; } catch { return []; } }
+  function writeSavedNegatives(list) { try { localStorage.setItem(KEPT, JSON.stringify(list.slice(0, MAX_SAVED_NEGATIVES))); } catch { /* a browser that keeps nothing */ } showSavedNegatives(); }
+  function showSavedNegatives() {
+    const place = $("saved-negatives");
     if (!place) return;
-    for (const old of place.querySelectorAll(".snippet")) old.remove();
+    for (const old of place.querySelectorAll(".saved-negative")) old.remove();
     const piece = (text, name, mine) => {
       const whole = document.createElement("span"), use = document.createElement("button");
-      whole.className = "snippet";
+      whole.className = "saved-negative";
       use.type = "button"; use.textContent = name; use.title = text; use.dataset.use = text;
       whole.append(use);
       if (mine) { const drop = document.createElement("button"); drop.type = "button"; drop.textContent = "×"; drop.dataset.forget = text; drop.setAttribute("aria-label", `${place.dataset.forget}: ${text}`); whole.append(drop); }
       return whole;
     };
     const kind = document.querySelector("[name=kind]:checked")?.dataset.negative || place.dataset.usual;
-    place.prepend(piece(kind, place.dataset.usualName, false), ...readSnippets().map((text) => piece(text, text.length > 28 ? `${text.slice(0, 27)}…` : text, true)));
+    place.prepend(piece(kind, place.dataset.usualName, false), ...readSavedNegatives().map((text) => piece(text, text.length > 28 ? `${text.slice(0, 27)}…` : text, true)));
   }
 
   form.addEventListener("click", (event) => {
@@ -59,8 +59,8 @@
       for (const word of use.split(/\s*[,，]\s*/u)) if (word) has.add(word);
       put(field, 0, field.value.length, [...has].join(", "));
     }
-    else if (forget !== undefined) writeSnippets(readSnippets().filter((one) => one !== forget));
-    else if (pressed.id === "keep-snippet") { const text = $("negative_prompt").value.trim(); if (text) writeSnippets([text, ...readSnippets().filter((one) => one !== text)]); }
+    else if (forget !== undefined) writeSavedNegatives(readSavedNegatives().filter((one) => one !== forget));
+    else if (pressed.id === "save-negative") { const text = $("negative_prompt").value.trim(); if (text) writeSavedNegatives([text, ...readSavedNegatives().filter((one) => one !== text)]); }
     else if (pressed.id === "dice") { $("seed").value = String(crypto.getRandomValues(new Uint32Array(1))[0]); $("keep").checked = true; }
   });
   form.addEventListener("input", (event) => {
@@ -68,7 +68,7 @@
     if (event.target.name !== "kind") return;
     const { steps, guidance } = event.target.dataset;
     for (const [id, usual] of [["steps", steps], ["guidance", guidance]]) { $(id).value = ""; $(id).placeholder = usual; }
-    showSnippets();
+    showSavedNegatives();
     suggest();
   });
   form.addEventListener("keydown", (event) => {
@@ -79,7 +79,7 @@
 
   // a picture to begin from: dropped anywhere on the form, or pasted
   function begin(files) {
-    const input = document.querySelector("#start input[type=file]");
+    const input = document.querySelector("#init-image input[type=file]");
     const picture = [...files].find((file) => file.type.startsWith("image/"));
     if (!input || !picture) return false;
     const given = new DataTransfer();
@@ -92,7 +92,7 @@
     form.addEventListener(kind, (event) => {
       if (!event.dataTransfer.types.includes("Files")) return;
       event.preventDefault();
-      $("start")?.classList.toggle("over", kind === "dragover");
+      $("init-image")?.classList.toggle("over", kind === "dragover");
       if (kind === "drop") begin(event.dataTransfer.files);
     });
   }

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 16
 CAPTION_HEIGHT = 26
-SMALLEST_SIDE = 176
+MIN_SIDE = 176
 PAPER = (250, 250, 248)
 INK = (40, 40, 44)
 
@@ -20,7 +20,7 @@ def write_contact_sheet(pictures: Sequence[tuple[Path, str]], target: Path, *, c
     Captions are drawn in Pillow's own font, which has Latin letters only.
     """
     opened = [(Image.open(path).convert("RGB"), caption) for path, caption in pictures]
-    side = max(SMALLEST_SIDE, *(max(picture.size) for picture, _ in opened))
+    side = max(MIN_SIDE, *(max(picture.size) for picture, _ in opened))
     rows = -(-len(opened) // columns)
     cell_width, cell_height = side + MARGIN, side + CAPTION_HEIGHT + MARGIN
     sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), PAPER)

@@ -84,7 +84,7 @@ def demo_settings(data: Path) -> Settings:
         port=0,
         auth="open",
         worker_models=["demo"],
-        warm_models=["demo"],
+        preload_models=["demo"],
     )
 
 

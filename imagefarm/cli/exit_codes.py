@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from imagefarm.errors import FarmError, RequestError, SetupError
+from imagefarm.errors import FarmError, RequestError, ConfigurationError
 
 
 class ExitCode(IntEnum):
     OK = 0
     JOB_FAILED = 1
     REQUEST = 2
-    SETUP = 3
+    CONFIGURATION = 3
     DATA_FOLDER_BUSY = 4
     PORT_IN_USE = 5
     NO_REDIS = 6
-    DATABASE = 7
-    UNREACHABLE = 8
+    SCHEMA_MISMATCH = 7
+    CONNECTION_FAILED = 8
     BUSY = 9
-    KEY_REFUSED = 10
-    NOT_THERE = 11
-    WAITED_TOO_LONG = 12
+    AUTH_FAILED = 10
+    NOT_FOUND = 11
+    WAIT_TIMEOUT = 12
     INTERRUPTED = 130
 
 
@@ -28,33 +28,32 @@ MEANING = {
     ExitCode.OK: "done",
     ExitCode.JOB_FAILED: "a job failed or was cancelled, a table has bad rows, or the audit is broken",
     ExitCode.REQUEST: "the request or the command line is wrong",
-    ExitCode.SETUP: "the farm cannot start or run as it is set up, or a file of settings is wrong",
+    ExitCode.CONFIGURATION: "the farm cannot start or run as it is set up, or a file of settings is wrong",
     ExitCode.DATA_FOLDER_BUSY: "the data folder is in use by another farm",
     ExitCode.PORT_IN_USE: "the port is in use",
     ExitCode.NO_REDIS: "no redis-server is found",
-    ExitCode.DATABASE: "the database does not fit this version",
-    ExitCode.UNREACHABLE: "no farm answers",
+    ExitCode.SCHEMA_MISMATCH: "the database does not fit this version",
+    ExitCode.CONNECTION_FAILED: "no farm answers",
     ExitCode.BUSY: "the farm is busy, or a limit is reached: come back later",
-    ExitCode.KEY_REFUSED: "the key is missing, wrong, or may not do this",
-    ExitCode.NOT_THERE: "there is no such thing",
-    ExitCode.WAITED_TOO_LONG: "waited too long; the job goes on",
+    ExitCode.AUTH_FAILED: "the key is missing, wrong, or may not do this",
+    ExitCode.NOT_FOUND: "there is no such thing",
+    ExitCode.WAIT_TIMEOUT: "waited too long; the job goes on",
     ExitCode.INTERRUPTED: "interrupted; what was submitted goes on",
 }
 
 BY_CODE = {
-    "unreachable": ExitCode.UNREACHABLE,
+    "connection_failed": ExitCode.CONNECTION_FAILED,
     "busy": ExitCode.BUSY,
-    "key_refused": ExitCode.KEY_REFUSED,
-    "not_there": ExitCode.NOT_THERE,
-    "not_found": ExitCode.NOT_THERE,
+    "auth_failed": ExitCode.AUTH_FAILED,
+    "not_found": ExitCode.NOT_FOUND,
     "refused": ExitCode.REQUEST,
-    "waited_too_long": ExitCode.WAITED_TOO_LONG,
+    "wait_timeout": ExitCode.WAIT_TIMEOUT,
 }
 
 
 def exit_code_of(error: FarmError) -> int:
     """The exit code of an error that ended a command."""
-    if isinstance(error, SetupError):
+    if isinstance(error, ConfigurationError):
         return error.exit_code
     if error.code in BY_CODE:
         return BY_CODE[error.code]

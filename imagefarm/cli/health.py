@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from imagefarm.settings import Settings
@@ -33,7 +33,7 @@ def health(part: Annotated[Part, typer.Argument(help="api, scheduler or worker."
     settings = load_settings()
     age = _api(settings) if part is Part.API else _age(part, settings)
     if age is None or age > SILENT_S:
-        raise SetupError(f"{part} is not well: " + ("nothing was heard of it yet" if age is None else f"silent for {age:.0f} s"))
+        raise ConfigurationError(f"{part} is not well: " + ("nothing was heard of it yet" if age is None else f"silent for {age:.0f} s"))
     print(f"{part} is well")
 
 

@@ -16,7 +16,7 @@ from imagefarm.errors import FieldError, InvalidRequest
 if TYPE_CHECKING:
     from imagefarm.store import Store
 
-MOST_DIGITS = 20
+MAX_DIGITS = 20
 """Of a number that is read at all; whether it is too large is said with the limit's name."""
 
 
@@ -115,7 +115,7 @@ def limits_of(given: Iterable[str], *, field: str, may_remove: bool = False) -> 
         name, _, value = text.partition("=")
         if may_remove and value == "none":
             limits[name] = None
-        elif value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS:
+        elif value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS:
             limits[name] = int(value)
         else:
             remedy = "write it like queued=100" + (", or queued=none to remove it" if may_remove else "")

@@ -49,4 +49,4 @@ def lookup(
         print_table(("", ""), rows)
     if job is None:
         note(f"imagefarm: {file} was not made by this farm")
-        raise typer.Exit(ExitCode.NOT_THERE)
+        raise typer.Exit(ExitCode.NOT_FOUND)

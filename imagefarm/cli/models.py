@@ -10,8 +10,8 @@ import typer
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.output import AsJson, note, print_json, print_table
-from imagefarm.client import FarmUnreachable, Model
-from imagefarm.errors import SetupError
+from imagefarm.client import ConnectionFailedError, Model
+from imagefarm.errors import ConfigurationError
 from imagefarm.settings import load_settings
 
 SMALL_FILES = (".json", ".txt", ".model", ".jinja")
@@ -37,7 +37,7 @@ def models(context: typer.Context, as_json: AsJson = False, url: Url = None, key
     try:
         with connect(url, key) as farm:
             found = list(farm.models())
-    except FarmUnreachable:
+    except ConnectionFailedError:
         note("no farm answers; this is the catalogue of this machine")
         found = [_from_file(entry) for entry in catalogue.entries.values()]
     if as_json:
@@ -111,11 +111,11 @@ def _variant(file: str) -> str:
 
 
 def _fetch(source: str, revision: str, variant: str) -> str:
-    """Fetch a repository of the hub; return the folder. Raises SetupError."""
+    """Fetch a repository of the hub; return the folder. Raises ConfigurationError."""
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ImportError:
-        raise SetupError("fetching models needs huggingface_hub: `pip install 'imagefarm[worker]'`") from None
+        raise ConfigurationError("fetching models needs huggingface_hub: `pip install 'imagefarm[worker]'`") from None
     import httpx
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -124,7 +124,7 @@ def _fetch(source: str, revision: str, variant: str) -> str:
         folder = snapshot_download(source, revision=revision or None, allow_patterns=wanted_files(files, variant))
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise SetupError(f"cannot fetch {source}: {reason}") from None
+        raise ConfigurationError(f"cannot fetch {source}: {reason}") from None
     return str(folder)
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import typer
 
 from imagefarm.cli.output import AsJson, note, print_json, print_table
-from imagefarm.errors import FieldError, InvalidRequest, NotFound, SetupError
+from imagefarm.errors import FieldError, InvalidRequest, NotFound, ConfigurationError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -41,7 +41,7 @@ def profiles_file() -> Path:
 
 
 def read_profiles() -> dict[str, Profile]:
-    """All profiles by name. Raises SetupError for a file that is none."""
+    """All profiles by name. Raises ConfigurationError for a file that is none."""
     file = profiles_file()
     try:
         entries = tomllib.loads(file.read_text("utf-8"))
@@ -49,9 +49,9 @@ def read_profiles() -> dict[str, Profile]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise SetupError(f"cannot read {file}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:  # of UTF-8, of TOML, of a profile; a message of TOML tells places, no values
-        raise SetupError(f"{file} is not a file of profiles: {error}; mend it, or remove it and add them anew") from None
+        raise ConfigurationError(f"{file} is not a file of profiles: {error}; mend it, or remove it and add them anew") from None
 
 
 def get_profile(name: str) -> Profile:
@@ -152,4 +152,4 @@ def _write(profiles: Mapping[str, Profile]) -> None:
             part.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise SetupError(f"cannot write {file}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot write {file}: {error.strerror}") from None

@@ -10,7 +10,7 @@ import typer
 
 from imagefarm.cli.keys import day, open_store
 from imagefarm.cli.output import AsJson, print_json, print_table
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 
 Name = Annotated[str, typer.Argument(help="Name of the user.")]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -80,5 +80,5 @@ def _password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise SetupError("no terminal to ask for the password; send it with --password-stdin")
+        raise ConfigurationError("no terminal to ask for the password; send it with --password-stdin")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))

@@ -501,7 +501,7 @@ class Queue(Answer):
     lanes: list[dict[str, Any]] = Field(default_factory=list)
 
 
-class Finding(Answer):
+class LookupResult(Answer):
     """What is known of a picture's file. `found_by` is file, pixels, metadata, or None if it is not of this farm."""
 
     sha256: str

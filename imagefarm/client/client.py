@@ -25,7 +25,7 @@ from imagefarm.client.answers import (
     BatchImageList,
     BatchList,
     BulkResult,
-    Finding,
+    LookupResult,
     Image,
     Job,
     JobList,
@@ -34,9 +34,9 @@ from imagefarm.client.answers import (
     Replay,
     Worker,
 )
-from imagefarm.client.errors import JobFailed, WaitedTooLong
+from imagefarm.client.errors import JobFailedError, WaitTimeoutError
 from imagefarm.client.transport import API, Transport
-from imagefarm.client.upkeep import Upkeep
+from imagefarm.client.upkeep import AdminClient
 from imagefarm.picture.formats import extension
 from imagefarm.states import JobState
 
@@ -46,15 +46,15 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 BATCH_TIMEOUT_S = 600.0
 """A large table with its pictures takes the farm some time."""
 FIRST_POLL_S = 0.1
-LONGEST_POLL_S = 1.0
-PICKS_AT_ONCE = 2000
+MAX_POLL_S = 1.0
+PICKS_PER_REQUEST = 2000
 MEDIA = {".csv": "text/csv", ".jsonl": "application/x-ndjson", ".ndjson": "application/x-ndjson", ".json": "application/json"}
 
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
-class Client(Upkeep):
+class Client(AdminClient):
     """Talks to a farm.
 
     ```
@@ -168,7 +168,7 @@ class Client(Upkeep):
         """Wait until a job has ended and return it. `on_progress` gets every state seen on the way, the last one too; `progress`
         shows a bar with the time that is left on a terminal's standard error.
 
-        Raises WaitedTooLong after `timeout_s` (the job goes on), and with `check` JobFailed unless it succeeded.
+        Raises WaitTimeoutError after `timeout_s` (the job goes on), and with `check` JobFailedError unless it succeeded.
         """
         with _bar(progress, "waiting", 1) as advance:
 
@@ -180,7 +180,7 @@ class Client(Upkeep):
 
             seen = self._wait(lambda: self.get(job), lambda seen: seen.is_final, timeout_s, show)
         if check and seen.state != JobState.SUCCEEDED:
-            raise JobFailed(f"{seen.id} {seen.state}: {seen.error.detail if seen.error else seen.pending_reason}")
+            raise JobFailedError(f"{seen.id} {seen.state}: {seen.error.detail if seen.error else seen.pending_reason}")
         return seen
 
     def download(self, job: Job | str, folder: Path | str, *, name: str | None = None) -> Sequence[Path]:
@@ -213,7 +213,7 @@ class Client(Upkeep):
         return self._transport.save(f"{API}/jobs/{_id(job)}/archive.zip", Path(path))
 
     def preview(self, job: Job | str, *, index: int = 0) -> bytes:
-        """A small WebP of an image in the making, of a job that was submitted with `preview`. Raises NotThere without one."""
+        """A small WebP of an image in the making, of a job submitted with `preview`. Raises NotFoundError without one."""
         return self._transport.send("GET", f"{API}/jobs/{_id(job)}/preview", params={"index": index}).content
 
     def upload(self, picture: Path | str, *, name: str | None = None) -> str:
@@ -296,8 +296,8 @@ class Client(Upkeep):
         nothing; many are sent in several requests. Returns the batch as it is then."""
         ids = list(picks)
         seen = None
-        for start in range(0, len(ids), PICKS_AT_ONCE):
-            body = {"picks": [{"image_id": each, "pick": picks[each]} for each in ids[start : start + PICKS_AT_ONCE]]}
+        for start in range(0, len(ids), PICKS_PER_REQUEST):
+            body = {"picks": [{"image_id": each, "pick": picks[each]} for each in ids[start : start + PICKS_PER_REQUEST]]}
             seen = Batch.model_validate(self._transport.json("POST", f"{API}/batches/{_id(batch)}/picks", json=body))
         return seen or self.get_batch(batch)
 
@@ -317,7 +317,7 @@ class Client(Upkeep):
     ) -> Batch:
         """Wait until a batch is delivered or its delivery is given up, or until the batch rests without being done.
 
-        Raises WaitedTooLong after `timeout_s`.
+        Raises WaitTimeoutError after `timeout_s`.
         """
 
         def ended(seen: Batch) -> bool:
@@ -339,7 +339,7 @@ class Client(Upkeep):
         """Wait until nothing of a batch will run by itself: it has ended, is paused, or waits for approval of its canary.
         `progress` shows a bar with the time that is left on a terminal's standard error.
 
-        Raises WaitedTooLong after `timeout_s`.
+        Raises WaitTimeoutError after `timeout_s`.
         """
         with _bar(progress, "pictures", 1) as advance:
 
@@ -365,11 +365,11 @@ class Client(Upkeep):
 
     # the farm
 
-    def lookup(self, file: Path | str) -> Finding:
+    def lookup(self, file: Path | str) -> LookupResult:
         """Find the job that made a picture, from its file alone."""
         headers = {"Content-Type": "application/octet-stream"}
         answer = self._transport.json("POST", f"{API}/images/lookup", content=Path(file).read_bytes(), headers=headers)
-        return Finding.model_validate(answer)
+        return LookupResult.model_validate(answer)
 
     def models(self) -> Sequence[Model]:
         """The catalogue, with each model's state."""
@@ -424,9 +424,9 @@ class Client(Upkeep):
             if ended(seen):
                 return seen
             if deadline is not None and time.monotonic() + pause > deadline:
-                raise WaitedTooLong(f"not ended after {timeout_s:g} s; it goes on")
+                raise WaitTimeoutError(f"not ended after {timeout_s:g} s; it goes on")
             time.sleep(pause)
-            pause = min(pause * 1.3, LONGEST_POLL_S)
+            pause = min(pause * 1.3, MAX_POLL_S)
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """What can go wrong between a program and a farm.
 
 ClientError
-├── FarmUnreachable     no answer: not running, wrong address, or the network
-├── FarmBusy            429 or 503, and the retries are used up; `retry_after` says when to come back
-├── KeyRefused          401 or 403
-├── NotThere            404
-├── RequestRefused      any other 4xx; `fields` names what to mend, and how
-├── WaitedTooLong       `wait` reached its timeout; the job goes on
-└── JobFailed           `wait(check=True)` met a job that failed or was cancelled
+├── ConnectionFailedError     no answer: not running, wrong address, or the network
+├── BusyError            429 or 503, and the retries are used up; `retry_after` says when to come back
+├── AuthError          401 or 403
+├── NotFoundError            404
+├── RequestRefusedError      any other 4xx; `fields` names what to mend, and how
+├── WaitTimeoutError       `wait` reached its timeout; the job goes on
+└── JobFailedError           `wait(check=True)` met a job that failed or was cancelled
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class ClientError(FarmError):
         ]
 
 
-class FarmUnreachable(ClientError):
-    code = "unreachable"
+class ConnectionFailedError(ClientError):
+    code = "connection_failed"
 
 
-class FarmBusy(ClientError):
+class BusyError(ClientError):
     code = "busy"
 
     @property
@@ -56,23 +56,23 @@ class FarmBusy(ClientError):
         return float(self.problem.get("retry_after") or 0.0)
 
 
-class KeyRefused(ClientError):
-    code = "key_refused"
+class AuthError(ClientError):
+    code = "auth_failed"
 
 
-class NotThere(ClientError):
-    code = "not_there"
+class NotFoundError(ClientError):
+    code = "not_found"
 
 
-class RequestRefused(ClientError):
+class RequestRefusedError(ClientError):
     code = "refused"
 
 
-class WaitedTooLong(ClientError):
-    code = "waited_too_long"
+class WaitTimeoutError(ClientError):
+    code = "wait_timeout"
 
 
-class JobFailed(ClientError):
+class JobFailedError(ClientError):
     code = "job_failed"
 
 
@@ -87,14 +87,14 @@ def error_of(response: httpx.Response) -> ClientError:
     detail = str(problem.get("detail") or problem.get("title") or f"the farm answered {response.status_code}")
     match response.status_code:
         case 401 | 403:
-            kind: type[ClientError] = KeyRefused
+            kind: type[ClientError] = AuthError
         case 404:
-            kind = NotThere
+            kind = NotFoundError
         case 429 | 503:
-            kind = FarmBusy
+            kind = BusyError
             problem.setdefault("retry_after", response.headers.get("Retry-After"))
         case status if status < 500:
-            kind = RequestRefused
+            kind = RequestRefusedError
         case _:
             kind = ClientError
     return kind(detail, status=response.status_code, problem=problem)

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from imagefarm.client.errors import FarmBusy, FarmUnreachable, error_of
+from imagefarm.client.errors import BusyError, ConnectionFailedError, error_of
 
 API = "/api/v1"
 BUSY = frozenset({429, 503})
 FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 30.0
+MAX_PAUSE_S = 30.0
 THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 REPEATABLE = frozenset({"GET", "HEAD", "DELETE"})
 
@@ -59,7 +59,7 @@ class Transport:
             except httpx.TransportError as error:
                 never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if last or not (may_repeat or never_sent):
-                    raise FarmUnreachable(
+                    raise ConnectionFailedError(
                         f"no answer from {self.url}: {error or type(error).__name__}; is the farm running?"
                     ) from None
                 _pause(attempt, None)
@@ -69,7 +69,7 @@ class Transport:
             error_answer = error_of(response)
             if last or response.status_code not in BUSY:
                 raise error_answer
-            _pause(attempt, error_answer.retry_after if isinstance(error_answer, FarmBusy) else None)
+            _pause(attempt, error_answer.retry_after if isinstance(error_answer, BusyError) else None)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     @contextmanager
@@ -82,7 +82,7 @@ class Transport:
                     raise error_of(response)
                 yield response
         except httpx.TransportError as error:
-            raise FarmUnreachable(f"{self.url} broke off: {error or type(error).__name__}") from None
+            raise ConnectionFailedError(f"{self.url} broke off: {error or type(error).__name__}") from None
 
     def save(self, path: str, file: Path) -> Path:
         """Write the answer to a GET to `file`, whole or not at all."""
@@ -96,4 +96,4 @@ class Transport:
 def _pause(attempt: int, retry_after: float | None) -> None:
     """Wait as long as the farm asks, else twice as long each time; with jitter, so that callers do not come back together."""
     wanted = retry_after if retry_after else FIRST_PAUSE_S * 2**attempt
-    time.sleep(min(wanted, LONGEST_PAUSE_S) * random.uniform(1.0, 1.2))  # noqa: S311 - jitter, not secrecy
+    time.sleep(min(wanted, MAX_PAUSE_S) * random.uniform(1.0, 1.2))  # noqa: S311 - jitter, not secrecy

@@ -46,7 +46,7 @@ class Page(Protocol[Item_co]):
     def next_cursor(self) -> str | None: ...
 
 
-class Upkeep:
+class AdminClient:
     """Part of `imagefarm.Client`."""
 
     _transport: Transport

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from imagefarm.errors import FieldError, InvalidRequest, SetupError
+from imagefarm.errors import FieldError, InvalidRequest, ConfigurationError
 from imagefarm.recipe import Format, Quality, Side
 from imagefarm.text import NotBool, Text
 
@@ -45,7 +45,7 @@ class Channel(BaseModel):
 
 
 def presets(own: Path | None = None) -> dict[str, Channel]:
-    """The channels that batches may name: the project's, and those of the farm's own table. Raises SetupError."""
+    """The channels that batches may name: the project's, and those of the farm's own table. Raises ConfigurationError."""
     found: dict[str, Channel] = {}
     for file in (PRESETS, own):
         if file is not None:
@@ -73,9 +73,9 @@ def _read(file: Path) -> dict[str, Channel]:
         tables: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
         return {name: Channel(name=name, **fields) for name, fields in tables.items()}
     except OSError as error:
-        raise SetupError(f"cannot read the channels {file}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read the channels {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise SetupError(f"{file}: {error}") from None
+        raise ConfigurationError(f"{file}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise SetupError(f"{file}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise ConfigurationError(f"{file}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None

@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select
 
-from imagefarm.errors import DatabaseMismatch
+from imagefarm.errors import SchemaMismatch
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import CLASS_WEIGHTS
 from imagefarm.store.engine import Store, db_now
@@ -45,13 +45,13 @@ def current_revision(store: Store) -> str | None:
 def migrate(store: Store, revision: str = "head") -> str:
     """Upgrade (or, for an older `revision`, downgrade) the database; return the revision it is at now.
 
-    Raises DatabaseMismatch if the database was made by newer code.
+    Raises SchemaMismatch if the database was made by newer code.
     """
     current = current_revision(store)
     scripts = ScriptDirectory.from_config(alembic_config())
     known = [script.revision for script in scripts.walk_revisions()]  # newest first
     if current is not None and current not in known:
-        raise DatabaseMismatch(
+        raise SchemaMismatch(
             f"the database is at revision {current}, which this version does not know: it was made by a newer imagefarm. "
             "Upgrade imagefarm, or point database_url elsewhere."
         )
@@ -71,13 +71,13 @@ def migrate(store: Store, revision: str = "head") -> str:
 
 
 def check(store: Store) -> None:
-    """Raise DatabaseMismatch unless the database is exactly at this code's revision."""
+    """Raise SchemaMismatch unless the database is exactly at this code's revision."""
     current = current_revision(store)
     if current != head_revision():
         known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
         if current is not None and current not in known:
-            raise DatabaseMismatch(f"the database is newer than this imagefarm (revision {current}); upgrade imagefarm")
-        raise DatabaseMismatch(f"the database is at revision {current or 'none'}, not {head_revision()}; run `imagefarm migrate`")
+            raise SchemaMismatch(f"the database is newer than this imagefarm (revision {current}); upgrade imagefarm")
+        raise SchemaMismatch(f"the database is at revision {current or 'none'}, not {head_revision()}; run `imagefarm migrate`")
 
 
 def _first_rows(store: Store) -> None:

@@ -16,7 +16,7 @@ from imagefarm.supervisor.services import Service
 from imagefarm.supervisor.watchdog import Watchdog
 
 FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
+MAX_PAUSE_S = 30.0
 HEALTHY_S = 30.0
 """A process that lived this long starts anew with the first pause."""
 
@@ -97,7 +97,7 @@ class ManagedProcess:
                 pause = FIRST_PAUSE_S
             self._say(f"{self.name} {ending}; starting it again in {pause:g} s{self._where()}")
             self._stopping.wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_S)
+            pause = min(pause * 2, MAX_PAUSE_S)
 
     def _run_once(self) -> str:
         """Start it and stay until it ends; return how it ended."""

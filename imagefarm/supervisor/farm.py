@@ -15,7 +15,7 @@ import httpx
 from sqlalchemy import func, select
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from imagefarm.settings import Settings
 from imagefarm.states import WorkerState
 from imagefarm.store import Store
@@ -23,7 +23,7 @@ from imagefarm.store.migrate import migrate
 from imagefarm.store.models import Worker
 from imagefarm.supervisor import services
 from imagefarm.supervisor.child import ManagedProcess, Say
-from imagefarm.supervisor.exposure import check_exposure
+from imagefarm.supervisor.exposure import check_bind_address
 from imagefarm.supervisor.lock import DataFolderLock
 from imagefarm.supervisor.port import claim_port
 from imagefarm.supervisor.redis_server import SocketFolder, find_redis, redis_command
@@ -46,7 +46,7 @@ def say_to_stderr(line: str) -> None:
 class EmbeddedFarm:
     """The whole farm on one machine. `start` returns when it is ready; `stop` leaves nothing running.
 
-    Raises SetupError and its kinds from `start` for everything that an operator can mend.
+    Raises ConfigurationError and its kinds from `start` for everything that an operator can mend.
     """
 
     def __init__(self, settings: Settings, *, say: Say = say_to_stderr) -> None:
@@ -110,7 +110,7 @@ class EmbeddedFarm:
     def _prepare(self) -> None:
         settings = self.settings
         if settings.workers and importlib.util.find_spec("torch") is None:
-            raise SetupError("rendering needs torch, which is not installed: `pip install 'imagefarm[worker]'`, or --workers 0")
+            raise ConfigurationError("rendering needs torch, which is not installed: `pip install 'imagefarm[worker]'`, or --workers 0")
         Catalogue.read(settings.catalogue_file)
         port = claim_port(settings.host, settings.port)
         self._folder.make()
@@ -119,7 +119,7 @@ class EmbeddedFarm:
         self._store = Store(settings.database, pool_size=2)
         migrate(self._store)
         self._began = self._store.now()
-        warning = check_exposure(settings, self._store)
+        warning = check_bind_address(settings, self._store)
         if warning is not None:
             self._say(warning)
 
@@ -149,10 +149,10 @@ class EmbeddedFarm:
             if not waiting:
                 return
             if self.interrupted.wait(0.1):
-                raise SetupError("stopped before it was ready")
+                raise ConfigurationError("stopped before it was ready")
             for process in self._processes:
                 if process.starts > GIVE_UP_STARTS:
-                    raise SetupError(
+                    raise ConfigurationError(
                         f"{process.name} does not come up: {process.last_words or 'it said nothing'} (logs in {self._logs})"
                     )
             if time.monotonic() - told > STILL_WAITING_S:

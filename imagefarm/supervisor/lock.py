@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from imagefarm.errors import DataFolderBusy, SetupError
+from imagefarm.errors import DataFolderBusy, ConfigurationError
 
 LOCK_FILE = "farm.lock"
 
@@ -22,13 +22,13 @@ class DataFolderLock:
     def acquire(self) -> None:
         """Make the folder if need be and take it.
 
-        Raises DataFolderBusy if another farm has it, SetupError if it cannot be written to.
+        Raises DataFolderBusy if another farm has it, ConfigurationError if it cannot be written to.
         """
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             fd = os.open(self.data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise SetupError(
+            raise ConfigurationError(
                 f"cannot write to the data folder {self.data_dir}: {error.strerror}; choose another with --data"
             ) from None
         try:
@@ -37,7 +37,7 @@ class DataFolderLock:
             holder = os.read(fd, 20).decode(errors="replace").strip()
             os.close(fd)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise SetupError(f"cannot lock the data folder {self.data_dir}: {error.strerror}") from None
+                raise ConfigurationError(f"cannot lock the data folder {self.data_dir}: {error.strerror}") from None
             raise DataFolderBusy(
                 f"the data folder {self.data_dir} is in use by another imagefarm (process {holder or 'unknown'}); "
                 "stop that one, or choose another folder with --data"

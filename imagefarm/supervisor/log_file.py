@@ -8,10 +8,10 @@ import time
 from io import BufferedWriter
 from pathlib import Path
 
-MOST_BYTES = 16 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 """At this size the file becomes NAME.1 and a new one begins: two of them at most."""
 LOUD = frozenset({"warning", "error", "critical"})
-LONGEST_LINE = 300
+MAX_LINE_CHARS = 300
 QUIET_S = 60.0
 """A warning that comes again is told at most this often."""
 PARTICULARS = re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F-]*|\b[a-z]+_[0-9A-Z]{26}\b|\d+(\.\d+)?")
@@ -32,7 +32,7 @@ class LogFile:
             self._file = self.path.open("ab")
         self._file.write(line.encode() + b"\n")
         self._file.flush()
-        if self._file.tell() > MOST_BYTES:
+        if self._file.tell() > MAX_BYTES:
             self._file.close()
             self._file = None
             self.path.replace(self.path.with_name(self.path.name + ".1"))
@@ -71,4 +71,4 @@ def as_warning(line: str) -> str | None:
     ]
     trace = str(entry.get("exception", "")).strip().splitlines()[-1:]  # the last line says what, the rest where
     text = " ".join([str(entry.get("event", "")), *facts, *trace])
-    return " ".join(text.split())[:LONGEST_LINE]
+    return " ".join(text.split())[:MAX_LINE_CHARS]

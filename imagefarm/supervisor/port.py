@@ -5,18 +5,18 @@ from __future__ import annotations
 import errno
 import socket
 
-from imagefarm.errors import PortInUse, SetupError
+from imagefarm.errors import PortInUse, ConfigurationError
 
 
 def claim_port(host: str, port: int) -> int:
     """Return `port` if one can listen there now, or for 0 a free one.
 
-    Raises PortInUse if something listens there, SetupError if the address is not this machine's or not allowed.
+    Raises PortInUse if something listens there, ConfigurationError if the address is not this machine's or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror as error:
-        raise SetupError(f"host {host!r} is not an address of this machine: {error.strerror}") from None
+        raise ConfigurationError(f"host {host!r} is not an address of this machine: {error.strerror}") from None
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does: past connections do not matter
         try:
@@ -26,5 +26,5 @@ def claim_port(host: str, port: int) -> int:
                 raise PortInUse(
                     f"port {port} of {host} is in use; stop what listens there, or choose another with --port"
                 ) from None
-            raise SetupError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+            raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror}") from None
         return int(probe.getsockname()[1])

@@ -49,7 +49,7 @@ def worker(settings: Settings, name: str) -> Service:
     return Service(
         name=name,
         command=(*PYTHON, "celery", "-A", "worker.service", "worker", *options),
-        environment={"IMAGEFARM_WORKER_NAME": name, "OMP_NUM_THREADS": str(settings.threads)},
+        environment={"IMAGEFARM_WORKER_NAME": name, "OMP_NUM_THREADS": str(settings.torch_threads)},
         grace_s=DRAIN_S,
     )
 

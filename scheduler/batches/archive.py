@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any, BinaryIO
 
 from imagefarm.logs import get_logger
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from scheduler.batches.manifest import COLUMNS, Entry, neutral
 
 log = get_logger(__name__)
 
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 MANIFEST = "manifest.csv"
 
 
@@ -40,7 +40,7 @@ class _Pipe(io.RawIOBase):
         return data
 
 
-def stream_zip(found: Iterable[Entry], outputs: Outputs) -> Iterator[bytes]:
+def stream_zip(found: Iterable[Entry], outputs: OutputStore) -> Iterator[bytes]:
     """The ZIP in pieces: every picture stored as it is, then the manifest of just these pictures.
 
     A picture whose file is gone is left out, and its line of the manifest says so. Raises OSError when the store of pictures
@@ -75,6 +75,6 @@ def _store(archive: zipfile.ZipFile, pipe: _Pipe, name: str, at: float, file: IO
     info = zipfile.ZipInfo(name, time.gmtime(max(at, 315_532_800))[:6])  # ZIP knows no year before 1980
     info.external_attr = 0o644 << 16
     with archive.open(info, "w") as member:
-        while data := file.read(PIECE):
+        while data := file.read(CHUNK_BYTES):
             member.write(data)
             yield pipe.take()

@@ -76,7 +76,7 @@ def create_batch(
             changes += store.run_with_retry(
                 partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings, options=options)
             )
-            time.sleep(lifecycle.TURN_S)
+            time.sleep(lifecycle.YIELD_S)
         kept = counted(changes, plan.removed) if options.update_of else None
         store.run_with_retry(lambda session: _commit(session, batch_id, plan, kept, also))
     except BaseException:

@@ -31,7 +31,7 @@ from scheduler.batches.row_jobs import Canonical, field_errors
 from scheduler.batches.spool import Chunk, PlannedJob, Spool
 from scheduler.limits import check_size, tenant_limits
 
-MOST_LOOKED_AT = 20
+MAX_COMPARED = 20
 """Earlier finals of the same drafts that are compared with what is asked for."""
 OTHER_SHAPE = 0.02
 """From this relative difference of the sides' ratio on, a final is told to show more or less than its draft."""
@@ -210,7 +210,7 @@ def _earlier(session: Session, drafts_id: str, hashes: set[str], options: BatchO
         select(Batch.id, Batch.options)
         .where(Batch.drafts == drafts_id, Batch.state.not_in([BatchState.CANCELLED, BatchState.VALIDATING]))
         .order_by(Batch.id.desc())
-        .limit(MOST_LOOKED_AT)
+        .limit(MAX_COMPARED)
     ).all()
     wanted = options.model_dump(mode="json")["channels"]
     for batch_id, kept in batches:

@@ -38,11 +38,11 @@ log = get_logger(__name__)
 
 CHUNK = 500
 """Jobs that one transaction moves."""
-TURN_S = 0.002
+YIELD_S = 0.002
 """Pause between two chunks: without it the thread that gives the writer's place back takes it again before those who wait."""
-AT_ONCE = 5000
+MAX_SYNC_JOBS = 5000
 """Jobs of a table that its submission lets into the queue before it is answered."""
-SWEEP_CHUNKS = 20
+MAX_SWEEP_CHUNKS = 20
 """Chunks that one sweep moves for those who could not."""
 STALE_S = 300.0
 """A batch that is still being stored and has got no job for so long has lost its maker."""
@@ -117,7 +117,7 @@ def reconcile_all_jobs(store: Store, batch_id: str, at_most: float = inf) -> int
     total = 0
     while total < at_most and (changed := store.run_with_retry(lambda session: reconcile_jobs(session, batch_id))):
         total += changed
-        time.sleep(TURN_S)
+        time.sleep(YIELD_S)
     return total
 
 
@@ -125,7 +125,7 @@ def reconcile_jobs_soon(store: Store, batch_id: str) -> None:
     """Reconcile a batch that was submitted just now: as many jobs at once as the farm needs to begin, the rest beside it,
     who need not wait for them. If this process ends, the sweep goes on.
     """
-    if reconcile_all_jobs(store, batch_id, AT_ONCE) >= AT_ONCE:
+    if reconcile_all_jobs(store, batch_id, MAX_SYNC_JOBS) >= MAX_SYNC_JOBS:
         threading.Thread(target=_reconcile_remaining_jobs, args=(store, batch_id), name="reconcile", daemon=True).start()
 
 
@@ -295,7 +295,7 @@ def reconcile_batches(store: Store, batch_ids: Iterable[str]) -> int:
     """Reconcile what others left, as much of it as one sweep does, a chunk a transaction; return how many jobs changed."""
     total = 0
     for batch_id in batch_ids:
-        total += reconcile_all_jobs(store, batch_id, SWEEP_CHUNKS * CHUNK - total)
+        total += reconcile_all_jobs(store, batch_id, MAX_SWEEP_CHUNKS * CHUNK - total)
     return total
 
 

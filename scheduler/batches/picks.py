@@ -94,7 +94,7 @@ def pick(store: Store, batch_id: str, tenant_id: str, requests: Sequence[PickReq
     for start in range(0, len(requests), CHUNK):
         some = requests[start : start + CHUNK]
         models |= store.run_with_retry(lambda session, some=some: _decide(session, batch_id, some, settings, by))  # type: ignore[misc]
-        time.sleep(lifecycle.TURN_S)
+        time.sleep(lifecycle.YIELD_S)
     lifecycle.reconcile_all_jobs(store, batch_id)
     return models
 

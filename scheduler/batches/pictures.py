@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest, Unavailable
 from imagefarm.ids import is_id, new_id
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.recipe import JobRequest, Recipe
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
@@ -39,7 +39,7 @@ from scheduler.picture_zip import PictureZip
 
 PICTURE_FIELDS = tuple(name for name in ("init_image", "mask", "subject") if name in JobRequest.model_fields)
 """Fields of a recipe that name pictures."""
-AT_ONCE = 8
+MAX_CONCURRENT_FETCHES = 8
 """URLs that are fetched beside one another."""
 WINDOW = 64
 """Rows that are looked over for URLs ahead."""
@@ -147,7 +147,7 @@ class Pictures:
         while window := list(islice(source, WINDOW)):
             urls = {url: None for row in window for url in urls_in(row.cells) if url not in self._ids}
             if urls:
-                with ThreadPoolExecutor(min(AT_ONCE, len(urls))) as pool:
+                with ThreadPoolExecutor(min(MAX_CONCURRENT_FETCHES, len(urls))) as pool:
                     self._ids.update(zip(urls, pool.map(self._found, urls), strict=True))
             yield from window
 
@@ -231,7 +231,7 @@ class Pictures:
         """How many pictures are named that the tenant has not yet."""
         return len(self._new)
 
-    def keep(self, outputs: Outputs) -> None:
+    def keep(self, outputs: OutputStore) -> None:
         """Store what is new, files first, and mark what is known as wanted.
 
         Raises Unavailable if another request has stored one of these pictures since.

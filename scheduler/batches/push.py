@@ -24,7 +24,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.logs import get_logger
-from imagefarm.outputs import Outputs
+from imagefarm.outputs import OutputStore
 from imagefarm.picture.formats import MEDIA
 from imagefarm.settings import Settings
 from imagefarm.states import BatchState
@@ -74,7 +74,7 @@ def due_when_done(session: Session, batch_ids: Collection[str]) -> None:
         )
 
 
-def upload_due(store: Store, settings: Settings, outputs: Outputs) -> bool:
+def upload_due(store: Store, settings: Settings, outputs: OutputStore) -> bool:
     """Upload one batch that is due; False if none is. Two uploaders never take the same one."""
     due = (BatchDelivery.state == "waiting", BatchDelivery.next_at <= db_now())
     with store.read() as session:
@@ -99,7 +99,7 @@ def upload_due(store: Store, settings: Settings, outputs: Outputs) -> bool:
 class _Upload:
     """One try to upload one batch."""
 
-    def __init__(self, store: Store, outputs: Outputs, delivery: BatchDelivery) -> None:
+    def __init__(self, store: Store, outputs: OutputStore, delivery: BatchDelivery) -> None:
         self.store, self.outputs, self.delivery = store, outputs, delivery
         self.files = self.sent = self.bytes = 0
         self.lost: set[str] = set()
@@ -180,7 +180,7 @@ class _Upload:
 class BatchUploader:
     """Uploads what is due off the sweep's path: one thread, woken by each sweep."""
 
-    def __init__(self, store: Store, settings: Settings, outputs: Outputs) -> None:
+    def __init__(self, store: Store, settings: Settings, outputs: OutputStore) -> None:
         self.store, self.settings, self.outputs = store, settings, outputs
         self._thread: threading.Thread | None = None
 

@@ -21,7 +21,7 @@ from imagefarm.text import check_text
 MAX_CELL_CHARS = 64 * 1024
 MAX_LINE_CHARS = 1024 * 1024
 MAX_COLUMNS = 200
-PIECE = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 MAX_COLUMN_NAME = 64
 CHARSETS = ("utf-8", "utf-16", "gb18030", "gbk", "big5", "shift_jis", "euc-kr", "windows-1252", "iso-8859-1")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -114,7 +114,7 @@ class _Borrowed(io.RawIOBase):
 
 
 def _lines(stream: BinaryIO, codec: str) -> Iterator[str]:
-    text = io.TextIOWrapper(io.BufferedReader(_Borrowed(stream), PIECE), encoding=codec, errors="strict", newline="")
+    text = io.TextIOWrapper(io.BufferedReader(_Borrowed(stream), CHUNK_BYTES), encoding=codec, errors="strict", newline="")
     number = 0
     try:
         while True:

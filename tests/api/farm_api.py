@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from api.context import Farm, farm_of
 from imagefarm.auth import Scope, create_key
-from imagefarm.outputs import picture_key
+from imagefarm.outputs import image_key
 from imagefarm.picture.encode import encode_picture
 from imagefarm.picture.formats import extension
 from imagefarm.picture.metadata import text_chunks
@@ -80,7 +80,7 @@ class FarmApi:
             pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
             recipe, texts = job.recipe, text_chunks(job.id, index, job.recipe, seed, "d" * 64)
             data = encode_picture(pixels, texts, recipe.format, recipe.quality)
-            key = picture_key(job.id, index, job.attempt, extension(recipe.format))
+            key = image_key(job.id, index, job.attempt, extension(recipe.format))
             self.farm.outputs.write(key, data)
             images.append(
                 finish.FinishedImage(

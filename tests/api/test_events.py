@@ -165,7 +165,7 @@ def test_everybodys_stream_keeps_to_its_tenant(api: FarmApi) -> None:
 
 def test_streams_are_bounded(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = api.submit("bounded")["id"]
-    monkeypatch.setattr(api.farm.events, "most", 2)
+    monkeypatch.setattr(api.farm.events, "max_streams", 2)
     held = [open_stream(api, f"/api/v1/jobs/{job_id}/events") for _ in range(2)]
     refused = api.http.get("/api/v1/events/stream")
     told = problem(refused, 503)
@@ -193,7 +193,7 @@ def test_no_database_session_is_held(api: FarmApi) -> None:
 
 
 def test_a_slow_reader_is_closed_and_others_go_on(api: FarmApi) -> None:
-    reader = EventReader(api.farm.redis, api.farm.settings.redis_prefix, most=5)
+    reader = EventReader(api.farm.redis, api.farm.settings.redis_prefix, max_streams=5)
     slow, quick = reader.subscribe(lambda event: True), reader.subscribe(lambda event: event["kind"] == "last")
     eventually(lambda: api.farm.redis.pubsub_numsub(reader.channel)[0][1] > 0, "nobody listens")
     for number in range(QUEUE_LENGTH + 10):
@@ -216,7 +216,7 @@ def test_a_slow_reader_is_closed_and_others_go_on(api: FarmApi) -> None:
 def test_readers_are_told_when_redis_is_away_and_back(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.listeners.RETRY_S", 0.1)
     nowhere = api.farm.settings.model_copy(update={"redis_url": "unix:///nowhere/redis.sock"})
-    reader = EventReader(connect_redis(nowhere, timeout_s=1), "x", most=5)
+    reader = EventReader(connect_redis(nowhere, timeout_s=1), "x", max_streams=5)
     first = reader.subscribe(lambda event: False)
     event = first.next(5)
     assert event is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from imagefarm.auth import Scope, caller_of, create_key, list_keys, revoke_key, rotate_key
+from imagefarm.auth import Scope, authenticate_key, create_key, list_keys, revoke_key, rotate_key
 from imagefarm.errors import Conflict, InvalidRequest
 from imagefarm.store import db_now
 from imagefarm.store.models import ApiKey, Tenant
@@ -30,13 +30,13 @@ def test_a_rotated_key_holds_for_its_grace_and_no_longer(keyed: FarmApi) -> None
     new = response.get_json()
     assert response.status_code == 201
     assert (new["name"], new["tenant"], new["scopes"], new["limits"]) == ("shop", "rotation", ["read"], {"queued": 5})
-    assert caller_of(store, old.key) is not None
-    fresh = caller_of(store, new["key"])
+    assert authenticate_key(store, old.key) is not None
+    fresh = authenticate_key(store, new["key"])
     assert fresh is not None
     assert fresh.quota_id == old.info.id, "what the old one used of its limits counts on"
     with store.write() as session:
         session.execute(update(ApiKey).where(ApiKey.id == old.info.id).values(expires_at=db_now() - 1))
-    assert caller_of(store, old.key) is None
+    assert authenticate_key(store, old.key) is None
     problem(keyed.http.post(f"/api/v1/keys/{old.info.prefix}/rotate", json={}, headers=admin), 409)
     assert new["key"] not in keyed.http.get("/api/v1/keys", headers=admin).text
 

@@ -8,7 +8,7 @@ from threading import Barrier, Thread
 import pytest
 from sqlalchemy import select
 
-from imagefarm.auth import Scope, caller_of, create_key, has_keys, is_open, list_keys, revoke_key
+from imagefarm.auth import Scope, authenticate_key, create_key, has_keys, is_open, list_keys, revoke_key
 from imagefarm.errors import InvalidRequest, NotFound
 from imagefarm.settings import load_settings
 from imagefarm.store.models import Event, Tenant
@@ -21,14 +21,14 @@ def test_keys_for_the_command_line(api: FarmApi) -> None:
     made = create_key(store, name="first", tenant="shop", scopes=["admin", "read"])
     assert has_keys(store)
     assert made.info.scopes == ["read", "admin"]
-    caller = caller_of(store, made.key)
+    caller = authenticate_key(store, made.key)
     assert caller is not None
     assert (caller.key_id, caller.is_admin, caller.tenant_id) == (made.info.id, True, made.info.tenant_id)
     assert [info.name for info in list_keys(store, tenant_id=made.info.tenant_id)] == ["first"]
     again = create_key(store, name="second", tenant="shop")
     assert again.info.tenant_id == made.info.tenant_id
     assert revoke_key(store, again.info.prefix).revoked_at is not None
-    assert caller_of(store, again.key) is None
+    assert authenticate_key(store, again.key) is None
     revoke_key(store, made.info.id)
     assert not has_keys(store)
     with pytest.raises(NotFound):

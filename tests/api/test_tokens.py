@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from imagefarm.auth import Scope
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from tests.api.conftest import api_settings, make_api
 from tests.api.farm_api import FarmApi, problem
 
@@ -160,5 +160,5 @@ def test_settings_that_would_take_anybody_are_refused(tmp_path: Path, redis_url:
     if not missing:
         file.write_text(content)
     settings = api_settings(tmp_path / "data", f"sqlite:///{tmp_path / 'farm.db'}", redis_url, **{kind: file} | WHO | more)
-    with pytest.raises(SetupError, match=word):
+    with pytest.raises(ConfigurationError, match=word):
         make_api(settings)

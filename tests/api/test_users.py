@@ -16,7 +16,7 @@ from imagefarm.auth import Scope, create_key, revoke_key
 from imagefarm.errors import Conflict, InvalidRequest
 from imagefarm.store import db_now
 from imagefarm.store.models import Event, UserAccount, WebSession
-from imagefarm.supervisor.exposure import check_exposure
+from imagefarm.supervisor.exposure import check_bind_address
 from imagefarm.users import check_password, create_user, disable_user, forget_old_sessions, has_users, set_password
 from tests.api.farm_api import FarmApi, problem
 
@@ -100,7 +100,7 @@ def test_sessions_end(keyed: FarmApi, browser: FlaskClient) -> None:
     create_user(store, name="tired", password=PASSWORD)
     for end in (
         lambda: age(seen_at=db_now() - settings.session_idle_s - 1),
-        lambda: age(created_at=db_now() - settings.session_s - 1),
+        lambda: age(created_at=db_now() - settings.session_max_age_s - 1),
         lambda: set_password(store, "tired", PASSWORD),
     ):
         sign_in(browser, "tired")
@@ -131,7 +131,7 @@ def test_a_key_s_session_ends_with_the_key(keyed: FarmApi, browser: FlaskClient)
 
 def test_guessing_is_slowed_and_says_until_when(keyed: FarmApi, browser: FlaskClient) -> None:
     create_user(keyed.farm.store, name="guessed", password=PASSWORD)
-    for _ in range(sign_in_throttle.MOST_ALIKE):
+    for _ in range(sign_in_throttle.MAX_PER_ADDRESS_AND_NAME):
         assert sign_in(browser, "guessed", "wrong").status_code == 401
     answer = sign_in(browser, "guessed")
     assert answer.status_code == 429
@@ -222,7 +222,7 @@ def test_a_name_is_taken_once(keyed: FarmApi) -> None:
 def test_a_user_is_enough_for_a_farm_that_others_reach(keyed: FarmApi) -> None:
     settings = keyed.farm.settings.model_copy(update={"host": "0.0.0.0"})
     create_user(keyed.farm.store, name="somebody", password=PASSWORD)
-    assert check_exposure(settings, keyed.farm.store) is None
+    assert check_bind_address(settings, keyed.farm.store) is None
 
 
 def test_a_forged_session_is_none(keyed: FarmApi) -> None:

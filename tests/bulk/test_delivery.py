@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from scheduler.batches.archive import stream_zip
 from scheduler.batches.manifest import Entry
 from scheduler.finish import FinishedImage, fail, succeed
@@ -25,7 +25,7 @@ INPUT = Failure(FailureClass.INPUT, "bad_input", "=the model cannot take it")
 
 def render(farm: BulkFarm, failing: str = "") -> dict[str, bytes]:
     """Render all that is queued into real files; jobs with `failing` in their prompt fail. The files by storage key."""
-    outputs = LocalOutputs(farm.settings.outputs)
+    outputs = LocalOutputStore(farm.settings.outputs)
     files = {}
     while jobs := farm.claim("wrk_a", images=16):
         for job in jobs:
@@ -128,7 +128,7 @@ def test_the_archive_holds_the_pictures_and_their_manifest(farm: BulkFarm) -> No
 def test_a_lost_file_is_told_in_the_manifest(quick_farm: BulkFarm) -> None:
     batch = quick_farm.batch("sku,prompt\nA,mug\nB,cup\n")["id"]
     files = render(quick_farm)
-    LocalOutputs(quick_farm.settings.outputs).delete(next(iter(files)))
+    LocalOutputStore(quick_farm.settings.outputs).delete(next(iter(files)))
     with zipfile.ZipFile(io.BytesIO(quick_farm.get(batch, "/archive.zip").data)) as archive:
         assert archive.namelist() == ["B.png", "manifest.csv"]
         lost = rows(archive.read("manifest.csv").decode("utf-8"))[0]
@@ -144,7 +144,7 @@ def test_pictures_without_a_name_are_called_by_custom_id_or_job(quick_farm: Bulk
 
 
 def test_the_archive_is_made_in_constant_memory(tmp_path: Path) -> None:
-    outputs = LocalOutputs(tmp_path)
+    outputs = LocalOutputStore(tmp_path)
     outputs.write("big.png", b"\x00" * 4_000_000)
 
     def found() -> Iterator[Entry]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from sqlalchemy import select
 
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from imagefarm.picture.metadata import read_metadata
 from imagefarm.store.models import Event, Job, ImageHash
 from scheduler.batches.seeds import next_seed
@@ -44,7 +44,7 @@ def plain(level: int = 200) -> Pixels:
 
 def finish(farm: BulkFarm, jobs: list[ClaimedJob], draw: Draw) -> None:
     """End claimed jobs with the worker's finishing and pixels of the test's own."""
-    outputs, leased_jobs = LocalOutputs(farm.settings.outputs), LeasedJobs()
+    outputs, leased_jobs = LocalOutputStore(farm.settings.outputs), LeasedJobs()
     identity = make_identity(farm.settings, farm.catalogue, device="cpu", node="w@test")
     pipeline: Any = SimpleNamespace(name="demo", entry=farm.catalogue.get("demo"), digest="ab" * 32, facts={})
     finishing = Finishing(farm.store, outputs, farm.settings, identity, leased_jobs)
@@ -181,7 +181,7 @@ def test_one_master_many_channels(farm: BulkFarm) -> None:
         assert (answer.status_code, answer.headers["ETag"].strip('"')) == (200, channel["sha256"])
     assert farm.client.get(f"/api/v1/images/{shown['id']}/file?channel=nope").status_code == 404
     assert farm.client.get(f"/api/v1/images/{shown['id']}/file?channel=tall&thumb=64").status_code == 422
-    outputs = LocalOutputs(farm.settings.outputs)
+    outputs = LocalOutputStore(farm.settings.outputs)
     assert collect_orphan_files(farm.store, outputs, older_than_s=-10) == 0
     outputs.write(f"jobs/aa/{listed[0]['job']}/0-a9.tall.jpg", b"lost")
     assert collect_orphan_files(farm.store, outputs, older_than_s=-10) == 1

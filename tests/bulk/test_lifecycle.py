@@ -66,7 +66,7 @@ def test_pause_and_resume(farm: BulkFarm) -> None:
 
 def test_a_long_table_is_answered_when_its_first_jobs_are_in_the_queue(farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "CHUNK", 2)
-    monkeypatch.setattr(lifecycle, "AT_ONCE", 4)
+    monkeypatch.setattr(lifecycle, "MAX_SYNC_JOBS", 4)
     asked: queue.SimpleQueue[tuple[Store, str]] = queue.SimpleQueue()
     monkeypatch.setattr(lifecycle, "_reconcile_remaining_jobs", lambda store, batch_id: asked.put((store, batch_id)))
     batch = farm.batch(table(9))["id"]
@@ -243,7 +243,7 @@ def test_a_sweep_reconciles_a_part_of_a_long_table_and_says_that_its_lane_has_wo
     farm: BulkFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifecycle, "CHUNK", 2)
-    monkeypatch.setattr(lifecycle, "SWEEP_CHUNKS", 2)
+    monkeypatch.setattr(lifecycle, "MAX_SWEEP_CHUNKS", 2)
     chunks: list[int] = []
     reconcile_jobs = lifecycle.reconcile_jobs
     monkeypatch.setattr(lifecycle, "reconcile_jobs", lambda session, one: chunks.append(reconcile_jobs(session, one)) or chunks[-1])

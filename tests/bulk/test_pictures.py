@@ -20,7 +20,7 @@ from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from api.context import farm_of
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from imagefarm.store.models import Asset, AssetUse, Batch, Job
 from scheduler.unused_assets import collect_unused_assets
 from tests.bulk.conftest import BATCHES, BulkFarm
@@ -66,7 +66,7 @@ def test_pictures_in_a_zip_beside_the_table(farm: BulkFarm) -> None:
     assert numbers(farm) == (1, 5, 2, 4)
     with farm.store.read() as session:
         assets = {asset.name: asset for asset in session.scalars(select(Asset))}
-    outputs = LocalOutputs(farm.settings.outputs)
+    outputs = LocalOutputStore(farm.settings.outputs)
     assert outputs.read(assets["photos/a.png"].storage_key) == picture("red")
     lying = assets[".\\photos\\b.jpg"]
     assert (lying.width, lying.height, lying.format) == (20, 40, "png")
@@ -344,7 +344,7 @@ def test_a_url_with_bad_manners(open_farm: BulkFarm, shop: Shop, monkeypatch: py
     assert open_farm.app is not None
     monkeypatch.setattr(farm_of(open_farm.app).settings, "max_asset_bytes", 200_000)
     if what == "slow":
-        monkeypatch.setattr(farm_of(open_farm.app).settings, "fetch_s", 0.5)
+        monkeypatch.setattr(farm_of(open_farm.app).settings, "fetch_timeout_s", 0.5)
     refused(open_farm.send(f"prompt,image\nmug,{shop.url}/{what}\n", model=MODEL), "init_image", says)
     assert numbers(open_farm) == (0, 0, 0, 0)
     assert len(shop.asked) == 1
@@ -410,12 +410,12 @@ def test_urls_have_a_limit(open_farm: BulkFarm, shop: Shop, monkeypatch: pytest.
 
 
 def test_unused_pictures_are_collected(farm: BulkFarm) -> None:
-    keep_s = 1000.0
+    retention_s = 1000.0
     used = send(farm, "prompt,image\nmug,a.png\n", zipped({"a.png": picture("red")}))
     assert used.status_code == 202
     for color in ("blue", "green"):
         farm.client.post(ASSETS, data=picture(color), content_type="image/png", query_string={"name": color})
-    outputs = LocalOutputs(farm.settings.outputs)
+    outputs = LocalOutputStore(farm.settings.outputs)
     with farm.store.write() as session:
         session.execute(update(Asset).values(created_at=1.0, used_at=None))
         keys = dict(session.execute(select(Asset.name, Asset.storage_key)).all())
@@ -423,7 +423,7 @@ def test_unused_pictures_are_collected(farm: BulkFarm) -> None:
     orphan = "assets/00/tenant_default/" + "0" * 64 + ".png"
     outputs.write(orphan, b"x")
     os.utime(outputs.path(orphan), (1.0, 1.0))
-    assert collect_unused_assets(farm.store, outputs, keep_s, 300.0) == 2
+    assert collect_unused_assets(farm.store, outputs, retention_s, 300.0) == 2
     with farm.store.read() as session:
         assert sorted(session.scalars(select(Asset.name))) == ["a.png", "green"]
     assert [outputs.path(keys[name]).exists() for name in ("a.png", "green", "blue")] == [True, True, False]

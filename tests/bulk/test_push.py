@@ -26,7 +26,7 @@ from imagefarm.cli import batch as batch_command
 from imagefarm.cli import deliver as deliver_command
 from imagefarm.cli import picks as picks_command
 from imagefarm.logs import configure_logs
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from imagefarm.settings import BucketSettings
 from imagefarm.store.models import Batch, Event, BatchDelivery
 from scheduler import buckets
@@ -92,7 +92,7 @@ def upload(farm: BulkFarm) -> int:
     """Upload all that is due; how many tries that took."""
     sweep(farm.store, farm.settings)
     tries = 0
-    while upload_due(farm.store, farm.settings, LocalOutputs(farm.settings.outputs)):
+    while upload_due(farm.store, farm.settings, LocalOutputStore(farm.settings.outputs)):
         tries += 1
     return tries
 

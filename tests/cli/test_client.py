@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imagefarm import Client
-from imagefarm.client import Job, JobFailed, NotThere, RequestRefused, WaitedTooLong
+from imagefarm.client import Job, JobFailedError, NotFoundError, RequestRefusedError, WaitTimeoutError
 from imagefarm.states import BatchState, JobState
 from tests.api.farm_api import FarmApi
 
@@ -46,7 +46,7 @@ def test_the_list_goes_on_from_page_to_page(client: Client) -> None:
 
 def test_waiting_tells_of_progress_and_of_its_end(api: FarmApi, client: Client) -> None:
     job = client.submit("wait for me")
-    with pytest.raises(WaitedTooLong, match="it goes on"):
+    with pytest.raises(WaitTimeoutError, match="it goes on"):
         client.wait(job, timeout_s=0.3)
     seen: list[Job] = []
     claimed = threading.Event()
@@ -64,7 +64,7 @@ def test_waiting_tells_of_progress_and_of_its_end(api: FarmApi, client: Client) 
 def test_cancel_retry_and_a_failed_wait(client: Client) -> None:
     job = client.submit("never mind")
     assert client.cancel(job).state == JobState.CANCELLED
-    with pytest.raises(JobFailed, match=f"{job.id} cancelled"):
+    with pytest.raises(JobFailedError, match=f"{job.id} cancelled"):
         client.wait(job, check=True)
     assert client.retry(job).state == JobState.QUEUED
     client.cancel(job)
@@ -74,7 +74,7 @@ def test_all_that_match_are_cancelled_and_retried(client: Client) -> None:
     for _ in range(2):
         client.submit("one of many", labels={"of": "many"})
     assert client.cancel_all(label=["of:many"]).matched == 2
-    with pytest.raises(RequestRefused, match="more than 1"):
+    with pytest.raises(RequestRefusedError, match="more than 1"):
         client.cancel_all(label=["of:many"], expected=1)
     assert client.cancel_all(label=["of:many"], expected=2).changed == 2
     assert client.retry_all(label=["of:many"], expected=2).changed == 2
@@ -143,14 +143,14 @@ def test_models_workers_and_queue(client: Client) -> None:
 
 
 def test_a_refused_request_names_field_and_remedy(client: Client) -> None:
-    with pytest.raises(RequestRefused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit("a mug", model="demo", width=63, steps=1000)
     fields = {error.field: error for error in refused.value.fields}
     assert "steps" in fields
     assert all(error.remedy for error in fields.values())
-    with pytest.raises(RequestRefused, match="no model is called 'nope'"):
+    with pytest.raises(RequestRefusedError, match="no model is called 'nope'"):
         client.submit("a mug", model="nope")
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFoundError):
         client.get("job_00000000000000000000000000")
 
 

@@ -7,16 +7,16 @@ import pytest
 
 from imagefarm import Client
 from imagefarm.auth import Scope
-from imagefarm.client import KeyRefused
+from imagefarm.client import AuthError
 from tests.api.farm_api import FarmApi
 
 
 def test_keys_are_sent_and_refused(keyed: FarmApi) -> None:
     transport = httpx.WSGITransport(app=keyed.app)
-    with Client(transport=transport) as nobody, pytest.raises(KeyRefused):
+    with Client(transport=transport) as nobody, pytest.raises(AuthError):
         nobody.submit("a mug")
     key = keyed.key("default", Scope.READ)["Authorization"].removeprefix("Bearer ")
     with Client(key=key, transport=transport) as reader:
         assert list(reader.list()) == []
-        with pytest.raises(KeyRefused, match="submit"):
+        with pytest.raises(AuthError, match="submit"):
             reader.submit("a mug")

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from imagefarm import Client
-from imagefarm.client import FarmBusy, FarmUnreachable
+from imagefarm.client import BusyError, ConnectionFailedError
 
 JOB = {"id": "job_1", "state": "queued", "recipe": {}, "recipe_hash": "", "count": 1, "attempt": 0} | {
     "created_at": "2026-01-01T00:00:00Z"
@@ -84,7 +84,7 @@ def test_a_busy_farm_is_asked_again_when_it_says(server: Server) -> None:
 
 def test_retries_end(server: Server) -> None:
     server.script = [says(503, {"detail": "away", "retry_after": 0.01}, Retry_After="0.01")] * 3
-    with Client(server.url, retries=2) as client, pytest.raises(FarmBusy, match="away") as busy:
+    with Client(server.url, retries=2) as client, pytest.raises(BusyError, match="away") as busy:
         client.get("job_1")
     assert busy.value.retry_after == 0.01
     assert len(server.asked) == 3
@@ -99,7 +99,7 @@ def test_a_submit_whose_answer_was_lost_is_repeated_with_its_key(server: Server)
 
 def test_what_could_be_done_twice_is_not_repeated(server: Server) -> None:
     server.script = [breaks_off]
-    with Client(server.url) as client, pytest.raises(FarmUnreachable):
+    with Client(server.url) as client, pytest.raises(ConnectionFailedError):
         client.retry("job_1")
     assert len(server.asked) == 1
 
@@ -109,7 +109,7 @@ def test_no_farm_says_where_it_looked() -> None:
         port = taken.getsockname()[1]
     with (
         Client(f"http://127.0.0.1:{port}", retries=0) as client,
-        pytest.raises(FarmUnreachable, match=rf":{port}.*is the farm running"),
+        pytest.raises(ConnectionFailedError, match=rf":{port}.*is the farm running"),
     ):
         client.models()
 

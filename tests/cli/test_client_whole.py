@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imagefarm import Client
-from imagefarm.client import NotThere
+from imagefarm.client import NotFoundError
 from tests.api.farm_api import FarmApi
 
 ID = "x"
@@ -146,7 +146,7 @@ def test_pictures_sent_in_are_listed_and_come_back(client: Client, tmp_path: Pat
     assert client.asset(sent.items[1].id).width == 64
     with Image.open(client.save_asset(sent.items[1].id, tmp_path / "back.png")) as back:
         assert back.getpixel((0, 0)) == (0, 0, 255)
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFoundError):
         client.asset("asset_00000000000000000000000000")
 
 

@@ -75,10 +75,10 @@ def test_a_wrong_setting_ends_with_one_line(run: Command, monkeypatch: pytest.Mo
 
 
 def test_a_list_that_is_not_json_is_told(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IMAGEFARM_WARM_MODELS", "demo")
+    monkeypatch.setenv("IMAGEFARM_PRELOAD_MODELS", "demo")
     outcome = run("settings")
     assert outcome.code == 3
-    assert "warm_models" in outcome.err
+    assert "preload_models" in outcome.err
     assert "write lists as JSON" in outcome.err
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from imagefarm import Client
 from imagefarm.cli.exit_codes import MEANING, ExitCode
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from tests.api.farm_api import FarmApi
 from tests.cli.test_commands import Command, run
 
@@ -36,9 +36,9 @@ def reach(run: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return reached
 
 
-def test_every_code_has_one_meaning_and_every_setup_error_a_code() -> None:
+def test_every_code_has_one_meaning_and_every_configuration_error_a_code() -> None:
     assert set(MEANING) == set(ExitCode)
-    kinds = [SetupError, *SetupError.__subclasses__()]
+    kinds = [ConfigurationError, *ConfigurationError.__subclasses__()]
     assert {ExitCode(kind.exit_code) for kind in kinds} == {code for code in ExitCode if 3 <= code <= 7}
 
 
@@ -47,7 +47,7 @@ def test_a_wrong_request_and_what_is_not_there(run: Command, api: FarmApi, reach
     assert run("submit", "a mug", "--no-wait").code == ExitCode.OK
     wrong = run("submit", "a mug", "--model", "nope")
     assert (wrong.code, "nope" in wrong.err) == (ExitCode.REQUEST, True)
-    assert run("show", "job_00000000000000000000000000").code == ExitCode.NOT_THERE
+    assert run("show", "job_00000000000000000000000000").code == ExitCode.NOT_FOUND
 
 
 def test_a_job_that_ends_badly_one_that_takes_too_long_and_an_interrupt(
@@ -64,7 +64,7 @@ def test_a_job_that_ends_badly_one_that_takes_too_long_and_an_interrupt(
     reach(api)
     job = api.submit("a job that is rendered")
     api.render(api.claim(job["id"]))
-    assert run("replay", job["id"], "--timeout", "0.1").code == ExitCode.WAITED_TOO_LONG
+    assert run("replay", job["id"], "--timeout", "0.1").code == ExitCode.WAIT_TIMEOUT
 
     def interrupt(request: httpx.Request, response: httpx.Response) -> None:
         if request.method == "GET":

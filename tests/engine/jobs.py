@@ -68,15 +68,15 @@ def claimed(catalogue: Catalogue, **request: Any) -> ClaimedJob:
     )
 
 
-def finish(engine: StepEngine, most_steps: int = 500) -> dict[str, RenderedJob | FailedJob]:
+def finish(engine: StepEngine, max_steps: int = 500) -> dict[str, RenderedJob | FailedJob]:
     """Step until the running set is empty; return how each job ended, by id."""
     ended: dict[str, RenderedJob | FailedJob] = {}
-    for _ in range(most_steps):
+    for _ in range(max_steps):
         report = engine.step()
         ended |= {item.job.id: item for item in (*report.rendered, *report.failed)}
         if not engine.jobs:
             return ended
-    raise AssertionError(f"still running after {most_steps} steps: {engine.jobs}")
+    raise AssertionError(f"still running after {max_steps} steps: {engine.jobs}")
 
 
 def pictures(engine: StepEngine, job: ClaimedJob, inputs: Inputs = NOTHING) -> list[NDArray[np.uint8]]:

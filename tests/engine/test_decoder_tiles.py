@@ -26,7 +26,7 @@ def test_tiles_draw_nearly_the_same(models: SmallModels, monkeypatch: pytest.Mon
     image = made.images[0]
     assert image.facts["decode"]["tiled"]
     assert image.warnings == ["tiled"]
-    assert image.facts["remarks"] == ["decoded in tiles, as tile_decoder asks"]
+    assert image.facts["remarks"] == ["decoded in tiles, as vae_tiling asks"]
     assert not np.array_equal(image.pixels, whole)
     assert psnr(image.pixels, whole) > 20
     assert not pipeline.decode_limits.fails_alone(256 * 192), "nothing ran out of memory"

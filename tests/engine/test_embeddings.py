@@ -53,7 +53,7 @@ def test_prompts_that_share_a_pass_have_the_bits_of_their_own(models: SmallModel
         pipeline.family.pipe.text_encoder.register_forward_pre_hook(
             lambda _module, _args, named, passes=passes: passes.append(len(named["input_ids"])), with_kwargs=True
         )
-        engine = StepEngine(pipeline, max_images=16, encode_together=4)
+        engine = StepEngine(pipeline, max_images=16, text_encoder_batch_size=4)
         jobs = [models.job(name, prompt=text, seed=1, steps=1) for text in texts]
         engine.encode_ahead(jobs)
         assert passes == [4, 4, 3]
@@ -76,7 +76,7 @@ def test_a_prompt_that_spoils_a_shared_pass_fails_only_its_job(models: SmallMode
         return written(text)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(pipeline.family, "_written", picky)
-    engine = StepEngine(pipeline, max_images=8, encode_together=8)
+    engine = StepEngine(pipeline, max_images=8, text_encoder_batch_size=8)
     good, bad = models.job("tiny-z-image", steps=1), models.job("tiny-z-image", prompt="bad", steps=1)
     engine.encode_ahead([good, bad])
     engine.add(good)

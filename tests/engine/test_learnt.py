@@ -11,7 +11,7 @@ import torch
 from tests.engine.jobs import SmallModels, finish
 from worker.engine.engine import StepEngine
 from worker.families.base import Sample
-from worker.memory.learnt import MEASUREMENTS, MOST_KEPT, MicroBatchLimits
+from worker.memory.learnt import MEASUREMENTS, MAX_PEAKS, MicroBatchLimits
 from worker.memory.meter import ResidentSizeMeter, headroom
 
 MIB = 2**20
@@ -58,11 +58,11 @@ def test_peaks_bound_passes_and_the_running_set(models: SmallModels, monkeypatch
     assert engine.room == 2
     engine.step()
     assert passes == [6], "nothing was known yet"
-    assert (engine.most, engine.room) == (3, 0)
+    assert (engine.current_max_images, engine.room) == (3, 0)
     engine.step()
     assert passes == [6, 3, 3]
     finish(engine)
-    assert (engine.most, engine.room) == (3, 3), "also for what is claimed while it is empty"
+    assert (engine.current_max_images, engine.room) == (3, 3), "also for what is claimed while it is empty"
     begun = books.begun
     for _ in range(2 * MEASUREMENTS):
         engine.add(models.job("tiny-z-image", count=3, steps=1))
@@ -76,7 +76,7 @@ def test_a_meter_that_is_not_exact_bounds_nothing(models: SmallModels) -> None:
     engine.headroom = 1
     engine.add(models.job("tiny-z-image", count=4, steps=2))
     finish(engine)
-    assert engine.most == 8
+    assert engine.current_max_images == 8
 
 
 def test_resident_size_sees_a_peak() -> None:
@@ -102,12 +102,12 @@ def test_an_image_takes_what_its_like_took() -> None:
 
 def test_limits_survive_as_json() -> None:
     limits = MicroBatchLimits()
-    for size in range(1, 2 * MOST_KEPT):
+    for size in range(1, 2 * MAX_PEAKS):
         limits.measured(size, 1, size * 10)
     limits.learn(1000, 3)
     limits.learn_alone(5000)
     data = json.loads(json.dumps(limits.as_data()))
-    assert len(data["peaks"]) == MOST_KEPT
+    assert len(data["peaks"]) == MAX_PEAKS
     again = MicroBatchLimits()
     again.learn(1000, 2)
     again.changed = False

@@ -47,7 +47,7 @@ def test_every_image_is_made_whatever_fits(models: SmallModels, pipeline: Loaded
     engine = StepEngine(pipeline, max_images=8)
     for job in jobs:
         engine.add(job)
-    ended = finish(engine, most_steps=2 + 3)  # a retry is inside its step; two pictures are decoded between two
+    ended = finish(engine, max_steps=2 + 3)  # a retry is inside its step; two pictures are decoded between two
     for job, picture in zip(jobs, expected, strict=True):
         made = ended[job.id]
         assert isinstance(made, RenderedJob)

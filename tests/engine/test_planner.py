@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import RenderError, SetupError
+from imagefarm.errors import RenderError, ConfigurationError
 from imagefarm.settings import PROJECT_ROOT
 from tests.engine.jobs import SmallModels
 from worker.memory.headers import read_header
@@ -103,7 +103,7 @@ def test_sizes_come_from_the_files_where_they_are(models: SmallModels) -> None:
 
 
 def test_a_model_of_unknown_size_says_so(project: Catalogue) -> None:
-    with pytest.raises(SetupError, match="nor is its size known"):
+    with pytest.raises(ConfigurationError, match="nor is its size known"):
         model_size(project.get("z-image-edit"), project)
 
 

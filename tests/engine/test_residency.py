@@ -28,7 +28,7 @@ def resident(models: SmallModels, settings: Settings) -> Callable[..., Residency
 
     def make(budget: int, catalogue: Catalogue | None = None) -> Residency:
         return Residency(
-            catalogue or models.catalogue, settings.model_copy(update={"memory_budget_gib": budget / 2**30, "device": "cpu"})
+            catalogue or models.catalogue, settings.model_copy(update={"model_memory_gib": budget / 2**30, "device": "cpu"})
         )
 
     return make
@@ -84,7 +84,7 @@ def test_a_large_one_makes_all_leave(models: SmallModels, resident: Callable[...
 
 def test_a_model_over_the_budget_says_so(models: SmallModels, resident: Callable[..., Residency]) -> None:
     residency = resident(2**20)
-    with pytest.raises(RenderError, match="memory_budget_gib allows; raise it") as caught:
+    with pytest.raises(RenderError, match="model_memory_gib allows; raise it") as caught:
         residency.get("demo")
     assert caught.value.code == "oom"
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from imagefarm.errors import SetupError
+from imagefarm.errors import ConfigurationError
 from imagefarm.settings import load_settings
 from scheduler.claim import ClaimedJob
 from tests.engine.jobs import SmallModels, finish, pictures, psnr
@@ -181,25 +181,25 @@ def test_an_isolated_retry_is_taken_without_any_of_it(models: SmallModels, compi
     [
         (AccelerationSettings(attention="cudnn"), CPU, "attention = cudnn needs a GPU, and this worker renders on cpu; use auto, native, math"),
         (AccelerationSettings(attention="flash-varlen"), CUDA, "attention = flash-varlen needs the package flash_attn"),
-        (AccelerationSettings(compiled=True), torch.device("mps"), "compile_blocks needs a GPU or a CPU"),
+        (AccelerationSettings(compiled=True), torch.device("mps"), "torch_compile needs a GPU or a CPU"),
     ],
 )
 def test_what_cannot_be_had_is_refused_at_the_start(wanted: AccelerationSettings, device: torch.device, says: str) -> None:
-    with pytest.raises(SetupError, match=says):
+    with pytest.raises(ConfigurationError, match=says):
         wanted.check(device)
 
 
 def test_a_machine_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(SetupError, match=r"compile_blocks needs a C\+\+ compiler on a CPU; install one"):
+    with pytest.raises(ConfigurationError, match=r"torch_compile needs a C\+\+ compiler on a CPU; install one"):
         AccelerationSettings(compiled=True).check(CPU)
 
 
 def test_settings_decide_and_nothing_is_on_unless_asked(models: SmallModels) -> None:
     assert AccelerationSettings.of(load_settings()) == AccelerationSettings()
-    assert AccelerationSettings.of(load_settings(attention="math", compile_blocks=True, decoder_channels_last=True)) == AccelerationSettings("math", True, True)
-    with pytest.raises(SetupError, match="setting attention"):
+    assert AccelerationSettings.of(load_settings(attention="math", torch_compile=True, vae_channels_last=True)) == AccelerationSettings("math", True, True)
+    with pytest.raises(ConfigurationError, match="setting attention"):
         load_settings(attention="flash_hub")
     family = models.pipeline("demo").family
     assert Acceleration(family.denoiser, family.vae, AccelerationSettings(), Tier.RESIDENT).facts == {}

@@ -24,7 +24,7 @@ from worker.memory.weights import stored_bytes
 
 CPU = torch.device("cpu")
 HERE = [tier for tier in Tier if tier.weights is not Weights.NF4]
-LEAST_DB = {Weights.INT8: 39.0, Weights.FP8: 33.0}
+MIN_PSNR_DB = {Weights.INT8: 39.0, Weights.FP8: 33.0}
 """What the planner says of their fidelity."""
 
 
@@ -41,7 +41,7 @@ def test_every_tier_draws_the_picture(models: SmallModels, tier: Tier) -> None:
     if tier.weights is Weights.FULL:
         assert np.array_equal(picture, expected)
     else:
-        assert LEAST_DB[tier.weights] <= psnr(picture, expected) < float("inf")
+        assert MIN_PSNR_DB[tier.weights] <= psnr(picture, expected) < float("inf")
     assert pipeline.facts["tier"] == tier
     assert pipeline.facts["weights"] == tier.weights
     full = models.pipeline("tiny-z-image")
@@ -64,7 +64,7 @@ def test_other_families_take_tiers_too(models: SmallModels, name: str, tier: Tie
     job = models.job(name, prompt="a red fox", seed=3, steps=3)
     expected = pictures(models.engine(name, 1), job)[0]
     picture = pictures(StepEngine(loaded(models, name, tier), max_images=4), job)[0]
-    assert psnr(picture, expected) >= LEAST_DB.get(tier.weights, float("inf"))
+    assert psnr(picture, expected) >= MIN_PSNR_DB.get(tier.weights, float("inf"))
 
 
 def test_encoder_and_denoiser_take_turns_for_new_prompts_only(models: SmallModels) -> None:
@@ -173,7 +173,7 @@ def test_the_best_tier_that_fits_is_taken(models: SmallModels) -> None:
     assert selected_tier(catalogue, "tiny-z-image", memory=8 * GIB) is Tier.RESIDENT
     assert selected_tier(catalogue, "tiny-z-image", memory=8 * GIB, budget=full * 3 // 4) is Tier.INT8
     assert selected_tier(catalogue, "tiny-z-image", memory=8 * GIB, wanted="group-offload") is Tier.GROUP_OFFLOAD
-    with pytest.raises(RenderError, match="memory_budget_gib allows") as caught:
+    with pytest.raises(RenderError, match="model_memory_gib allows") as caught:
         selected_tier(catalogue, "tiny-z-image", memory=8 * GIB, budget=1000)
     assert caught.value.code == "oom"
     with pytest.raises(RenderError, match="needs a GPU") as caught:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from imagefarm.catalogue import Catalogue, UpscalerEntry
-from imagefarm.errors import InvalidRequest, RenderError, SetupError
+from imagefarm.errors import InvalidRequest, RenderError, ConfigurationError
 from imagefarm.recipe import JobRequest
 from tests.engine.jobs import SmallModels, claimed
 from worker.engine.engine import StepEngine
@@ -245,7 +245,7 @@ def test_a_request_names_an_upscaler_that_there_is(catalogue: Catalogue, tmp_pat
         assert caught.value.errors[0].field == field
         assert remedy in caught.value.errors[0].remedy
     (tmp_path / "models.toml").write_text('[models]\n[upscalers.lanczos]\nsource = "x.safetensors"\nscale = 2\n')
-    with pytest.raises(SetupError):
+    with pytest.raises(ConfigurationError):
         Catalogue.read(tmp_path / "models.toml")
 
 

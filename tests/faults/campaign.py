@@ -215,7 +215,7 @@ def run_all(parser: argparse.ArgumentParser, chosen: argparse.Namespace, kept: P
         parser.error(f"no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
     settings: dict[str, Any] = {"standin": chosen.standin}
     if chosen.real:
-        settings |= {"lease_s": 30.0, "sweep_s": 3.0, "slice_s": 10.0}
+        settings |= {"lease_s": 30.0, "sweep_interval_s": 3.0, "ticket_slice_s": 10.0}
     lease_s = settings.get("lease_s", SHORT["lease_s"])
     ran = [] if chosen.again else table.read([kept])
     done = {(line["fault"], line["database"], line["seed"], line["lease_s"]) for line in ran}

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-PATIENCE_S = 90.0
+ANSWER_TIMEOUT_S = 90.0
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Client:
         began = time.monotonic()
         failed_since: float | None = None
         trouble = ""
-        while time.monotonic() - began < PATIENCE_S:
+        while time.monotonic() - began < ANSWER_TIMEOUT_S:
             asked = time.monotonic()
             try:
                 response = self._http.post(path, headers=headers, **body)

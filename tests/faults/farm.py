@@ -35,10 +35,10 @@ HOOKS = Path(__file__).parent / "hooks"
 RESTART_PAUSE_S = 0.5
 SHORT: dict[str, Any] = {
     "lease_s": 5.0,
-    "sweep_s": 0.5,
-    "slice_s": 3.0,
+    "sweep_interval_s": 0.5,
+    "ticket_slice_s": 3.0,
     "quantum_s": 0.6,
-    "max_running_images": 8,
+    "max_running_set_images": 8,
     "api_threads": 16,
 }
 """Proportionate to the defaults, so that a run takes seconds."""

@@ -34,7 +34,7 @@ def segfaults(run: Run) -> None:
 
 
 def eats_memory(run: Run) -> None:
-    """one job takes memory without end: its worker's limit (max_memory_gib) ends it, three times, and it fails as poison"""
+    """a job takes memory endlessly: its worker's limit (worker_memory_limit_gib) ends it, three times, and it fails as poison"""
     _hostile(run, "memory", "poison", reason="GiB of memory")
 
 
@@ -117,8 +117,8 @@ FAULTS = [
     Fault("poison-job", poison),
     Fault("job-aborts", aborts),
     Fault("job-segfaults", segfaults),
-    Fault("job-eats-memory", eats_memory, farm={"max_memory_gib": LIMIT_GIB}),
-    Fault("endless-loop", endless_loop, farm={"constants": {"worker.pulse": {"LONGEST_STEP_S": 12.0}}}),
+    Fault("job-eats-memory", eats_memory, farm={"worker_memory_limit_gib": LIMIT_GIB}),
+    Fault("endless-loop", endless_loop, farm={"constants": {"worker.pulse": {"MAX_STEP_S": 12.0}}}),
     Fault("silent-hang", silent_hang, farm={"lease_s": 12.0, "constants": {"worker.sign_of_life": {"STALL_TIMEOUT_S": 6.0}}}),
     Fault("nan-latents", not_a_number, needs_engine=True),
     Fault("out-of-memory", out_of_memory, needs_engine=True),

@@ -27,7 +27,7 @@ from tests.faults.farm import RESTART_PAUSE_S, FaultFarm
 from tests.faults.run import Run
 from tests.faults.verdict import judge
 
-LONGEST_S = 1800.0
+MAX_RUN_S = 1800.0
 """Of a run, or half a second a job if that is longer."""
 
 
@@ -63,12 +63,12 @@ def mixed(farm: FaultFarm, jobs: int, seed: int, every_s: float | None) -> dict[
     client.submit(requests)
     killed: Counter[str] = Counter()
     stuck = ""
-    longest_s = max(LONGEST_S, 0.5 * jobs)
-    next_at = began + (every_s or longest_s)
-    while farm.count(*FINAL) < before + jobs and time.monotonic() - began < longest_s:
+    max_run_s = max(MAX_RUN_S, 0.5 * jobs)
+    next_at = began + (every_s or max_run_s)
+    while farm.count(*FINAL) < before + jobs and time.monotonic() - began < max_run_s:
         if time.monotonic() > next_at:
             killed[kill_something(farm, chance)] += 1
-            next_at += every_s or longest_s
+            next_at += every_s or max_run_s
         time.sleep(0.2)
     took_s = time.monotonic() - began
     try:
@@ -108,7 +108,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="mixed-", dir=chosen.out.absolute()))
     farm = FaultFarm(
-        folder, database=chosen.db, workers=3, standin=chosen.standin, lease_s=30.0, sweep_s=3.0, slice_s=10.0, quantum_s=2.0
+        folder, database=chosen.db, workers=3, standin=chosen.standin, lease_s=30.0, sweep_interval_s=3.0, ticket_slice_s=10.0, quantum_s=2.0
     )
     good = True
     try:

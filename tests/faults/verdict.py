@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from imagefarm.outputs import JOB_KEY, LocalOutputs
+from imagefarm.outputs import JOB_KEY, LocalOutputStore
 from imagefarm.states import FINAL, JobState
 from imagefarm.store.audit import seal, verify
 from imagefarm.store.models import Attempt, Backlog, Batch, Event, Image, Job, SweepState
@@ -120,7 +120,7 @@ def _check_rows(verdict: Verdict, jobs: dict[str, Job], rows: list[Image]) -> No
 
 
 def _check_files(verdict: Verdict, farm: Farm, rows: list[Image]) -> None:
-    outputs = LocalOutputs(farm.settings.outputs)
+    outputs = LocalOutputStore(farm.settings.outputs)
     keys = {row.storage_key for row in rows}
     verdict.strays = len(farm.files() - keys)
     collect_orphan_files(farm.store, outputs, older_than_s=-1.0)

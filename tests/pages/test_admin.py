@@ -1,4 +1,4 @@
-"""The desk: everything shown in both languages, commands to workers, charts from the rollup, keys and webhooks made and
+"""The admin pages: everything shown in both languages, commands to workers, charts from the rollup, keys and webhooks made and
 taken back, the audit searched and its chain walked, secrets masked, text that stays text."""
 
 import html
@@ -36,7 +36,7 @@ def series(text: str) -> list[list[list[float | None]]]:
     return [json.loads(html.unescape(found)) for found in re.findall(r'data-series="([^"]+)"', text)]
 
 
-def test_an_empty_desk_in_both_languages(site: Site) -> None:
+def test_empty_admin_pages_in_both_languages(site: Site) -> None:
     for path, words, chinese_words in (
         ("/admin", ("Throughput", "No picture yet.", "Tenants today"), ("产量", "还没有图片。", "今日租户")),
         ("/admin/workers", ("Workers", "worker_1", "Drain"), ("工作进程", "每分钟图片")),
@@ -317,7 +317,7 @@ def test_settings_show_their_origin_and_no_password(site: Site) -> None:
     assert "max_queued_per_tenant" in site.page("/admin/settings").text
 
 
-def test_the_desk_is_for_admins(site: Site) -> None:
+def test_the_admin_pages_are_for_admins(site: Site) -> None:
     for scopes, status in (((Scope.SUBMIT, Scope.READ), 403), ((Scope.ADMIN,), 200)):
         key = site.key("someone", *scopes)
         for path in PAGES:
@@ -358,7 +358,7 @@ def test_hostile_text_stays_text(site: Site) -> None:
         assert Reading(site.page("/admin/audit", "en").text).wrong == []
 
 
-@pytest.mark.parametrize("path", ["/", "/studio", "/batches", "/jobs", "/trace"])
+@pytest.mark.parametrize("path", ["/", "/studio", "/batches", "/jobs", "/lookup"])
 def test_a_page_asks_for_a_key_where_the_farm_does(site: Site, path: str) -> None:
     wrong = site.page(path, Authorization="Bearer if_wrong_key")
     assert (wrong.status_code, wrong.mimetype) == (401, "text/html")

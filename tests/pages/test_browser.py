@@ -58,7 +58,7 @@ def test_the_page_is_complete_without_javascript(site: Site, visit: Any) -> None
 
 
 def test_polling_takes_over_when_every_stream_is_taken(site: Site, visit: Any) -> None:
-    most, site.farm.events.most = site.farm.events.most, 0
+    max_streams, site.farm.events.max_streams = site.farm.events.max_streams, 0
     try:
         window = visit()
         window.page.goto(site.url)
@@ -66,7 +66,7 @@ def test_polling_takes_over_when_every_stream_is_taken(site: Site, visit: Any) -
         job = site.submit("found by polling")
         window.page.locator(f"#{job['id']}").wait_for()
     finally:
-        site.farm.events.most = most
+        site.farm.events.max_streams = max_streams
     window.page.locator("#live-mark.on").wait_for()
 
 
@@ -179,13 +179,13 @@ def test_a_batch_fills_its_contact_sheet_while_one_looks(site: Site, visit: Any)
     window.check_clean(site.url)
 
 
-def test_the_desk_is_live_and_narrow(site: Site, visit: Any) -> None:
+def test_the_admin_pages_are_live_and_narrow(site: Site, visit: Any) -> None:
     site.rendered("for the chart")
     window = visit(width=390, scheme="dark")
     window.page.goto(f"{site.url}/admin")
     window.page.locator("#live-mark.on").wait_for()
     window.page.locator(".plot canvas").nth(3).wait_for()
-    site.submit("seen on the desk")
+    site.submit("seen on the admin pages")
     window.page.locator(".events li", has_text="job.submitted").first.wait_for()
     assert window.page.locator(".plot canvas").count() == 4
     assert window.overflow() <= 0
@@ -193,10 +193,10 @@ def test_the_desk_is_live_and_narrow(site: Site, visit: Any) -> None:
 
 
 def test_a_chosen_picture_is_traced_at_once(site: Site, visit: Any) -> None:
-    job = site.rendered("traced in the browser")
+    job = site.rendered("looked up in the browser")
     data = site.http.get(job["images"][0]["url"]).data
     window = visit()
-    window.page.goto(f"{site.url}/trace")
+    window.page.goto(f"{site.url}/lookup")
     window.page.set_input_files("input[type=file]", {"name": "x.png", "mimeType": "image/png", "buffer": data})
-    window.page.get_by_text("traced in the browser").first.wait_for()
+    window.page.get_by_text("looked up in the browser").first.wait_for()
     window.check_clean(site.url)

@@ -186,24 +186,24 @@ def test_all_that_match_are_cancelled_and_run_again_by_their_number(site: Site) 
     made = [site.submit(f"bulk on the page {number}")["id"] for number in range(3)]
     other = site.submit("stays as it is")["id"]
     listed = site.page("/jobs?text=bulk+on+the+page").text
-    assert "/jobs/change?text=bulk+on+the+page&amp;do=cancel" in listed
-    assert "Cancel these 3 jobs" in site.page("/jobs/change?text=bulk+on+the+page&do=cancel").text
-    assert "取消这 3 个任务" in site.page("/jobs/change?text=bulk+on+the+page&do=cancel", "zh").text
+    assert "/jobs/bulk?text=bulk+on+the+page&amp;do=cancel" in listed
+    assert "Cancel these 3 jobs" in site.page("/jobs/bulk?text=bulk+on+the+page&do=cancel").text
+    assert "取消这 3 个任务" in site.page("/jobs/bulk?text=bulk+on+the+page&do=cancel", "zh").text
     form = {"do": "cancel", "text": "bulk on the page", "expected": "2"}
     headers = ORIGIN | {"Accept": "text/html"}
-    refused = site.http.post("/jobs/change", data=form, headers=headers)
+    refused = site.http.post("/jobs/bulk", data=form, headers=headers)
     assert refused.status_code == 409
     assert "Cancel these 3 jobs" in refused.text
     assert {state(site, job) for job in made} == {"queued"}
-    assert "3 jobs cancelled" in site.http.post("/jobs/change", data=form | {"expected": "3"}, headers=headers).text
+    assert "3 jobs cancelled" in site.http.post("/jobs/bulk", data=form | {"expected": "3"}, headers=headers).text
     assert {state(site, job) for job in made} == {"cancelled"}
     assert state(site, other) == "queued"
     again = form | {"do": "retry", "expected": "3", "state": "cancelled"}
-    assert "3 jobs queued again" in site.http.post("/jobs/change", data=again, headers=headers).text
+    assert "3 jobs queued again" in site.http.post("/jobs/bulk", data=again, headers=headers).text
     assert {state(site, job) for job in made} == {"queued"}
-    assert "Nothing matches" in site.page("/jobs/change?text=bulk+on+the+page&do=retry").text
+    assert "Nothing matches" in site.page("/jobs/bulk?text=bulk+on+the+page&do=retry").text
     for wrong in ({"do": "burn"}, {"expected": "-1"}, {"expected": "all"}, {"state": "burnt"}):
-        assert site.http.post("/jobs/change", data=form | wrong, headers=headers).status_code == 422
+        assert site.http.post("/jobs/bulk", data=form | wrong, headers=headers).status_code == 422
 
 
 def test_an_unknown_job_is_a_page_not_found(site: Site) -> None:
@@ -229,4 +229,4 @@ def test_a_hostile_filter_stays_text(site: Site, payload: str) -> None:
     assert found.wrong == []
     assert payload in found.values
     query |= {"do": "retry"}
-    assert Reading(site.http.get("/jobs/change", query_string=query, headers={"Accept": "text/html"}).text).wrong == []
+    assert Reading(site.http.get("/jobs/bulk", query_string=query, headers={"Accept": "text/html"}).text).wrong == []

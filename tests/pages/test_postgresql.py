@@ -38,7 +38,7 @@ def test_every_page_renders_with_rows(on_postgresql: Site) -> None:
         "/jobs",
         "/jobs?text=red&state=succeeded&since=1h",
         "/batches",
-        "/trace",
+        "/lookup",
         "/admin?verify=1&period=day",
     )
     for path in (*pages, f"/jobs/{done['id']}", f"/jobs/{failed}", launched.headers["Location"]):

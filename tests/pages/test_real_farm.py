@@ -66,11 +66,11 @@ def drop(page: Any, data: bytes) -> None:
         """bytes => {
             const given = new DataTransfer();
             given.items.add(new File([new Uint8Array(bytes)], "x.png", {type: "image/png"}));
-            document.querySelector("#start").dispatchEvent(new DragEvent("drop", {bubbles: true, dataTransfer: given}));
+            document.querySelector("#init-image").dispatchEvent(new DragEvent("drop", {bubbles: true, dataTransfer: given}));
         }""",
         list(data),
     )
-    page.locator("#start .begun img").wait_for()
+    page.locator("#init-image .begun img").wait_for()
 
 
 def mug_on_white() -> Image.Image:
@@ -128,10 +128,10 @@ def test_words_are_saved_in_the_browser_and_added_by_a_press(farm: LiveFarm, vis
     page.get_by_role("button", name="Save these words").click()
     page.reload()
     page.fill("#negative_prompt", "fog, grain")
-    page.locator(".snippet button", has_text="<b>blur</b>").click()
+    page.locator(".saved-negative button", has_text="<b>blur</b>").click()
     assert page.input_value("#negative_prompt") == "fog, grain, <b>blur</b>"
     page.get_by_role("button", name="Forget: grain, <b>blur</b>").click()
-    assert page.locator(".snippet").count() == 1
+    assert page.locator(".saved-negative").count() == 1
     window.check_clean(farm.url)
 
 
@@ -141,7 +141,7 @@ def test_a_picture_is_dropped_to_begin_from(farm: LiveFarm, visit: Any) -> None:
     drop(page, png(Image.new("RGB", (64, 64), "teal")))
     assert page.locator("[name=init_image]").input_value().startswith("asset_")
     page.get_by_role("button", name="Take it away").click()
-    page.locator("#start input[type=file]").wait_for()
+    page.locator("#init-image input[type=file]").wait_for()
     window.check_clean(farm.url)
 
 
@@ -179,7 +179,7 @@ def test_a_product_is_dropped_cut_out_and_kept_pixel_for_pixel(farm: LiveFarm, v
     page.reload()
     page.locator("#live-mark.on").wait_for()
     page.locator("#" + str(making.get_attribute("id"))).get_by_role("link", name="Reuse").click()
-    assert page.locator("[name=start_as][value=product]").is_checked()
+    assert page.locator("[name=init_image_as][value=product]").is_checked()
     assert (page.input_value("#cut"), page.input_value("#shadow"), page.input_value("#scale")) == ("white", "0.5", "1")
     window.check_clean(farm.url)
 
@@ -285,7 +285,7 @@ def test_the_desk_sends_commands_that_are_run(farm: LiveFarm, visit: Any) -> Non
         page.get_by_role("button", name="Drain").click()
         machine = page.locator(".machines li", has_text="w1").first
         machine.locator(".chip", has_text="Draining").wait_for()
-        job = farm.submit("waits for the desk")
+        job = farm.submit("waits for the admin pages")
         machine.get_by_role("button", name="Resume").click()
         farm.issue("demo")
         assert farm.wait_for_jobs([job]) == {job: "succeeded"}
@@ -294,10 +294,10 @@ def test_the_desk_sends_commands_that_are_run(farm: LiveFarm, visit: Any) -> Non
         page.locator("tr", has_text="delivered").first.get_by_role("button", name="Send again").click()
         until(lambda: sum(job.encode() in body for _, body in receiver.got) > 1, "it is told again")
     page.goto(f"{farm.url}/admin/keys")
-    page.fill("[name=name]", "desk test")
+    page.fill("[name=name]", "admin test")
     page.get_by_role("button", name="Make the key").click()
     first = page.locator(".once code").first.inner_text()
-    page.get_by_role("button", name="Replace the key desk test").click()
+    page.get_by_role("button", name="Replace the key admin test").click()
     page.locator(".once code", has_text="if_").wait_for()
     assert page.locator(".once code").first.inner_text() not in {"", first}
     page.goto(f"{farm.url}/admin/audit?subject={job}")
@@ -311,10 +311,10 @@ def test_the_desk_sends_commands_that_are_run(farm: LiveFarm, visit: Any) -> Non
 def test_a_worker_that_dies_is_seen_and_its_jobs_end_well(farm: LiveFarm, visit: Any) -> None:
     job = long_job(farm, "a yellow ball")
     batch = batch_of(farm, "While a worker dies", 3, width=128, height=128, steps=30)
-    window, other, desk = visit(), visit(), visit()
+    window, other, admin = visit(), visit(), visit()
     page = live(window, f"{farm.url}/jobs/{job}")
     sheet = live(other, f"{farm.url}/batches/{batch}")
-    machines = live(desk, f"{farm.url}/admin/workers")
+    machines = live(admin, f"{farm.url}/admin/workers")
     for one in (page, sheet, machines):
         one.evaluate("window.kept = true")
     machines.locator(".machines header .chip.s-busy").wait_for(timeout=RENDERED_MS)
@@ -334,14 +334,14 @@ def test_a_worker_that_dies_is_seen_and_its_jobs_end_well(farm: LiveFarm, visit:
     sheet.locator(".chip.s-done").first.wait_for(timeout=RENDERED_MS)
     machines.locator(".machines > li:not(.inactive) header .chip.s-ready").wait_for(timeout=RENDERED_MS)
     assert kept(page, sheet, machines) == [True] * 3
-    for one in (window, other, desk):
+    for one in (window, other, admin):
         one.check_clean(farm.url)
 
 
 def test_a_redis_that_is_lost_and_comes_back_empty_needs_no_reload(farm: LiveFarm, visit: Any) -> None:
     windows = [visit() for _ in range(3)]
-    page, batches, desk = (live(one, f"{farm.url}{path}") for one, path in zip(windows, ("/", "/batches", "/admin"), strict=True))
-    for one in (page, batches, desk):
+    page, batches, admin = (live(one, f"{farm.url}{path}") for one, path in zip(windows, ("/", "/batches", "/admin"), strict=True))
+    for one in (page, batches, admin):
         one.evaluate("window.kept = true")
     farm.kill("redis")
     page.locator("#live-mark:not(.on)").wait_for(timeout=20_000)
@@ -350,16 +350,16 @@ def test_a_redis_that_is_lost_and_comes_back_empty_needs_no_reload(farm: LiveFar
     batch = batch_of(farm, "Begun when Redis was away", 2)
     row = batches.locator(f"#{batch}")
     row.wait_for(timeout=20_000)
-    for one in (page, desk):
+    for one in (page, admin):
         one.get_by_role("heading", name="Degraded").wait_for(timeout=20_000)
     farm.start_redis()
-    for one in (page, batches, desk):
+    for one in (page, batches, admin):
         one.locator("#live-mark.on").wait_for(timeout=30_000)
     page.locator(f"#{job} img").wait_for(timeout=60_000)
     row.locator(".chip.s-done").wait_for(timeout=60_000)
-    desk.locator(".strip img").first.wait_for(timeout=20_000)
-    desk.get_by_role("heading", name="Degraded").wait_for(state="detached", timeout=20_000)
-    assert kept(page, batches, desk) == [True] * 3
+    admin.locator(".strip img").first.wait_for(timeout=20_000)
+    admin.get_by_role("heading", name="Degraded").wait_for(state="detached", timeout=20_000)
+    assert kept(page, batches, admin) == [True] * 3
     for one in windows:
         one.check_clean(farm.url)
 
@@ -388,11 +388,11 @@ def test_submit_list_job_and_cancel_without_javascript(farm: LiveFarm, visit: An
 
 
 def test_a_picture_of_the_gallery_is_traced(farm: LiveFarm, visit: Any) -> None:
-    job = farm.submit("a traced lamp", format="jpeg")
+    job = farm.submit("a looked-up lamp", format="jpeg")
     farm.wait_for_jobs([job])
     data = farm.outputs.read(farm.images(job)[0].storage_key)
     window = visit()
-    window.page.goto(f"{farm.url}/trace")
+    window.page.goto(f"{farm.url}/lookup")
     window.page.set_input_files("input[type=file]", {"name": "x.jpg", "mimeType": "image/jpeg", "buffer": data})
     window.page.locator(f"#{job}").wait_for()
     window.check_clean(farm.url)

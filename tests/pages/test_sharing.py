@@ -11,7 +11,7 @@ import pytest
 from api.events import _follow_all
 from api.listeners import BACK
 from api.pages import sharing
-from api.pages.sharing import MOST, RENDER_CACHE_S, Page, RenderCache
+from api.pages.sharing import MAX_ENTRIES, RENDER_CACHE_S, Page, RenderCache
 from imagefarm.auth import Scope, create_key
 from imagefarm.errors import NotFound
 from imagefarm.store.models import Tenant
@@ -121,9 +121,9 @@ def test_an_error_is_kept_no_longer_than_a_page() -> None:
 
 def test_no_more_are_kept_than_are_bounded() -> None:
     cache = RenderCache()
-    for number in range(MOST + 50):
+    for number in range(MAX_ENTRIES + 50):
         cache.get(number, lambda: page_of("x"))
-    assert len(cache._cached) == MOST
+    assert len(cache._cached) == MAX_ENTRIES
 
 
 def test_a_page_is_told_at_once_when_many_more_came(site: Site) -> None:

@@ -22,7 +22,7 @@ def closed(redis_url: str, tmp_path: Path) -> Iterator[Site]:
 
 
 def test_without_a_key_every_page_asks_for_one(closed: Site) -> None:
-    for path in ("/", "/studio", "/jobs", "/batches", "/trace", "/admin"):
+    for path in ("/", "/studio", "/jobs", "/batches", "/lookup", "/admin"):
         answer = closed.page(path)
         assert answer.status_code == 401
         assert 'name="key"' in answer.text

@@ -9,11 +9,11 @@ from tests.pages.conftest import Site
 
 
 def test_the_reader_s_address_stands_in_every_command(site: Site) -> None:
-    text = site.page("/start", Host="localhost:8123").text
+    text = site.page("/getting-started", Host="localhost:8123").text
     assert text.count("http://localhost:8123") == 5
     assert KEY not in text
-    assert "快速上手" in site.page("/start", "zh").text
-    assert "白色背景上的红色马克杯" in site.page("/start", "zh").text
+    assert "快速上手" in site.page("/getting-started", "zh").text
+    assert "白色背景上的红色马克杯" in site.page("/getting-started", "zh").text
 
 
 def test_commands_are_whole_and_carry_the_key_where_one_is_asked_for() -> None:

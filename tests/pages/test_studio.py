@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from api.pages.snippets import snippets
+from api.pages.snippets import write_code_samples
 from api.pages.studio_form import counts_of, larger_size, sizes_of
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
@@ -148,7 +148,7 @@ def test_a_suggestion_stands_beside_the_prompt_and_changes_it_only_when_pressed(
 
 def start(site: Site, data: bytes, name: str = "cup.png", **fields: str) -> Any:
     headers = {"Origin": "http://localhost", "Accept": "text/html"}
-    return site.http.post("/studio/start", data=fields | {"start": (io.BytesIO(data), name)}, headers=headers)
+    return site.http.post("/studio/init-image", data=fields | {"init_image_file": (io.BytesIO(data), name)}, headers=headers)
 
 
 def png(side: int = 64) -> bytes:
@@ -163,14 +163,14 @@ def test_a_picture_to_begin_from_is_shown_sent_along_and_taken_away(site: Site) 
     form = {"model": "sd15", "size": "512x512", "init_image": asset, "strength": "0.4"}
     recipe = job_of(site, submit(site, **form).headers["Location"])["recipe"]
     assert (recipe["init_image"], recipe["strength"]) == (asset, 0.4)
-    away = site.http.post("/studio/start", data=form | {"no_start": "on"}, headers={"Origin": "http://localhost"}).text
+    away = site.http.post("/studio/init-image", data=form | {"no_init_image": "on"}, headers={"Origin": "http://localhost"}).text
     assert asset not in away
     assert 'type="file"' in away
 
 
 def test_a_product_is_kept_pixel_for_pixel(site: Site) -> None:
     [asset] = set(re.findall(r"asset_[0-9A-Z]{26}", start(site, png()).text))
-    form = {"init_image": asset, "start_as": "product", "cut": "white", "shadow": "0.25", "scale": "0.5", "strength": "0.4"}
+    form = {"init_image": asset, "init_image_as": "product", "cut": "white", "shadow": "0.25", "scale": "0.5", "strength": "0.4"}
     location = submit(site, **form).headers["Location"]
     recipe = job_of(site, location)["recipe"]
     assert (recipe["init_image"], recipe["strength"]) == (None, None)
@@ -184,7 +184,7 @@ def test_a_product_is_kept_pixel_for_pixel(site: Site) -> None:
 
 
 def test_a_picture_comes_with_the_form_where_there_is_no_script(site: Site) -> None:
-    data = FORM | {"model": "sd15", "size": "512x512", "start": (io.BytesIO(png(32)), "x.png")}
+    data = FORM | {"model": "sd15", "size": "512x512", "init_image_file": (io.BytesIO(png(32)), "x.png")}
     answer = site.http.post("/studio", data=data, headers={"Origin": "http://localhost", "Accept": "text/html"})
     assert job_of(site, answer.headers["Location"])["recipe"]["init_image"].startswith("asset_")
 
@@ -302,7 +302,7 @@ def test_hostile_text_stays_text(site: Site) -> None:
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_hostile_text_in_every_other_field_stays_text(site: Site, payload: str) -> None:
     others = (
-        "start_as",
+        "init_image_as",
         "cut",
         "shadow",
         "scale",
@@ -332,7 +332,7 @@ def test_hostile_text_in_every_other_field_stays_text(site: Site, payload: str) 
 
 
 @pytest.mark.parametrize("prompt", [*PAYLOADS, 'it\'s $(reboot) `reboot` "quoted" \\ $HOME', "line\nbreak", "--out=/etc"])
-def test_snippets_quote_whatever_the_prompt_holds(prompt: str) -> None:
+def test_code_samples_quote_whatever_the_prompt_holds(prompt: str) -> None:
     recipe = {
         "prompt": prompt,
         "model": "demo",
@@ -343,7 +343,7 @@ def test_snippets_quote_whatever_the_prompt_holds(prompt: str) -> None:
         "seed": "42",
         "loras": [],
     }
-    made = snippets("http://localhost:8000", recipe, 2)
+    made = write_code_samples("http://localhost:8000", recipe, 2)
     words = shlex.split(made.curl)
     assert json.loads(words[-1])["prompt"] == prompt
     assert words[:2] == ["curl", "http://localhost:8000/api/v1/jobs"]

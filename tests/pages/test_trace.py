@@ -1,4 +1,4 @@
-"""Trace: a picture leads back to its job by its file, its pixels, or its metadata; anything else is told so."""
+"""Lookup: a picture leads back to its job by its file, its pixels, or its metadata; anything else is told so."""
 
 import io
 from typing import Any
@@ -13,18 +13,18 @@ from tests.pages.reading import Reading
 
 def look_up(site: Site, data: bytes, lang: str = "en") -> Any:
     headers = {"Origin": "http://localhost", "Accept": "text/html", "Accept-Language": lang}
-    return site.http.post("/trace", data={"file": (io.BytesIO(data), "any.png")}, headers=headers)
+    return site.http.post("/lookup", data={"file": (io.BytesIO(data), "any.png")}, headers=headers)
 
 
 @pytest.fixture
 def picture(site: Site) -> tuple[str, bytes]:
-    job = site.rendered("a traced mug")
+    job = site.rendered("a looked-up mug")
     return job["id"], site.http.get(job["images"][0]["url"]).data
 
 
 def test_the_empty_page_says_what_to_do(site: Site) -> None:
-    assert "Drop a picture here, or choose one" in site.page("/trace").text
-    assert "把图片拖到这里" in site.page("/trace", "zh").text
+    assert "Drop a picture here, or choose one" in site.page("/lookup").text
+    assert "把图片拖到这里" in site.page("/lookup", "zh").text
 
 
 def test_a_picture_leads_to_its_job(site: Site, picture: tuple[str, bytes]) -> None:
@@ -37,7 +37,7 @@ def test_a_picture_leads_to_its_job(site: Site, picture: tuple[str, bytes]) -> N
 
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
 def test_every_format_leads_to_its_job(site: Site, kind: str) -> None:
-    job = site.rendered(f"traced as {kind}", format=kind)
+    job = site.rendered(f"looked up as {kind}", format=kind)
     data = site.http.get(job["images"][0]["url"]).data
     assert Image.open(io.BytesIO(data)).format == kind.upper()
     text = look_up(site, data).text

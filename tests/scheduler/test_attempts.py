@@ -11,7 +11,7 @@ from imagefarm.store.models import Attempt, Job, Model
 from scheduler.cancel import cancel_job, retry_where
 from scheduler.finish import LEARNING_RATE, fail, release
 from scheduler.lease import expire_owner
-from scheduler.retry import BACKOFF_MOST_S, INFRASTRUCTURE_PATIENCE, Failure, FailureClass, backoff_s
+from scheduler.retry import MAX_BACKOFF_S, INFRASTRUCTURE_ATTEMPTS_FACTOR, Failure, FailureClass, backoff_s
 from scheduler.workers import report_model
 from tests.small_farm import SmallFarm
 
@@ -59,7 +59,7 @@ def test_every_attempt_is_kept_with_its_worker_and_its_reason(farm: SmallFarm) -
         (FailureClass.MODEL, 1),
         (FailureClass.RESOURCE, 1),
         (FailureClass.UNKNOWN, 2),
-        (FailureClass.INFRASTRUCTURE, 2 * INFRASTRUCTURE_PATIENCE),
+        (FailureClass.INFRASTRUCTURE, 2 * INFRASTRUCTURE_ATTEMPTS_FACTOR),
     ],
 )
 def test_each_class_has_its_number_of_tries(farm: SmallFarm, kind: FailureClass, tries: int) -> None:
@@ -75,7 +75,7 @@ def test_each_class_has_its_number_of_tries(farm: SmallFarm, kind: FailureClass,
 
 
 def test_tries_are_farther_and_farther_apart_and_never_all_at_once(farm: SmallFarm) -> None:
-    assert [backoff_s(tries, jitter=1.0) for tries in (1, 2, 3, 7, 1000)] == [1, 2, 4, BACKOFF_MOST_S, BACKOFF_MOST_S]
+    assert [backoff_s(tries, jitter=1.0) for tries in (1, 2, 3, 7, 1000)] == [1, 2, 4, MAX_BACKOFF_S, MAX_BACKOFF_S]
     spread = {backoff_s(3) for _ in range(50)}
     assert len(spread) > 40
     assert min(spread) >= 2.0

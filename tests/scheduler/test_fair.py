@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from scheduler.fair import ClassShare, FairQueue, FlowShare, Lane
 
 COSTS = st.floats(0.05, 2.0)
-MOST = 2.0
+MAX_COST = 2.0
 
 
 def queue_of(weights: dict[str, float], priority_class: str = "bulk") -> FairQueue:
@@ -37,7 +37,7 @@ def test_backlogged_flows_share_by_weight_within_one_quantum(weights: dict[str, 
     # SFQ, theorem 1: any two backlogged flows differ by at most l_i / w_i + l_j / w_j
     for one, first in weights.items():
         for other, second in weights.items():
-            assert abs(normal[one] - normal[other]) <= MOST / first + MOST / second + 1e-9
+            assert abs(normal[one] - normal[other]) <= MAX_COST / first + MAX_COST / second + 1e-9
 
 
 @given(st.integers(1, 400), COSTS)
@@ -59,7 +59,7 @@ def test_classes_share_four_to_one(costs: list[float]) -> None:
     served: Counter[str] = Counter()
     for cost in costs:
         served[serve(queue, cost).priority_class] += cost  # type: ignore[assignment]
-    assert abs(served["interactive"] / 4 - served["bulk"]) <= MOST / 4 + MOST + 1e-9
+    assert abs(served["interactive"] / 4 - served["bulk"]) <= MAX_COST / 4 + MAX_COST + 1e-9
 
 
 @given(st.floats(0.0, 30.0), COSTS)
@@ -182,7 +182,7 @@ class FairQueueMachine(RuleBasedStateMachine):
     @invariant()
     def who_waits_all_the_while_gets_its_share(self) -> None:
         """Within a claim each of theorem 1, and the claims whose predictions were off, both when it began and now."""
-        slack = 2 * (1 + IN_FLIGHT) * MOST
+        slack = 2 * (1 + IN_FLIGHT) * MAX_COST
         for (one, other), before in self.since.items():
             apart = self.by_flow[one] - self.by_flow[other] - before
             assert abs(apart) <= slack / self.least[one] + slack / self.least[other] + 1e-6
@@ -191,7 +191,7 @@ class FairQueueMachine(RuleBasedStateMachine):
     def classes_that_wait_all_the_while_share_four_to_one(self) -> None:
         if self.classes_since is not None:
             apart = self.by_class["interactive"] - self.by_class["bulk"] - self.classes_since
-            assert abs(apart) <= 2 * (1 + IN_FLIGHT) * MOST * (1 / 4 + 1) + 1e-6
+            assert abs(apart) <= 2 * (1 + IN_FLIGHT) * MAX_COST * (1 / 4 + 1) + 1e-6
 
 
 FairQueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

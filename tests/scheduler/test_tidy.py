@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from imagefarm.outputs import LocalOutputs, picture_key
+from imagefarm.outputs import LocalOutputStore, image_key
 from imagefarm.store import Store, idempotency
 from imagefarm.store.models import Idempotency
 from scheduler import tidy
@@ -18,8 +18,8 @@ from tests.waiting import until
 
 
 def test_orphans_and_old_answers_go_when_it_is_time(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = LocalOutputs(tmp_path / "outputs")
-    orphan = picture_key("job_01JD0000000000000000000000", 0, 1)
+    outputs = LocalOutputStore(tmp_path / "outputs")
+    orphan = image_key("job_01JD0000000000000000000000", 0, 1)
     outputs.write(orphan, b"x")
     os.utime(outputs.path(orphan), (time.time() - 2 * ORPHAN_AGE_S,) * 2)
     with store.write() as session:

@@ -20,7 +20,7 @@ UNKNOWN = Failure(FailureClass.UNKNOWN, "error", "x")
 INPUT = Failure(FailureClass.INPUT, "bad_picture", "x")
 
 
-def test_a_whole_life_is_told_in_the_audit_and_live(farm: SmallFarm) -> None:
+def test_a_whole_life_is_recorded_in_the_audit_and_live(farm: SmallFarm) -> None:
     heard: list[dict[str, Any]] = []
     farm.store.listener = heard.extend
     (job_id,) = farm.submit(1, expires_in=3600)
@@ -52,8 +52,8 @@ def test_a_whole_life_is_told_in_the_audit_and_live(farm: SmallFarm) -> None:
     with farm.store.read() as session:
         events = session.scalars(select(Event).where(Event.subject == job_id).order_by(Event.id)).all()
         stored = session.scalars(select(Event).where(Event.subject == image_id)).all()
-    told = [(event.kind.removeprefix("job."), event.data.get("reason")) for event in events]
-    assert told == [
+    recorded = [(event.kind.removeprefix("job."), event.data.get("reason")) for event in events]
+    assert recorded == [
         ("submitted", None),
         ("claimed", None),
         ("released", "drain"),
@@ -116,11 +116,11 @@ def test_a_single_submit_is_told_as_many_are(farm: SmallFarm) -> None:
     table = farm.submit(3)
     assert [event["kind"] for event in heard] == ["job.submitted"] * 5
     with farm.store.read() as session:
-        told = session.scalars(select(Event).where(Event.kind == "job.submitted").order_by(Event.id)).all()
+        recorded = session.scalars(select(Event).where(Event.kind == "job.submitted").order_by(Event.id)).all()
         job = session.get_one(Job, row["id"])
-    assert [event.subject for event in told] == [event["subject"] for event in heard]
-    assert [event.subject for event in told[:2]] == [row["id"], other]
-    assert {event.subject for event in told[2:]} == set(table)
-    assert all(set(event.data) == {"recipe_hash", "model"} for event in told)
+    assert [event.subject for event in recorded] == [event["subject"] for event in heard]
+    assert [event.subject for event in recorded[:2]] == [row["id"], other]
+    assert {event.subject for event in recorded[2:]} == set(table)
+    assert all(set(event.data) == {"recipe_hash", "model"} for event in recorded)
     assert job.expires_at == pytest.approx(job.created_at + 60)
     farm.check_books()

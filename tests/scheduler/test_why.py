@@ -48,7 +48,7 @@ def test_position(farm: SmallFarm, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _, third = farm.submit(3)
     assert pending_reason(farm, first) == "It is the next of its lane."
     assert pending_reason(farm, third) == "2 of your jobs of this lane are ahead of it."
-    monkeypatch.setattr("scheduler.why.MOST_COUNTED", 2)
+    monkeypatch.setattr("scheduler.why.MAX_COUNTED", 2)
     assert pending_reason(farm, third) == "2 or more of your jobs of this lane are ahead of it."
 
 

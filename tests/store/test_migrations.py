@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from imagefarm.errors import DatabaseMismatch
+from imagefarm.errors import SchemaMismatch
 from imagefarm.store import Store
 from imagefarm.store.migrate import check, current_revision, head_revision, migrate
 from imagefarm.store.models import Base, FlowClass, Tenant
@@ -58,14 +58,14 @@ def test_a_name_has_one_tenant(empty: Store) -> None:
 
 
 def test_a_newer_database_is_refused(empty: Store) -> None:
-    with pytest.raises(DatabaseMismatch, match="imagefarm migrate"):
+    with pytest.raises(SchemaMismatch, match="imagefarm migrate"):
         check(empty)
     migrate(empty)
     check(empty)
     with empty.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     for attempt in (check, migrate):
-        with pytest.raises(DatabaseMismatch, match="newer"):
+        with pytest.raises(SchemaMismatch, match="newer"):
             attempt(empty)
     assert current_revision(empty) == "9999"
     empty.close()

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from imagefarm.errors import DataFolderBusy, SetupError
+from imagefarm.errors import DataFolderBusy, ConfigurationError
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings
 from imagefarm.supervisor.farm import EmbeddedFarm
@@ -67,12 +67,12 @@ def test_given_up_while_starting_it_leaves_nothing(small: Settings) -> None:
         farm.interrupted.set()
 
     threading.Thread(target=interrupt_at_the_first_process).start()
-    with pytest.raises(SetupError, match="before it was ready"):
+    with pytest.raises(ConfigurationError, match="before it was ready"):
         farm.start()
     assert {child.pid for child in children()} <= before
     again = EmbeddedFarm(small)  # the folder is free
     again.interrupted.set()
-    with pytest.raises(SetupError, match="before it was ready"):
+    with pytest.raises(ConfigurationError, match="before it was ready"):
         again.start()
 
 
@@ -81,6 +81,6 @@ def test_a_catalogue_that_is_broken_is_told_before_anything_starts(small: Settin
     catalogue.write_text("[models.Demo!]\n")
     farm = EmbeddedFarm(small.model_copy(update={"models_file": catalogue}))
     before = {child.pid for child in children()}
-    with pytest.raises(SetupError, match=r"models\.toml"):
+    with pytest.raises(ConfigurationError, match=r"models\.toml"):
         farm.start()
     assert {child.pid for child in children()} <= before

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from imagefarm.auth import create_key, revoke_key
-from imagefarm.errors import DataFolderBusy, PortInUse, RedisNotFound, SetupError
+from imagefarm.errors import DataFolderBusy, PortInUse, RedisNotFound, ConfigurationError
 from imagefarm.settings import PROJECT_ROOT, Settings
 from imagefarm.store import Store
 from imagefarm.supervisor import redis_server
-from imagefarm.supervisor.exposure import check_exposure
+from imagefarm.supervisor.exposure import check_bind_address
 from imagefarm.supervisor.lock import DataFolderLock
 from imagefarm.supervisor.port import claim_port
 from imagefarm.supervisor.redis_server import SocketFolder, find_redis, server_version
@@ -43,7 +43,7 @@ def test_a_data_folder_has_one_farm_and_is_free_when_that_was_killed(tmp_path: P
 
 def test_a_data_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SetupError, match="cannot write to the data folder .*Not a directory.*--data"):
+    with pytest.raises(ConfigurationError, match="cannot write to the data folder .*Not a directory.*--data"):
         DataFolderLock(tmp_path / "file" / "data").acquire()
 
 
@@ -58,7 +58,7 @@ def test_a_port_in_use_and_a_free_one() -> None:
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
 def test_an_address_of_another_machine(host: str) -> None:
-    with pytest.raises(SetupError, match=host):
+    with pytest.raises(ConfigurationError, match=host):
         claim_port(host, 0)
 
 
@@ -67,16 +67,16 @@ def test_open_to_others_only_with_a_key(store: Store, settings: Settings) -> Non
         return settings.model_copy(update={"host": host, "auth": auth})
 
     for host in ("127.0.0.1", "::1", "localhost"):
-        assert check_exposure(with_host(host), store) is None
+        assert check_bind_address(with_host(host), store) is None
     for host in ("0.0.0.0", "::", "192.168.1.5", "farm.example"):
-        with pytest.raises(SetupError, match=r"not a loopback address.*imagefarm keys create"):
-            check_exposure(with_host(host), store)
-    assert "auth = open" in (check_exposure(with_host("0.0.0.0", "open"), store) or "")
+        with pytest.raises(ConfigurationError, match=r"not a loopback address.*imagefarm keys create"):
+            check_bind_address(with_host(host), store)
+    assert "auth = open" in (check_bind_address(with_host("0.0.0.0", "open"), store) or "")
     key = create_key(store, name="first")
-    assert check_exposure(with_host("0.0.0.0"), store) is None
+    assert check_bind_address(with_host("0.0.0.0"), store) is None
     revoke_key(store, key.info.id)
-    with pytest.raises(SetupError):
-        check_exposure(with_host("0.0.0.0"), store)
+    with pytest.raises(ConfigurationError):
+        check_bind_address(with_host("0.0.0.0"), store)
 
 
 def script(folder: Path, name: str, says: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from worker import drain as drain_module
-from worker.drain import LONGEST_DRAIN_S, Drain
+from worker.drain import MAX_DRAIN_S, Drain
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def test_its_time_runs_down_and_it_begins_once() -> None:
     assert not drain.is_requested
     drain.begin()
     assert drain.is_requested
-    assert LONGEST_DRAIN_S - 5 < drain.seconds_left() <= LONGEST_DRAIN_S
-    drain.since = began = time.monotonic() - LONGEST_DRAIN_S + 3
+    assert MAX_DRAIN_S - 5 < drain.seconds_left() <= MAX_DRAIN_S
+    drain.since = began = time.monotonic() - MAX_DRAIN_S + 3
     drain.begin()
     assert drain.since == began, "asked a second time, it does not begin anew"
     assert drain.seconds_left() <= 3

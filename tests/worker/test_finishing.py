@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from imagefarm.picture.metadata import read_metadata
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import Settings
@@ -33,12 +33,12 @@ from worker.holdings import LeasedJobs
 from worker.identity import make_identity
 from worker.places import InFlightLimit
 
-MakeFinishing = Callable[[LocalOutputs], Finishing]
+MakeFinishing = Callable[[LocalOutputStore], Finishing]
 
 
 @pytest.fixture
-def outputs(settings: Settings) -> LocalOutputs:
-    return LocalOutputs(settings.outputs)
+def outputs(settings: Settings) -> LocalOutputStore:
+    return LocalOutputStore(settings.outputs)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def leased_jobs() -> LeasedJobs:
 def make(store: Store, settings: Settings, catalogue: Catalogue, leased_jobs: LeasedJobs) -> Iterator[MakeFinishing]:
     made: list[Finishing] = []
 
-    def build(outputs: LocalOutputs) -> Finishing:
+    def build(outputs: LocalOutputStore) -> Finishing:
         identity = make_identity(settings, catalogue, device="cpu", node="w@test")
         made.append(Finishing(store, outputs, settings, identity, leased_jobs))
         return made[-1]
@@ -92,13 +92,13 @@ def job_row(store: Store, job: ClaimedJob) -> Job:
         return session.get_one(Job, job.id)
 
 
-def files(outputs: LocalOutputs) -> set[str]:
+def files(outputs: LocalOutputStore) -> set[str]:
     return {path.relative_to(outputs.root).as_posix() for path in outputs.root.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(("form", "end"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".webp")])
 def test_rows_and_files_agree(
-    *, store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any, form: str, end: str
+    *, store: Store, catalogue: Catalogue, outputs: LocalOutputStore, make: MakeFinishing, jobs: Any, form: str, end: str
 ) -> None:
     finishing = make(outputs)
     (job,) = jobs(count=3, format=form)
@@ -127,7 +127,7 @@ def test_rows_and_files_agree(
 
 @pytest.mark.parametrize(("wanted_by", "state"), [(["*"], "failed"), (["default"], "failed"), (["others"], "succeeded")])
 def test_a_blank_picture_fails_where_its_tenant_wants_none(
-    *, store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any, wanted_by: list[str], state: str
+    *, store: Store, catalogue: Catalogue, outputs: LocalOutputStore, make: MakeFinishing, jobs: Any, wanted_by: list[str], state: str
 ) -> None:
     finishing = make(outputs)
     finishing.settings = finishing.settings.model_copy(update={"fail_blank_for_tenants": wanted_by})
@@ -144,7 +144,7 @@ def test_a_blank_picture_fails_where_its_tenant_wants_none(
 
 
 def test_an_attempt_that_was_cancelled_leaves_no_file(
-    store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any
+    store: Store, catalogue: Catalogue, outputs: LocalOutputStore, make: MakeFinishing, jobs: Any
 ) -> None:
     finishing = make(outputs)
     (job,) = jobs(count=2)
@@ -163,7 +163,7 @@ def test_after_a_commit_whose_answer_was_lost_the_files_stay(
     *,
     store: Store,
     catalogue: Catalogue,
-    outputs: LocalOutputs,
+    outputs: LocalOutputStore,
     make: MakeFinishing,
     jobs: Any,
     error: Exception,
@@ -187,7 +187,7 @@ def test_after_a_commit_whose_answer_was_lost_the_files_stay(
     assert len(finishing.leased_jobs) == 0
 
 
-class OneFits(LocalOutputs):
+class OneFits(LocalOutputStore):
     """A disk that has room for one picture."""
 
     def write(self, key: str, data: bytes) -> None:
@@ -209,7 +209,7 @@ def test_a_disk_that_fills_up_between_two_pictures_keeps_neither(
 
 
 def test_a_store_that_takes_nothing_sends_the_job_back(
-    store: Store, catalogue: Catalogue, outputs: LocalOutputs, make: MakeFinishing, jobs: Any
+    store: Store, catalogue: Catalogue, outputs: LocalOutputStore, make: MakeFinishing, jobs: Any
 ) -> None:
     outputs.root.mkdir(parents=True)
     (outputs.root / "jobs").write_bytes(b"in the way of the folder")
@@ -228,7 +228,7 @@ def test_a_store_that_takes_nothing_sends_the_job_back(
     assert files(outputs) == {"jobs"}
 
 
-def test_a_failed_job_ends_with_its_reason(store: Store, outputs: LocalOutputs, make: MakeFinishing, jobs: Any) -> None:
+def test_a_failed_job_ends_with_its_reason(store: Store, outputs: LocalOutputStore, make: MakeFinishing, jobs: Any) -> None:
     finishing = make(outputs)
     (job,) = jobs()
     finishing.fail(job, Failure(FailureClass.MODEL, "model_invalid", "the weights are not there"))
@@ -237,7 +237,7 @@ def test_a_failed_job_ends_with_its_reason(store: Store, outputs: LocalOutputs, 
     assert (row.state, row.error_code, row.error_detail) == ("failed", "model_invalid", "the weights are not there")
 
 
-class SlowOutputs(LocalOutputs):
+class SlowOutputStore(LocalOutputStore):
     """A store that takes nothing until it is let."""
 
     def __init__(self, root: Path) -> None:
@@ -273,9 +273,9 @@ def test_large_pictures_wait_sooner_and_none_waits_for_ever() -> None:
 def test_a_slow_store_makes_submit_wait(
     store: Store, catalogue: Catalogue, settings: Settings, make: MakeFinishing, jobs: Any
 ) -> None:
-    slow = SlowOutputs(settings.outputs)
+    slow = SlowOutputStore(settings.outputs)
     finishing = make(slow)
-    limit = JOBS_PER_THREAD * settings.finishing_threads + settings.max_running_images
+    limit = JOBS_PER_THREAD * settings.postprocess_threads + settings.max_running_set_images
     claimed = jobs(number=limit + 1)
     for job in claimed[:-1]:
         finishing.submit(rendered(job), pipeline(catalogue))

@@ -125,7 +125,7 @@ def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], leased:
 def test_a_hung_step_is_not_renewed_and_ends_the_worker(
     store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadline_module, "LONGEST_STEP_S", 0.0)
+    monkeypatch.setattr(deadline_module, "MAX_STEP_S", 0.0)
     step_deadline, hung = StepDeadline(0.4), queue.Queue[str]()
     step_deadline.step()
     before = lease_of(store, jobs[0])
@@ -167,7 +167,7 @@ def test_a_process_that_takes_too_much_memory_is_ended_and_another_is_not() -> N
     limit.look()
     assert hoarder.wait(10) == -signal.SIGKILL
     assert set(limit.ended) == {hoarder.pid}
-    assert "more than max_memory_gib" in limit.ended[hoarder.pid]
+    assert "more than worker_memory_limit_gib" in limit.ended[hoarder.pid]
     assert other.poll() is None
     other.communicate(b"\n", timeout=10)
 
@@ -175,7 +175,7 @@ def test_a_process_that_takes_too_much_memory_is_ended_and_another_is_not() -> N
 def test_a_picture_that_is_stuck_on_its_way_to_the_store_is_not_renewed(
     store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.leases.LONGEST_FINISH_S", 0.0)
+    monkeypatch.setattr("worker.leases.MAX_FINISH_S", 0.0)
     leased.note_finishing(jobs[0].id)
     before = [lease_of(store, job) for job in jobs]
     LeaseKeeper(store, OWNER, 60.0, leased_jobs=leased, step_deadline=StepDeadline(60.0)).renew_all()
@@ -208,21 +208,21 @@ def test_each_phase_may_last_as_long_as_it_can_without_being_hung() -> None:
 
     step_deadline = StepDeadline(lease_s=30.0)
     step_deadline.loading()
-    assert may_last(step_deadline) == about(deadline_module.LONGEST_LOAD_S)
+    assert may_last(step_deadline) == about(deadline_module.MAX_LOAD_S)
     step_deadline.finishing()
-    assert may_last(step_deadline) == about(deadline_module.LONGEST_STEP_S)
+    assert may_last(step_deadline) == about(deadline_module.MAX_STEP_S)
     step_deadline.step()
-    assert may_last(step_deadline) == about(deadline_module.LONGEST_STEP_S), "nothing is known of this model's steps yet"
-    for mean_s, most_s in ((0.01, 60.0), (2.0, 100.0), (60.0, deadline_module.LONGEST_STEP_S)):
+    assert may_last(step_deadline) == about(deadline_module.MAX_STEP_S), "nothing is known of this model's steps yet"
+    for mean_s, max_s in ((0.01, 60.0), (2.0, 100.0), (60.0, deadline_module.MAX_STEP_S)):
         step_deadline.mean_step_s = mean_s
         step_deadline.step()
-        assert may_last(step_deadline) == about(most_s), mean_s
+        assert may_last(step_deadline) == about(max_s), mean_s
     step_deadline.idle()
     assert may_last(step_deadline) == float("inf")
     compiles = StepDeadline(lease_s=30.0, may_compile=True)
     compiles.mean_step_s = 0.01
     compiles.step()
-    assert may_last(compiles) == about(deadline_module.LONGEST_STEP_S), "kernels may be made in it"
+    assert may_last(compiles) == about(deadline_module.MAX_STEP_S), "kernels may be made in it"
 
 
 def test_the_length_of_steps_is_learnt() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
 
 from imagefarm.errors import RenderError
-from imagefarm.outputs import LocalOutputs
+from imagefarm.outputs import LocalOutputStore
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Attempt, Job, Model, Worker
 from scheduler.cancel import cancel_job
@@ -27,7 +27,7 @@ from scheduler.workers import register
 from tests.farm import Farm
 from worker import loop as loop_module
 from worker.context import WorkerContext
-from worker.drain import LONGEST_DRAIN_S, Drain
+from worker.drain import MAX_DRAIN_S, Drain
 from worker.engine import engine as engine_module
 from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
 from worker.finishing import Finishing
@@ -54,7 +54,7 @@ class StandIn:
     """Who was in the running set at each step."""
     on_step: Callable[[StandIn], None] | None = None
 
-    def __init__(self, pipeline: Any, *, max_images: int, encode_together: int = 0, tiled: bool = False) -> None:
+    def __init__(self, pipeline: Any, *, max_images: int, text_encoder_batch_size: int = 0, tiled: bool = False) -> None:
         self.pipeline = pipeline
         self.max_images = max_images
         self.running: dict[str, list[Any]] = {}
@@ -68,7 +68,7 @@ class StandIn:
         return next((job.compat_key for job, _ in self.running.values()), None)
 
     @property
-    def most(self) -> int:
+    def current_max_images(self) -> int:
         return self.max_images
 
     @property
@@ -170,7 +170,7 @@ class Shelf:
 
 @pytest.fixture
 def farm(tmp_path: Path) -> Iterator[Farm]:
-    with Farm(tmp_path, worker_models=["demo", "sd15"], max_running_images=8, slice_s=5, quantum_s=0.5) as farm:
+    with Farm(tmp_path, worker_models=["demo", "sd15"], max_running_set_images=8, ticket_slice_s=5, quantum_s=0.5) as farm:
         yield farm
 
 
@@ -181,7 +181,7 @@ def loop(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Iterator[RenderLoop]:
     settings, store = farm.settings, farm.store
     identity = make_identity(settings, farm.catalogue, device="none", node="w@test")
     register(store, identity)
-    leased_jobs, outputs = LeasedJobs(), LocalOutputs(settings.outputs)
+    leased_jobs, outputs = LeasedJobs(), LocalOutputStore(settings.outputs)
     context = WorkerContext(
         settings=settings,
         catalogue=farm.catalogue,
@@ -285,7 +285,7 @@ def test_a_cancelled_job_leaves_at_the_next_step_and_its_neighbours_stay(farm: F
 
 
 def test_a_job_that_is_cancelled_between_its_claim_and_its_first_step_never_begins(farm: Farm, loop: RenderLoop) -> None:
-    loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
+    loop.context.settings = farm.settings.model_copy(update={"max_running_set_images": 1})
     kept, doomed, last = farm.submit_many(requests(3, steps=20), notify=False)
     context = loop.context
     keeper = LeaseKeeper(farm.store, context.identity.id, 30, leased_jobs=context.leased_jobs, step_deadline=context.step_deadline)
@@ -526,7 +526,7 @@ def test_a_model_that_could_not_be_loaded_is_tried_again_after_a_while(
 
 
 def test_a_lost_device_ends_the_slice_and_takes_nothing_with_it(farm: Farm, loop: RenderLoop) -> None:
-    loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
+    loop.context.settings = farm.settings.model_copy(update={"max_running_set_images": 1})
     runs, waits, rest = farm.submit_many(requests(3), notify=False)
 
     def lose(engine: StandIn) -> None:
@@ -625,7 +625,7 @@ def test_draining_gives_back_what_would_take_too_long(farm: Farm, loop: RenderLo
 
     def stop(_: StandIn) -> None:
         if len(StandIn.steps_taken) == 5:
-            loop.context.step_deadline.mean_step_s = 2 * LONGEST_DRAIN_S
+            loop.context.step_deadline.mean_step_s = 2 * MAX_DRAIN_S
             loop.context.drain.begin()
 
     StandIn.on_step = stop
@@ -636,7 +636,7 @@ def test_draining_gives_back_what_would_take_too_long(farm: Farm, loop: RenderLo
 
 
 def test_draining_gives_back_at_once_what_waits_for_the_running_set(farm: Farm, loop: RenderLoop) -> None:
-    loop.context.settings = farm.settings.model_copy(update={"max_running_images": 1})
+    loop.context.settings = farm.settings.model_copy(update={"max_running_set_images": 1})
     running, waits = farm.submit_many(requests(2), notify=False)
 
     def stop(engine: StandIn) -> None:
@@ -667,7 +667,7 @@ def test_an_operators_drain_ends_the_slice_without_a_ticket(farm: Farm, loop: Re
 
 def test_a_slice_that_is_over_issues_its_ticket_anew(farm: Farm, loop: RenderLoop) -> None:
     # one at a time: the running set empties between two jobs, where a slice may end
-    loop.context.settings = farm.settings.model_copy(update={"slice_s": 0.01, "max_running_images": 1})
+    loop.context.settings = farm.settings.model_copy(update={"ticket_slice_s": 0.01, "max_running_set_images": 1})
     farm.submit_many(requests(60), notify=False)
     loop.run_slice("demo")
     loop.context.finishing.close()
@@ -680,7 +680,7 @@ def test_a_slice_that_is_over_issues_its_ticket_anew(farm: Farm, loop: RenderLoo
 def test_a_slice_wakes_another_when_it_begins_and_leaves_a_ticket_when_it_ends(
     farm: Farm, loop: RenderLoop, drains: bool, tickets: int
 ) -> None:
-    loop.context.settings = farm.settings.model_copy(update={"slice_s": 0.01, "max_running_images": 1})
+    loop.context.settings = farm.settings.model_copy(update={"ticket_slice_s": 0.01, "max_running_set_images": 1})
     farm.submit_many(requests(30), notify=False)
     issued_at: list[int] = []
     loop.context.issue_ticket = lambda lane: issued_at.append(len(StandIn.steps_taken))

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.outputs import TEMPORARY, LocalOutputs, picture_key
+from imagefarm.outputs import TEMPORARY, LocalOutputStore, image_key
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import Settings
 from imagefarm.store import Store
@@ -27,8 +27,8 @@ AGE = 600.0
 
 
 @pytest.fixture
-def outputs(tmp_path: Path) -> LocalOutputs:
-    return LocalOutputs(tmp_path / "outputs")
+def outputs(tmp_path: Path) -> LocalOutputStore:
+    return LocalOutputStore(tmp_path / "outputs")
 
 
 def claimed(store: Store, catalogue: Catalogue, settings: Settings, number: int) -> list[ClaimedJob]:
@@ -40,8 +40,8 @@ def claimed(store: Store, catalogue: Catalogue, settings: Settings, number: int)
     return jobs
 
 
-def put(outputs: LocalOutputs, job: ClaimedJob, *, attempt: int | None = None, age: float = AGE) -> str:
-    key = picture_key(job.id, 0, attempt or job.attempt)
+def put(outputs: LocalOutputStore, job: ClaimedJob, *, attempt: int | None = None, age: float = AGE) -> str:
+    key = image_key(job.id, 0, attempt or job.attempt)
     outputs.write(key, b"x")
     os.utime(outputs.path(key), (time.time() - age,) * 2)
     return key
@@ -52,11 +52,11 @@ def finished(key: str) -> FinishedImage:
 
 
 def test_only_files_that_nobody_can_commit_are_removed(
-    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputs
+    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputStore
 ) -> None:
     done, running, lost, fresh = claimed(store, catalogue, settings, 4)
     kept = {put(outputs, done), put(outputs, running), put(outputs, fresh, age=0)}
-    succeed(store, done, [finished(picture_key(done.id, 0, 1))], actual_s=0.1)
+    succeed(store, done, [finished(image_key(done.id, 0, 1))], actual_s=0.1)
     release(store, [lost], "drain")
     orphan = put(outputs, lost)
     release(store, [fresh], "drain")
@@ -74,7 +74,7 @@ def test_only_files_that_nobody_can_commit_are_removed(
 
 
 def test_an_earlier_attempts_file_goes_while_the_next_attempt_runs(
-    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputs
+    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputStore
 ) -> None:
     (first,) = claimed(store, catalogue, settings, 1)
     release(store, [first], "drain")
@@ -86,11 +86,11 @@ def test_an_earlier_attempts_file_goes_while_the_next_attempt_runs(
 
 
 def test_the_files_of_a_pictures_channels_stay(
-    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputs
+    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputStore
 ) -> None:
     (job,) = claimed(store, catalogue, settings, 1)
-    key, of_channel = put(outputs, job), picture_key(job.id, 0, 1, "webp", channel="story")
-    of_another = picture_key(job.id, 0, 1, "webp", channel="shop")
+    key, of_channel = put(outputs, job), image_key(job.id, 0, 1, "webp", channel="story")
+    of_another = image_key(job.id, 0, 1, "webp", channel="shop")
     for each in (of_channel, of_another):
         outputs.write(each, b"x")
         os.utime(outputs.path(each), (time.time() - AGE,) * 2)
@@ -101,7 +101,7 @@ def test_the_files_of_a_pictures_channels_stay(
 
 
 def test_what_is_committed_while_it_is_asked_for_stays(
-    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputs, monkeypatch: pytest.MonkeyPatch
+    store: Store, catalogue: Catalogue, settings: Settings, outputs: LocalOutputStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = claimed(store, catalogue, settings, 1)
     key, looked = put(outputs, job), store.read
@@ -118,7 +118,7 @@ def test_what_is_committed_while_it_is_asked_for_stays(
     assert outputs.path(key).exists()
 
 
-def test_what_a_dead_writer_left_half_written_goes_too(store: Store, outputs: LocalOutputs) -> None:
+def test_what_a_dead_writer_left_half_written_goes_too(store: Store, outputs: LocalOutputStore) -> None:
     folder = outputs.root / TEMPORARY
     folder.mkdir(parents=True)
     for name, age in (("dead", AGE), ("alive", 0.0)):

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from imagefarm.outputs import LocalOutputs, UnsafeKey, picture_key
+from imagefarm.outputs import LocalOutputStore, UnsafeKey, image_key
 
 JOB = "job_01JD0000000000000000000000"
 
 
 @pytest.fixture
-def outputs(tmp_path: Path) -> LocalOutputs:
-    return LocalOutputs(tmp_path / "outputs", owner="wrk_test")
+def outputs(tmp_path: Path) -> LocalOutputStore:
+    return LocalOutputStore(tmp_path / "outputs", owner="wrk_test")
 
 
-def test_what_is_written_is_read_and_walked(outputs: LocalOutputs) -> None:
-    key = picture_key(JOB, 0, 1)
+def test_what_is_written_is_read_and_walked(outputs: LocalOutputStore) -> None:
+    key = image_key(JOB, 0, 1)
     outputs.write(key, b"picture")
     assert outputs.read(key) == b"picture"
     with outputs.open(key) as file:
@@ -31,7 +31,7 @@ def test_what_is_written_is_read_and_walked(outputs: LocalOutputs) -> None:
 
 
 def test_attempts_of_a_job_never_share_a_file() -> None:
-    keys = {picture_key(JOB, index, attempt) for index in range(12) for attempt in range(1, 12)}
+    keys = {image_key(JOB, index, attempt) for index in range(12) for attempt in range(1, 12)}
     assert len(keys) == 12 * 11
 
 
@@ -58,7 +58,7 @@ def test_attempts_of_a_job_never_share_a_file() -> None:
         "C:/a.png",
     ],
 )
-def test_hostile_keys_are_refused_by_every_operation(outputs: LocalOutputs, key: str) -> None:
+def test_hostile_keys_are_refused_by_every_operation(outputs: LocalOutputStore, key: str) -> None:
     for operation in (
         lambda: outputs.write(key, b""),
         lambda: outputs.read(key),
@@ -71,8 +71,8 @@ def test_hostile_keys_are_refused_by_every_operation(outputs: LocalOutputs, key:
     assert not list(outputs.root.parent.rglob("*escaped*"))
 
 
-def test_delete_takes_the_file_and_its_empty_folder(outputs: LocalOutputs) -> None:
-    first, second = picture_key(JOB, 0, 1), picture_key(JOB, 1, 1)
+def test_delete_takes_the_file_and_its_empty_folder(outputs: LocalOutputStore) -> None:
+    first, second = image_key(JOB, 0, 1), image_key(JOB, 1, 1)
     outputs.write(first, b"1")
     outputs.write(second, b"2")
     assert outputs.delete(first)
@@ -82,17 +82,17 @@ def test_delete_takes_the_file_and_its_empty_folder(outputs: LocalOutputs) -> No
     assert not outputs.delete(second)
 
 
-def test_a_failed_write_leaves_nothing(outputs: LocalOutputs) -> None:
+def test_a_failed_write_leaves_nothing(outputs: LocalOutputStore) -> None:
     outputs.write("jobs/a", b"a file where a folder is needed")
     with pytest.raises(OSError, match="Not a directory|exists"):
         outputs.write("jobs/a/b.png", b"x")
     assert not list((outputs.root / ".tmp").iterdir())
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_files_only(outputs: LocalOutputs) -> None:
+def test_a_writer_killed_at_any_moment_leaves_whole_files_only(outputs: LocalOutputStore) -> None:
     script = (
-        "import itertools, sys; from pathlib import Path; from imagefarm.outputs import LocalOutputs\n"
-        "store = LocalOutputs(Path(sys.argv[1]), 'wrk_doomed')\n"
+        "import itertools, sys; from pathlib import Path; from imagefarm.outputs import LocalOutputStore\n"
+        "store = LocalOutputStore(Path(sys.argv[1]), 'wrk_doomed')\n"
         "for n in itertools.count(): store.write(f'jobs/aa/{n}.png', b'x' * 200_000); print(n, flush=True)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(outputs.root)], stdout=subprocess.PIPE, text=True)
@@ -105,7 +105,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_files_only(outputs: LocalOut
     assert {f"jobs/aa/{n}.png" for n in range(acknowledged + 1)} <= set(files)
 
 
-def test_only_old_temporary_files_are_collected(outputs: LocalOutputs) -> None:
+def test_only_old_temporary_files_are_collected(outputs: LocalOutputStore) -> None:
     folder = outputs.root / ".tmp"
     folder.mkdir(parents=True)
     for name, age in (("wrk_dead-1", 600), ("wrk_alive-2", 0)):

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from imagefarm.errors import InvalidRequest, SetupError
+from imagefarm.errors import InvalidRequest, ConfigurationError
 from imagefarm.picture.channels import Channel, presets, resolve
 from imagefarm.recipe import Subject
 from scheduler.batches.gate import distance
@@ -144,5 +144,5 @@ def test_a_farms_own_channels_win(tmp_path: Any) -> None:
         resolve(["hop"], known)
     for text in ("[a]\nwidth = 3\nheight = 3\n", "a = 1\n", "[A]\nwidth = 64\nheight = 64\n", "["):
         own.write_text(text)
-        with pytest.raises(SetupError, match=str(own)):
+        with pytest.raises(ConfigurationError, match=str(own)):
             presets(own)

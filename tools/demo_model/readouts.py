@@ -12,10 +12,10 @@ TAPS = (0, 1, 3)  # the layers after which the tokens are read
 GRID = 16  # the longest edge in tokens: 128 pixels
 
 
-class Readouts(nn.Module):
+class AuxiliaryHeads(nn.Module):
     """Position after the first layer, scene and relative place after the second, the clean patch after the fourth.
 
-    Rotary embedding gives an image token no absolute position; without the first readout, shapes come late or never.
+    Rotary embedding gives an image token no absolute position; without the first auxiliary head, shapes come late or never.
     `width` is the transformer's, `features` a patch's.
     """
 

@@ -17,7 +17,7 @@ from torch import distributed, nn
 from torch.multiprocessing.spawn import start_processes
 
 
-class Team:
+class ProcessGroup:
     """The processes that train together: this one is number `rank` of `size`."""
 
     def __init__(self, rank: int, size: int) -> None:
@@ -39,10 +39,10 @@ class Team:
         return float(flat[-1])
 
 
-def run_team(work: Callable[..., None], size: int, *arguments: Any) -> None:
-    """Call `work(team, *arguments)` in `size` processes at once and wait for all of them."""
+def run_process_group(work: Callable[..., None], size: int, *arguments: Any) -> None:
+    """Call `work(group, *arguments)` in `size` processes at once and wait for all of them."""
     if size == 1:
-        work(Team(0, 1), *arguments)
+        work(ProcessGroup(0, 1), *arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
@@ -52,5 +52,5 @@ def run_team(work: Callable[..., None], size: int, *arguments: Any) -> None:
 def _member(rank: int, size: int, meeting: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // size))
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
-    work(Team(rank, size), *arguments)
+    work(ProcessGroup(rank, size), *arguments)
     distributed.destroy_process_group()

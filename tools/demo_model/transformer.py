@@ -22,9 +22,9 @@ from tools.demo_model.muon import Muon
 from tools.demo_model.pictures import load_scenes
 from tools.demo_model.progress import Progress
 from tools.demo_model.prompts import write_prompt
-from tools.demo_model.readouts import TAPS, Readouts
+from tools.demo_model.readouts import TAPS, AuxiliaryHeads
 from tools.demo_model.scenes import Scene
-from tools.demo_model.team import Team, run_team
+from tools.demo_model.team import ProcessGroup, run_process_group
 from tools.demo_model.text_encoder import WIDTH as CAPTION_WIDTH
 from tools.demo_model.text_encoder import encode
 from tools.demo_model.tokenizer import wrap
@@ -137,42 +137,42 @@ def train_transformer(folder: Path, seconds: float, processes: int, start: Path 
 
     `start` is a transformer's folder to continue from, made for the same text encoder and VAE.
     """
-    run_team(_train, processes, folder, seconds, start)
+    run_process_group(_train, processes, folder, seconds, start)
 
 
-def _train(team: Team, folder: Path, seconds: float, start: Path | None) -> None:
+def _train(group: ProcessGroup, folder: Path, seconds: float, start: Path | None) -> None:
     """One process's part. Averaged weights are saved now and then and at the end.
 
     A fresh transformer first sees the small pictures alone, for FIRST of the time: what the words mean is learnt three
     times faster there. Afterwards two of three steps are for the large ones, which take longer to learn.
     """
     torch.manual_seed(SEED)
-    model, readouts = make_transformer(), Readouts(WIDTH, 4 * CHANNELS)
+    model, auxiliary_heads = make_transformer(), AuxiliaryHeads(WIDTH, 4 * CHANNELS)
     if start:
         model.load_state_dict(ZImageTransformer2DModel.from_pretrained(start).float().state_dict())
-    torch.manual_seed(SEED + 1 + team.rank)  # alike weights, but samples of one's own
-    rng = np.random.default_rng(SEED + team.rank)
-    writer = CaptionWriter(folder, SEED + team.rank)
+    torch.manual_seed(SEED + 1 + group.rank)  # alike weights, but samples of one's own
+    rng = np.random.default_rng(SEED + group.rank)
+    writer = CaptionWriter(folder, SEED + group.rank)
     sets = {edge: load_latents(folder, edge) for edge in BATCHES}
     inner = [p for name, p in model.named_parameters() if _is_inner(name, p)]
     chosen = {id(p) for p in inner}
     outer = [p for p in model.parameters() if id(p) not in chosen]
     muon = Muon(inner)
-    adam = torch.optim.AdamW([*outer, *readouts.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    adam = torch.optim.AdamW([*outer, *auxiliary_heads.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
     average = copy.deepcopy(model).requires_grad_(False)
     averaged, current = list(average.parameters()), list(model.parameters())
     rotations: dict[tuple[int, int], Tensor] = {}
     progress, steps = Progress("transformer", seconds), 0
     saved = done = 0.0
     skipped = 0
-    trained = [*current, *readouts.parameters()]
+    trained = [*current, *auxiliary_heads.parameters()]
     while done < 1:
         factor = min(1.0, (steps + 1) / 60) * max(0.01, min(1.0, 1.25 * (1 - done)))
         muon.param_groups[0]["lr"] = 0.02 * factor
         adam.param_groups[0]["lr"] = 2e-3 * factor
         edge = 128 if (start or done > FIRST) and steps % 3 else 64
         data = sets[edge]
-        picks = torch.from_numpy(rng.integers(len(data.scenes), size=BATCHES[edge] // team.size))
+        picks = torch.from_numpy(rng.integers(len(data.scenes), size=BATCHES[edge] // group.size))
         captions, empty = writer.write([data.scenes[k] for k in picks.tolist()])
         length = captions.features.shape[1]
         if (length, edge) not in rotations:
@@ -183,7 +183,7 @@ def _train(team: Team, folder: Path, seconds: float, start: Path | None) -> None
         mixed = clean + level[:, None, None] * (noise - clean)
         output, tapped = forward(model, mixed, 1 - level, captions, rotations[length, edge], taps=TAPS)
         flow = (output - (clean - noise)).square().mean((1, 2))
-        read = readouts(tapped, clean, data.labels[picks], data.grid, ~empty)
+        read = auxiliary_heads(tapped, clean, data.labels[picks], data.grid, ~empty)
         # The answers that the image tokens must know early are a scaffold; it is taken away towards the end.
         scaffold = 0.1 * read["attributes"] + 0.1 * read["place"] + 0.5 * read["clean"]
         loss = flow.mean() + 0.1 * read["position"] + scaffold * (1 - done)
@@ -191,7 +191,7 @@ def _train(team: Team, folder: Path, seconds: float, start: Path | None) -> None
         muon.zero_grad(set_to_none=True)
         adam.zero_grad(set_to_none=True)
         loss.backward()
-        done = team.average(trained, progress.done())
+        done = group.average(trained, progress.done())
         steps += 1
         if not nn.utils.clip_grad_norm_(current, 1.0).isfinite():
             skipped += 1
@@ -204,7 +204,7 @@ def _train(team: Team, folder: Path, seconds: float, start: Path | None) -> None
         with torch.no_grad():
             torch._foreach_lerp_(averaged, current, 1 - decay)
         parts = {"flow": flow.mean().item(), **{name: value.item() for name, value in read.items()}}
-        if team.rank:
+        if group.rank:
             continue
         progress.step({f"{name}{edge}": value for name, value in parts.items()})
         if progress.elapsed() - saved > 150 or done >= 1:

@@ -38,9 +38,9 @@ log = get_logger(__name__)
 
 DECODER_DTYPE = torch.float32
 """For decoding once more what was not finite."""
-DECODED_TOGETHER = 2 * 1024 * 1024
+MAX_DECODED_PIXELS = 2 * 1024 * 1024
 """Pixels of one decoder pass at most; its activations are many times larger than the pictures."""
-ENCODED_TOGETHER = 8
+DEFAULT_TEXT_ENCODER_BATCH_SIZE = 8
 """New prompts in one pass of the text encoder. On a CPU it was measured to gain nothing, and the first would wait for all."""
 LANCZOS = "lanczos"
 UPSCALE_BUDGET_S = 0.03
@@ -59,13 +59,13 @@ class StepEngine:
     pipeline gives.
     """
 
-    def __init__(self, pipeline: LoadedPipeline, *, max_images: int, encode_together: int = 0, tiled: bool = False) -> None:
+    def __init__(self, pipeline: LoadedPipeline, *, max_images: int, text_encoder_batch_size: int = 0, tiled: bool = False) -> None:
         self.pipeline = pipeline
         self.family = pipeline.family
         if self.family.device.type == "cuda":
             torch.cuda.set_device(self.family.device)  # of this thread: another one may have loaded the model
         self.max_images = max_images
-        self.encode_together = encode_together or (ENCODED_TOGETHER if self.family.device.type != "cpu" else 1)
+        self.text_encoder_batch_size = text_encoder_batch_size or (DEFAULT_TEXT_ENCODER_BATCH_SIZE if self.family.device.type != "cpu" else 1)
         self.tiled = tiled
         """Whether pictures larger than a tile are decoded in tiles from the start."""
         self.meter: PeakMemoryMeter = meter_for(self.family.device)
@@ -86,10 +86,10 @@ class StepEngine:
     @property
     def room(self) -> int:
         """Free places, in images; 0 when full. What only waits for the decoder takes none: it is in no step any more."""
-        return max(0, self.most - sum(1 for slot in self._slots() if not slot.waits_for_decoder))
+        return max(0, self.current_max_images - sum(1 for slot in self._slots() if not slot.waits_for_decoder))
 
     @property
-    def most(self) -> int:
+    def current_max_images(self) -> int:
         """Images that the running set may have: as many as a pass of the longest among them is known to hold."""
         return self._cap(self._longest) if self._longest else self.max_images
 
@@ -122,14 +122,14 @@ class StepEngine:
 
         Only a help: what goes wrong here is left to `add`, where it belongs to one job.
         """
-        pipeline, together = self.pipeline, self.encode_together
-        if together < 2 or len(jobs) < 2:
+        pipeline, batch_size = self.pipeline, self.text_encoder_batch_size
+        if batch_size < 2 or len(jobs) < 2:
             return
         try:
             if not self._jobs:
                 pipeline.loras.use(jobs[0].recipe.loras)
             texts = [text for job in jobs for text in self.family.texts(job.recipe)]
-            pipeline.embeddings.fill(self._scope(), texts, self.family.encode_many, together=together)
+            pipeline.embeddings.fill(self._scope(), texts, self.family.encode_many, batch_size=batch_size)
         except Exception as error:  # noqa: BLE001 - a prompt that cannot be encoded must not fail its neighbours
             log.warning("prompts were not encoded together", jobs=len(jobs), error=str(error)[:200])
             free_cached(self.family.device)
@@ -292,7 +292,7 @@ class StepEngine:
         if self.tiled or limits.fails_alone(pixels):
             return 1
         free = self.headroom if self.meter.bounds else None
-        return limits.cap(pixels, min(self.max_images, max(1, DECODED_TOGETHER // pixels)), free=free)
+        return limits.cap(pixels, min(self.max_images, max(1, MAX_DECODED_PIXELS // pixels)), free=free)
 
     def _begins_in_tiles(self, slot: Slot) -> bool:
         vae: Any = self.family.vae
@@ -328,7 +328,7 @@ class StepEngine:
     def _decode_in_tiles(self, slots: list[Slot]) -> None:
         vae: Any = self.family.vae
         if self._begins_in_tiles(slots[0]):
-            slots[0].remarks.append("decoded in tiles, as tile_decoder asks")
+            slots[0].remarks.append("decoded in tiles, as vae_tiling asks")
         else:
             self.pipeline.decode_limits.learn_alone(_pixels(slots[0]))
             slots[0].remarks.append("decoded in tiles: the whole picture ran out of memory")

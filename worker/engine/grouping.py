@@ -7,7 +7,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-MOST_WASTE = 0.25
+MAX_WASTE = 0.25
 """Share of a pass that may be padding."""
 
 
@@ -18,7 +18,7 @@ def group(
     tokens: Callable[[Item], int],
     cap: Callable[[int], int],
 ) -> list[list[Item]]:
-    """Partition `items` into passes of equal `key`, at most `cap(longest tokens)` long, wasting under MOST_WASTE on padding.
+    """Partition `items` into passes of equal `key`, at most `cap(longest tokens)` long, wasting under MAX_WASTE on padding.
 
     Example: lengths 96, 96, 320 give [320] and [96, 96]: one pass of three would be 46 % padding.
     """
@@ -33,7 +33,7 @@ def group(
         for item in sorted(members, key=tokens, reverse=True):
             length = tokens(item)
             fits = current and len(current) < cap(longest)
-            if fits and longest * (len(current) + 1) - (total + length) < MOST_WASTE * longest * (len(current) + 1):
+            if fits and longest * (len(current) + 1) - (total + length) < MAX_WASTE * longest * (len(current) + 1):
                 current.append(item)
                 total += length
             else:

@@ -28,9 +28,9 @@ IMAGES = 4
 """Images of one job that are shown, the first ones."""
 LOOKS = 10
 """Previews of one image, about."""
-LONGEST_SIDE = 128
+MAX_SIDE = 128
 """Pixels: a latent of 1024 pixels has as many."""
-CHARTS, CHART_SIDE, AT_ONCE = 64, 64, 16
+CHARTS, CHART_SIDE, CHUNK_SIZE = 64, 64, 16
 REACH = 3
 """A latent's neighbours tell of its colour too: with them the pictures are 4 to 6 dB closer than without."""
 RIDGE = 1e-3
@@ -44,7 +44,7 @@ class Preview:
     step: int
     """Steps done when it was seen."""
     pixels: NDArray[np.uint8]
-    """(height, width, 3), RGB, LONGEST_SIDE at most."""
+    """(height, width, 3), RGB, MAX_SIDE at most."""
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class Previews:
         sample = slot.sample
         latents = self._family.estimate(sample, prediction).float()
         colours = torch.nn.functional.conv2d(_with_ones(latents), self._colours)[0].permute(1, 2, 0)
-        every = max(1, -(-max(latents.shape[-2:]) // LONGEST_SIDE))
+        every = max(1, -(-max(latents.shape[-2:]) // MAX_SIDE))
         pixels = (colours[::every, ::every].clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
         arrived = None
         if pixels.is_cuda:
@@ -116,7 +116,7 @@ class Previews:
 def fit_colours(family: Family) -> torch.Tensor:
     """(3, channels + 1, REACH, REACH): a convolution from latents, and a channel of ones, to red, green and blue in 0..1."""
     charts = torch.cat([signed(chart) for chart in colour_charts()])
-    latents = [family.encode_image(to_device(some, family.device)).float().cpu() for some in charts.split(AT_ONCE)]
+    latents = [family.encode_image(to_device(some, family.device)).float().cpu() for some in charts.split(CHUNK_SIZE)]
     known = _with_ones(torch.cat(latents))
     around = torch.nn.functional.unfold(known, REACH).permute(0, 2, 1).flatten(0, 1).double()
     colours = torch.nn.functional.interpolate((charts + 1) / 2, latents[0].shape[-2:], mode="area")

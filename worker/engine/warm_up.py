@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 LONGER = "warm up with words enough for another length: " + "one more word and " * 30
 UNPADDED = (32, 64)
 """Tokens of prompts that fill their places just so."""
-LARGEST_ON_CPU = 2**30
+MAX_CPU_BYTES = 2**30
 """Bytes of weights; a larger model takes minutes for one step on a CPU, which nobody should wait for at the start."""
 
 
 def warm_up(pipeline: LoadedPipeline) -> bool:
     """Make one step and one picture at the model's default size; return whether it was worth it. Errors are the caller's."""
-    if pipeline.device.type == "cpu" and pipeline.bytes > LARGEST_ON_CPU:
+    if pipeline.device.type == "cpu" and pipeline.bytes > MAX_CPU_BYTES:
         return False
     family, default = pipeline.family, pipeline.entry.defaults
     recipe = Recipe(

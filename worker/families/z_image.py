@@ -20,7 +20,7 @@ from worker.families.base import Embedding, Sample, signed, to_device
 from worker.families.inpaint import InpaintState, latent_mask
 from worker.model_files import ModelFiles
 
-LONGEST_PROMPT = 512
+MAX_PROMPT_TOKENS = 512
 """Tokens; the encoder always runs on this many, padded, as the pipeline does: another length gives other bits."""
 PADDED_TO = 32
 """The transformer pads captions and images to multiples of this."""
@@ -40,7 +40,7 @@ class ZImage:
         self.device = device
         self.dtype: torch.dtype = pipe.transformer.dtype
         template = hashlib.sha256(str(pipe.tokenizer.chat_template).encode()).hexdigest()[:16]
-        self.encoding: tuple[str, ...] = (template, str(LONGEST_PROMPT), str(pipe.text_encoder.dtype))
+        self.encoding: tuple[str, ...] = (template, str(MAX_PROMPT_TOKENS), str(pipe.text_encoder.dtype))
         # some releases store the encoder with its language head, which an image has no use for
         self._encoder = getattr(pipe.text_encoder, "model", pipe.text_encoder)
 
@@ -63,7 +63,7 @@ class ZImage:
     @torch.inference_mode()
     def encode_many(self, texts: Sequence[str]) -> list[Embedding]:
         tokenizer, written = self.pipe.tokenizer, [self._written(text) for text in texts]
-        tokens = tokenizer(written, padding="max_length", max_length=LONGEST_PROMPT, truncation=True, return_tensors="pt")
+        tokens = tokenizer(written, padding="max_length", max_length=MAX_PROMPT_TOKENS, truncation=True, return_tensors="pt")
         masks = tokens.attention_mask.bool()
         with _without_last_layer(self._encoder):
             hidden = self._encoder(
@@ -73,7 +73,7 @@ class ZImage:
         for text, mask, states in zip(written, masks, hidden.last_hidden_state, strict=True):
             # the places are found on the host, where the mask is: asking the device would wait for it
             places = to_device(mask.nonzero()[:, 0], self.device)
-            cut = max(0, len(tokenizer(text, verbose=False).input_ids) - LONGEST_PROMPT)
+            cut = max(0, len(tokenizer(text, verbose=False).input_ids) - MAX_PROMPT_TOKENS)
             made.append(Embedding(states.index_select(0, places), cut=cut))
         return made
 

@@ -7,7 +7,7 @@ import os
 import torch
 
 from imagefarm.catalogue import Catalogue, ModelEntry
-from imagefarm.errors import RenderError, SetupError
+from imagefarm.errors import RenderError, ConfigurationError
 from worker.memory.capabilities import unavailable_tiers, unhelpful_tiers
 from worker.memory.planner import GIB, ModelSize, Plan, Tier, best, plan, weight_bytes
 from worker.memory.sizes import model_size, shapes_of
@@ -25,7 +25,7 @@ def select_tier(
     memory: int,
     budget: int | None = None,
     below: Tier | None = None,
-    most_images: int = 16,
+    max_images: int = 16,
     tiled: bool = False,
 ) -> Plan:
     """The plan to load a model by.
@@ -39,7 +39,7 @@ def select_tier(
         size,
         memory,
         shapes_of(entry),
-        most_images=most_images,
+        max_images=max_images,
         unavailable=unavailable_tiers(device.type),
         tiled=tiled,
         context_bytes=0,  # the process has its context by now
@@ -78,7 +78,7 @@ def size_or_nothing(entry: ModelEntry, catalogue: Catalogue, width: int) -> tupl
     """As `model_size`, but its error is the worker's: the files are not there."""
     try:
         return model_size(entry, catalogue, width=width)
-    except SetupError as error:
+    except ConfigurationError as error:
         raise RenderError("model_invalid", error.detail) from None
 
 
@@ -96,5 +96,5 @@ def _over_budget(entry: ModelEntry, candidate: Plan, budget: int) -> RenderError
     return RenderError(
         "oom",
         f"model {entry.name} needs {candidate.weight_bytes / GIB:.1f} GiB at tier {candidate.tier} of the"
-        f" {budget / GIB:.1f} GiB that memory_budget_gib allows; raise it, or see `imagefarm plan {entry.name}`",
+        f" {budget / GIB:.1f} GiB that model_memory_gib allows; raise it, or see `imagefarm plan {entry.name}`",
     )

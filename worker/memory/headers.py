@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imagefarm.errors import RenderError
 
-LARGEST_HEADER = 100 * 2**20
+MAX_HEADER_BYTES = 100 * 2**20
 """The format's own limit; a larger number means that this is no safetensors file."""
 
 
@@ -35,7 +35,7 @@ def read_header(file: Path) -> WeightFile:
         size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= min(LARGEST_HEADER, size - 8):
+            if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
                 raise wrong("not a safetensors file")
             header = json.loads(stream.read(length))
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}

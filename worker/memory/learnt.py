@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-MOST_KEPT = 64
+MAX_PEAKS = 64
 """Peaks that are kept in SQL: the highest."""
 MEASUREMENTS = 3
 """Each shape is measured so often; then its peak is known."""
@@ -77,7 +77,7 @@ class MicroBatchLimits:
         return {
             "limits": {str(size): cap for size, cap in sorted(self._limits.items())},
             "alone": self._alone,
-            "peaks": [[*shape, nbytes] for shape, nbytes in sorted(self._peaks.items(), key=lambda item: item[1])[-MOST_KEPT:]],
+            "peaks": [[*shape, nbytes] for shape, nbytes in sorted(self._peaks.items(), key=lambda item: item[1])[-MAX_PEAKS:]],
         }
 
     def restore(self, data: dict[str, Any]) -> None:

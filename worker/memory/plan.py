@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imagefarm.catalogue import Catalogue, ModelEntry
-from imagefarm.errors import FarmError, SetupError
+from imagefarm.errors import FarmError, ConfigurationError
 from imagefarm.settings import load_settings
 from worker.memory.capabilities import unavailable_tiers
 from worker.memory.planner import GIB, Plan, best, plan
@@ -90,14 +90,14 @@ def main(arguments: list[str] | None = None) -> int:
         size, origin = model_size(entry, catalogue)
     except FarmError as error:
         print(error.detail, file=sys.stderr)
-        return error.exit_code if isinstance(error, SetupError) else 2
+        return error.exit_code if isinstance(error, ConfigurationError) else 2
     plans = plan(
         size,
         int(asked.vram * GIB),
         shapes_of(entry),
-        most_images=settings.max_running_images,
+        max_images=settings.max_running_set_images,
         unavailable=unavailable_tiers(),
-        tiled=settings.tile_decoder,
+        tiled=settings.vae_tiling,
     )
     data = as_data(entry, asked.vram, origin, plans)
     print(json.dumps(data, indent=2) if asked.json else as_text(data))

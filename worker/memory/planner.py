@@ -165,7 +165,7 @@ def plan(
     vram_bytes: int,
     shapes: Sequence[tuple[int, int]],
     *,
-    most_images: int = 16,
+    max_images: int = 16,
     unavailable: Mapping[Tier, str] = NOTHING,
     context_bytes: int = CONTEXT_BYTES,
     tiled: bool = False,
@@ -182,7 +182,7 @@ def plan(
         weights, stored = weight_bytes(size, tier), _stored(size, tier.weights)
         # what takes turns goes back and forth whole; what is streamed lies in the machine's memory for good
         host = 0 if tier.offload_mode is OffloadMode.RESIDENT else sum(stored[:2])
-        fits = tuple(_fit(size, free - weights, shape, most_images, tiled=tiled) for shape in shapes)
+        fits = tuple(_fit(size, free - weights, shape, max_images, tiled=tiled) for shape in shapes)
         plans.append(Plan(tier, weights, host, fits, FIDELITY[tier.weights], _speed(tier, size), unavailable.get(tier, "")))
     return plans
 
@@ -216,10 +216,10 @@ def _stored(size: ModelSize, weights: Weights) -> tuple[int, int, int]:
     )
 
 
-def _fit(size: ModelSize, free: int, shape: tuple[int, int], most_images: int, *, tiled: bool) -> Fit:
+def _fit(size: ModelSize, free: int, shape: tuple[int, int], max_images: int, *, tiled: bool) -> Fit:
     width, height = shape
     pixels, wide = width * height, size.width / 2
-    images = min(most_images, int(free // (size.activation_bytes * pixels * wide))) if free > 0 else 0
+    images = min(max_images, int(free // (size.activation_bytes * pixels * wide))) if free > 0 else 0
     tiled = size.tiled_decode_bytes < size.decode_bytes * pixels if tiled else size.decode_bytes * pixels * wide > free
     if tiled and size.tiled_decode_bytes * wide > free:
         images = 0

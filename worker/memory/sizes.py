@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imagefarm.catalogue import Catalogue, ModelEntry
-from imagefarm.errors import RenderError, SetupError
+from imagefarm.errors import RenderError, ConfigurationError
 from worker.memory.planner import ACTIVATIONS, ModelSize
 from worker.memory.published import KEPT_WIDE, PARAMETERS
 from worker.model_files import find_files
@@ -16,14 +16,14 @@ ENCODERS = frozenset({"text_encoder", "text_encoder_2", "siglip"})
 def model_size(entry: ModelEntry, catalogue: Catalogue, *, width: int = 2) -> tuple[ModelSize, str]:
     """The sizes of a model, and where they come from. `width`: bytes of a parameter that is not quantised.
 
-    Raises SetupError if they are not known.
+    Raises ConfigurationError if they are not known.
     """
     kept: dict[str, int] = {}
     try:
         files = find_files(entry, catalogue)
     except RenderError as error:
         if entry.source not in PARAMETERS:
-            raise SetupError(f"{error.detail}; nor is its size known without its files") from None
+            raise ConfigurationError(f"{error.detail}; nor is its size known without its files") from None
         parameters, origin = PARAMETERS[entry.source], "published parameter counts"
         kept = {"text_encoder": KEPT_WIDE.get(entry.source, 0)}
     else:

@@ -16,7 +16,7 @@ from worker.engine.failures import is_out_of_memory
 from worker.engine.passes import free_cached
 from worker.upscalers.nets import Net
 
-SMALLEST_SIDE = 32
+MIN_SIDE = 32
 GRID = 8
 """Tiles begin at multiples of it: a network that works in windows then sees the windows of the whole picture."""
 
@@ -91,7 +91,7 @@ class TiledUpscale:
         """Begin again with tiles of half the side: fewer seams than mixing sizes."""
         free_cached(self._net.device)
         self._side //= 2
-        if self._side < SMALLEST_SIDE:
+        if self._side < MIN_SIDE:
             raise RenderError("oom", f"upscaler {self._net.name}: a tile of {2 * self._side} ran out of memory; use lanczos")
         height, width, _ = self._pixels.shape
         self._tiles = list(tiles(height, width, self._side, min(self._net.overlap, self._side // 4)))[::-1]

@@ -1,4 +1,4 @@
-"""The desk `/admin`: a page for each thing an operator looks after."""
+"""The admin pages `/admin`: a page for each thing an operator looks after."""
 
 from __future__ import annotations
 

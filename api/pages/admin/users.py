@@ -18,7 +18,7 @@ from api.tenants import TenantAnswer, TenantChange, change_tenant, tenants
 from imagefarm.auth import LIMITS, Scope, is_open
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
 from imagefarm.store.models import Tenant
-from imagefarm.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, Role, UserInfo, list_users
+from imagefarm.users import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Role, UserInfo, list_users
 
 pages = Blueprint("pages_admin_users", __name__)
 
@@ -42,8 +42,8 @@ class UsersView:
     given: tuple[tuple[str, str], ...]
     farms: tuple[tuple[str, int], ...]
     is_open: bool
-    shortest: int = SHORTEST_PASSWORD
-    longest: int = LONGEST_PASSWORD
+    shortest: int = MIN_PASSWORD_CHARS
+    longest: int = MAX_PASSWORD_CHARS
 
     @staticmethod
     def limits_of(tenant: TenantAnswer) -> tuple[tuple[str, str], ...]:

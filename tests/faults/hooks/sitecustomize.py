@@ -81,8 +81,8 @@ def wrap(owner: Any, name: str, before: str | None = None, after: str | None = N
 
 
 def outputs(module: Any) -> None:
-    wrap(module.LocalOutputs, "_put", before="before_rename")
-    wrap(module.LocalOutputs, "write", after="after_rename")
+    wrap(module.LocalOutputStore, "_put", before="before_rename")
+    wrap(module.LocalOutputStore, "write", after="after_rename")
 
 
 def finish(module: Any) -> None:
@@ -190,7 +190,7 @@ def eat_memory() -> None:
     limit never comes so far.
     """
     hoard = []
-    for _ in range(48 if "IMAGEFARM_MAX_MEMORY_GIB" in os.environ else 4):
+    for _ in range(48 if "IMAGEFARM_WORKER_MEMORY_LIMIT_GIB" in os.environ else 4):
         hoard.append(bytearray(os.urandom(1 << 20)) * 64)
         time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGKILL)

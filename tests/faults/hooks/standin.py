@@ -84,7 +84,7 @@ def failure_of(error: BaseException) -> Failure:
 
 class StepEngine:
     def __init__(self, _pipeline: LoadedPipeline, *, max_images: int, **_options: Any) -> None:
-        self.max_images = self.most = max_images
+        self.max_images = self.current_max_images = max_images
         self._running: dict[str, list[Any]] = {}
 
     @property
