@@ -69,9 +69,9 @@ def create_app(settings: Settings) -> Flask:
     app = Flask("api", static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = True
-    farm = context.make_farm(settings)
-    context.init_app(app, farm)
-    giving_way.init_app(app, farm.store.reader)
+    app_context = context.make_app_context(settings)
+    context.init_app(app, app_context)
+    giving_way.init_app(app, app_context.store.reader)
     problems.init_app(app)
     request_log.init_app(app)
     request_limit.init_app(app)

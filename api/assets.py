@@ -16,9 +16,9 @@ from api.batch_answers import RowError, row_errors
 from api.cursor import make_cursor, read_cursor
 from api.job_answers import base_url
 from api.jobs import next_link
-from api.routes import Caller, Farm, Reply, Routes, Scope, too_large
-from api.shapes import Answer, Query, Time
-from api.thumbs import decoding
+from api.routes import Caller, AppContext, Reply, Routes, Scope, too_large
+from api.shapes import ResponseModel, Query, Time
+from api.thumbs import decode_slots
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
 from imagefarm.ids import is_id
 from imagefarm.picture.formats import MEDIA
@@ -30,12 +30,12 @@ from scheduler.picture_zip import PictureZip
 routes = Routes(tag="assets")
 
 ZIP = "application/zip"
-TAKES = ("multipart/form-data", ZIP, "image/png", "image/jpeg", "image/webp")
+CONSUMES = ("multipart/form-data", ZIP, "image/png", "image/jpeg", "image/webp")
 CHUNK_BYTES = 256 * 1024
 MAX_ERRORS = 100
 
 
-class AssetAnswer(Answer):
+class AssetResponse(ResponseModel):
     """A picture that was sent in. Recipes name it as `init_image`, tables by its id or its name."""
 
     id: str
@@ -49,17 +49,17 @@ class AssetAnswer(Answer):
     url: str
 
 
-class AssetList(Answer):
+class AssetList(ResponseModel):
     """A page of assets, newest first. `next_cursor` is null on the last page."""
 
-    items: list[AssetAnswer]
+    items: list[AssetResponse]
     next_cursor: str | None
 
 
-class AssetsAnswer(Answer):
+class AssetsResponse(ResponseModel):
     """What was stored. A picture that the tenant has already is not stored twice: its first asset is the answer."""
 
-    items: list[AssetAnswer]
+    items: list[AssetResponse]
     stored: int = Field(description="How many of them are new")
     errors: list[RowError] = Field(description="Files of the ZIP that are no pictures that the farm takes")
 
@@ -81,12 +81,12 @@ class AssetQuery(Query):
 @routes.post(
     "/api/v1/assets",
     scope=Scope.SUBMIT,
-    answer=AssetsAnswer,
+    response=AssetsResponse,
     status=201,
-    takes=TAKES,
+    consumes=CONSUMES,
     max_body=lambda settings: settings.max_table_bytes,
 )
-def upload_assets(farm: Farm, caller: Caller, query: UploadQuery) -> AssetsAnswer:
+def upload_assets(app_context: AppContext, caller: Caller, query: UploadQuery) -> AssetsResponse:
     """Send pictures in.
 
     A PNG, JPEG or WebP as the body, or as `file` of a form; or a ZIP of them, in which each path is a picture's name. A
@@ -98,9 +98,9 @@ def upload_assets(farm: Farm, caller: Caller, query: UploadQuery) -> AssetsAnswe
         is_zip = request.mimetype == ZIP or file.read(4) == b"PK\x03\x04"
         file.seek(0)
         if is_zip:
-            return _store_zip(farm, caller, file)
-        item, new = store_picture(farm, caller, name, file.read(farm.settings.max_asset_bytes + 1))
-        return AssetsAnswer(items=[item], stored=int(new), errors=[])
+            return _store_zip(app_context, caller, file)
+        item, new = store_picture(app_context, caller, name, file.read(app_context.settings.max_asset_bytes + 1))
+        return AssetsResponse(items=[item], stored=int(new), errors=[])
 
 
 def _uploaded(spool: BinaryIO) -> tuple[BinaryIO, str]:
@@ -121,24 +121,24 @@ def _uploaded(spool: BinaryIO) -> tuple[BinaryIO, str]:
     return spool, name
 
 
-def store_picture(farm: Farm, caller: Caller, name: str, data: bytes) -> tuple[AssetAnswer, bool]:
+def store_picture(app_context: AppContext, caller: Caller, name: str, data: bytes) -> tuple[AssetResponse, bool]:
     """Check and keep one picture; return its asset and whether it is new. Raises InvalidRequest for what is none."""
     name = asset_name(name)
-    with decoding:
-        picture = check_picture(data, farm.settings, name=name)
-    asset, new = keep_asset(farm.store, farm.outputs, picture, name=name, tenant_id=caller.tenant_id)
-    return _answer(asset, base_url()), new
+    with decode_slots:
+        picture = check_picture(data, app_context.settings, name=name)
+    asset, new = keep_asset(app_context.store, app_context.outputs, picture, name=name, tenant_id=caller.tenant_id)
+    return _response(asset, base_url()), new
 
 
-def _store_zip(farm: Farm, caller: Caller, file: BinaryIO) -> AssetsAnswer:
-    items: list[AssetAnswer] = []
+def _store_zip(app_context: AppContext, caller: Caller, file: BinaryIO) -> AssetsResponse:
+    items: list[AssetResponse] = []
     errors: list[FieldError] = []
     stored = 0
-    for name, data in PictureZip(file, farm.settings, field="file"):
+    for name, data in PictureZip(file, app_context.settings, field="file"):
         try:
             if isinstance(data, FieldError):
                 raise InvalidRequest([data])
-            item, new = store_picture(farm, caller, name, data)
+            item, new = store_picture(app_context, caller, name, data)
         except InvalidRequest as error:
             errors += error.errors[: max(0, MAX_ERRORS - len(errors))]
         else:
@@ -147,11 +147,11 @@ def _store_zip(farm: Farm, caller: Caller, file: BinaryIO) -> AssetsAnswer:
     if not items:
         nothing = FieldError(field="file", detail="has no picture that can be stored", remedy="send PNG, JPEG or WebP files")
         raise InvalidRequest([*errors, nothing])
-    return AssetsAnswer(items=items, stored=stored, errors=row_errors(errors))
+    return AssetsResponse(items=items, stored=stored, errors=row_errors(errors))
 
 
-@routes.get("/api/v1/assets", scope=Scope.READ, answer=AssetList)
-def list_assets(farm: Farm, caller: Caller, query: AssetQuery) -> Reply:
+@routes.get("/api/v1/assets", scope=Scope.READ, response=AssetList)
+def list_assets(app_context: AppContext, caller: Caller, query: AssetQuery) -> Reply:
     """List assets, newest first."""
     wanted = f"assets {caller.tenant_filter} {query.name!r}"
     before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="asset"))
@@ -162,27 +162,27 @@ def list_assets(farm: Farm, caller: Caller, query: AssetQuery) -> Reply:
         statement = statement.where(Asset.name == query.name)
     if before is not None:
         statement = statement.where(Asset.id < before)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         found = session.scalars(statement).all()
     cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
-    items = [_answer(asset, base_url()) for asset in found[: query.limit]]
+    items = [_response(asset, base_url()) for asset in found[: query.limit]]
     return Reply(AssetList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
-@routes.get("/api/v1/assets/{asset_id}", scope=Scope.READ, answer=AssetAnswer)
-def get_asset(farm: Farm, caller: Caller, asset_id: str) -> AssetAnswer:
+@routes.get("/api/v1/assets/{asset_id}", scope=Scope.READ, response=AssetResponse)
+def get_asset(app_context: AppContext, caller: Caller, asset_id: str) -> AssetResponse:
     """Get an asset."""
-    with farm.store.read() as session:
-        return _answer(_visible(session, caller, asset_id), base_url())
+    with app_context.store.read() as session:
+        return _response(_visible(session, caller, asset_id), base_url())
 
 
 @routes.get("/api/v1/assets/{asset_id}/file", scope=Scope.READ, media="image/*")
-def asset_file(farm: Farm, caller: Caller, asset_id: str) -> Response:
+def asset_file(app_context: AppContext, caller: Caller, asset_id: str) -> Response:
     """Get the picture of an asset."""
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         asset = _visible(session, caller, asset_id)
     try:
-        file = farm.outputs.open(asset.storage_key)
+        file = app_context.outputs.open(asset.storage_key)
     except FileNotFoundError:
         raise NotFound(f"the file of {asset.id} is gone") from None
     return send_file(file, mimetype=MEDIA[asset.format], etag=asset.sha256, max_age=3600)
@@ -195,8 +195,8 @@ def _visible(session: Session, caller: Caller, asset_id: str) -> Asset:
     return asset
 
 
-def _answer(asset: Asset, base: str) -> AssetAnswer:
-    return AssetAnswer(
+def _response(asset: Asset, base: str) -> AssetResponse:
+    return AssetResponse(
         id=asset.id,
         name=asset.name,
         sha256=asset.sha256,

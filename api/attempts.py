@@ -5,17 +5,17 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.context import Farm
+from api.context import AppContext
 from api.jobs import visible_job
 from api.routes import Routes
-from api.shapes import Answer, Time
+from api.shapes import ResponseModel, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.store.models import Attempt, Worker
 
 routes = Routes(tag="jobs")
 
 
-class AttemptAnswer(Answer):
+class AttemptResponse(ResponseModel):
     """One claim of a job. `outcome` and `ended_at` are null while it lasts; `reason` says why it went no better."""
 
     attempt: int
@@ -26,21 +26,21 @@ class AttemptAnswer(Answer):
     reason: str | None
 
 
-class AttemptList(Answer):
+class AttemptList(ResponseModel):
     """All attempts of a job, the last first."""
 
-    items: list[AttemptAnswer]
+    items: list[AttemptResponse]
     next_cursor: None = None
 
 
-@routes.get("/api/v1/jobs/{job_id}/attempts", scope=Scope.READ, answer=AttemptList)
-def list_attempts(farm: Farm, caller: Caller, job_id: str) -> AttemptList:
+@routes.get("/api/v1/jobs/{job_id}/attempts", scope=Scope.READ, response=AttemptList)
+def list_attempts(app_context: AppContext, caller: Caller, job_id: str) -> AttemptList:
     """List the attempts of a job, with the worker of each and how it ended."""
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         return AttemptList(items=attempts_of(session, visible_job(session, caller, job_id).id))
 
 
-def attempts_of(session: Session, job_id: str) -> list[AttemptAnswer]:
+def attempts_of(session: Session, job_id: str) -> list[AttemptResponse]:
     """A job's attempts, the last first."""
     rows = session.execute(
         select(Attempt, Worker.name)
@@ -49,7 +49,7 @@ def attempts_of(session: Session, job_id: str) -> list[AttemptAnswer]:
         .order_by(Attempt.attempt.desc())
     )
     return [
-        AttemptAnswer(
+        AttemptResponse(
             attempt=row.attempt,
             worker=name or row.owner,
             claimed_at=row.claimed_at,

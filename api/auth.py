@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from flask import request
 
-from api.context import Farm
+from api.context import AppContext
 from api.request_limit import count_request
 from imagefarm.auth import OPEN_CALLER, Caller, Scope, authenticate_key, is_loopback, is_open
 from imagefarm.errors import Forbidden, RequestError, Unauthorized
@@ -26,34 +26,34 @@ SESSION_COOKIE = "imagefarm_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def authenticate(farm: Farm, *, counted: bool = True) -> Caller:
+def authenticate(app_context: AppContext, *, counted: bool = True) -> Caller:
     """Who makes the current request, which is counted as theirs. Raises Unauthorized or LimitExceeded."""
     try:
-        caller = _caller(farm)
+        caller = _caller(app_context)
     except Unauthorized:
-        count_request(farm.requests, None)
+        count_request(app_context.requests, None)
         raise
     if counted:
-        count_request(farm.requests, caller)
+        count_request(app_context.requests, caller)
     return caller
 
 
-def _caller(farm: Farm) -> Caller:
+def _caller(app_context: AppContext) -> Caller:
     header = request.headers.get("Authorization")
     if header is None:
         # what the sign-in page keeps; SameSite=Strict and `check_origin` keep other sites from using it
-        session = session_caller(farm.store, request.cookies.get(SESSION_COOKIE, ""), farm.settings)
+        session = session_caller(app_context.store, request.cookies.get(SESSION_COOKIE, ""), app_context.settings)
         if session is not None:
             return _asking(session)
-        if is_open(farm.settings):
+        if is_open(app_context.settings):
             return OPEN_CALLER
         raise Unauthorized("send a key: `Authorization: Bearer if_...` (make one with `imagefarm keys create`)")
     method, _, key = header.partition(" ")
     if method.lower() != "bearer" or not key.strip():
         raise Unauthorized("the Authorization header must read `Bearer if_...`")
-    if farm.tokens.file is not None and looks_like_token(key):
-        return farm.tokens.caller(key.strip())
-    caller = authenticate_key(farm.store, key.strip())
+    if app_context.tokens.file is not None and looks_like_token(key):
+        return app_context.tokens.caller(key.strip())
+    caller = authenticate_key(app_context.store, key.strip())
     if caller is None:
         raise Unauthorized("this key is unknown or revoked")
     return _asking(caller)
@@ -72,12 +72,12 @@ def require(caller: Caller, scope: Scope) -> None:
         raise Forbidden(f"this key lacks the scope {scope}; it has {', '.join(sorted(caller.scopes)) or 'none'}")
 
 
-def check_host(farm: Farm) -> None:
+def check_host(app_context: AppContext) -> None:
     """Refuse a Host header that is malformed, or that an open farm on loopback does not go by."""
     host = request.headers.get("Host", "")
     if not HOST.fullmatch(host):
         raise RequestError("the Host header is missing or malformed", code="bad_host")
-    settings = farm.settings
+    settings = app_context.settings
     if settings.auth == "auto" and is_open(settings):
         name = (urlsplit(f"//{host}").hostname or "").lower()
         if not (is_loopback(name) or name.endswith(".localhost") or name == settings.host):
@@ -86,7 +86,7 @@ def check_host(farm: Farm) -> None:
             )
 
 
-def check_origin(farm: Farm) -> None:
+def check_origin(app_context: AppContext) -> None:
     """Refuse a change that a browser sends from a page of another origin on the strength of where it runs."""
     if request.method in SAFE_METHODS or "Authorization" in request.headers:
         return

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.batch_progress import BatchProgress
-from api.shapes import Answer, Time
+from api.shapes import ResponseModel, Time
 from imagefarm.errors import FieldError
 from imagefarm.states import BatchState, JobState, PriorityClass
 from imagefarm.store.models import Batch, BatchDelivery
@@ -18,12 +18,12 @@ from scheduler.batches import lifecycle
 from scheduler.batches.create import error_json
 from scheduler.batches.options import BatchOptions
 from scheduler.batches.picks import pick_counts
-from scheduler.batches.plan import Plan, RowPlan
+from scheduler.batches.plan import TablePlan, RowPlan
 from scheduler.batches.quote import Quote
 from scheduler.batches.update import row_change
 
 
-class BatchCounts(Answer):
+class BatchCounts(ResponseModel):
     """Rows of the table, jobs they make (accepted + rejected), those that take pictures that exist, and jobs by state."""
 
     rows: int
@@ -39,7 +39,7 @@ class BatchCounts(Answer):
     cancelled: int
 
 
-class PickCounts(Answer):
+class PickCounts(ResponseModel):
     """How many pictures were decided how; open: not yet."""
 
     approved: int
@@ -48,7 +48,7 @@ class PickCounts(Answer):
     open: int
 
 
-class BatchDeliveryResponse(Answer):
+class BatchDeliveryResponse(ResponseModel):
     """A batch's files on their way to a bucket. `state`: open until the batch is done, then waiting, delivered or failed."""
 
     bucket: str
@@ -62,7 +62,7 @@ class BatchDeliveryResponse(Answer):
     finished_at: Time | None
 
 
-class RowError(Answer):
+class RowError(ResponseModel):
     """What is wrong with a row: where, what, and how to mend it."""
 
     row: int | None
@@ -71,24 +71,24 @@ class RowError(Answer):
     remedy: str
 
 
-class BatchChanges(Answer):
+class BatchChanges(ResponseModel):
     """Of a table that was sent again: its jobs by what became of them since."""
 
     reused: int = Field(description="As they were: their pictures are taken, not rendered")
     changed: int
     new: int
-    again: int = Field(description="As they were, but their pictures were never finished")
+    unfinished: int = Field(description="As they were, but their pictures were never finished")
     removed: int = Field(description="Jobs of the earlier batch that the table has no more; report.csv names them")
 
 
-class BatchStop(Answer):
+class BatchStop(ResponseModel):
     """Why the farm itself has paused a batch: so many of its jobs failed with one error. Resuming it forgets that."""
 
     error: str
     failed: int
 
 
-class BatchUrls(Answer):
+class BatchUrls(ResponseModel):
     """Where to go on from a batch."""
 
     self: str
@@ -109,7 +109,7 @@ class BatchUrls(Answer):
     archive: str
 
 
-class QuoteAnswer(Answer):
+class QuoteResponse(ResponseModel):
     """What a dry run says: pictures, predicted GPU-seconds, seconds to the last picture, the first expanded prompts."""
 
     pictures: int
@@ -122,7 +122,7 @@ class QuoteAnswer(Answer):
     prompts: list[str]
 
 
-class RowReport(Answer):
+class RowReport(ResponseModel):
     """What a dry run says of one row. One that was refused has no jobs, but errors."""
 
     row: int
@@ -131,11 +131,11 @@ class RowReport(Answer):
     pictures: int
     gpu_seconds: float
     prompt: str = Field(description="Of its first job")
-    change: str | None = Field(description="Of an update, or where a picture exists: reused, changed, new, again")
+    change: str | None = Field(description="Of an update, or where a picture exists: reused, changed, new, unfinished")
     errors: list[RowError]
 
 
-class BatchAnswer(Answer):
+class BatchResponse(ResponseModel):
     """A batch as it is now. A dry run has no id, state and URLs, but a quote and a report by row."""
 
     id: str | None
@@ -152,39 +152,39 @@ class BatchAnswer(Answer):
     drafts: str | None = Field(description="The batch whose approved pictures this one renders finally")
     progress: BatchProgress | None = Field(None, description="Of one batch that is asked for; null in lists")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
-    quote: QuoteAnswer | None
+    quote: QuoteResponse | None
     rows: list[RowReport] | None = Field(description="Of a dry run: the first 1,000 rows one by one")
     created_at: Time | None
     finished_at: Time | None
     urls: BatchUrls | None
 
 
-class BatchList(Answer):
+class BatchList(ResponseModel):
     """A page of batches, newest first. `next_cursor` is null on the last page."""
 
-    items: list[BatchAnswer]
+    items: list[BatchResponse]
     next_cursor: str | None
 
 
-def batch_answers(session: Session, batches: Sequence[Batch], base: str) -> list[BatchAnswer]:
+def batch_responses(session: Session, batches: Sequence[Batch], base: str) -> list[BatchResponse]:
     """Batches of the store as JSON, with the numbers of their jobs."""
     numbers = lifecycle.counts(session, list(batches))
     picks = pick_counts(session, list(numbers))
     deliveries = {delivery.batch_id: delivery for delivery in session.scalars(select(BatchDelivery).where(BatchDelivery.batch_id.in_(numbers)))}
-    return [_answer(batch, numbers[batch.id], picks[batch.id], deliveries.get(batch.id), base) for batch in batches]
+    return [_response(batch, numbers[batch.id], picks[batch.id], deliveries.get(batch.id), base) for batch in batches]
 
 
-def new_batch_answer(session: Session, batch: Batch, base: str) -> BatchAnswer:
+def new_batch_response(session: Session, batch: Batch, base: str) -> BatchResponse:
     """A batch that becomes real in this transaction, as it will be when its jobs have been let go."""
     numbers = lifecycle.counts(session, [batch])[batch.id]
     if batch.state == BatchState.QUEUED:
         numbers["queued"], numbers["held"] = numbers["queued"] + numbers["held"], 0
-    return _answer(batch, numbers, pick_counts(session, [batch.id])[batch.id], session.get(BatchDelivery, batch.id), base)
+    return _response(batch, numbers, pick_counts(session, [batch.id])[batch.id], session.get(BatchDelivery, batch.id), base)
 
 
-def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnswer:
+def dry_run_response(plan: TablePlan, quote: Quote, options: BatchOptions) -> BatchResponse:
     """What a batch would be."""
-    return BatchAnswer(
+    return BatchResponse(
         id=None,
         name=options.name,
         state=None,
@@ -205,7 +205,7 @@ def dry_run_answer(plan: Plan, quote: Quote, options: BatchOptions) -> BatchAnsw
         drafts=None,
         errors=row_errors(plan.errors),
         rows=[_row_report(report) for report in plan.reports],
-        quote=QuoteAnswer(
+        quote=QuoteResponse(
             pictures=quote.pictures,
             reused=quote.reused,
             gpu_seconds=round(quote.gpu_s, 3),
@@ -239,12 +239,12 @@ def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
     return [RowError.model_validate(error_json(error)) for error in errors]
 
 
-def _answer(batch: Batch, numbers: dict[str, int], picks: dict[str, int], delivery: BatchDelivery | None, base: str) -> BatchAnswer:
+def _response(batch: Batch, numbers: dict[str, int], picks: dict[str, int], delivery: BatchDelivery | None, base: str) -> BatchResponse:
     url = f"{base}/api/v1/batches/{batch.id}"
     state = BatchState(batch.state)
     if state is BatchState.QUEUED and any(numbers[name] for name in lifecycle.STARTED):
         state = BatchState.RUNNING  # the sweep will write it down
-    return BatchAnswer(
+    return BatchResponse(
         id=batch.id,
         name=batch.name,
         state=state,

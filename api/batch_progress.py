@@ -6,7 +6,7 @@ from pydantic import Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.shapes import Answer
+from api.shapes import ResponseModel
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.models import Job
@@ -27,7 +27,7 @@ REMEDIES = {
 """What a person can do about it, by error code; of others the detail says all."""
 
 
-class FailureGroup(Answer):
+class FailureGroup(ResponseModel):
     """Jobs of a batch that failed for one reason."""
 
     code: str
@@ -36,7 +36,7 @@ class FailureGroup(Answer):
     remedy: str = Field(description="Empty where the detail says all")
 
 
-class BatchProgress(Answer):
+class BatchProgress(ResponseModel):
     """How a batch gets on."""
 
     jobs_per_minute: int = Field(description="That succeeded in the last minute")

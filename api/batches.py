@@ -12,16 +12,16 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.batch_answers import BatchAnswer, BatchList, batch_answers, dry_run_answer, new_batch_answer
+from api.batch_answers import BatchResponse, BatchList, batch_responses, dry_run_response, new_batch_response
 from api.batch_progress import progress_of
 from api.cursor import make_cursor, read_cursor
 from api.idempotency_key import IdempotencyKey, read_key, replay
 from api.job_answers import base_url
 from api.jobs import next_link
-from api.routes import IDEMPOTENCY_KEY, Caller, Farm, Reply, Routes, Scope
+from api.routes import IDEMPOTENCY_KEY, Caller, AppContext, Reply, Routes, Scope
 from api.shapes import Query
-from api.tables import TAKES, BatchParameters, Submission, read_submission
-from api.thumbs import decoding
+from api.tables import CONSUMES, BatchParameters, BatchRequest, read_batch_request
+from api.thumbs import decode_slots
 from imagefarm.errors import NotFound
 from imagefarm.ids import is_id
 from imagefarm.picture.channels import presets, resolve
@@ -30,10 +30,10 @@ from imagefarm.store.models import Batch, Job
 from scheduler.admission import learnt_costs
 from scheduler.batches import lifecycle
 from scheduler.batches.create import create_batch
-from scheduler.batches.pictures import Pictures
-from scheduler.batches.plan import Plan, Submitter, plan_table
+from scheduler.batches.pictures import TableImages
+from scheduler.batches.plan import TablePlan, Submitter, plan_table
 from scheduler.batches.quote import make_quote
-from scheduler.batches.update import Before, earlier_batch, inherit
+from scheduler.batches.update import PreviousBatch, earlier_batch, inherit
 from scheduler.buckets import check_bucket
 from scheduler.limits import tenant_limits
 
@@ -51,15 +51,15 @@ class BatchQuery(Query):
 @routes.post(
     "/api/v1/batches",
     scope=Scope.SUBMIT,
-    answer=BatchAnswer,
+    response=BatchResponse,
     status=202,
-    also=(200,),
+    extra_statuses=(200,),
     errors=(404, 409, 429),
     headers=(IDEMPOTENCY_KEY,),
-    takes=TAKES,
+    consumes=CONSUMES,
     max_body=lambda settings: settings.max_table_bytes,
 )
-def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | Response:
+def submit_batch(app_context: AppContext, caller: Caller, query: BatchParameters) -> Reply | Response:
     """Submit a table.
 
     A CSV table with a header, or one JSON object a line; or a form with the table as `file`, and as `archive` a ZIP of the
@@ -72,102 +72,102 @@ def submit_batch(farm: Farm, caller: Caller, query: BatchParameters) -> Reply | 
     cost and the first prompts.
     """
     base = base_url()
-    with read_submission(query, farm.settings) as submission:
-        key = read_key(submission.sha256)
-        if submission.options.dry_run:
-            return Reply(quote_of(farm, caller, submission), 200)
-        with farm.store.write() as session:
+    with read_batch_request(query, app_context.settings) as batch_request:
+        key = read_key(batch_request.sha256)
+        if batch_request.options.dry_run:
+            return Reply(quote_of(app_context, caller, batch_request), 200)
+        with app_context.store.write() as session:
             stored = key.take(session, caller.tenant_id)
         if stored is not None:
             return replay(stored)
-        answers: list[BatchAnswer] = []
+        responses: list[BatchResponse] = []
 
-        def keep_answer(session: Session, batch: Batch) -> None:
-            answers.append(new_batch_answer(session, batch, base))
-            key.keep(session, caller.tenant_id, 202, answers[-1].model_dump_json())
+        def save_response(session: Session, batch: Batch) -> None:
+            responses.append(new_batch_response(session, batch, base))
+            key.keep(session, caller.tenant_id, 202, responses[-1].model_dump_json())
 
         try:
-            launch(farm, caller, submission, also=keep_answer)
+            launch(app_context, caller, batch_request, on_commit=save_response)
         except BaseException:
-            _free(farm, caller, key)
+            _free(app_context, caller, key)
             raise
-    answer = answers[-1]
-    return Reply(answer, 202, {"Location": answer.urls.self} if answer.urls else {})
+    response = responses[-1]
+    return Reply(response, 202, {"Location": response.urls.self} if response.urls else {})
 
 
-def launch(farm: Farm, caller: Caller, submission: Submission, also: Callable[[Session, Batch], None] | None = None) -> str:
+def launch(app_context: AppContext, caller: Caller, batch_request: BatchRequest, on_commit: Callable[[Session, Batch], None] | None = None) -> str:
     """Store a table with its pictures and its jobs, let them go, and return the batch's id. Raises what `create_batch` does."""
-    with plan_of(farm, caller, submission) as (plan, pictures):
+    with plan_of(app_context, caller, batch_request) as (plan, table_images):
         batch_id = create_batch(
-            farm.store,
+            app_context.store,
             plan,
-            submission.options,
-            farm.settings,
+            batch_request.options,
+            app_context.settings,
             tenant_id=caller.tenant_id,
-            keep_pictures=partial(pictures.keep, farm.outputs),
-            also=also,
+            save_images=partial(table_images.save, app_context.outputs),
+            on_commit=on_commit,
         )
     for model in sorted(plan.models):
-        farm.ticket_sender.notify_lane(model)
+        app_context.ticket_sender.notify_lane(model)
     return batch_id
 
 
 @contextmanager
-def plan_of(farm: Farm, caller: Caller, submission: Submission, *, keep: bool = True) -> Iterator[tuple[Plan, Pictures]]:
+def plan_of(app_context: AppContext, caller: Caller, batch_request: BatchRequest, *, keep: bool = True) -> Iterator[tuple[TablePlan, TableImages]]:
     """A table's plan for this caller, and the pictures that it names; of an update, its options are made whole.
 
     Raises InvalidRequest, NotFound, Conflict.
     """
-    before = None
-    if (named := submission.options.update_of) is not None:
-        with farm.store.read() as session:
+    previous = None
+    if (named := batch_request.options.update_of) is not None:
+        with app_context.store.read() as session:
             earlier = earlier_batch(session, caller.tenant_id, named)
-        submission.options = inherit(submission.options, earlier)
-        before = Before(farm.store, earlier.id)
-    options = submission.options
-    options.channels = [*resolve(options.channels, presets(farm.settings.channels_file))]
-    pictures = Pictures(farm.store, farm.settings, tenant_id=caller.tenant_id, archive=submission.archive, decoding=decoding)
-    with closing(pictures):
-        with farm.store.read() as session:
+        batch_request.options = inherit(batch_request.options, earlier)
+        previous = PreviousBatch(app_context.store, earlier.id)
+    options = batch_request.options
+    options.channels = [*resolve(options.channels, presets(app_context.settings.channels_file))]
+    table_images = TableImages(app_context.store, app_context.settings, tenant_id=caller.tenant_id, archive=batch_request.archive, decode_slots=decode_slots)
+    with closing(table_images):
+        with app_context.store.read() as session:
             if options.deliver is not None:
-                check_bucket(session, farm.settings, options.deliver.bucket, caller.tenant_id)
+                check_bucket(session, app_context.settings, options.deliver.bucket, caller.tenant_id)
             submitter = Submitter(
-                catalogue=farm.catalogue,
+                catalogue=app_context.catalogue,
                 tenant_id=caller.tenant_id,
                 limits=tenant_limits(session, caller.tenant_id),
                 costs=learnt_costs(session),
-                pictures=pictures,
+                table_images=table_images,
             )
-        most = farm.settings.max_queued_per_tenant
+        most = app_context.settings.max_queued_per_tenant
         with closing(
-            plan_table(submission.table, submission.options, submitter, max_jobs=most, keep=keep, before=before)
+            plan_table(batch_request.table, batch_request.options, submitter, max_jobs=most, keep=keep, previous=previous)
         ) as plan:
-            yield plan, pictures
+            yield plan, table_images
 
 
-def quote_of(farm: Farm, caller: Caller, submission: Submission) -> BatchAnswer:
+def quote_of(app_context: AppContext, caller: Caller, batch_request: BatchRequest) -> BatchResponse:
     """What a table would cost this caller, and what is wrong with it. Stores nothing."""
-    keep = submission.options.reuse or submission.options.update_of is not None
-    with plan_of(farm, caller, submission, keep=keep) as (plan, _), farm.store.read() as session:
-        is_update = submission.options.update_of is not None
+    keep = batch_request.options.reuse or batch_request.options.update_of is not None
+    with plan_of(app_context, caller, batch_request, keep=keep) as (plan, _), app_context.store.read() as session:
+        is_update = batch_request.options.update_of is not None
         quote = make_quote(
             session,
             plan,
-            farm.catalogue,
+            app_context.catalogue,
             reuse_of=caller.tenant_id if keep else None,
             is_update=is_update,
-            channels=submission.options.channels,
+            channels=batch_request.options.channels,
         )
-    return dry_run_answer(plan, quote, submission.options)
+    return dry_run_response(plan, quote, batch_request.options)
 
 
-def _free(farm: Farm, caller: Caller, key: IdempotencyKey) -> None:
-    with farm.store.write() as session:
+def _free(app_context: AppContext, caller: Caller, key: IdempotencyKey) -> None:
+    with app_context.store.write() as session:
         key.give_back(session, caller.tenant_id)
 
 
-@routes.get("/api/v1/batches", scope=Scope.READ, answer=BatchList)
-def list_batches(farm: Farm, caller: Caller, query: BatchQuery) -> Reply:
+@routes.get("/api/v1/batches", scope=Scope.READ, response=BatchList)
+def list_batches(app_context: AppContext, caller: Caller, query: BatchQuery) -> Reply:
     """List batches, newest first."""
     states = tuple(dict.fromkeys(query.state))
     wanted = f"batches {caller.tenant_filter} {states}"
@@ -179,62 +179,62 @@ def list_batches(farm: Farm, caller: Caller, query: BatchQuery) -> Reply:
         where.append(Batch.state.in_(states))
     if before is not None:
         where.append(Batch.id < before)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         found = session.scalars(select(Batch).where(*where).order_by(Batch.id.desc()).limit(query.limit + 1)).all()
-        items = batch_answers(session, found[: query.limit], base_url())
+        items = batch_responses(session, found[: query.limit], base_url())
     cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
     return Reply(BatchList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
-@routes.get("/api/v1/batches/{batch_id}", scope=Scope.READ, answer=BatchAnswer)
-def get_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+@routes.get("/api/v1/batches/{batch_id}", scope=Scope.READ, response=BatchResponse)
+def get_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Get a batch."""
-    with farm.store.read() as session:
-        answer = batch_answers(session, [visible_batch(session, caller, batch_id)], base_url())[0]
-        counts = answer.counts
-        answer.progress = progress_of(session, batch_id, counts.held + counts.queued + counts.running)
-    return answer
+    with app_context.store.read() as session:
+        response = batch_responses(session, [visible_batch(session, caller, batch_id)], base_url())[0]
+        counts = response.counts
+        response.progress = progress_of(session, batch_id, counts.held + counts.queued + counts.running)
+    return response
 
 
-@routes.post("/api/v1/batches/{batch_id}/pause", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
-def pause_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+@routes.post("/api/v1/batches/{batch_id}/pause", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def pause_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Pause a batch.
 
     What waits is held; what runs finishes.
     """
-    lifecycle.pause(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
-    return get_batch(farm, caller, batch_id)
+    lifecycle.pause(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return get_batch(app_context, caller, batch_id)
 
 
-@routes.post("/api/v1/batches/{batch_id}/resume", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
-def resume_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+@routes.post("/api/v1/batches/{batch_id}/resume", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def resume_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Let a paused batch go on."""
-    lifecycle.resume(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
-    return _notified_batch(farm, caller, batch_id)
+    lifecycle.resume(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return _notified_batch(app_context, caller, batch_id)
 
 
-@routes.post("/api/v1/batches/{batch_id}/cancel", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
-def cancel_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+@routes.post("/api/v1/batches/{batch_id}/cancel", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def cancel_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Cancel what of a batch has not ended."""
-    lifecycle.cancel(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
-    return get_batch(farm, caller, batch_id)
+    lifecycle.cancel(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return get_batch(app_context, caller, batch_id)
 
 
-@routes.post("/api/v1/batches/{batch_id}/retry-failed", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
-def retry_failed_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+@routes.post("/api/v1/batches/{batch_id}/retry-failed", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def retry_failed_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Run the failed jobs of a batch again."""
-    lifecycle.retry_failed(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
-    return _notified_batch(farm, caller, batch_id)
+    lifecycle.retry_failed(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return _notified_batch(app_context, caller, batch_id)
 
 
-@routes.post("/api/v1/batches/{batch_id}/approve", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(409,))
-def approve_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
+@routes.post("/api/v1/batches/{batch_id}/approve", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def approve_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Approve the canary of a batch.
 
     The rest of the batch is queued.
     """
-    lifecycle.approve(farm.store, batch_id, tenant_of_batch(farm, caller, batch_id), by=caller.name)
-    return _notified_batch(farm, caller, batch_id)
+    lifecycle.approve(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return _notified_batch(app_context, caller, batch_id)
 
 
 def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
@@ -245,16 +245,16 @@ def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
     return batch
 
 
-def tenant_of_batch(farm: Farm, caller: Caller, batch_id: str) -> str:
+def tenant_of_batch(app_context: AppContext, caller: Caller, batch_id: str) -> str:
     """Whose batch it is. Raises NotFound for one that the caller may not see."""
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         return visible_batch(session, caller, batch_id).tenant_id
 
 
-def _notified_batch(farm: Farm, caller: Caller, batch_id: str) -> BatchAnswer:
-    with farm.store.read() as session:
+def _notified_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    with app_context.store.read() as session:
         first = select(Job.model).where(Job.batch_id == batch_id, Job.state == "queued").distinct().limit(20)
         models = session.scalars(first).all()
     for model in models:
-        farm.ticket_sender.notify_lane(model)
-    return get_batch(farm, caller, batch_id)
+        app_context.ticket_sender.notify_lane(model)
+    return get_batch(app_context, caller, batch_id)

@@ -21,7 +21,7 @@ class TooLarge(RequestError):
         super().__init__(f"the body is larger than {value} bytes, the limit {self.limit}; send less at once, or a batch")
 
 
-class StreamsTaken(Unavailable):
+class TooManyStreams(Unavailable):
     """Each live stream holds a thread, and there are no more for it."""
 
     def __init__(self, value: int) -> None:

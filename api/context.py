@@ -8,11 +8,11 @@ from typing import cast
 from flask import Flask, current_app
 from redis import Redis
 
-from api.listeners import EventReader
+from api.listeners import EventFanout
 from api.progress import ProgressReader
 from api.request_limit import RequestLimit
 from imagefarm.catalogue import Catalogue
-from imagefarm.live import LiveEvents
+from imagefarm.live import EventPublisher
 from imagefarm.outputs import LocalOutputStore, OutputStore
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings
@@ -27,8 +27,8 @@ REDIS_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Farm:
-    """The farm as the API sees it. Handlers get it as their argument `farm`."""
+class AppContext:
+    """The farm as the API sees it. Handlers get it as their argument `app_context`."""
 
     settings: Settings
     store: Store
@@ -37,7 +37,7 @@ class Farm:
     outputs: OutputStore
     ticket_sender: TicketSender
     tokens: TokenReader
-    events: EventReader
+    events: EventFanout
     progress: ProgressReader
     requests: RequestLimit
 
@@ -50,15 +50,15 @@ class Farm:
         self.requests.close()
 
 
-def make_farm(settings: Settings) -> Farm:
+def make_app_context(settings: Settings) -> AppContext:
     """Connect lazily to all that the API needs. Raises ConfigurationError if the settings do not say where Redis is."""
     catalogue = Catalogue.read(settings.catalogue_file)
     redis = connect_redis(settings, timeout_s=REDIS_TIMEOUT_S)
     store = Store(settings.database)
-    store.listener = LiveEvents(redis, settings.redis_prefix)
+    store.listener = EventPublisher(redis, settings.redis_prefix)
     tokens = TokenReader(settings, store)
     tokens.check()
-    return Farm(
+    return AppContext(
         settings=settings,
         store=store,
         catalogue=catalogue,
@@ -66,22 +66,22 @@ def make_farm(settings: Settings) -> Farm:
         outputs=LocalOutputStore(settings.outputs, "api"),
         ticket_sender=TicketSender(make_celery(settings, catalogue, publisher=True), redis, settings.redis_prefix),
         tokens=tokens,
-        events=EventReader(redis, settings.redis_prefix, max_streams=settings.max_streams),
+        events=EventFanout(redis, settings.redis_prefix, max_streams=settings.max_streams),
         progress=ProgressReader(redis, settings.redis_prefix),
         requests=RequestLimit(settings),
     )
 
 
-def init_app(app: Flask, farm: Farm) -> None:
+def init_app(app: Flask, app_context: AppContext) -> None:
     """Keep the farm on the application."""
-    app.extensions[KEY] = farm
+    app.extensions[KEY] = app_context
 
 
-def farm_of(app: Flask) -> Farm:
+def app_context_of(app: Flask) -> AppContext:
     """The farm of an application."""
-    return cast("Farm", app.extensions[KEY])
+    return cast("AppContext", app.extensions[KEY])
 
 
-def current_farm() -> Farm:
+def current_app_context() -> AppContext:
     """The farm of the application that serves this request."""
-    return farm_of(current_app)
+    return app_context_of(current_app)

@@ -14,14 +14,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from api.context import Farm
+from api.context import AppContext
 from api.cursor import make_cursor, read_cursor
-from api.job_answers import base_url, job_answer
+from api.job_answers import base_url, job_response
 from api.jobs import POLL_S, next_link, visible_job
-from api.listeners import CLOSE, EventReader, Subscription
+from api.listeners import CLOSE, EventFanout, Subscription
 from api.listeners import Event as LiveEvent
 from api.routes import LAST_EVENT_ID, Reply, Routes
-from api.shapes import Answer, Query, Time, rfc3339
+from api.shapes import ResponseModel, Query, Time, rfc3339
 from api.sse import HEARTBEAT, HEARTBEAT_S, MEDIA, RETRY, event_text, last_event_id, stream
 from imagefarm.auth import Caller, Scope
 from imagefarm.logs import get_logger
@@ -38,11 +38,11 @@ LOOKED_AT = 200_000
 MIN_PACE_MS, PACE_MS_PER_PAGE = 200, 6
 TEXT = "\0text"
 """Under this name an event carries its own text, once somebody has written it."""
-FOR_ALL = frozenset({"away", "back", "many", "close"})
+FOR_ALL = frozenset({"away", "back", "bulk.changed", "close"})
 """Kinds that say nothing of anybody: Redis lost and found, a bulk change, the end."""
 
 
-class AuditEvent(Answer):
+class AuditEvent(ResponseModel):
     """One event of the audit. `seq` and `hash` are its place in the chain, null until the next sweep seals it."""
 
     id: int
@@ -55,7 +55,7 @@ class AuditEvent(Answer):
     hash: str | None
 
 
-class AuditEventList(Answer):
+class AuditEventList(ResponseModel):
     """A page of the audit, newest first."""
 
     items: list[AuditEvent]
@@ -78,7 +78,7 @@ class EventQuery(Query):
     cursor: Annotated[str, Field(max_length=200)] | None = None
 
 
-class ChainAnswer(Answer):
+class ChainResponse(ResponseModel):
     """Whether every event still follows from the one before it."""
 
     whole: bool
@@ -89,8 +89,8 @@ class ChainAnswer(Answer):
     detail: str
 
 
-@routes.get("/api/v1/jobs/{job_id}/events", scope=Scope.READ, media=MEDIA, also=(204,), errors=(503,), headers=(LAST_EVENT_ID,))
-def job_events(farm: Farm, caller: Caller, job_id: str) -> Response:
+@routes.get("/api/v1/jobs/{job_id}/events", scope=Scope.READ, media=MEDIA, extra_statuses=(204,), errors=(503,), headers=(LAST_EVENT_ID,))
+def job_events(app_context: AppContext, caller: Caller, job_id: str) -> Response:
     """Follow a job as server-sent events.
 
     `job` carries the whole job, at the beginning and after every change; `job.claimed`, `job.succeeded` and so on carry the
@@ -99,36 +99,36 @@ def job_events(farm: Farm, caller: Caller, job_id: str) -> Response:
     `Last-Event-ID` goes on after that event; if nothing can follow any more the answer is 204, at which browsers stop asking.
     """
     last = last_event_id()
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         job = visible_job(session, caller, job_id)
         newer = select(Event.id).where(Event.subject == job_id, Event.id > last).limit(1)
         if last and JobState(job.state).is_final and session.scalar(newer) is None:
             return Response(status=204)
-    subscription = farm.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] in FOR_ALL)
-    return stream(_follow_job(farm, job_id, base_url(), last, subscription), partial(farm.events.unsubscribe, subscription))
+    subscription = app_context.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] in FOR_ALL)
+    return stream(_follow_job(app_context, job_id, base_url(), last, subscription), partial(app_context.events.unsubscribe, subscription))
 
 
 @routes.get("/api/v1/events/stream", scope=Scope.READ, media=MEDIA, errors=(503,))
-def live_events(farm: Farm, caller: Caller) -> Response:
+def live_events(app_context: AppContext, caller: Caller) -> Response:
     """Follow everything one may see as server-sent events, as it happens.
 
     The event's name is its kind (`job.progress`, `job.succeeded`, `worker.offline` ...), its data has `subject` and `data`.
     Nothing is replayed: read the lists at the beginning and after `away` (Redis cannot be heard: poll), `back` (it can
-    again) and `many` (a bulk change). `pace` says how often, in milliseconds, a page should read them at most.
+    again) and `bulk.changed` (a bulk change). `pace` says how often, in milliseconds, a page should read them at most.
     """
-    subscription = farm.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.can_see(event.get("tenant_id")))
-    return stream(_follow_all(farm.events, subscription), partial(farm.events.unsubscribe, subscription))
+    subscription = app_context.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.can_see(event.get("tenant_id")))
+    return stream(_follow_all(app_context.events, subscription), partial(app_context.events.unsubscribe, subscription))
 
 
-@routes.get("/api/v1/events", scope=Scope.ADMIN, answer=AuditEventList)
-def list_events(farm: Farm, caller: Caller, query: EventQuery) -> Reply:
+@routes.get("/api/v1/events", scope=Scope.ADMIN, response=AuditEventList)
+def list_events(app_context: AppContext, caller: Caller, query: EventQuery) -> Reply:
     """Read the audit, newest first; of one subject, of a kind or of a tenant, if given."""
     asked = f"events {query.subject} {query.kind} {query.tenant}"
     before = read_cursor(query.cursor, asked, form=_is_number)
     statement = select(Event).order_by(Event.id.desc()).limit(query.limit + 1)
     if before is not None:
         statement = statement.where(Event.id < int(before))
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         wanted = events_wanted(session, subject=query.subject or "", kind=query.kind or "", tenant=query.tenant or "")
         rows = list(session.scalars(statement.where(*wanted)))
     cursor = make_cursor(str(rows[query.limit - 1].id), asked) if len(rows) > query.limit else None
@@ -148,12 +148,12 @@ def list_events(farm: Farm, caller: Caller, query: EventQuery) -> Reply:
     return Reply(AuditEventList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
-@routes.get("/api/v1/audit/verify", scope=Scope.ADMIN, answer=ChainAnswer)
-def verify_audit(farm: Farm, caller: Caller) -> ChainAnswer:
+@routes.get("/api/v1/audit/verify", scope=Scope.ADMIN, response=ChainResponse)
+def verify_audit(app_context: AppContext, caller: Caller) -> ChainResponse:
     """Walk the whole audit chain and say whether every link holds."""
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         report = audit.verify(session)
-    return ChainAnswer(
+    return ChainResponse(
         whole=report.whole,
         sealed=report.sealed,
         unsealed=report.unsealed,
@@ -181,12 +181,12 @@ def _is_number(text: str) -> bool:
     return text.isdigit() and len(text) <= 18
 
 
-def _follow_job(farm: Farm, job_id: str, base: str, last: int, subscription: Subscription) -> Iterator[str]:
+def _follow_job(app_context: AppContext, job_id: str, base: str, last: int, subscription: Subscription) -> Iterator[str]:
     yield RETRY
     first = True
     while True:
         try:
-            texts, last, ended = _news_of(farm, job_id, base, last, first=first)
+            texts, last, ended = _news_of(app_context, job_id, base, last, first=first)
             first = False
         except (DBAPIError, PoolTimeout) as error:
             log.warning("events.database_away", job=job_id, error=str(error)[:200])
@@ -209,41 +209,41 @@ def _follow_job(farm: Farm, job_id: str, base: str, last: int, subscription: Sub
             yield HEARTBEAT
 
 
-def _news_of(farm: Farm, job_id: str, base: str, last: int, *, first: bool) -> tuple[list[str], int, bool]:
+def _news_of(app_context: AppContext, job_id: str, base: str, last: int, *, first: bool) -> tuple[list[str], int, bool]:
     """What is new of a job: the texts to send, the id of the last event in them, and whether it has ended."""
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         job = session.get(Job, job_id)
         if job is None:
             return [], last, True
         rows = session.scalars(select(Event).where(Event.subject == job_id, Event.id > last).order_by(Event.id).limit(500)).all()
-        answer = job_answer(session, farm, job, base) if rows or first else None
+        response = job_response(session, app_context, job, base) if rows or first else None
         ended = JobState(job.state).is_final
     texts = [
         event_text(row.kind, {"at": rfc3339(row.at), "kind": row.kind, "subject": row.subject, "data": row.data}, row.id)
         for row in rows
     ]
     last = rows[-1].id if rows else last
-    if answer is not None:
-        texts.append(event_text("job", answer.model_dump_json(), last or None))
+    if response is not None:
+        texts.append(event_text("job", response.model_dump_json(), last or None))
     return texts, last, ended
 
 
-def _follow_all(reader: EventReader, subscription: Subscription) -> Iterator[str]:
-    told = _pace_ms(reader)
+def _follow_all(fanout: EventFanout, subscription: Subscription) -> Iterator[str]:
+    told = _pace_ms(fanout)
     yield RETRY + event_text("pace", {"ms": told})
     while True:
         event = subscription.next(HEARTBEAT_S)
         if event is CLOSE:
             return
-        if not 0.8 * told <= (now := _pace_ms(reader)) <= 1.25 * told:  # many came since, or went
+        if not 0.8 * told <= (now := _pace_ms(fanout)) <= 1.25 * told:  # many came since, or went
             told = now
             yield event_text("pace", {"ms": told})
         yield HEARTBEAT if event is None else text_of(event)
 
 
-def _pace_ms(reader: EventReader) -> int:
+def _pace_ms(fanout: EventFanout) -> int:
     """How often a page that follows should fetch itself at most: the more pages, the seldomer, or they would be all the load."""
-    return max(MIN_PACE_MS, PACE_MS_PER_PAGE * reader.streams)
+    return max(MIN_PACE_MS, PACE_MS_PER_PAGE * fanout.streams)
 
 
 def text_of(event: LiveEvent) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from api.context import Farm
+from api.context import AppContext
 from api.routes import Routes
-from api.shapes import Answer
+from api.shapes import ResponseModel
 from imagefarm.auth import Caller, Scope
 from imagefarm.settings import Settings, redacted
 
@@ -15,7 +15,7 @@ routes = Routes(tag="queue")
 SECRET_WORDS = ("secret", "password", "token", "key")
 
 
-class SettingAnswer(Answer):
+class SettingResponse(ResponseModel):
     """One setting as it may be shown: its value as text, and where it came from (default, a file, a variable ...)."""
 
     name: str
@@ -24,23 +24,23 @@ class SettingAnswer(Answer):
     meaning: str
 
 
-class SettingList(Answer):
+class SettingList(ResponseModel):
     """Every setting, in the order of the documentation."""
 
-    items: list[SettingAnswer]
+    items: list[SettingResponse]
     next_cursor: None = None
 
 
-@routes.get("/api/v1/settings", scope=Scope.ADMIN, answer=SettingList)
-def list_settings(farm: Farm, caller: Caller) -> SettingList:
+@routes.get("/api/v1/settings", scope=Scope.ADMIN, response=SettingList)
+def list_settings(app_context: AppContext, caller: Caller) -> SettingList:
     """See the limits and settings in force, and where each came from.
 
     Secrets are masked. Settings are changed where they came from, not here.
     """
-    return SettingList(items=shown_settings(farm.settings))
+    return SettingList(items=shown_settings(app_context.settings))
 
 
-def shown_settings(settings: Settings) -> list[SettingAnswer]:
+def shown_settings(settings: Settings) -> list[SettingResponse]:
     """The settings as they may be shown."""
     origins = settings.origins({})
     shown = []
@@ -54,5 +54,5 @@ def shown_settings(settings: Settings) -> list[SettingAnswer]:
         # the embedded farm hands every value to its services as a variable; one that is the default came from nowhere else
         is_default = value == info.get_default(call_default_factory=True)
         origin = "default" if is_default else origins[name]
-        shown.append(SettingAnswer(name=name, value=text, origin=origin, meaning=info.description or ""))
+        shown.append(SettingResponse(name=name, value=text, origin=origin, meaning=info.description or ""))
     return shown

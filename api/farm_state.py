@@ -12,7 +12,7 @@ from flask import current_app
 from redis import Redis
 from redis.exceptions import RedisError
 
-from api.context import current_farm
+from api.context import current_app_context
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Worker
 
@@ -22,7 +22,7 @@ FarmState = Literal["idle", "rendering", "waiting", "starting", "paused", "no_wo
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class FarmStatus:
     """The farm's state in a word, how it is coloured, and the reason. `text` and `reason` are keys of the translation."""
 
     text: str
@@ -73,34 +73,34 @@ def redis_is_up() -> bool:
     """Whether Redis answers this process."""
     health: RedisHealth | None = current_app.extensions.get(REDIS_HEALTH)
     if health is None:
-        health = current_app.extensions.setdefault(REDIS_HEALTH, RedisHealth(current_farm().redis))
+        health = current_app.extensions.setdefault(REDIS_HEALTH, RedisHealth(current_app_context().redis))
     return health.is_up()
 
 
-def farm_word(
+def farm_status(
     alive: Sequence[Worker], lanes: Sequence[Lane], queued: int, running: int, *, redis_is_up: bool, sweep_late_s: float
-) -> Word:
+) -> FarmStatus:
     """The state in a word: the first thing that is wrong, else what is going on."""
     usable = [worker for worker in alive if worker.desired_state == WorkerState.READY]
     stuck = [lane for lane in lanes if lane.queued and not lane.workers]
     counts = (("queued", queued), ("running", running), ("workers", len(alive)))
     if not redis_is_up:
-        return Word("Degraded", "bad", "Redis does not answer. Jobs are safe in the database; rendering goes on when it is back.")
+        return FarmStatus("Degraded", "bad", "Redis does not answer. Jobs are safe in the database; rendering goes on when it is back.")
     if not alive:
         reason = "{queued} jobs wait, and no worker is running." if queued else "Jobs are accepted, but no worker is running."
-        return Word("No worker", "bad", reason, counts)
+        return FarmStatus("No worker", "bad", reason, counts)
     if sweep_late_s > SWEEP_LATE_S:
-        return Word("Degraded", "bad", "The scheduler has not swept for a while: lost jobs are not recovered. Is it running?")
+        return FarmStatus("Degraded", "bad", "The scheduler has not swept for a while: lost jobs are not recovered. Is it running?")
     if not usable:
-        return Word("Paused", "warn", "Every worker is draining or quarantined; {queued} jobs wait.", counts)
+        return FarmStatus("Paused", "warn", "Every worker is draining or quarantined; {queued} jobs wait.", counts)
     if running:
-        return Word("Rendering", "busy", "{running} jobs are being rendered, {queued} wait.", counts)
+        return FarmStatus("Rendering", "busy", "{running} jobs are being rendered, {queued} wait.", counts)
     if queued and all(worker.state == WorkerState.STARTING for worker in usable):
-        return Word("Starting", "busy", "A worker is loading its model; {queued} jobs wait.", counts)
+        return FarmStatus("Starting", "busy", "A worker is loading its model; {queued} jobs wait.", counts)
     if stuck:
-        return Word("Waiting", "warn", "{queued} jobs wait for a model that no worker serves.", counts)
+        return FarmStatus("Waiting", "warn", "{queued} jobs wait for a model that no worker serves.", counts)
     if queued:
-        return Word("Waiting", "warn", "{queued} jobs wait for a worker to take them.", counts)
+        return FarmStatus("Waiting", "warn", "{queued} jobs wait for a worker to take them.", counts)
     if all(worker.state == WorkerState.STARTING for worker in usable):
-        return Word("Starting", "busy", "A worker is loading its model.")
-    return Word("Idle", "good", "Ready: nothing waits.")
+        return FarmStatus("Starting", "busy", "A worker is loading its model.")
+    return FarmStatus("Idle", "good", "Ready: nothing waits.")

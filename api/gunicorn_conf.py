@@ -62,16 +62,16 @@ def post_worker_init(worker: Any) -> None:
     A single submit gives up its turn a dozen times; beside another thread that works each would cost it Python's 5 ms. A
     stream would hold the process for the whole graceful time.
     """
-    from api.context import farm_of
+    from api.context import app_context_of
     from api.service import app
 
     sys.setswitchinterval(SWITCH_S)
     freeze_startup_objects()
-    farm = farm_of(app)
+    app_context = app_context_of(app)
     before = signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        farm.events.close()
+        app_context.events.close()
         if callable(before):
             before(number, frame)
 

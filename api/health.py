@@ -12,9 +12,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.context import Farm
+from api.context import AppContext
 from api.routes import Reply, Routes
-from api.shapes import Answer
+from api.shapes import ResponseModel
 from imagefarm import __version__
 from imagefarm.store.models import SweepState
 
@@ -24,14 +24,14 @@ CHECK_TIMEOUT_S = 2.0
 _checks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="readiness")
 
 
-class Alive(Answer):
+class Alive(ResponseModel):
     """The process answers."""
 
     status: Literal["ok"]
     version: str
 
 
-class Ready(Answer):
+class Ready(ResponseModel):
     """Whether the farm can take work, and which part cannot be reached."""
 
     status: Literal["ready", "not ready"]
@@ -42,24 +42,24 @@ class Ready(Answer):
     )
 
 
-@routes.get("/healthz", scope=None, answer=Alive)
+@routes.get("/healthz", scope=None, response=Alive)
 def healthz() -> Alive:
     """Say that the process lives. Asks nothing of anybody else."""
     return Alive(status="ok", version=__version__)
 
 
-@routes.get("/readyz", scope=None, answer=Ready, also=(503,))
-def readyz(farm: Farm) -> Reply:
+@routes.get("/readyz", scope=None, response=Ready, extra_statuses=(503,))
+def readyz(app_context: AppContext) -> Reply:
     """Say whether database and Redis can be reached; 503 names the part that is away."""
 
     def database() -> None:
-        with farm.store.read() as session:
+        with app_context.store.read() as session:
             session.scalar(select(SweepState.id).limit(1))
 
-    found = {"database": _ask(database, SQLAlchemyError), "redis": _ask(farm.redis.ping, RedisError)}
+    found = {"database": _ask(database, SQLAlchemyError), "redis": _ask(app_context.redis.ping, RedisError)}
     ready = set(found.values()) == {"ok"}
     return Reply(
-        Ready(status="ready" if ready else "not ready", **found, requests_unchecked=farm.requests.unchecked),
+        Ready(status="ready" if ready else "not ready", **found, requests_unchecked=app_context.requests.unchecked),
         200 if ready else 503,
     )
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store import Store, idempotency
 from imagefarm.store.idempotency import Stored
-from scheduler.submit import KeptAnswer
+from scheduler.submit import StoredResponse
 
 KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 
@@ -35,14 +35,14 @@ class IdempotencyKey:
         with store.read() as session:
             return idempotency.answered(session, tenant_id, self.key, self.body_sha256)
 
-    def keep(self, session: Session, tenant_id: str, status: int, answer: str) -> None:
+    def keep(self, session: Session, tenant_id: str, status: int, response: str) -> None:
         """Keep the answer in this transaction."""
         if self.key is not None:
-            idempotency.keep(session, tenant_id, self.key, status, answer)
+            idempotency.keep(session, tenant_id, self.key, status, response)
 
-    def with_work(self, status: int, answer: str) -> KeptAnswer | None:
+    def with_work(self, status: int, response: str) -> StoredResponse | None:
         """The answer as `submit.write` keeps it, together with its work."""
-        return None if self.key is None else KeptAnswer(self.key, self.body_sha256, status, answer)
+        return None if self.key is None else StoredResponse(self.key, self.body_sha256, status, response)
 
     def give_back(self, session: Session, tenant_id: str) -> None:
         """Free the key of a request that failed after `take` was committed."""
@@ -65,4 +65,4 @@ def read_key(body_sha256: str | None = None) -> IdempotencyKey:
 
 def replay(stored: Stored) -> Response:
     """The stored answer, marked as one."""
-    return Response(stored.answer, stored.status, content_type="application/json", headers={"Idempotency-Replayed": "true"})
+    return Response(stored.response, stored.status, content_type="application/json", headers={"Idempotency-Replayed": "true"})

@@ -12,13 +12,13 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 from werkzeug.wsgi import wrap_file
 
-from api.context import Farm
+from api.context import AppContext
 from api.cursor import make_cursor, read_cursor
-from api.job_answers import ImageAnswer, base_url, image_answer
+from api.job_answers import ImageResponse, base_url, image_response
 from api.jobs import next_link
 from api.lookup import LookupResult, find
 from api.routes import Reply, Routes, whole_upload
-from api.shapes import Answer, Query, Time
+from api.shapes import ResponseModel, Query, Time
 from api.thumbs import SIZES, thumbnail
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
@@ -38,7 +38,7 @@ MAX_LOOKUP_BYTES = 64 * 1024 * 1024
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class FoundImage(ImageAnswer):
+class FoundImage(ImageResponse):
     """An image with the way to its job."""
 
     job_id: str
@@ -58,7 +58,7 @@ class ImageDetail(FoundImage):
     audit: dict[str, Any] = Field(description="What a re-render needs: weights, versions, device, step shapes, timings")
 
 
-class ImageList(Answer):
+class ImageList(ResponseModel):
     """A page of images, newest first."""
 
     items: list[FoundImage]
@@ -88,7 +88,7 @@ class FileQuery(Query):
     thumb: Literal["64", "128", "256", "512"] | None = Field(None, description="Longest side of a small WebP instead of the file")
 
 
-class LookupAnswer(Answer):
+class LookupResponse(ResponseModel):
     """What is known of a file that was sent in."""
 
     sha256: str
@@ -98,8 +98,8 @@ class LookupAnswer(Answer):
     found_by: Literal["file", "pixels", "metadata"] | None
 
 
-@routes.get("/api/v1/images", scope=Scope.READ, answer=ImageList)
-def list_images(farm: Farm, caller: Caller, query: ImageQuery) -> Reply:
+@routes.get("/api/v1/images", scope=Scope.READ, response=ImageList)
+def list_images(app_context: AppContext, caller: Caller, query: ImageQuery) -> Reply:
     """List images, newest first, or find those with a hash."""
     asked = f"images {caller.tenant_filter} {query.sha256} {query.pixel_sha256}"
     before = read_cursor(query.cursor, asked, form=partial(is_id, prefix="img"))
@@ -108,17 +108,17 @@ def list_images(farm: Farm, caller: Caller, query: ImageQuery) -> Reply:
         where.append(Image.sha256 == query.sha256)
     if query.pixel_sha256 is not None:
         where.append(Image.pixel_sha256 == query.pixel_sha256)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         rows = newest_images(session, caller, where, query.limit + 1)
         items = found_images(session, rows[: query.limit], base_url())
     cursor = make_cursor(rows[query.limit - 1].id, asked) if len(rows) > query.limit else None
     return Reply(ImageList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
-@routes.get("/api/v1/images/{image_id}", scope=Scope.READ, answer=ImageDetail)
-def get_image(farm: Farm, caller: Caller, image_id: str) -> ImageDetail:
+@routes.get("/api/v1/images/{image_id}", scope=Scope.READ, response=ImageDetail)
+def get_image(app_context: AppContext, caller: Caller, image_id: str) -> ImageDetail:
     """Get an image's metadata: its recipe and the audit of its making."""
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         image = visible_image(session, caller, image_id)
         job = session.get_one(Job, image.job_id)
         [found] = found_images(session, [image], base_url())
@@ -134,8 +134,8 @@ def get_image(farm: Farm, caller: Caller, image_id: str) -> ImageDetail:
     )
 
 
-@routes.get("/api/v1/images/{image_id}/file", scope=Scope.READ, media="image/*", also=(206, 304), errors=(416,))
-def get_image_file(farm: Farm, caller: Caller, image_id: str, query: FileQuery) -> Response:
+@routes.get("/api/v1/images/{image_id}/file", scope=Scope.READ, media="image/*", extra_statuses=(206, 304), errors=(416,))
+def get_image_file(app_context: AppContext, caller: Caller, image_id: str, query: FileQuery) -> Response:
     """Get an image's file.
 
     Its ETag is the file's SHA-256; ranges can be asked for. `thumb` answers a small WebP for lists and pages instead.
@@ -143,15 +143,15 @@ def get_image_file(farm: Farm, caller: Caller, image_id: str, query: FileQuery) 
     if query.channel is not None and query.thumb is not None:
         detail = "is asked for together with a channel"
         raise InvalidRequest([FieldError(field="thumb", detail=detail, remedy="send one of them")])
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         image = visible_image(session, caller, image_id)
         kept = image if query.channel is None else session.get(ChannelFile, (image.id, query.channel))
     if kept is None:
         raise NotFound(f"{image_id} has no file for channel {query.channel}")
     try:
         if query.thumb is not None:
-            return _thumb(farm, image, int(query.thumb))
-        file = farm.outputs.open(kept.storage_key)
+            return _thumb(app_context, image, int(query.thumb))
+        file = app_context.outputs.open(kept.storage_key)
     except FileNotFoundError:
         raise NotFound(f"the file of {image_id} is gone from storage", code="file_missing") from None
     response = Response(wrap_file(request.environ, file), direct_passthrough=True)
@@ -165,20 +165,20 @@ def get_image_file(farm: Farm, caller: Caller, image_id: str, query: FileQuery) 
 @routes.post(
     "/api/v1/images/lookup",
     scope=Scope.READ,
-    answer=LookupAnswer,
-    takes=("multipart/form-data", "image/png", "image/jpeg", "image/webp", "application/octet-stream"),
+    response=LookupResponse,
+    consumes=("multipart/form-data", "image/png", "image/jpeg", "image/webp", "application/octet-stream"),
     max_body=lambda settings: max(settings.max_body_bytes, MAX_LOOKUP_BYTES),
 )
-def lookup_image(farm: Farm, caller: Caller) -> LookupAnswer:
+def lookup_image(app_context: AppContext, caller: Caller) -> LookupResponse:
     """Find the job of a picture from its file alone.
 
     Send the file as the body, or as the part `file` of a form. It is looked up by the hash of the file, then of its pixels
     (which survive a change of format without loss), then by what its metadata claims.
     """
-    found: LookupResult = find(farm, caller, whole_upload("file"))
-    with farm.store.read() as session:
+    found: LookupResult = find(app_context, caller, whole_upload("file"))
+    with app_context.store.read() as session:
         items = found_images(session, found.images, base_url())
-    return LookupAnswer(
+    return LookupResponse(
         sha256=found.sha256,
         pixel_sha256=found.pixel_sha256,
         metadata=found.metadata,
@@ -209,7 +209,7 @@ def found_images(session: Session, images: Sequence[Image], base: str) -> list[F
     files = channel_files_of(session, {image.id for image in images})
     return [
         FoundImage(
-            **dict(image_answer(image, base, picked.get(ImageRef(image.job_id, image.index)), files.get(image.id, ()))),
+            **dict(image_response(image, base, picked.get(ImageRef(image.job_id, image.index)), files.get(image.id, ()))),
             job_id=image.job_id,
             job_url=f"{base}/api/v1/jobs/{image.job_id}",
             created_at=image.created_at,
@@ -218,9 +218,9 @@ def found_images(session: Session, images: Sequence[Image], base: str) -> list[F
     ]
 
 
-def _thumb(farm: Farm, image: Image, side: int) -> Response:
+def _thumb(app_context: AppContext, image: Image, side: int) -> Response:
     assert side in SIZES
-    data = thumbnail(farm, image, side)
+    data = thumbnail(app_context, image, side)
     return _conditional(Response(data, content_type="image/webp"), f"{image.sha256}-{side}", len(data))
 
 

@@ -9,8 +9,8 @@ from flask import request
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from api.context import Farm
-from api.shapes import Answer, Time
+from api.context import AppContext
+from api.shapes import ResponseModel, Time
 from imagefarm.recipe import Recipe, Seed
 from imagefarm.states import JobState, PriorityClass
 from imagefarm.store import jobs
@@ -19,7 +19,7 @@ from scheduler import why
 from scheduler.batches.picks import ImageRef, picks_of
 
 
-class ChannelAnswer(Answer):
+class ChannelResponse(ResponseModel):
     """A picture in the form that one channel of its batch asks for."""
 
     channel: str
@@ -31,7 +31,7 @@ class ChannelAnswer(Answer):
     url: str
 
 
-class ImageAnswer(Answer):
+class ImageResponse(ResponseModel):
     """One picture of a job. The hashes are SHA-256: of the file, and of its decoded pixels."""
 
     id: str
@@ -47,24 +47,24 @@ class ImageAnswer(Answer):
     thumb_url: str
     pick: Literal["approved", "rejected", "rerolled"] | None = Field(description="What was decided of it in its batch")
     scores: dict[str, Any] | None = Field(description="What the batch's gate measured, and its `verdict`")
-    channels: list[ChannelAnswer] = Field(description="Its files for the channels of its batch")
+    channels: list[ChannelResponse] = Field(description="Its files for the channels of its batch")
 
 
-class JobError(Answer):
+class JobError(ResponseModel):
     """Why a job failed. `code` is stable, `detail` is for people."""
 
     code: str
     detail: str
 
 
-class Progress(Answer):
+class Progress(ResponseModel):
     """How many of its denoising steps a job has done."""
 
     step: int
     steps: int
 
 
-class JobUrls(Answer):
+class JobUrls(ResponseModel):
     """Where to go on from a job."""
 
     self: str
@@ -73,7 +73,7 @@ class JobUrls(Answer):
     retry: str
 
 
-class JobAnswer(Answer):
+class JobResponse(ResponseModel):
     """A job as it is now."""
 
     id: str
@@ -90,7 +90,7 @@ class JobAnswer(Answer):
     error: JobError | None
     pending_reason: str | None = Field(description="What it waits for, or what became of it; null in lists")
     progress: Progress
-    images: list[ImageAnswer]
+    images: list[ImageResponse]
     warnings: list[str]
     created_at: Time
     started_at: Time | None
@@ -98,10 +98,10 @@ class JobAnswer(Answer):
     urls: JobUrls
 
 
-class JobList(Answer):
+class JobList(ResponseModel):
     """A page of jobs, newest first. `next_cursor` is null on the last page."""
 
-    items: list[JobAnswer]
+    items: list[JobResponse]
     next_cursor: str | None
 
 
@@ -110,10 +110,10 @@ def base_url() -> str:
     return request.host_url.rstrip("/")
 
 
-def image_answer(image: Image, base: str, pick: str | None = None, files: Sequence[ChannelFile] = ()) -> ImageAnswer:
+def image_response(image: Image, base: str, pick: str | None = None, files: Sequence[ChannelFile] = ()) -> ImageResponse:
     """One image as JSON; `pick` is what was decided of it, `files` are its channels'."""
     url = f"{base}/api/v1/images/{image.id}/file"
-    return ImageAnswer(
+    return ImageResponse(
         id=image.id,
         index=image.index,
         seed=int(image.seed),
@@ -128,7 +128,7 @@ def image_answer(image: Image, base: str, pick: str | None = None, files: Sequen
         pick=pick,
         scores=image.scores,
         channels=[
-            ChannelAnswer(
+            ChannelResponse(
                 channel=file.channel,
                 format=file.format,
                 width=file.width,
@@ -142,48 +142,48 @@ def image_answer(image: Image, base: str, pick: str | None = None, files: Sequen
     )
 
 
-def job_answer(session: Session, farm: Farm, job: Job, base: str, *, step: int | None = None) -> JobAnswer:
+def job_response(session: Session, app_context: AppContext, job: Job, base: str, *, step: int | None = None) -> JobResponse:
     """One job as JSON, with the reason why it waits. `step` is its progress where that is known already."""
     if step is None:
-        step = farm.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
+        step = app_context.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
     images = _images(session, [job], base)
-    return _answer(job, images.get(job.id, []), base, step, why.read_pending_reason(session, job, farm.settings))
+    return _response(job, images.get(job.id, []), base, step, why.read_pending_reason(session, job, app_context.settings))
 
 
-def submitted_answer(session: Session, farm: Farm, job: Job, base: str, known: tuple[Recipe, why.WaitContext]) -> JobAnswer:
+def submitted_response(session: Session, app_context: AppContext, job: Job, base: str, known: tuple[Recipe, why.WaitContext]) -> JobResponse:
     """A job about to be written as JSON, by what its submit has looked at."""
     recipe, wait_context = known
-    return _made(job, recipe, base, reason=why.read_pending_reason(session, job, farm.settings, wait_context))
+    return _made(job, recipe, base, reason=why.read_pending_reason(session, job, app_context.settings, wait_context))
 
 
-def job_answers(session: Session, farm: Farm, rows: Sequence[Job], base: str) -> list[JobAnswer]:
+def job_responses(session: Session, app_context: AppContext, rows: Sequence[Job], base: str) -> list[JobResponse]:
     """Many jobs as JSON, without asking for each why it waits."""
     images = _images(session, rows, base)
-    steps = farm.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
-    return [_answer(job, images.get(job.id, []), base, steps.get(job.id, 0), None) for job in rows]
+    steps = app_context.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
+    return [_response(job, images.get(job.id, []), base, steps.get(job.id, 0), None) for job in rows]
 
 
-def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[ImageAnswer]]:
+def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[ImageResponse]]:
     """Images by job. Only a job that has succeeded has any: they are committed with its success."""
     found = jobs.images_of(session, [job.id for job in rows if job.state == JobState.SUCCEEDED])
     picks = picks_of(session, [job.id for job in rows if job.batch_id is not None and job.id in found])
     picked = {ref: decided.pick for ref, decided in picks.items()}
     files = jobs.channel_files_of(session, {image.id for images in found.values() for image in images})
     return {
-        job_id: [image_answer(image, base, picked.get(ImageRef(job_id, image.index)), files.get(image.id, ())) for image in images]
+        job_id: [image_response(image, base, picked.get(ImageRef(job_id, image.index)), files.get(image.id, ())) for image in images]
         for job_id, images in found.items()
     }
 
 
-def _answer(job: Job, images: list[ImageAnswer], base: str, step: int, reason: str | None) -> JobAnswer:
+def _response(job: Job, images: list[ImageResponse], base: str, step: int, reason: str | None) -> JobResponse:
     return _made(job, Recipe.model_validate(job.recipe), base, images=images, progress=step, reason=reason)
 
 
 def _made(
-    job: Job, recipe: Recipe, base: str, *, reason: str | None, images: Sequence[ImageAnswer] = (), progress: int = 0
-) -> JobAnswer:
+    job: Job, recipe: Recipe, base: str, *, reason: str | None, images: Sequence[ImageResponse] = (), progress: int = 0
+) -> JobResponse:
     url = f"{base}/api/v1/jobs/{job.id}"
-    return JobAnswer(
+    return JobResponse(
         id=job.id,
         state=JobState(job.state),
         recipe=recipe,

@@ -15,14 +15,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.context import Farm
+from api.context import AppContext
 from api.cursor import make_cursor, read_cursor
 from api.idempotency_key import IdempotencyKey, replay
-from api.job_answers import JobAnswer, JobList, base_url, job_answer, job_answers, submitted_answer
+from api.job_answers import JobResponse, JobList, base_url, job_response, job_responses, submitted_response
 from api.listeners import CLOSE
 from api.picture_urls import fetch_pictures, names_urls
 from api.routes import JSON, PREFER, Reply, Routes
-from api.shapes import Answer, Body, Query, QueryTime
+from api.shapes import ResponseModel, Body, Query, QueryTime
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import Conflict, NotFound, Unavailable
 from imagefarm.ids import is_id
@@ -109,15 +109,15 @@ class BulkBody(JobFilters, Body):
     )
 
 
-class BulkAnswer(Answer):
+class BulkResponse(ResponseModel):
     """What a change of many jobs did."""
 
     matched: int = Field(description="Jobs that match and could be changed")
     changed: int = Field(description="Jobs that this request changed; the others ended meanwhile, or another was first")
 
 
-@routes.post("/api/v1/jobs", scope=Scope.SUBMIT, answer=JobAnswer, status=202, also=(200,), errors=(429,), headers=(PREFER,))
-def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: IdempotencyKey) -> Reply | Response:
+@routes.post("/api/v1/jobs", scope=Scope.SUBMIT, response=JobResponse, status=202, extra_statuses=(200,), errors=(429,), headers=(PREFER,))
+def submit_job(app_context: AppContext, caller: Caller, body: JobRequest, idempotency: IdempotencyKey) -> Reply | Response:
     """Submit a job.
 
     Everything but the prompt has a default. The answer is 202 once the job is stored for good; with `Prefer: wait=N` it
@@ -126,19 +126,19 @@ def submit_job(farm: Farm, caller: Caller, body: JobRequest, idempotency: Idempo
     base = base_url()
     made: Made | Stored | None = None
     if names_urls(body):
-        made = idempotency.answered(farm.store, caller.tenant_id)
-        body = body if made else fetch_pictures(farm, caller, body)
+        made = idempotency.answered(app_context.store, caller.tenant_id)
+        body = body if made else fetch_pictures(app_context, caller, body)
     try:
-        made = made or _submit(farm, caller, body, idempotency, base)
+        made = made or _submit(app_context, caller, body, idempotency, base)
     except submit.OvertakenError:
-        made = _submit(farm, caller, body, idempotency, base)  # the other's answer is there now
+        made = _submit(app_context, caller, body, idempotency, base)  # the other's answer is there now
     if isinstance(made, Stored):
-        job_id = json.loads(made.answer)["id"] if _wait_s(farm) else ""
-        return _waited(farm, caller, job_id, base) if job_id else replay(made)
-    farm.ticket_sender.notify_lane(made.model)
-    if _wait_s(farm):
-        return _waited(farm, caller, made.id, base)
-    return Response(made.answer, 202, content_type=JSON, headers={"Location": made.url})
+        job_id = json.loads(made.response)["id"] if _wait_s(app_context) else ""
+        return _waited(app_context, caller, job_id, base) if job_id else replay(made)
+    app_context.ticket_sender.notify_lane(made.model)
+    if _wait_s(app_context):
+        return _waited(app_context, caller, made.id, base)
+    return Response(made.response, 202, content_type=JSON, headers={"Location": made.url})
 
 
 class Made(NamedTuple):
@@ -147,28 +147,28 @@ class Made(NamedTuple):
     id: str
     model: str
     url: str
-    answer: str
+    response: str
 
 
-def _submit(farm: Farm, caller: Caller, body: JobRequest, idempotency: IdempotencyKey, base: str) -> Made | Stored:
-    recipe, warnings = farm.catalogue.resolve(body)
-    with farm.store.write() as session:
+def _submit(app_context: AppContext, caller: Caller, body: JobRequest, idempotency: IdempotencyKey, base: str) -> Made | Stored:
+    recipe, warnings = app_context.catalogue.resolve(body)
+    with app_context.store.write() as session:
         context = submit.read_submit_context(session, caller.tenant_id, recipe.model, idempotency.key)
         if context.is_key_known and (stored := idempotency.take(session, caller.tenant_id)) is not None:
             return stored
-        row = admission.row_of(farm.catalogue, body, recipe, warnings, caller.tenant_id, cost_s=context.cost_s)
+        row = admission.row_of(app_context.catalogue, body, recipe, warnings, caller.tenant_id, cost_s=context.cost_s)
         check_references(session, recipe, caller.can_see)
-        job = submit.validate(session, row, context, farm.settings)
-        answer = submitted_answer(session, farm, job, base, (recipe, context.wait_context))
-        text = answer.model_dump_json()
+        job = submit.validate(session, row, context, app_context.settings)
+        response = submitted_response(session, app_context, job, base, (recipe, context.wait_context))
+        text = response.model_dump_json()
         submit.write(session, row, None if context.is_key_known else idempotency.with_work(202, text))
         if context.is_key_known:
             idempotency.keep(session, caller.tenant_id, 202, text)
-    return Made(job.id, job.model, answer.urls.self, text)
+    return Made(job.id, job.model, response.urls.self, text)
 
 
-@routes.get("/api/v1/jobs", scope=Scope.READ, answer=JobList)
-def list_jobs(farm: Farm, caller: Caller, query: JobQuery) -> Reply:
+@routes.get("/api/v1/jobs", scope=Scope.READ, response=JobList)
+def list_jobs(app_context: AppContext, caller: Caller, query: JobQuery) -> Reply:
     """List jobs, newest first.
 
     Go on with `next_cursor` (also in the `Link` header) until it is null. A page may hold fewer jobs than
@@ -176,18 +176,18 @@ def list_jobs(farm: Farm, caller: Caller, query: JobQuery) -> Reply:
     """
     wanted = query.wanted(caller)
     before = read_cursor(query.cursor, repr(wanted), form=partial(is_id, prefix="job"))
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         page = jobs.list_jobs(session, wanted, before=before, limit=query.limit)
-        items = job_answers(session, farm, page.jobs, base_url())
+        items = job_responses(session, app_context, page.jobs, base_url())
     cursor = make_cursor(page.next_before, repr(wanted)) if page.next_before else None
     return Reply(JobList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
-@routes.get("/api/v1/jobs/{job_id}", scope=Scope.READ, answer=JobAnswer)
-def get_job(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+@routes.get("/api/v1/jobs/{job_id}", scope=Scope.READ, response=JobResponse)
+def get_job(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     """Get a job."""
-    with farm.store.read() as session:
-        return job_answer(session, farm, visible_job(session, caller, job_id), base_url())
+    with app_context.store.read() as session:
+        return job_response(session, app_context, visible_job(session, caller, job_id), base_url())
 
 
 class PreviewQuery(Query):
@@ -198,54 +198,54 @@ class PreviewQuery(Query):
 
 
 @routes.get("/api/v1/jobs/{job_id}/preview", scope=Scope.READ, media="image/webp")
-def get_preview(farm: Farm, caller: Caller, job_id: str, query: PreviewQuery) -> Response:
+def get_preview(app_context: AppContext, caller: Caller, job_id: str, query: PreviewQuery) -> Response:
     """Get a small picture of an image in the making.
 
     There is one while a job runs that was submitted with `preview`; 404 otherwise. Nothing of it is kept.
     """
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         running = visible_job(session, caller, job_id).state == JobState.RUNNING
-    data = farm.progress.preview(job_id, query.index) if running else None
+    data = app_context.progress.preview(job_id, query.index) if running else None
     if data is None:
         raise NotFound(f"no preview of image {query.index} of {job_id}: it does not run, or was not asked for", code="no_preview")
     return Response(data, content_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
-@routes.post("/api/v1/jobs/{job_id}/cancel", scope=Scope.SUBMIT, answer=JobAnswer, errors=(409,))
-def cancel(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+@routes.post("/api/v1/jobs/{job_id}/cancel", scope=Scope.SUBMIT, response=JobResponse, errors=(409,))
+def cancel(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     """Cancel a job.
 
     A running one stops within a step. Cancelling again changes nothing; a job that has succeeded or failed cannot be
     cancelled.
     """
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         tenant_id = visible_job(session, caller, job_id).tenant_id
-    cancel_job(farm.store, job_id, tenant_id, by=caller.name)
-    with farm.store.read() as session:
-        return job_answer(session, farm, visible_job(session, caller, job_id), base_url())
+    cancel_job(app_context.store, job_id, tenant_id, by=caller.name)
+    with app_context.store.read() as session:
+        return job_response(session, app_context, visible_job(session, caller, job_id), base_url())
 
 
-@routes.post("/api/v1/jobs/{job_id}/retry", scope=Scope.SUBMIT, answer=JobAnswer, status=202, errors=(409, 429))
-def retry(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+@routes.post("/api/v1/jobs/{job_id}/retry", scope=Scope.SUBMIT, response=JobResponse, status=202, errors=(409, 429))
+def retry(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     """Run a failed or cancelled job again.
 
     The recipe stays the same, and so does the picture. A job that waits or runs already is left as it is.
     """
-    with farm.store.write() as session:
+    with app_context.store.write() as session:
         job = visible_job(session, caller, job_id)
         if job.state == JobState.SUCCEEDED:
             raise Conflict(f"job {job_id} has already succeeded; submit its recipe with another seed for another picture")
         if JobState(job.state).is_final:
-            check_queue(session, job.tenant_id, 1, farm.settings)
+            check_queue(session, job.tenant_id, 1, app_context.settings)
             reopen(session, retry_where(session, [Job.id == job_id], by=caller.name), by=caller.name)
             session.refresh(job)
-        answer = job_answer(session, farm, job, base_url())
-    farm.ticket_sender.notify_lane(job.model)
-    return answer
+        response = job_response(session, app_context, job, base_url())
+    app_context.ticket_sender.notify_lane(job.model)
+    return response
 
 
-@routes.post("/api/v1/jobs/cancel", scope=Scope.SUBMIT, answer=BulkAnswer, errors=(409,))
-def cancel_all(farm: Farm, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
+@routes.post("/api/v1/jobs/cancel", scope=Scope.SUBMIT, response=BulkResponse, errors=(409,))
+def cancel_all(app_context: AppContext, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
     """Cancel all jobs that match.
 
     Ask first without `expected`: the answer says how many match, and nothing is changed. Then ask with that number: those
@@ -253,13 +253,13 @@ def cancel_all(farm: Farm, caller: Caller, body: BulkBody, idempotency: Idempote
     """
 
     def change() -> BulkReport:
-        return bulk.cancel_matching(farm.store, body.wanted(caller), expected=body.expected, by=caller.name)
+        return bulk.cancel_matching(app_context.store, body.wanted(caller), expected=body.expected, by=caller.name)
 
-    return _bulk(farm, caller, idempotency, change)
+    return _bulk(app_context, caller, idempotency, change)
 
 
-@routes.post("/api/v1/jobs/retry", scope=Scope.SUBMIT, answer=BulkAnswer, errors=(409, 429))
-def retry_all(farm: Farm, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
+@routes.post("/api/v1/jobs/retry", scope=Scope.SUBMIT, response=BulkResponse, errors=(409, 429))
+def retry_all(app_context: AppContext, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
     """Run all failed or cancelled jobs that match again.
 
     Ask first without `expected`, as for cancelling; use an `Idempotency-Key`, so that a repeated request does not run again
@@ -267,27 +267,27 @@ def retry_all(farm: Farm, caller: Caller, body: BulkBody, idempotency: Idempoten
     """
 
     def change() -> BulkReport:
-        return bulk.retry_matching(farm.store, body.wanted(caller), farm.settings, expected=body.expected, by=caller.name)
+        return bulk.retry_matching(app_context.store, body.wanted(caller), app_context.settings, expected=body.expected, by=caller.name)
 
-    return _bulk(farm, caller, idempotency, change)
+    return _bulk(app_context, caller, idempotency, change)
 
 
-def _bulk(farm: Farm, caller: Caller, idempotency: IdempotencyKey, change: Callable[[], BulkReport]) -> Reply | Response:
+def _bulk(app_context: AppContext, caller: Caller, idempotency: IdempotencyKey, change: Callable[[], BulkReport]) -> Reply | Response:
     """Change many jobs in many transactions, once for each Idempotency-Key."""
-    with farm.store.write() as session:
+    with app_context.store.write() as session:
         stored = idempotency.take(session, caller.tenant_id)
     if stored is not None:
         return replay(stored)
     try:
         report = change()
     except BaseException:
-        farm.store.run_with_retry(lambda session: idempotency.give_back(session, caller.tenant_id))
+        app_context.store.run_with_retry(lambda session: idempotency.give_back(session, caller.tenant_id))
         raise
     for model in sorted(report.models):
-        farm.ticket_sender.notify_lane(model)
-    answer = BulkAnswer(matched=report.matched, changed=report.changed)
-    farm.store.run_with_retry(lambda session: idempotency.keep(session, caller.tenant_id, 200, answer.model_dump_json()))
-    return Reply(answer)
+        app_context.ticket_sender.notify_lane(model)
+    response = BulkResponse(matched=report.matched, changed=report.changed)
+    app_context.store.run_with_retry(lambda session: idempotency.keep(session, caller.tenant_id, 200, response.model_dump_json()))
+    return Reply(response)
 
 
 def visible_job(session: Session, caller: Caller, job_id: str) -> Job:
@@ -311,35 +311,35 @@ def check_assets(session: Session, caller: Caller, recipe: dict[str, Any]) -> No
     check_references(session, Recipe.model_validate(recipe), caller.can_see)
 
 
-def _wait_s(farm: Farm) -> float:
+def _wait_s(app_context: AppContext) -> float:
     """Seconds that the caller would wait for the job's end: `Prefer: wait=N`, within the setting `max_wait_s`."""
     found = WAIT.search(",".join(request.headers.getlist("Prefer")))
-    return min(float(found[1]), farm.settings.max_wait_s) if found else 0.0
+    return min(float(found[1]), app_context.settings.max_wait_s) if found else 0.0
 
 
-def _waited(farm: Farm, caller: Caller, job_id: str, base: str) -> Reply:
+def _waited(app_context: AppContext, caller: Caller, job_id: str, base: str) -> Reply:
     """The job's answer, after waiting for its end as long as the caller prefers."""
-    wait_s = _wait_s(farm)
-    ended = wait_s > 0 and wait_for_end(farm, job_id, wait_s)
-    with farm.store.read() as session:
-        answer = job_answer(session, farm, visible_job(session, caller, job_id), base)
-    headers = {"Location": answer.urls.self} | ({"Preference-Applied": f"wait={wait_s:.0f}"} if wait_s else {})
-    return Reply(answer, 200 if ended else 202, headers)
+    wait_s = _wait_s(app_context)
+    ended = wait_s > 0 and wait_for_end(app_context, job_id, wait_s)
+    with app_context.store.read() as session:
+        response = job_response(session, app_context, visible_job(session, caller, job_id), base)
+    headers = {"Location": response.urls.self} | ({"Preference-Applied": f"wait={wait_s:.0f}"} if wait_s else {})
+    return Reply(response, 200 if ended else 202, headers)
 
 
-def wait_for_end(farm: Farm, job_id: str, wait_s: float) -> bool:
+def wait_for_end(app_context: AppContext, job_id: str, wait_s: float) -> bool:
     """Wait until a job is final, `wait_s` seconds at most; return whether it is. Holds no database session meanwhile.
 
     Waiting takes a stream's place; when all are taken the preference is not followed.
     """
     deadline = time.monotonic() + wait_s
     try:
-        subscription = farm.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] == "many")
+        subscription = app_context.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] == "bulk.changed")
     except Unavailable:
         return False
     try:
         while True:
-            with farm.store.read() as session:
+            with app_context.store.read() as session:
                 state = session.scalar(select(Job.state).where(Job.id == job_id))
             if state is None or JobState(state).is_final:
                 return state is not None
@@ -352,4 +352,4 @@ def wait_for_end(farm: Farm, job_id: str, wait_s: float) -> bool:
                 if event is None or event["kind"] != "job.progress":
                     break
     finally:
-        farm.events.unsubscribe(subscription)
+        app_context.events.unsubscribe(subscription)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from api.context import Farm
+from api.context import AppContext
 from api.routes import Routes
-from api.shapes import Answer, Body, Time
+from api.shapes import ResponseModel, Body, Time
 from imagefarm.auth import MAX_LIMIT, MAX_GRACE_S, Caller, KeyInfo, Scope, create_key, list_keys, revoke_key, rotate_key
 from imagefarm.text import NotBool, check_text
 
@@ -55,7 +55,7 @@ class RotateRequest(Body):
     )
 
 
-class KeyAnswer(Answer):
+class KeyResponse(ResponseModel):
     """A key, without its secret."""
 
     id: str
@@ -71,48 +71,48 @@ class KeyAnswer(Answer):
     last_used_at: Time | None
 
 
-class NewKeyAnswer(KeyAnswer):
+class NewKeyResponse(KeyResponse):
     """A key just made. This is the only time it is shown."""
 
     key: str
 
 
-class KeyList(Answer):
+class KeyList(ResponseModel):
     """All keys, newest first."""
 
-    items: list[KeyAnswer]
+    items: list[KeyResponse]
     next_cursor: None = None
 
 
-@routes.get("/api/v1/keys", scope=Scope.ADMIN, answer=KeyList)
-def list_api_keys(farm: Farm, caller: Caller) -> KeyList:
+@routes.get("/api/v1/keys", scope=Scope.ADMIN, response=KeyList)
+def list_api_keys(app_context: AppContext, caller: Caller) -> KeyList:
     """List the keys."""
-    return KeyList(items=[_answer(info) for info in list_keys(farm.store)])
+    return KeyList(items=[_response(info) for info in list_keys(app_context.store)])
 
 
-@routes.post("/api/v1/keys", scope=Scope.ADMIN, answer=NewKeyAnswer, status=201)
-def create_api_key(farm: Farm, caller: Caller, body: KeyRequest) -> NewKeyAnswer:
+@routes.post("/api/v1/keys", scope=Scope.ADMIN, response=NewKeyResponse, status=201)
+def create_api_key(app_context: AppContext, caller: Caller, body: KeyRequest) -> NewKeyResponse:
     """Make a key. It is shown this once."""
     limits = body.limits.model_dump(exclude_none=True)
-    made = create_key(farm.store, name=body.name, scopes=body.scopes, tenant=body.tenant, limits=limits, by=caller.name)
-    return NewKeyAnswer(**asdict(made.info), key=made.key)
+    made = create_key(app_context.store, name=body.name, scopes=body.scopes, tenant=body.tenant, limits=limits, by=caller.name)
+    return NewKeyResponse(**asdict(made.info), key=made.key)
 
 
-@routes.post("/api/v1/keys/{key}/rotate", scope=Scope.ADMIN, answer=NewKeyAnswer, status=201, errors=(409,))
-def rotate_api_key(farm: Farm, caller: Caller, key: str, body: RotateRequest) -> NewKeyAnswer:
+@routes.post("/api/v1/keys/{key}/rotate", scope=Scope.ADMIN, response=NewKeyResponse, status=201, errors=(409,))
+def rotate_api_key(app_context: AppContext, caller: Caller, key: str, body: RotateRequest) -> NewKeyResponse:
     """Replace a key, by id or prefix.
 
     The new key has the name, tenant, scopes and limits of the old one, which holds on for `grace_s`. It is shown this once.
     """
-    made = rotate_key(farm.store, key, grace_s=body.grace_s, by=caller.name)
-    return NewKeyAnswer(**asdict(made.info), key=made.key)
+    made = rotate_key(app_context.store, key, grace_s=body.grace_s, by=caller.name)
+    return NewKeyResponse(**asdict(made.info), key=made.key)
 
 
-@routes.delete("/api/v1/keys/{key}", scope=Scope.ADMIN, answer=KeyAnswer)
-def revoke_api_key(farm: Farm, caller: Caller, key: str) -> KeyAnswer:
+@routes.delete("/api/v1/keys/{key}", scope=Scope.ADMIN, response=KeyResponse)
+def revoke_api_key(app_context: AppContext, caller: Caller, key: str) -> KeyResponse:
     """Revoke a key, by id or prefix. Revoking again changes nothing."""
-    return _answer(revoke_key(farm.store, key, by=caller.name))
+    return _response(revoke_key(app_context.store, key, by=caller.name))
 
 
-def _answer(info: KeyInfo) -> KeyAnswer:
-    return KeyAnswer(**asdict(info))
+def _response(info: KeyInfo) -> KeyResponse:
+    return KeyResponse(**asdict(info))

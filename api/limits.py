@@ -9,10 +9,10 @@ from pydantic import Field
 from sqlalchemy import func, literal_column, select
 from sqlalchemy.orm import Session
 
-from api.context import Farm
+from api.context import AppContext
 from api.request_limit import WINDOW_S, present_window
 from api.routes import Routes
-from api.shapes import Answer, Time
+from api.shapes import ResponseModel, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.states import JobState
 from imagefarm.store import db_now
@@ -22,14 +22,14 @@ from imagefarm.tenants import DAY_S
 routes = Routes(tag="queue")
 
 
-class Allowance(Answer):
+class Allowance(ResponseModel):
     """A limit and what is used of it."""
 
     limit: int | None = Field(description="null: no limit of this kind")
     used: int | None = Field(description="null where it is not counted: for a key that has no such limit")
 
 
-class Allowances(Answer):
+class Allowances(ResponseModel):
     """Limits of a tenant, or of a key within its tenant's."""
 
     queued: Allowance
@@ -39,7 +39,7 @@ class Allowances(Answer):
     steps: int | None
 
 
-class RequestAllowance(Answer):
+class RequestAllowance(ResponseModel):
     """Requests in the present minute."""
 
     limit: int | None = Field(description="null: no limit")
@@ -48,7 +48,7 @@ class RequestAllowance(Answer):
     resets_in_s: int | None = Field(description="Seconds until the count begins anew")
 
 
-class LimitsAnswer(Answer):
+class LimitsResponse(ResponseModel):
     """All limits that hold for whoever asks."""
 
     tenant: Allowances
@@ -60,17 +60,17 @@ class LimitsAnswer(Answer):
     max_table_bytes: int
 
 
-@routes.get("/api/v1/limits", scope=Scope.READ, answer=LimitsAnswer)
-def get_limits(farm: Farm, caller: Caller) -> LimitsAnswer:
+@routes.get("/api/v1/limits", scope=Scope.READ, response=LimitsResponse)
+def get_limits(app_context: AppContext, caller: Caller) -> LimitsResponse:
     """See the limits that hold for you, with what is used of them now."""
-    settings = farm.settings
-    with farm.store.read() as session:
+    settings = app_context.settings
+    with app_context.store.read() as session:
         now = session.scalar(select(db_now())) or 0.0
         day = int(now // DAY_S)
-        tenant = _of_tenant(session, farm, caller.tenant_id, day)
+        tenant = _of_tenant(session, app_context, caller.tenant_id, day)
         key = _of_key(session, caller.quota_id, caller.limits, day) if caller.quota_id and caller.limits else None
     window = present_window()
-    return LimitsAnswer(
+    return LimitsResponse(
         tenant=tenant,
         key=key,
         requests=RequestAllowance(
@@ -86,11 +86,11 @@ def get_limits(farm: Farm, caller: Caller) -> LimitsAnswer:
     )
 
 
-def _of_tenant(session: Session, farm: Farm, tenant_id: str, day: int) -> Allowances:
+def _of_tenant(session: Session, app_context: AppContext, tenant_id: str, day: int) -> Allowances:
     own = session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}
     sums = select(func.coalesce(func.sum(Backlog.queued), 0), func.coalesce(func.sum(Backlog.running), 0))
     queued, running = session.execute(sums.where(Backlog.tenant_id == tenant_id)).one()
-    queue, run = farm.settings.max_queued_per_tenant, farm.settings.max_running_per_tenant
+    queue, run = app_context.settings.max_queued_per_tenant, app_context.settings.max_running_per_tenant
     return Allowances(
         queued=Allowance(limit=min(own.get("queued", queue), queue), used=queued),
         running=Allowance(limit=min(own.get("running", run), run), used=running),

@@ -17,7 +17,7 @@ from redis import Redis
 from redis.client import PubSub
 from redis.exceptions import RedisError
 
-from api.bounds import StreamsTaken
+from api.bounds import TooManyStreams
 from imagefarm.logs import get_logger
 from imagefarm.redis import events_channel
 
@@ -59,7 +59,7 @@ class Subscription:
             self.closed = True
 
 
-class EventReader:
+class EventFanout:
     """The one reader of a process. `max_streams` bounds the streams, since each holds a thread of the server."""
 
     def __init__(self, redis: Redis, prefix: str, *, max_streams: int) -> None:
@@ -69,7 +69,7 @@ class EventReader:
         self.failures = 0
         self.away = False
         self._subscriptions: set[Subscription] = set()
-        self._ears: set[Subscription] = set()
+        self._all_events: set[Subscription] = set()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -86,16 +86,16 @@ class EventReader:
         return subscription
 
     def add(self, subscription: Subscription) -> None:
-        """Take a place for a stream. Raises StreamsTaken when too many are open."""
+        """Take a place for a stream. Raises TooManyStreams when too many are open."""
         with self._lock:
             if len(self._subscriptions) >= self.max_streams or self._closing.is_set():
-                raise StreamsTaken(self.max_streams)
+                raise TooManyStreams(self.max_streams)
             self._begin(subscription, self._subscriptions)
 
-    def listen(self, ear: Subscription) -> None:
+    def listen(self, subscription: Subscription) -> None:
         """Hear every event, for a part of this process that serves many streams and is none itself."""
         with self._lock:
-            self._begin(ear, self._ears)
+            self._begin(subscription, self._all_events)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop collecting; repeating does no harm."""
@@ -109,7 +109,7 @@ class EventReader:
         if self._closing.is_set():
             subscription.offer(CLOSE)
         elif self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="event-reader", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="event-fanout", daemon=True)
             self._thread.start()
 
     @contextmanager
@@ -135,7 +135,7 @@ class EventReader:
 
     def _copy(self) -> list[Subscription]:
         with self._lock:
-            return [*self._ears, *self._subscriptions]
+            return [*self._all_events, *self._subscriptions]
 
     def _run(self) -> None:
         while not self._closing.is_set():

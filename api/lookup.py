@@ -10,8 +10,8 @@ from typing import Any, Literal
 from PIL import Image as Picture
 from sqlalchemy import ColumnElement, select
 
-from api.context import Farm
-from api.thumbs import decoding
+from api.context import AppContext
+from api.thumbs import decode_slots
 from imagefarm.auth import Caller
 from imagefarm.picture.labels import FARM
 from imagefarm.picture.metadata import read_metadata
@@ -35,10 +35,10 @@ class LookupResult:
     by: Literal["file", "pixels", "metadata"] | None = None
 
 
-def find(farm: Farm, caller: Caller, data: bytes) -> LookupResult:
+def find(app_context: AppContext, caller: Caller, data: bytes) -> LookupResult:
     """Look a file up among the images that the caller may see. Raises RequestError if it is no picture."""
     found = LookupResult(hashlib.sha256(data).hexdigest())
-    with decoding:
+    with decode_slots:
         found.metadata = read_metadata(data)
         found.pixel_sha256 = _pixels(data)
     record = found.metadata.get(FARM, {})
@@ -49,7 +49,7 @@ def find(farm: Farm, caller: Caller, data: bytes) -> LookupResult:
     job, index = record.get("job"), record.get("index")
     if isinstance(job, str) and isinstance(index, int) and 0 <= index < 2**31 and "\x00" not in job:
         ways.append(("metadata", (Image.job_id == job) & (Image.index == index)))
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         for way, condition in ways:
             statement = select(Image).where(condition).order_by(Image.id.desc()).limit(MAX_IMAGES)
             if caller.tenant_filter is not None:

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from sqlalchemy import select
 
-from api.context import Farm
+from api.context import AppContext
 from api.routes import Routes, read_body, whole_body
-from api.shapes import Answer, Body
+from api.shapes import ResponseModel, Body
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import Defaults, Limits, ModelEntry
 from imagefarm.states import WorkerState
@@ -20,7 +20,7 @@ from scheduler import workers
 routes = Routes(tag="models")
 
 
-class ModelAnswer(Answer):
+class ModelResponse(ResponseModel):
     """A model: what it is, what it allows, and whether it can be used now."""
 
     name: str
@@ -48,23 +48,23 @@ class ModelAnswer(Answer):
     resident: int = Field(description="Workers that have it in memory now")
 
 
-class ModelList(Answer):
+class ModelList(ResponseModel):
     """Every model of the catalogue."""
 
-    items: list[ModelAnswer]
+    items: list[ModelResponse]
     next_cursor: None = None
 
 
-@routes.get("/api/v1/models", scope=Scope.READ, answer=ModelList)
-def list_models(farm: Farm, caller: Caller) -> ModelList:
+@routes.get("/api/v1/models", scope=Scope.READ, response=ModelList)
+def list_models(app_context: AppContext, caller: Caller) -> ModelList:
     """List the models."""
-    return ModelList(items=_models(farm, list(farm.catalogue.entries.values())))
+    return ModelList(items=_models(app_context, list(app_context.catalogue.entries.values())))
 
 
-@routes.get("/api/v1/models/{name}", scope=Scope.READ, answer=ModelAnswer, errors=(422,))
-def get_model(farm: Farm, caller: Caller, name: str) -> ModelAnswer:
+@routes.get("/api/v1/models/{name}", scope=Scope.READ, response=ModelResponse, errors=(422,))
+def get_model(app_context: AppContext, caller: Caller, name: str) -> ModelResponse:
     """Get a model by its name or an alias."""
-    return _models(farm, [farm.catalogue.get(name)])[0]
+    return _models(app_context, [app_context.catalogue.get(name)])[0]
 
 
 class ModelCommandRequest(Body):
@@ -73,57 +73,57 @@ class ModelCommandRequest(Body):
     worker: Annotated[str, Field(max_length=255), AfterValidator(check_text)] | None = Field(None, description="Id or name")
 
 
-class ModelCommandResponse(Answer):
+class ModelCommandResponse(ResponseModel):
     """Who was told. They hear of it with their next heartbeat, and carry it out when nothing renders."""
 
     model: str
     workers: list[str] = Field(description="Ids")
 
 
-@routes.post("/api/v1/models/{name}/warm", scope=Scope.ADMIN, answer=ModelCommandResponse, status=202, errors=(422,))
-def warm_model(farm: Farm, caller: Caller, name: str) -> ModelCommandResponse:
+@routes.post("/api/v1/models/{name}/warm", scope=Scope.ADMIN, response=ModelCommandResponse, status=202, errors=(422,))
+def warm_model(app_context: AppContext, caller: Caller, name: str) -> ModelCommandResponse:
     """Have workers load a model before anybody asks for it.
 
     A JSON body `{"worker": "..."}` names the one that is meant.
     """
-    return _send_command(farm, caller, name, "warm")
+    return _send_command(app_context, caller, name, "warm")
 
 
-@routes.post("/api/v1/models/{name}/unload", scope=Scope.ADMIN, answer=ModelCommandResponse, status=202, errors=(422,))
-def unload_model(farm: Farm, caller: Caller, name: str) -> ModelCommandResponse:
+@routes.post("/api/v1/models/{name}/unload", scope=Scope.ADMIN, response=ModelCommandResponse, status=202, errors=(422,))
+def unload_model(app_context: AppContext, caller: Caller, name: str) -> ModelCommandResponse:
     """Have workers free the memory that a model takes; the next job that asks for it loads it again.
 
     A JSON body `{"worker": "..."}` names the one that is meant.
     """
-    return _send_command(farm, caller, name, "unload")
+    return _send_command(app_context, caller, name, "unload")
 
 
-def _send_command(farm: Farm, caller: Caller, name: str, do: Literal["warm", "unload"]) -> ModelCommandResponse:
-    model = farm.catalogue.get(name).name
+def _send_command(app_context: AppContext, caller: Caller, name: str, do: Literal["warm", "unload"]) -> ModelCommandResponse:
+    model = app_context.catalogue.get(name).name
     worker = read_body(ModelCommandRequest).worker if whole_body() else None
-    return ModelCommandResponse(model=model, workers=workers.send_command(farm.store, do, model, worker=worker, by=caller.name))
+    return ModelCommandResponse(model=model, workers=workers.send_command(app_context.store, do, model, worker=worker, by=caller.name))
 
 
-def _models(farm: Farm, entries: list[ModelEntry]) -> list[ModelAnswer]:
-    with farm.store.read() as session:
+def _models(app_context: AppContext, entries: list[ModelEntry]) -> list[ModelResponse]:
+    with app_context.store.read() as session:
         learnt = {row.name: row for row in session.scalars(select(Model))}
         alive = session.execute(select(Worker.serves, Worker.resident).where(Worker.state != WorkerState.OFFLINE)).all()
-    answers = []
+    responses = []
     for entry in entries:
         row = learnt.get(entry.name)
         facts = row.facts if row else {}
-        answers.append(
-            ModelAnswer(
+        responses.append(
+            ModelResponse(
                 name=entry.name,
                 title=entry.title,
                 family=entry.family,
                 license=entry.license,
                 notes=entry.notes,
-                default=entry.name == farm.catalogue.default,
+                default=entry.name == app_context.catalogue.default,
                 aliases=list(entry.aliases),
                 features=list(entry.features),
                 samplers=list(entry.known_samplers),
-                loras=[name for name, lora in farm.catalogue.loras.items() if entry.family in lora.families],
+                loras=[name for name, lora in app_context.catalogue.loras.items() if entry.family in lora.families],
                 defaults=entry.defaults,
                 limits=entry.limits,
                 state=row.state if row else "unknown",
@@ -139,4 +139,4 @@ def _models(farm: Farm, entries: list[ModelEntry]) -> list[ModelAnswer]:
                 resident=sum(entry.name in resident for _, resident in alive),
             )
         )
-    return answers
+    return responses

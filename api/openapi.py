@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from api.problems import MEDIA, ProblemAnswer
+from api.problems import MEDIA, ProblemResponse
 from api.request_limit import HEADERS
 from api.routes import JSON, Route
 from imagefarm import __version__
@@ -41,10 +41,10 @@ Names = dict[Any, Json]
 
 def document(routes: list[Route]) -> Json:
     """The whole document."""
-    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ProblemAnswer, "serialization")]
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ProblemResponse, "serialization")]
     for route in routes:
         wanted += [(route.body, "validation")] if route.body else []
-        wanted += [(route.answer, "serialization")] if route.answer else []
+        wanted += [(route.response, "serialization")] if route.response else []
     names, definitions = models_json_schema(list(dict.fromkeys(wanted)), ref_template=REF)
     paths: Json = {}
     for route in routes:
@@ -85,8 +85,8 @@ def _operation(route: Route, names: Names) -> Json:
         operation["x-scope"] = str(route.scope)
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": names[route.body, "validation"]}}}
-    elif route.takes:
-        operation["requestBody"] = {"required": True, "content": {media: _upload(media) for media in route.takes}}
+    elif route.consumes:
+        operation["requestBody"] = {"required": True, "content": {media: _upload(media) for media in route.consumes}}
     return operation
 
 
@@ -144,21 +144,21 @@ def _inlined(part: Any, definitions: Json) -> Any:
 
 def _responses(route: Route, names: Names) -> Json:
     content: Json = {}
-    if route.answer is not None:
-        content = {JSON: {"schema": names[route.answer, "serialization"]}}
+    if route.response is not None:
+        content = {JSON: {"schema": names[route.response, "serialization"]}}
     elif route.media != JSON:
         content = {route.media: {}}
-    answers: Json = {}
-    for status in (route.status, *route.also):
-        answers[str(status)] = {"description": REASONS[status]} | (
+    responses: Json = {}
+    for status in (route.status, *route.extra_statuses):
+        responses[str(status)] = {"description": REASONS[status]} | (
             {"content": content} if content and status not in {204, 304} else {}
         )
         if route.is_counted and route.path.startswith("/api/"):
-            answers[str(status)]["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
-    problem = {MEDIA: {"schema": names[ProblemAnswer, "serialization"]}}
-    for status in sorted(expected_errors(route) - {route.status, *route.also}):
-        answers[str(status)] = {"description": REASONS[status], "content": problem}
-    return answers
+            responses[str(status)]["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
+    problem = {MEDIA: {"schema": names[ProblemResponse, "serialization"]}}
+    for status in sorted(expected_errors(route) - {route.status, *route.extra_statuses}):
+        responses[str(status)] = {"description": REASONS[status], "content": problem}
+    return responses
 
 
 def expected_errors(route: Route) -> set[int]:
@@ -170,7 +170,7 @@ def expected_errors(route: Route) -> set[int]:
         statuses.add(429)
     if route.path_names:
         statuses.add(404)
-    if route.body is not None or route.takes:
+    if route.body is not None or route.consumes:
         statuses |= {413, 415}
     if "idempotency" in route.parameters:
         statuses |= {409, 413}

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from api.batch_answers import BatchAnswer
+from api.batch_answers import BatchResponse
 from api.batches import get_batch, tenant_of_batch, visible_batch
 from api.cursor import make_cursor, read_cursor
-from api.job_answers import ImageAnswer, base_url, image_answer
+from api.job_answers import ImageResponse, base_url, image_response
 from api.jobs import next_link
-from api.routes import Caller, Farm, Reply, Routes, Scope
-from api.shapes import Answer, Body, Query
+from api.routes import Caller, AppContext, Reply, Routes, Scope
+from api.shapes import ResponseModel, Body, Query
 from imagefarm.ids import is_id
 from imagefarm.picture.channels import MAX_CHANNELS, Channel, ChannelName, presets, resolve
 from imagefarm.recipe import Side, Steps, Upscale
@@ -60,7 +60,7 @@ class FinalsBody(Body):
     deliver: DeliveryTarget | None = Field(None, description="The bucket and folder that its files go to when it is done")
 
 
-class BatchImage(ImageAnswer):
+class BatchImage(ImageResponse):
     """A picture of a batch with its place in it."""
 
     job_id: str = Field(description="The job of this batch; where pictures are reused, another job rendered it")
@@ -72,7 +72,7 @@ class BatchImage(ImageAnswer):
     from_image: str | None = Field(description="The picture that it replaces, or the draft that it renders finally")
 
 
-class BatchImageList(Answer):
+class BatchImageList(ResponseModel):
     """A page of a batch's pictures, in the order of its jobs. `next_cursor` is null on the last page."""
 
     items: list[BatchImage]
@@ -88,15 +88,15 @@ class BatchImageQuery(Query):
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
 
 
-@routes.get("/api/v1/batches/{batch_id}/images", scope=Scope.READ, answer=BatchImageList)
-def list_batch_images(farm: Farm, caller: Caller, batch_id: str, query: BatchImageQuery) -> Reply:
+@routes.get("/api/v1/batches/{batch_id}/images", scope=Scope.READ, response=BatchImageList)
+def list_batch_images(app_context: AppContext, caller: Caller, batch_id: str, query: BatchImageQuery) -> Reply:
     """List the pictures of a batch.
 
     In the order of its rows, re-rolls last, each with what was decided of it and what the gate measured.
     """
     wanted = f"batch images {batch_id} {query.pick} {query.verdict}"
     after = read_cursor(query.cursor, wanted, form=_is_image_ref)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         visible_batch(session, caller, batch_id)
         found = pictures_of(
             session,
@@ -109,42 +109,42 @@ def list_batch_images(farm: Farm, caller: Caller, batch_id: str, query: BatchIma
         files = channel_files_of(session, {shown.image.id for shown in found})
     cursor = make_cursor(str(found[query.limit - 1].image_ref), wanted) if len(found) > query.limit else None
     base = base_url()
-    items = [_answer(shown, files.get(shown.image.id, ()), base) for shown in found[: query.limit]]
+    items = [_response(shown, files.get(shown.image.id, ()), base) for shown in found[: query.limit]]
     return Reply(BatchImageList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
-@routes.post("/api/v1/batches/{batch_id}/picks", scope=Scope.SUBMIT, answer=BatchAnswer, errors=(404, 409, 429))
-def pick_images(farm: Farm, caller: Caller, batch_id: str, body: PicksBody) -> BatchAnswer:
+@routes.post("/api/v1/batches/{batch_id}/picks", scope=Scope.SUBMIT, response=BatchResponse, errors=(404, 409, 429))
+def pick_images(app_context: AppContext, caller: Caller, batch_id: str, body: PicksBody) -> BatchResponse:
     """Decide about pictures of a batch.
 
     `approve`, `reject`, `reroll` (render it again with the next seed: the new picture takes over its name) or `clear`. All
     are checked first: one that cannot be decided so refuses the request. Repeating a request changes nothing.
     """
     requests = [PickRequest(position, each.image_id, each.pick) for position, each in enumerate(body.picks)]
-    tenant = tenant_of_batch(farm, caller, batch_id)
-    for model in picks.pick(farm.store, batch_id, tenant, requests, farm.settings, by=caller.name):
-        farm.ticket_sender.notify_lane(model)
-    return get_batch(farm, caller, batch_id)
+    tenant = tenant_of_batch(app_context, caller, batch_id)
+    for model in picks.pick(app_context.store, batch_id, tenant, requests, app_context.settings, by=caller.name):
+        app_context.ticket_sender.notify_lane(model)
+    return get_batch(app_context, caller, batch_id)
 
 
 @routes.post(
     "/api/v1/batches/{batch_id}/finals",
     scope=Scope.SUBMIT,
-    answer=BatchAnswer,
+    response=BatchResponse,
     status=202,
-    also=(200,),
+    extra_statuses=(200,),
     errors=(404, 409, 429),
 )
-def make_batch_finals(farm: Farm, caller: Caller, batch_id: str, body: FinalsBody) -> Reply:
+def make_batch_finals(app_context: AppContext, caller: Caller, batch_id: str, body: FinalsBody) -> Reply:
     """Render the approved pictures finally.
 
     The same recipes with the same seeds in another size, as a new batch (its `drafts` names this one). What exists is taken
     instead of rendered again; where just these finals were asked for before, the answer is 200 with that batch.
     """
-    tenant = tenant_of_batch(farm, caller, batch_id)
+    tenant = tenant_of_batch(app_context, caller, batch_id)
     if body.deliver is not None:
-        with farm.store.read() as session:
-            check_bucket(session, farm.settings, body.deliver.bucket, tenant)
+        with app_context.store.read() as session:
+            check_bucket(session, app_context.settings, body.deliver.bucket, tenant)
     finals_options = FinalsOptions(
         width=body.width,
         height=body.height,
@@ -152,18 +152,18 @@ def make_batch_finals(farm: Farm, caller: Caller, batch_id: str, body: FinalsBod
         upscale=None if body.upscale is None else body.upscale.model_dump(mode="json"),
         name=body.name,
         deliver=body.deliver,
-        channels=None if body.channels is None else resolve(body.channels, presets(farm.settings.channels_file)),
+        channels=None if body.channels is None else resolve(body.channels, presets(app_context.settings.channels_file)),
     )
-    finals_id, is_new, models = make_finals(farm.store, farm.catalogue, farm.settings, finals_options, batch_id=batch_id, tenant_id=tenant)
+    finals_id, is_new, models = make_finals(app_context.store, app_context.catalogue, app_context.settings, finals_options, batch_id=batch_id, tenant_id=tenant)
     for model in sorted(models):
-        farm.ticket_sender.notify_lane(model)
-    answer = get_batch(farm, caller, finals_id)
-    return Reply(answer, 202 if is_new else 200, {"Location": answer.urls.self} if answer.urls else {})
+        app_context.ticket_sender.notify_lane(model)
+    response = get_batch(app_context, caller, finals_id)
+    return Reply(response, 202 if is_new else 200, {"Location": response.urls.self} if response.urls else {})
 
 
-def _answer(shown: Shown, files: Sequence[ChannelFile], base: str) -> BatchImage:
+def _response(shown: Shown, files: Sequence[ChannelFile], base: str) -> BatchImage:
     return BatchImage(
-        **dict(image_answer(shown.image, base, pick=None if shown.pick is None else shown.pick.pick, files=files)),
+        **dict(image_response(shown.image, base, pick=None if shown.pick is None else shown.pick.pick, files=files)),
         job_id=shown.job.id,
         row=shown.job.row,
         name=shown.name,

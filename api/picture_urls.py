@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from api.context import Farm
-from api.thumbs import decoding
+from api.context import AppContext
+from api.thumbs import decode_slots
 from imagefarm.auth import Caller
 from imagefarm.recipe import JobRequest, SubjectRequest
-from scheduler.batches.pictures import PICTURE_FIELDS, Pictures, urls_in
+from scheduler.batches.pictures import IMAGE_FIELDS, TableImages, urls_in
 
 STAND_IN = "asset_" + "0" * 26
 
@@ -19,20 +19,20 @@ def names_urls(request: JobRequest) -> bool:
     return any(urls_in(_named(request)))
 
 
-def fetch_pictures(farm: Farm, caller: Caller, request: JobRequest) -> JobRequest:
+def fetch_pictures(app_context: AppContext, caller: Caller, request: JobRequest) -> JobRequest:
     """The request with assets in place of URLs. Raises InvalidRequest naming the field; then nothing is stored."""
     named = _named(request)
-    farm.catalogue.resolve(request.model_copy(update=_with_stand_ins(named)))  # nobody is asked for what would be refused anyway
-    with closing(Pictures(farm.store, farm.settings, tenant_id=caller.tenant_id, decoding=decoding)) as pictures:
-        found = pictures.resolve(named)
-        pictures.keep(farm.outputs)
+    app_context.catalogue.resolve(request.model_copy(update=_with_stand_ins(named)))  # nobody is asked for what would be refused anyway
+    with closing(TableImages(app_context.store, app_context.settings, tenant_id=caller.tenant_id, decode_slots=decode_slots)) as table_images:
+        found = table_images.resolve(named)
+        table_images.save(app_context.outputs)
     if found.get("subject") is not None:
         found["subject"] = SubjectRequest.model_validate(found["subject"])
     return request.model_copy(update=found)
 
 
 def _named(request: JobRequest) -> dict[str, Any]:
-    return request.model_dump(include={*map(str, PICTURE_FIELDS)}, exclude_none=True)
+    return request.model_dump(include={*map(str, IMAGE_FIELDS)}, exclude_none=True)
 
 
 def _with_stand_ins(named: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from api.bounds import StreamsTaken, TooLarge
+from api.bounds import TooManyStreams, TooLarge
 from imagefarm.errors import FarmError, FieldError, InvalidRequest, LimitExceeded, Unavailable
 from imagefarm.logs import get_logger
 from imagefarm.store.engine import is_transient
@@ -62,7 +62,7 @@ class FieldProblem(BaseModel):
     row: int | None = None
 
 
-class ProblemAnswer(BaseModel):
+class ProblemResponse(BaseModel):
     """RFC 9457: what went wrong, and how to mend it."""
 
     model_config = ConfigDict(extra="allow")
@@ -74,21 +74,21 @@ class ProblemAnswer(BaseModel):
     errors: list[FieldProblem] = []
 
 
-Shape = Callable[[Problem], Response]
+ErrorRenderer = Callable[[Problem], Response]
 
 
 def init_app(app: Flask) -> None:
     """Let every error of this application leave as a problem."""
-    app.extensions["imagefarm.shapes"] = []
-    app.register_error_handler(FarmError, lambda error: answer(problem_of(error)))
-    app.register_error_handler(HTTPException, lambda error: answer(problem_of(error)))
-    app.register_error_handler(Exception, lambda error: answer(problem_of(error)))
+    app.extensions["imagefarm.error_renderers"] = []
+    app.register_error_handler(FarmError, lambda error: respond(problem_of(error)))
+    app.register_error_handler(HTTPException, lambda error: respond(problem_of(error)))
+    app.register_error_handler(Exception, lambda error: respond(problem_of(error)))
 
 
-def shape_errors(app: Flask, prefix: str, shape: Shape) -> None:
+def register_error_renderer(app: Flask, prefix: str, render: ErrorRenderer) -> None:
     """Give the errors of all paths that start with `prefix` a shape of their own (the longest prefix wins)."""
-    app.extensions["imagefarm.shapes"].append((prefix, shape))
-    app.extensions["imagefarm.shapes"].sort(key=lambda item: -len(item[0]))
+    app.extensions["imagefarm.error_renderers"].append((prefix, render))
+    app.extensions["imagefarm.error_renderers"].sort(key=lambda item: -len(item[0]))
 
 
 def problem_of(error: Exception) -> Problem:
@@ -113,13 +113,13 @@ def problem_of(error: Exception) -> Problem:
     )
 
 
-def answer(problem: Problem) -> Response:
+def respond(problem: Problem) -> Response:
     """The problem in the shape that its path speaks."""
     from flask import current_app
 
-    for prefix, shape in current_app.extensions["imagefarm.shapes"]:
+    for prefix, render in current_app.extensions["imagefarm.error_renderers"]:
         if request.path.startswith(prefix):
-            response: Response = shape(problem)
+            response: Response = render(problem)
             response.headers.update(problem.headers)
             return response
     return as_json(problem)
@@ -156,7 +156,7 @@ def _farm_problem(error: FarmError) -> Problem:
     more: dict[str, Any] = {}
     if isinstance(error, LimitExceeded):
         more = {"limit": error.limit, "value": error.value, "retry_after": error.retry_after}
-    elif isinstance(error, TooLarge | StreamsTaken):
+    elif isinstance(error, TooLarge | TooManyStreams):
         more = {"limit": error.limit, "value": error.value}
     if isinstance(error, LimitExceeded | Unavailable):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from api.context import Farm
+from api.context import AppContext
 from api.routes import Caller, Routes, Scope
-from api.shapes import Answer, Body, Query
+from api.shapes import ResponseModel, Body, Query
 from imagefarm.catalogue import ModelEntry
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.prompts.enhance import Suggestion, enhance
@@ -30,19 +30,19 @@ class EnhanceRequest(Body):
     variant: Annotated[int, Field(ge=0, le=MAX_VARIANT), NotBool] = Field(0, description="Another number gives other words")
 
 
-class AdditionAnswer(Answer):
+class AdditionResponse(ResponseModel):
     """A phrase that could be added, and what it speaks of."""
 
     slot: Literal["setting", "light", "camera", "finish"]
     text: str
 
 
-class EnhanceAnswer(Answer):
+class EnhanceResponse(ResponseModel):
     """The suggestion. The prompt itself stays as it was written, in front."""
 
     prompt: str
     enhanced: str = Field(description="The prompt with every addition")
-    additions: list[AdditionAnswer]
+    additions: list[AdditionResponse]
     negative_prompt: str = Field(description="What a picture of this kind shall not show")
     kind: str
     language: Literal["en", "zh"]
@@ -54,7 +54,7 @@ class KindQuery(Query):
     model: ModelName | None = None
 
 
-class KindAnswer(Answer):
+class KindResponse(ResponseModel):
     """A kind of picture, and what suits it on the model."""
 
     name: str
@@ -64,15 +64,15 @@ class KindAnswer(Answer):
     negative_prompt: dict[Literal["en", "zh"], str]
 
 
-class KindList(Answer):
+class KindList(ResponseModel):
     """All kinds of pictures."""
 
-    items: list[KindAnswer]
+    items: list[KindResponse]
     next_cursor: None = None
 
 
-@routes.post("/api/v1/prompts/enhance", scope=Scope.SUBMIT, answer=EnhanceAnswer)
-def enhance_prompt(farm: Farm, caller: Caller, body: EnhanceRequest) -> EnhanceAnswer:
+@routes.post("/api/v1/prompts/enhance", scope=Scope.SUBMIT, response=EnhanceResponse)
+def enhance_prompt(app_context: AppContext, caller: Caller, body: EnhanceRequest) -> EnhanceResponse:
     """Suggest what a prompt leaves unsaid.
 
     Light, setting, camera and finish for product photography, in the prompt's own language, English or Chinese. It is made
@@ -80,29 +80,29 @@ def enhance_prompt(farm: Farm, caller: Caller, body: EnhanceRequest) -> EnhanceA
     """
     if body.kind is not None and body.kind not in kinds():
         raise InvalidRequest([FieldError(field="kind", detail="is not a kind", remedy="use one of " + ", ".join(kinds()))])
-    return _answer(enhance(body.prompt, kind=body.kind, variant=body.variant))
+    return _response(enhance(body.prompt, kind=body.kind, variant=body.variant))
 
 
-@routes.get("/api/v1/prompts/kinds", scope=Scope.READ, answer=KindList, errors=(422,))
-def list_kinds(farm: Farm, caller: Caller, query: KindQuery) -> KindList:
+@routes.get("/api/v1/prompts/kinds", scope=Scope.READ, response=KindList, errors=(422,))
+def list_kinds(app_context: AppContext, caller: Caller, query: KindQuery) -> KindList:
     """List kinds of pictures, with the steps and guidance that suit each on a model."""
-    entry = farm.catalogue.get(query.model or farm.catalogue.default)
-    return KindList(items=[_kind_answer(kind, entry) for kind in kinds().values()])
+    entry = app_context.catalogue.get(query.model or app_context.catalogue.default)
+    return KindList(items=[_kind_response(kind, entry) for kind in kinds().values()])
 
 
-def _answer(found: Suggestion) -> EnhanceAnswer:
-    return EnhanceAnswer(
+def _response(found: Suggestion) -> EnhanceResponse:
+    return EnhanceResponse(
         prompt=found.prompt,
         enhanced=found.enhanced,
-        additions=[AdditionAnswer(slot=addition.slot, text=addition.text) for addition in found.additions],
+        additions=[AdditionResponse(slot=addition.slot, text=addition.text) for addition in found.additions],
         negative_prompt=found.negative_prompt,
         kind=found.kind,
         language=found.language,
     )
 
 
-def _kind_answer(kind: Kind, entry: ModelEntry) -> KindAnswer:
-    return KindAnswer(
+def _kind_response(kind: Kind, entry: ModelEntry) -> KindResponse:
+    return KindResponse(
         name=kind.name,
         title={"en": kind.title, "zh": kind.title_zh},
         steps=kind.steps_for(entry),

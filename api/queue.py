@@ -6,10 +6,10 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.context import Farm
-from api.farm_state import FarmState, farm_word, redis_is_up
+from api.context import AppContext
+from api.farm_state import FarmState, farm_status, redis_is_up
 from api.routes import Routes
-from api.shapes import Answer
+from api.shapes import ResponseModel
 from imagefarm.auth import Caller, Scope
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
@@ -22,7 +22,7 @@ MAX_HEADS = 200
 """Flows whose head is looked up for one answer."""
 
 
-class LaneAnswer(Answer):
+class LaneResponse(ResponseModel):
     """The queue of one model."""
 
     model: str
@@ -35,7 +35,7 @@ class LaneAnswer(Answer):
     drain_s: float | None = Field(description="Seconds until the queue is empty at this rate; null when nothing moves")
 
 
-class FlowAnswer(Answer):
+class FlowResponse(ResponseModel):
     """What one tenant has in one priority class on one lane."""
 
     model: str
@@ -46,7 +46,7 @@ class FlowAnswer(Answer):
     weight: float
 
 
-class Caps(Answer):
+class Caps(ResponseModel):
     """The limits in force."""
 
     max_queued: int
@@ -57,24 +57,24 @@ class Caps(Answer):
     max_running_set_images: int = Field(description="Images that share one worker's forward pass at most")
 
 
-class QueueAnswer(Answer):
+class QueueResponse(ResponseModel):
     """The whole queue, and the farm's state in a word."""
 
     state: FarmState = Field(description="degraded: Redis or the scheduler is away; waiting: no worker takes what is queued")
     reason: str = Field(description="The reason, in a sentence")
     queued: int
     running: int
-    lanes: list[LaneAnswer]
-    flows: list[FlowAnswer]
+    lanes: list[LaneResponse]
+    flows: list[FlowResponse]
     caps: Caps
     workers: int = Field(description="Workers that are alive")
 
 
-@routes.get("/api/v1/queue", scope=Scope.READ, answer=QueueAnswer)
-def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
+@routes.get("/api/v1/queue", scope=Scope.READ, response=QueueResponse)
+def get_queue(app_context: AppContext, caller: Caller) -> QueueResponse:
     """See the queue: lanes, flows and caps."""
-    settings = farm.settings
-    with farm.store.read() as session:
+    settings = app_context.settings
+    with app_context.store.read() as session:
         statement = (
             select(Backlog, Tenant.name, Tenant.weight, Flow.weight.label("flow_weight"))
             .join(Tenant, Tenant.id == Backlog.tenant_id, isouter=True)
@@ -90,12 +90,12 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
         throughputs = lane_throughput(session, now)
         alive = session.scalars(select(Worker).where(Worker.state != WorkerState.OFFLINE)).all()
         sweep_late_s = now - (session.scalar(select(SweepState.last_at)) or 0.0)
-    lanes: dict[str, LaneAnswer] = {}
+    lanes: dict[str, LaneResponse] = {}
     for row in rows:
         model = row.Backlog.model
         lane = lanes.setdefault(
             model,
-            LaneAnswer(
+            LaneResponse(
                 model=model,
                 queued=0,
                 running=0,
@@ -111,15 +111,15 @@ def get_queue(farm: Farm, caller: Caller) -> QueueAnswer:
         drain_s = throughputs.get(model, IDLE).drain_s(lane.queued)
         lane.drain_s = None if drain_s is None else round(drain_s, 1)
     queued, running = sum(lane.queued for lane in lanes.values()), sum(lane.running for lane in lanes.values())
-    word = farm_word(alive, [*lanes.values()], queued, running, redis_is_up=redis_is_up(), sweep_late_s=sweep_late_s)
-    return QueueAnswer(
-        state=word.name,
-        reason=word.reason.format(**dict(word.values)),
+    status = farm_status(alive, [*lanes.values()], queued, running, redis_is_up=redis_is_up(), sweep_late_s=sweep_late_s)
+    return QueueResponse(
+        state=status.name,
+        reason=status.reason.format(**dict(status.values)),
         queued=queued,
         running=running,
         lanes=list(lanes.values()),
         flows=[
-            FlowAnswer(
+            FlowResponse(
                 model=row.Backlog.model,
                 priority=row.Backlog.priority_class,
                 tenant=row.name or row.Backlog.tenant_id,

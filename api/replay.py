@@ -7,12 +7,12 @@ import math
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from api.context import Farm
-from api.job_answers import JobAnswer, base_url, job_answer
+from api.context import AppContext
+from api.job_answers import JobResponse, base_url, job_response
 from api.jobs import check_assets, visible_job
 from api.routes import Caller, Routes, Scope
-from api.shapes import Answer
-from api.thumbs import decoding
+from api.shapes import ResponseModel
+from api.thumbs import decode_slots
 from imagefarm.errors import Conflict, NotFound
 from imagefarm.states import JobState
 from imagefarm.store.jobs import images_of
@@ -23,7 +23,7 @@ from scheduler.replay import LABEL, Comparison, Verdict, compare, replay_request
 routes = Routes(tag="jobs")
 
 
-class ComparedImage(Answer):
+class ComparedImage(ResponseModel):
     """One image of a replay, held against the first making's."""
 
     index: int
@@ -32,7 +32,7 @@ class ComparedImage(Answer):
     differs: list[str] = Field(description="What was not the same in the making, by the two audit records")
 
 
-class ReplayAnswer(Answer):
+class ReplayResponse(ResponseModel):
     """What a replay shows."""
 
     job_id: str = Field(description="The replay")
@@ -45,39 +45,39 @@ class ReplayAnswer(Answer):
 WORST_FIRST = (Verdict.MISSING, Verdict.DIFFERENT, Verdict.NEAR, Verdict.IDENTICAL)
 
 
-@routes.post("/api/v1/jobs/{job_id}/replay", scope=Scope.SUBMIT, answer=JobAnswer, status=202, errors=(409, 422, 429))
-def replay_job(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+@routes.post("/api/v1/jobs/{job_id}/replay", scope=Scope.SUBMIT, response=JobResponse, status=202, errors=(409, 422, 429))
+def replay_job(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     """Render a succeeded job's recipe again.
 
     The answer is a new job with the same seeds, labelled `replay_of`; when it has succeeded, its `replay` tells whether the
     pictures are the same.
     """
-    with farm.store.write() as session:
+    with app_context.store.write() as session:
         job = visible_job(session, caller, job_id)
         if job.state != JobState.SUCCEEDED:
             raise Conflict(f"job {job_id} has not succeeded: there is nothing to hold a replay against")
         asked = replay_request(job)
-        row = admission.prepare(farm.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
+        row = admission.prepare(app_context.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
         check_assets(session, caller, row["recipe"])
-        admission.submit(session, [row], farm.settings)
-        answer = job_answer(session, farm, session.get_one(Job, row["id"]), base_url())
-    farm.ticket_sender.notify_lane(row["model"])
-    return answer
+        admission.submit(session, [row], app_context.settings)
+        response = job_response(session, app_context, session.get_one(Job, row["id"]), base_url())
+    app_context.ticket_sender.notify_lane(row["model"])
+    return response
 
 
-@routes.get("/api/v1/jobs/{job_id}/replay", scope=Scope.READ, answer=ReplayAnswer)
-def get_replay(farm: Farm, caller: Caller, job_id: str) -> ReplayAnswer:
+@routes.get("/api/v1/jobs/{job_id}/replay", scope=Scope.READ, response=ReplayResponse)
+def get_replay(app_context: AppContext, caller: Caller, job_id: str) -> ReplayResponse:
     """Hold a replay's pictures against those of the first making.
 
     Identical pixels are told by their hashes; else by PSNR, with what differed in the making.
     """
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         job = visible_job(session, caller, job_id)
-        found = compared(session, farm, caller, job)
+        found = compared(session, app_context, caller, job)
     if found is None:
         raise NotFound(f"job {job_id} is no replay of a job that you may see")
     of, images = found
-    return ReplayAnswer(
+    return ReplayResponse(
         job_id=job.id,
         of=of,
         state=JobState(job.state),
@@ -89,15 +89,15 @@ def get_replay(farm: Farm, caller: Caller, job_id: str) -> ReplayAnswer:
     )
 
 
-def compared(session: Session, farm: Farm, caller: Caller, job: Job) -> tuple[str, tuple[Comparison, ...]] | None:
+def compared(session: Session, app_context: AppContext, caller: Caller, job: Job) -> tuple[str, tuple[Comparison, ...]] | None:
     """The job that this one replays and how each image compares; None if it is no replay of a job the caller may see."""
     try:
         origin = visible_job(session, caller, job.labels.get(LABEL, ""))
     except NotFound:
         return None
     images = images_of(session, [origin.id, job.id])
-    with decoding:
-        return origin.id, compare(farm.outputs, images[origin.id], images[job.id], min(job.count, origin.count))
+    with decode_slots:
+        return origin.id, compare(app_context.outputs, images[origin.id], images[job.id], min(job.count, origin.count))
 
 
 def worst(images: tuple[Comparison, ...]) -> Verdict:

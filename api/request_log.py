@@ -9,7 +9,7 @@ import structlog
 from flask import Flask, Response, g, request
 
 from api.auth import check_host, check_origin
-from api.context import current_farm
+from api.context import current_app_context
 from imagefarm.ids import new_id
 from imagefarm.logs import get_logger
 from scheduler.limits import CALLING_KEY
@@ -44,9 +44,9 @@ def _before() -> None:
     structlog.contextvars.clear_contextvars()  # a server's thread serves one request after another
     structlog.contextvars.bind_contextvars(service="api", request_id=g.request_id)
     CALLING_KEY.set(None)
-    farm = current_farm()
-    check_host(farm)
-    check_origin(farm)
+    app_context = current_app_context()
+    check_host(app_context)
+    check_origin(app_context)
 
 
 def _after(response: Response) -> Response:

@@ -3,13 +3,13 @@
 ```
 routes = Routes(tag="jobs")
 
-@routes.get("/api/v1/jobs/{job_id}", scope=Scope.READ, answer=JobAnswer)
-def get_job(farm: Farm, caller: Caller, job_id: str) -> JobAnswer:
+@routes.get("/api/v1/jobs/{job_id}", scope=Scope.READ, response=JobResponse)
+def get_job(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     \"\"\"Get a job.\"\"\"
 ```
 
-A handler asks for what it needs by the names of its parameters: `farm`, `caller`, `query` and `body` (validated models; the
-annotation says which), `idempotency` and the names in its path, of which those that end in `_id` have the form of an id. Its
+A handler asks for what it needs by the names of its parameters: `app_context`, `caller`, `query` and `body`
+(validated models; the annotation says which), `idempotency` and the names in its path (`..._id` has the form of an id). Its
 docstring is the route's summary and description. It returns a model, a `Reply` (model, status, headers) or a Flask response
 (files, streams).
 """
@@ -30,7 +30,7 @@ from werkzeug.routing import BaseConverter
 from api import strict_json
 from api.auth import authenticate, require
 from api.bounds import TooLarge
-from api.context import Farm, current_farm
+from api.context import AppContext, current_app_context
 from api.field_errors import field_errors
 from api.idempotency_key import IdempotencyKey, read_key
 from api.request_limit import count_request
@@ -42,7 +42,7 @@ from imagefarm.text import check_text
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
-PROVIDED = frozenset({"farm", "caller", "query", "body", "idempotency"})
+PROVIDED = frozenset({"app_context", "caller", "query", "body", "idempotency"})
 M = TypeVar("M", bound=BaseModel)
 Handler = TypeVar("Handler", bound=Callable[..., "BaseModel | Reply | Response"])
 
@@ -51,7 +51,7 @@ Handler = TypeVar("Handler", bound=Callable[..., "BaseModel | Reply | Response"]
 class Reply:
     """An answer with a status or headers of its own."""
 
-    answer: BaseModel | None
+    response: BaseModel | None
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -93,13 +93,13 @@ class Route:
     scope: Scope | None
     query: type[BaseModel] | None
     body: type[BaseModel] | None
-    answer: type[BaseModel] | None
+    response: type[BaseModel] | None
     media: str
     status: int
-    also: tuple[int, ...]
+    extra_statuses: tuple[int, ...]
     errors: tuple[int, ...]
     headers: tuple[HeaderParameter, ...]
-    takes: tuple[str, ...]
+    consumes: tuple[str, ...]
     max_body: Callable[[Settings], int] | None
     parameters: tuple[str, ...]
 
@@ -153,19 +153,19 @@ class Routes:
         path: str,
         *,
         scope: Scope | None,
-        answer: type[BaseModel] | None = None,
+        response: type[BaseModel] | None = None,
         media: str = JSON,
         status: int = 200,
-        also: tuple[int, ...] = (),
+        extra_statuses: tuple[int, ...] = (),
         errors: tuple[int, ...] = (),
         headers: tuple[HeaderParameter, ...] = (),
-        takes: tuple[str, ...] = (),
+        consumes: tuple[str, ...] = (),
         max_body: Callable[[Settings], int] | None = None,
     ) -> Callable[[Handler], Handler]:
         """Declare a route.
 
-        `scope` None is open to all. `status` is the usual success, `also` are further ones with the same answer. `media` is
-        the answer's type where it is not JSON. `takes` are the types of a body that the handler reads itself
+        `scope` None is open to all. `status` is the usual success, `extra_statuses` are others with the same response. `media` is
+        the response's type where it is not JSON. `consumes` are the types of a body that the handler reads itself
         (`request.stream`); `max_body` bounds such a body in bytes instead of the setting `max_body_bytes`. `errors` are
         statuses beyond those that follow from the declaration.
         """
@@ -187,13 +187,13 @@ class Routes:
                     scope=scope,
                     query=hints.get("query"),
                     body=hints.get("body"),
-                    answer=answer,
+                    response=response,
                     media=media,
                     status=status,
-                    also=also,
+                    extra_statuses=extra_statuses,
                     errors=errors,
                     headers=headers + ((IDEMPOTENCY_KEY,) if "idempotency" in parameters else ()),
-                    takes=takes,
+                    consumes=consumes,
                     max_body=max_body,
                     parameters=parameters,
                 )
@@ -237,21 +237,21 @@ def routes_of(app: Flask) -> list[Route]:
 
 def _view(route: Route) -> Callable[..., Response]:
     def view(**path_values: str) -> Response:
-        farm = current_farm()
-        given: dict[str, Any] = {"farm": farm, **path_values}
+        app_context = current_app_context()
+        given: dict[str, Any] = {"app_context": app_context, **path_values}
         if route.scope is not None:
-            caller = authenticate(farm, counted=route.is_counted)
+            caller = authenticate(app_context, counted=route.is_counted)
             require(caller, route.scope)
             given["caller"] = caller
         elif route.is_counted:
-            count_request(farm.requests, None)
+            count_request(app_context.requests, None)
         for value in path_values.values():
             _check_path(value)
         given["query"] = _query(route.query)
         if route.max_body is not None:
-            request.max_content_length = route.max_body(farm.settings)
-        if route.takes:
-            _check_type(route.takes)
+            request.max_content_length = route.max_body(app_context.settings)
+        if route.consumes:
+            _check_type(route.consumes)
         if route.body is not None:
             given["body"] = read_body(route.body)
         if "idempotency" in route.parameters:
@@ -266,7 +266,7 @@ def _response(route: Route, result: BaseModel | Reply | Response) -> Response:
     if isinstance(result, Response):
         return result
     reply = result if isinstance(result, Reply) else Reply(result)
-    body = b"" if reply.answer is None else reply.answer.model_dump_json().encode()
+    body = b"" if reply.response is None else reply.response.model_dump_json().encode()
     response = Response(body, reply.status or route.status, content_type=JSON if body else None)
     response.headers.update(reply.headers)
     return response
@@ -341,13 +341,13 @@ def whole_upload(part: str) -> bytes:
 
 def too_large() -> TooLarge:
     """The refusal of a body that is over its limit."""
-    return TooLarge(current_farm().settings, request.max_content_length)
+    return TooLarge(current_app_context().settings, request.max_content_length)
 
 
-def _check_type(takes: tuple[str, ...]) -> None:
+def _check_type(consumes: tuple[str, ...]) -> None:
     given = request.mimetype
-    known = ", ".join(takes)
-    if given not in takes and not (JSON in takes and given.endswith("+json")):
+    known = ", ".join(consumes)
+    if given not in consumes and not (JSON in consumes and given.endswith("+json")):
         raise RequestError(
             f"Content-Type is {given[:80] or 'missing'!r}; send {known}", code="unsupported_media_type", status=415
         )
@@ -374,7 +374,7 @@ __all__ = [
     "LAST_EVENT_ID",
     "PREFER",
     "Caller",
-    "Farm",
+    "AppContext",
     "HeaderParameter",
     "IdempotencyKey",
     "Reply",

@@ -23,7 +23,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     """What a route answers, as JSON."""
 
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)

@@ -9,9 +9,9 @@ from pydantic import Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.context import Farm
+from api.context import AppContext
 from api.routes import Routes
-from api.shapes import Answer, Query, Time
+from api.shapes import ResponseModel, Query, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.store import db_now
 from imagefarm.store.models import Rollup
@@ -28,14 +28,14 @@ PERIODS: dict[str, tuple[int, int, int]] = {
 """By name: how far back, how long each point is, and the rows it is made of, in seconds."""
 
 
-class Spread(Answer):
+class Spread(ResponseModel):
     """A latency in seconds: the middle one, and that which one in twenty exceeds. null without jobs."""
 
     p50: float | None
     p95: float | None
 
 
-class Point(Answer):
+class Point(ResponseModel):
     """What happened in one piece of the period, which begins at `at`."""
 
     at: Time
@@ -47,7 +47,7 @@ class Point(Answer):
     render: Spread = Field(description="From start to stored")
 
 
-class StatisticsAnswer(Answer):
+class StatisticsResponse(ResponseModel):
     """A period: all of it, and piece by piece."""
 
     period: Period
@@ -71,12 +71,12 @@ class Statistics:
     buckets: tuple[tuple[int, MetricBucket], ...]
 
 
-@routes.get("/api/v1/statistics", scope=Scope.ADMIN, answer=StatisticsAnswer)
-def get_statistics(farm: Farm, caller: Caller, query: StatisticsQuery) -> StatisticsAnswer:
+@routes.get("/api/v1/statistics", scope=Scope.ADMIN, response=StatisticsResponse)
+def get_statistics(app_context: AppContext, caller: Caller, query: StatisticsQuery) -> StatisticsResponse:
     """See what the farm did over an hour, a day or a week: pictures, failures, loads, latencies."""
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         found = statistics(session, query.period)
-    return StatisticsAnswer(
+    return StatisticsResponse(
         period=query.period,
         step_s=found.step,
         whole=_point(found.buckets[0][0], total(bucket for _, bucket in found.buckets)),

@@ -32,7 +32,7 @@ from scheduler.batches.template import MAX_TEMPLATE_CHARS
 CSV = "text/csv"
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 MULTIPART = "multipart/form-data"
-TAKES = (CSV, *JSON_LINES, MULTIPART, JSON)
+CONSUMES = (CSV, *JSON_LINES, MULTIPART, JSON)
 M = TypeVar("M", bound=BaseModel)
 FORM_FILES = {"file": "send the table as `file`", "archive": "send one ZIP of pictures as `archive`"}
 CHUNK_BYTES = 256 * 1024
@@ -99,7 +99,7 @@ class BatchBody(BatchOptions):
 
 
 @dataclass(slots=True)
-class Submission:
+class BatchRequest:
     """A table and what is said about it. `sha256` stands for both."""
 
     table: Table
@@ -110,7 +110,7 @@ class Submission:
 
 
 @contextmanager
-def read_submission(parameters: BatchParameters, settings: Settings) -> Iterator[Submission]:
+def read_batch_request(parameters: BatchParameters, settings: Settings) -> Iterator[BatchRequest]:
     """The current request's table, at its beginning. Raises InvalidRequest, RequestError."""
     kind = request.mimetype
     rows = settings.max_batch_rows
@@ -122,18 +122,18 @@ def read_submission(parameters: BatchParameters, settings: Settings) -> Iterator
                 sha256 = _digest(archive, sha256)
             lines = name.lower().endswith((".jsonl", ".ndjson"))
             table = read_json_lines(file, max_rows=rows) if lines else _csv(file, merged, rows)
-            yield Submission(table, make_options(merged), sha256, archive)
+            yield BatchRequest(table, make_options(merged), sha256, archive)
         return
     with tempfile.TemporaryFile() as file:
         sha256 = _spool(file, settings.max_body_bytes if kind not in {CSV, *JSON_LINES} else None)
         if kind == CSV:
-            yield Submission(_csv(file, parameters, rows), make_options(parameters), sha256)
+            yield BatchRequest(_csv(file, parameters, rows), make_options(parameters), sha256)
         elif kind in JSON_LINES:
-            yield Submission(read_json_lines(file, max_rows=rows), make_options(parameters), sha256)
+            yield BatchRequest(read_json_lines(file, max_rows=rows), make_options(parameters), sha256)
         else:
             body = _validated(BatchBody, strict_json.parse(file.read()))
             options = make_options(parameters, body)
-            yield Submission(read_json_rows(body.rows, max_rows=rows), options, sha256)
+            yield BatchRequest(read_json_rows(body.rows, max_rows=rows), options, sha256)
 
 
 def make_options(parameters: BatchParameters, body: BatchBody | None = None) -> BatchOptions:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from api.context import Farm
+from api.context import AppContext
 from api.keys import KeyLimits
 from api.routes import Routes
-from api.shapes import Answer, Body
+from api.shapes import ResponseModel, Body
 from imagefarm.auth import Caller, Scope
 from imagefarm.settings import Settings
 from imagefarm.tenants import MAX_TENANTS, TenantUse, Today, limit_tenant, tenants_in_use, today
@@ -16,7 +16,7 @@ from imagefarm.tenants import MAX_TENANTS, TenantUse, Today, limit_tenant, tenan
 routes = Routes(tag="queue")
 
 
-class TenantAnswer(Answer):
+class TenantResponse(ResponseModel):
     """A tenant: its weight, what it has in the queue, and what it asked for today (UTC)."""
 
     id: str
@@ -36,10 +36,10 @@ class TenantAnswer(Answer):
     fair_share: float = Field(description="Its part by weight among those who asked for something today, 0 to 1")
 
 
-class TenantList(Answer):
+class TenantList(ResponseModel):
     """The tenants who have asked for most today first."""
 
-    items: list[TenantAnswer]
+    items: list[TenantResponse]
     next_cursor: None = None
 
 
@@ -53,34 +53,34 @@ class TenantChange(Body):
     limits: TenantLimits
 
 
-@routes.get("/api/v1/tenants", scope=Scope.ADMIN, answer=TenantList)
-def list_tenants(farm: Farm, caller: Caller) -> TenantList:
+@routes.get("/api/v1/tenants", scope=Scope.ADMIN, response=TenantList)
+def list_tenants(app_context: AppContext, caller: Caller) -> TenantList:
     """List the tenants with their queues, their limits, their use of today and their share."""
-    with farm.store.read() as session:
-        return TenantList(items=tenants(session, farm))
+    with app_context.store.read() as session:
+        return TenantList(items=tenants(session, app_context))
 
 
-@routes.patch("/api/v1/tenants/{tenant}", scope=Scope.ADMIN, answer=TenantAnswer)
-def change_tenant(farm: Farm, caller: Caller, tenant: str, body: TenantChange) -> TenantAnswer:
+@routes.patch("/api/v1/tenants/{tenant}", scope=Scope.ADMIN, response=TenantResponse)
+def change_tenant(app_context: AppContext, caller: Caller, tenant: str, body: TenantChange) -> TenantResponse:
     """Set the limits of a tenant, by name or id.
 
     They hold from the next submit and the next claim; what waits or runs already stays. A limit wider than the farm's own has no
     effect.
     """
-    changed = limit_tenant(farm.store, tenant, body.limits.model_dump(exclude_unset=True), by=caller.name)
-    with farm.store.read() as session:
-        return _answer(changed, today(session), farm.settings)
+    changed = limit_tenant(app_context.store, tenant, body.limits.model_dump(exclude_unset=True), by=caller.name)
+    with app_context.store.read() as session:
+        return _response(changed, today(session), app_context.settings)
 
 
-def tenants(session: Session, farm: Farm) -> list[TenantAnswer]:
+def tenants(session: Session, app_context: AppContext) -> list[TenantResponse]:
     """Tenants by what they asked for today."""
     whole = today(session)
-    return [_answer(one, whole, farm.settings) for one in tenants_in_use(session, limit=MAX_TENANTS)]
+    return [_response(one, whole, app_context.settings) for one in tenants_in_use(session, limit=MAX_TENANTS)]
 
 
-def _answer(one: TenantUse, whole: Today, settings: Settings) -> TenantAnswer:
+def _response(one: TenantUse, whole: Today, settings: Settings) -> TenantResponse:
     own, queue, run = one.limits, settings.max_queued_per_tenant, settings.max_running_per_tenant
-    return TenantAnswer(
+    return TenantResponse(
         id=one.id,
         name=one.name,
         weight=one.weight,

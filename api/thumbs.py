@@ -7,7 +7,7 @@ import secrets
 import threading
 from pathlib import Path
 
-from api.context import Farm
+from api.context import AppContext
 from imagefarm.logs import get_logger
 from imagefarm.store.models import Image
 
@@ -15,20 +15,20 @@ log = get_logger(__name__)
 
 SIZES = (64, 128, 256, 512)
 QUALITY = 80
-decoding = threading.Semaphore(1)
+decode_slots = threading.Semaphore(1)
 """One decoded picture at a time: a large one takes a good part of what this process may use."""
 
 
-def thumbnail(farm: Farm, image: Image, side: int) -> bytes:
+def thumbnail(app_context: AppContext, image: Image, side: int) -> bytes:
     """The picture as WebP, its longer side at most `side` pixels; from the cache if it was asked for before.
 
     Raises FileNotFoundError if the picture's file is gone.
     """
-    kept = farm.settings.data_dir / "thumbs" / image.sha256[:2] / f"{image.sha256}-{side}.webp"
+    kept = app_context.settings.data_dir / "thumbs" / image.sha256[:2] / f"{image.sha256}-{side}.webp"
     try:
         return kept.read_bytes()
     except FileNotFoundError:
-        data = _shrink(farm.outputs.read(image.storage_key), side)
+        data = _shrink(app_context.outputs.read(image.storage_key), side)
     try:
         _keep(kept, data)
     except OSError as error:
@@ -39,7 +39,7 @@ def thumbnail(farm: Farm, image: Image, side: int) -> bytes:
 def _shrink(data: bytes, side: int) -> bytes:
     from PIL import Image as Picture
 
-    with decoding, Picture.open(io.BytesIO(data)) as picture:
+    with decode_slots, Picture.open(io.BytesIO(data)) as picture:
         picture.thumbnail((side, side), Picture.Resampling.LANCZOS)
         small = io.BytesIO()
         picture.convert("RGBA" if picture.has_transparency_data else "RGB").save(small, "WEBP", quality=QUALITY)

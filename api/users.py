@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from api.context import Farm
+from api.context import AppContext
 from api.keys import Name
 from api.routes import Routes
-from api.shapes import Answer, Body, Time
+from api.shapes import ResponseModel, Body, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.text import check_text
 from imagefarm.users import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, UserInfo, create_user, disable_user, list_users, set_password
@@ -42,7 +42,7 @@ class PasswordRequest(Body):
     password: Password
 
 
-class UserAnswer(Answer):
+class UserResponse(ResponseModel):
     """A person, without the password."""
 
     id: str
@@ -55,42 +55,42 @@ class UserAnswer(Answer):
     last_sign_in_at: Time | None
 
 
-class UserList(Answer):
+class UserList(ResponseModel):
     """Everybody, by name."""
 
-    items: list[UserAnswer]
+    items: list[UserResponse]
     next_cursor: None = None
 
 
-@routes.get("/api/v1/users", scope=Scope.ADMIN, answer=UserList)
-def list_people(farm: Farm, caller: Caller) -> UserList:
+@routes.get("/api/v1/users", scope=Scope.ADMIN, response=UserList)
+def list_people(app_context: AppContext, caller: Caller) -> UserList:
     """List the users."""
-    return UserList(items=[_answer(info) for info in list_users(farm.store)])
+    return UserList(items=[_response(info) for info in list_users(app_context.store)])
 
 
-@routes.post("/api/v1/users", scope=Scope.ADMIN, answer=UserAnswer, status=201, errors=(409,))
-def create_person(farm: Farm, caller: Caller, body: UserRequest) -> UserAnswer:
+@routes.post("/api/v1/users", scope=Scope.ADMIN, response=UserResponse, status=201, errors=(409,))
+def create_person(app_context: AppContext, caller: Caller, body: UserRequest) -> UserResponse:
     """Make a user, who signs in to the pages with name and password."""
-    return _answer(create_user(farm.store, **body.model_dump(), by=caller.name))
+    return _response(create_user(app_context.store, **body.model_dump(), by=caller.name))
 
 
-@routes.post("/api/v1/users/{user}/password", scope=Scope.ADMIN, answer=UserAnswer)
-def change_password(farm: Farm, caller: Caller, user: str, body: PasswordRequest) -> UserAnswer:
+@routes.post("/api/v1/users/{user}/password", scope=Scope.ADMIN, response=UserResponse)
+def change_password(app_context: AppContext, caller: Caller, user: str, body: PasswordRequest) -> UserResponse:
     """Give a user, by name or id, a new password.
 
     Their browsers are signed out.
     """
-    return _answer(set_password(farm.store, user, body.password, by=caller.name))
+    return _response(set_password(app_context.store, user, body.password, by=caller.name))
 
 
-@routes.post("/api/v1/users/{user}/disable", scope=Scope.ADMIN, answer=UserAnswer)
-def disable_person(farm: Farm, caller: Caller, user: str) -> UserAnswer:
+@routes.post("/api/v1/users/{user}/disable", scope=Scope.ADMIN, response=UserResponse)
+def disable_person(app_context: AppContext, caller: Caller, user: str) -> UserResponse:
     """Let a user, by name or id, sign in no more.
 
     Their browsers are signed out. Disabling again changes nothing; the name stays taken.
     """
-    return _answer(disable_user(farm.store, user, by=caller.name))
+    return _response(disable_user(app_context.store, user, by=caller.name))
 
 
-def _answer(info: UserInfo) -> UserAnswer:
-    return UserAnswer.model_validate(asdict(info))
+def _response(info: UserInfo) -> UserResponse:
+    return UserResponse.model_validate(asdict(info))

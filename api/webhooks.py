@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from api.batches import visible_batch
 from api.cursor import make_cursor, read_cursor
 from api.jobs import next_link, visible_job
-from api.routes import Caller, Farm, Reply, Routes, Scope
-from api.shapes import Answer, Body, Query, Time
+from api.routes import Caller, AppContext, Reply, Routes, Scope
+from api.shapes import ResponseModel, Body, Query, Time
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
 from imagefarm.ids import is_id
 from imagefarm.store.audit import append
@@ -37,7 +37,7 @@ class WebhookBody(Body):
     subject: Annotated[Text, Field(min_length=1, max_length=40)] | None = None
 
 
-class WebhookAnswer(Answer):
+class WebhookResponse(ResponseModel):
     """A webhook. The secret, by which receivers check signatures, is shown only when it is made."""
 
     id: str
@@ -49,14 +49,14 @@ class WebhookAnswer(Answer):
     disabled_at: Time | None
 
 
-class WebhookList(Answer):
+class WebhookList(ResponseModel):
     """All webhooks, newest first."""
 
-    items: list[WebhookAnswer]
+    items: list[WebhookResponse]
     next_cursor: str | None
 
 
-class WebhookDeliveryResponse(Answer):
+class WebhookDeliveryResponse(ResponseModel):
     """One message to a webhook. `id` is its `webhook-id` header, the same at every try."""
 
     id: str
@@ -71,7 +71,7 @@ class WebhookDeliveryResponse(Answer):
     finished_at: Time | None
 
 
-class WebhookDeliveryList(Answer):
+class WebhookDeliveryList(ResponseModel):
     """A page of deliveries, newest first. `next_cursor` is null on the last page."""
 
     items: list[WebhookDeliveryResponse]
@@ -86,23 +86,23 @@ class WebhookDeliveryQuery(Query):
     cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
 
 
-@routes.post("/api/v1/webhooks", scope=Scope.SUBMIT, answer=WebhookAnswer, status=201, errors=(404,))
-def create_webhook(farm: Farm, caller: Caller, body: WebhookBody) -> WebhookAnswer:
+@routes.post("/api/v1/webhooks", scope=Scope.SUBMIT, response=WebhookResponse, status=201, errors=(404,))
+def create_webhook(app_context: AppContext, caller: Caller, body: WebhookBody) -> WebhookResponse:
     """Register a webhook.
 
     Messages follow Standard Webhooks: headers `webhook-id`, `webhook-timestamp` and `webhook-signature`, made with the secret
     of the answer, which is shown this once. A message is tried for about a day; answer 2xx to take it, 410 to get no more.
     """
     if body.subject is not None:
-        with farm.store.read() as session:
+        with app_context.store.read() as session:
             if is_id(body.subject, "batch"):
                 visible_batch(session, caller, body.subject)
             else:
                 visible_job(session, caller, body.subject)
     try:
         hook = webhooks.create_webhook(
-            farm.store,
-            farm.settings,
+            app_context.store,
+            app_context.settings,
             url=body.url,
             kinds=list(dict.fromkeys(body.kinds)),
             subject=body.subject,
@@ -111,26 +111,26 @@ def create_webhook(farm: Farm, caller: Caller, body: WebhookBody) -> WebhookAnsw
         )
     except FetchFailed as error:
         raise InvalidRequest([FieldError(field="url", detail=error.detail, remedy="mend the host's name")]) from None
-    return _answer(hook, secret=hook.secret)
+    return _response(hook, secret=hook.secret)
 
 
-@routes.get("/api/v1/webhooks", scope=Scope.READ, answer=WebhookList)
-def list_webhooks(farm: Farm, caller: Caller) -> WebhookList:
+@routes.get("/api/v1/webhooks", scope=Scope.READ, response=WebhookList)
+def list_webhooks(app_context: AppContext, caller: Caller) -> WebhookList:
     """List webhooks."""
     statement = select(Webhook).where(Webhook.disabled_at.is_(None)).order_by(Webhook.id.desc()).limit(1000)
     if caller.tenant_filter is not None:
         statement = statement.where(Webhook.tenant_id == caller.tenant_filter)
-    with farm.store.read() as session:
-        return WebhookList(items=[_answer(hook) for hook in session.scalars(statement)], next_cursor=None)
+    with app_context.store.read() as session:
+        return WebhookList(items=[_response(hook) for hook in session.scalars(statement)], next_cursor=None)
 
 
 @routes.delete("/api/v1/webhooks/{webhook_id}", scope=Scope.SUBMIT, status=204)
-def delete_webhook(farm: Farm, caller: Caller, webhook_id: str) -> Reply:
+def delete_webhook(app_context: AppContext, caller: Caller, webhook_id: str) -> Reply:
     """Remove a webhook.
 
     What waits for it is not sent any more.
     """
-    with farm.store.write() as session:
+    with app_context.store.write() as session:
         hook = _visible(session, caller, webhook_id)
         if hook.disabled_at is None:
             hook.disabled_at = session.scalar(select(db_now()))
@@ -138,8 +138,8 @@ def delete_webhook(farm: Farm, caller: Caller, webhook_id: str) -> Reply:
     return Reply(None, 204)
 
 
-@routes.get("/api/v1/webhooks/{webhook_id}/deliveries", scope=Scope.READ, answer=WebhookDeliveryList)
-def list_deliveries(farm: Farm, caller: Caller, webhook_id: str, query: WebhookDeliveryQuery) -> Reply:
+@routes.get("/api/v1/webhooks/{webhook_id}/deliveries", scope=Scope.READ, response=WebhookDeliveryList)
+def list_deliveries(app_context: AppContext, caller: Caller, webhook_id: str, query: WebhookDeliveryQuery) -> Reply:
     """List what was, or will be, sent to a webhook."""
     wanted = f"deliveries {webhook_id} {query.state}"
     before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="msg"))
@@ -148,7 +148,7 @@ def list_deliveries(farm: Farm, caller: Caller, webhook_id: str, query: WebhookD
         statement = statement.where(WebhookDelivery.state == query.state)
     if before is not None:
         statement = statement.where(WebhookDelivery.id < before)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         _visible(session, caller, webhook_id)
         found = session.scalars(statement).all()
     cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
@@ -157,11 +157,11 @@ def list_deliveries(farm: Farm, caller: Caller, webhook_id: str, query: WebhookD
 
 
 @routes.post(
-    "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay", scope=Scope.SUBMIT, answer=WebhookDeliveryResponse, status=202
+    "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay", scope=Scope.SUBMIT, response=WebhookDeliveryResponse, status=202
 )
-def replay_delivery(farm: Farm, caller: Caller, webhook_id: str, delivery_id: str) -> WebhookDeliveryResponse:
+def replay_delivery(app_context: AppContext, caller: Caller, webhook_id: str, delivery_id: str) -> WebhookDeliveryResponse:
     """Send a message again."""
-    with farm.store.write() as session:
+    with app_context.store.write() as session:
         _visible(session, caller, webhook_id)
         delivery = session.get(WebhookDelivery, delivery_id)
         if delivery is None or delivery.webhook_id != webhook_id:
@@ -177,8 +177,8 @@ def _visible(session: Session, caller: Caller, webhook_id: str) -> Webhook:
     return hook
 
 
-def _answer(hook: Webhook, secret: str | None = None) -> WebhookAnswer:
-    return WebhookAnswer(
+def _response(hook: Webhook, secret: str | None = None) -> WebhookResponse:
+    return WebhookResponse(
         id=hook.id,
         url=hook.url,
         kinds=hook.kinds,

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from sqlalchemy import select
 
-from api.context import Farm
+from api.context import AppContext
 from api.routes import Routes, read_body, whole_body
-from api.shapes import Answer, Body, Query, Time
+from api.shapes import ResponseModel, Body, Query, Time
 from imagefarm.auth import Caller, Scope
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Worker
@@ -19,7 +19,7 @@ from scheduler import workers
 routes = Routes(tag="workers")
 
 
-class WorkerAnswer(Answer):
+class WorkerResponse(ResponseModel):
     """One worker. Host, process, facts and load are shown to admins only."""
 
     id: str
@@ -39,10 +39,10 @@ class WorkerAnswer(Answer):
     load: dict[str, Any] | None = None
 
 
-class WorkerList(Answer):
+class WorkerList(ResponseModel):
     """The workers, newest first."""
 
-    items: list[WorkerAnswer]
+    items: list[WorkerResponse]
     next_cursor: None = None
 
 
@@ -60,40 +60,40 @@ class WorkerCommandRequest(Body):
     reason: Annotated[str, Field(max_length=500), AfterValidator(check_text)] = ""
 
 
-@routes.get("/api/v1/workers", scope=Scope.READ, answer=WorkerList)
-def list_workers(farm: Farm, caller: Caller, query: WorkerQuery) -> WorkerList:
+@routes.get("/api/v1/workers", scope=Scope.READ, response=WorkerList)
+def list_workers(app_context: AppContext, caller: Caller, query: WorkerQuery) -> WorkerList:
     """List the workers."""
     statement = select(Worker).order_by(Worker.started_at.desc(), Worker.id.desc()).limit(1000)
     if not query.include_offline:
         statement = statement.where(Worker.state != WorkerState.OFFLINE)
-    with farm.store.read() as session:
-        return WorkerList(items=[worker_answer(row, caller) for row in session.scalars(statement)])
+    with app_context.store.read() as session:
+        return WorkerList(items=[worker_response(row, caller) for row in session.scalars(statement)])
 
 
-@routes.post("/api/v1/workers/{worker}/drain", scope=Scope.ADMIN, answer=WorkerList)
-def drain_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
+@routes.post("/api/v1/workers/{worker}/drain", scope=Scope.ADMIN, response=WorkerList)
+def drain_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
     """Drain a worker: it finishes what it holds and claims nothing more.
 
     `worker` is an id or a name. A JSON body `{"reason": "..."}` may say why.
     """
-    return _set_desired_state(farm, caller, worker, WorkerState.DRAINING)
+    return _set_desired_state(app_context, caller, worker, WorkerState.DRAINING)
 
 
-@routes.post("/api/v1/workers/{worker}/resume", scope=Scope.ADMIN, answer=WorkerList)
-def resume_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
+@routes.post("/api/v1/workers/{worker}/resume", scope=Scope.ADMIN, response=WorkerList)
+def resume_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
     """Let a drained or quarantined worker claim again."""
-    return _set_desired_state(farm, caller, worker, WorkerState.READY)
+    return _set_desired_state(app_context, caller, worker, WorkerState.READY)
 
 
-@routes.post("/api/v1/workers/{worker}/quarantine", scope=Scope.ADMIN, answer=WorkerList)
-def quarantine_worker(farm: Farm, caller: Caller, worker: str) -> WorkerList:
+@routes.post("/api/v1/workers/{worker}/quarantine", scope=Scope.ADMIN, response=WorkerList)
+def quarantine_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
     """Keep a suspect worker from claiming until it is resumed."""
-    return _set_desired_state(farm, caller, worker, WorkerState.QUARANTINED)
+    return _set_desired_state(app_context, caller, worker, WorkerState.QUARANTINED)
 
 
-def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
+def worker_response(row: Worker, caller: Caller) -> WorkerResponse:
     """A worker as this caller may see it."""
-    return WorkerAnswer(
+    return WorkerResponse(
         id=row.id,
         name=row.name,
         state=WorkerState(row.state),
@@ -112,8 +112,8 @@ def worker_answer(row: Worker, caller: Caller) -> WorkerAnswer:
     )
 
 
-def _set_desired_state(farm: Farm, caller: Caller, worker: str, desired_state: WorkerState) -> WorkerList:
+def _set_desired_state(app_context: AppContext, caller: Caller, worker: str, desired_state: WorkerState) -> WorkerList:
     reason = read_body(WorkerCommandRequest).reason if whole_body() else ""
-    told = workers.set_desired_state(farm.store, worker, desired_state, by=caller.name, reason=reason)
-    with farm.store.read() as session:
-        return WorkerList(items=[worker_answer(session.get_one(Worker, one), caller) for one in told])
+    told = workers.set_desired_state(app_context.store, worker, desired_state, by=caller.name, reason=reason)
+    with app_context.store.read() as session:
+        return WorkerList(items=[worker_response(session.get_one(Worker, one), caller) for one in told])

@@ -63,8 +63,8 @@ def main() -> None:
         pictures = render_all(store, LocalOutputStore(settings.outputs), 1000 * arguments.kb)
         before = Memory(api.pid).peaks_mb()[0]
         started, received, tail = time.perf_counter(), 0, b""
-        with client.stream("GET", batch["urls"]["archive"]) as answer:
-            for piece in answer.iter_raw(1024 * 1024):
+        with client.stream("GET", batch["urls"]["archive"]) as response:
+            for piece in response.iter_raw(1024 * 1024):
                 received += len(piece)
                 tail = (tail + piece)[-4_000_000:]
         seconds, after = time.perf_counter() - started, Memory(api.pid).peaks_mb()[0]

@@ -150,9 +150,9 @@ class Singles:
                     due = self._begin + next(self._next) / self.rate
                 if self._stop.wait(max(0.0, due - time.perf_counter())):
                     return
-                answer = client.post("/api/v1/jobs", json={"prompt": "a red mug", "labels": {"from": "single"}})
+                response = client.post("/api/v1/jobs", json={"prompt": "a red mug", "labels": {"from": "single"}})
                 self.ms.append(1000 * (time.perf_counter() - due))
-                self.errors += answer.status_code != 202
+                self.errors += response.status_code != 202
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -194,13 +194,13 @@ def measure(name: str, url: str, folder: Path, arguments: argparse.Namespace) ->
 
         def send() -> tuple[httpx.Response, float]:
             started = time.perf_counter()
-            answer = client.post(
+            response = client.post(
                 "/api/v1/batches",
                 content=table,
                 params={"template": TEMPLATE, "name": "Spring"},
                 headers={"Content-Type": "text/csv", "Idempotency-Key": "spring"},
             )
-            return answer, time.perf_counter() - started
+            return response, time.perf_counter() - started
 
         first, seconds = send()
         meanwhile = singles.stop()

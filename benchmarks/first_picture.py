@@ -34,9 +34,9 @@ def percentile(values: list[float], share: float) -> float:
 def through_farm(client: httpx.Client, prompt: str, seed: int) -> tuple[float, dict[str, Any]]:
     """Wall milliseconds from the request to the answer that names the picture."""
     started = time.perf_counter()
-    answer = client.post("/api/v1/jobs", json={"prompt": prompt, "seed": seed}, headers={"Prefer": "wait=30"})
+    response = client.post("/api/v1/jobs", json={"prompt": prompt, "seed": seed}, headers={"Prefer": "wait=30"})
     took = 1000 * (time.perf_counter() - started)
-    job = answer.raise_for_status().json()
+    job = response.raise_for_status().json()
     if job["state"] != "succeeded":
         raise SystemExit(f"the job is {job['state']}: {job['error']}")
     return took, job
@@ -78,7 +78,7 @@ def main() -> int:
                             "admitted to claimed": 1000 * (claimed - row.created_at),
                             "in the model": made,
                             "claimed to stored, less the model": audit["timings_ms"]["claim_to_stored"] - made,
-                            "the rest (request, commit, answer)": waited
+                            "the rest (request, commit, response)": waited
                             - 1000 * (claimed - row.created_at)
                             - audit["timings_ms"]["claim_to_stored"],
                         }

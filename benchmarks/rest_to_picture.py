@@ -102,9 +102,9 @@ def farm_round(up: Up, store: Store, asked: Asked) -> FarmRound:
     ids = []
     with httpx.Client(base_url=up.url, trust_env=False, timeout=60) as client:
         for prompt, seed in asked:
-            answer = client.post("/api/v1/jobs", json={"prompt": prompt, "seed": seed, "priority": "bulk"})
-            answer.raise_for_status()
-            ids.append(answer.json()["id"])
+            response = client.post("/api/v1/jobs", json={"prompt": prompt, "seed": seed, "priority": "bulk"})
+            response.raise_for_status()
+            ids.append(response.json()["id"])
     submit = time.perf_counter() - started
     while True:
         with store.read() as session:

@@ -1,6 +1,6 @@
 """Live events: what was committed is told to whoever watches, through Redis, without making anybody wait.
 
-A store with a `LiveEvents` as its listener hands over the audit events of every transaction after its commit. A thread
+A store with an `EventPublisher` as its listener hands over the audit events of every transaction after its commit. A thread
 publishes them; when Redis is away they are dropped and counted, since SQL has them all.
 """
 
@@ -22,10 +22,10 @@ log = get_logger(__name__)
 GATHER_S = 0.02
 """Events that follow upon others so soon travel together: under load each by itself would cost more than its commit."""
 MAX_EVENTS = 200
-"""Events of one transaction that are told one by one; a bulk change is told as one event `many`."""
+"""Events of one transaction that are told one by one; a bulk change is told as one event `bulk.changed`."""
 
 
-class LiveEvents:
+class EventPublisher:
     """Publishes committed events off the committing thread. Call it with the events of one transaction."""
 
     def __init__(self, redis: Redis, prefix: str) -> None:
@@ -39,7 +39,7 @@ class LiveEvents:
     def __call__(self, events: list[dict[str, Any]]) -> None:
         """Take the events of a committed transaction; never blocks, never raises."""
         if len(events) > MAX_EVENTS:
-            events = [{"kind": "many", "subject": "farm", "tenant_id": None, "data": {"events": len(events)}}]
+            events = [{"kind": "bulk.changed", "subject": "farm", "tenant_id": None, "data": {"events": len(events)}}]
         self._start()
         for event in events:
             try:
@@ -51,21 +51,21 @@ class LiveEvents:
         # not in the constructor: a server may fork after this object is made
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="live-events", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="event-publisher", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
-        told = 0.0
+        published = 0.0
         while True:
             events = [self._events.get()]
-            if (early := told + GATHER_S - time.monotonic()) > 0:
+            if (early := published + GATHER_S - time.monotonic()) > 0:
                 time.sleep(early)
             while len(events) < MAX_EVENTS and not self._events.empty():
                 events.append(self._events.get_nowait())  # nobody else takes any
             try:
                 publish_many(self.redis, self.prefix, events)
-                told = time.monotonic()
+                published = time.monotonic()
             except (RedisError, OSError) as error:
                 before, self.dropped = self.dropped, self.dropped + len(events)
                 if before.bit_length() < self.dropped.bit_length():  # at 1, 2, 4, 8 ...
-                    log.warning("live.dropped", dropped=self.dropped, error=str(error))
+                    log.warning("events.dropped", dropped=self.dropped, error=str(error))

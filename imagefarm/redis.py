@@ -15,7 +15,7 @@ from imagefarm.errors import ConfigurationError
 from imagefarm.settings import Settings
 
 PROGRESS_TTL_S = 300
-FOR_WORKERS = frozenset({"job.cancelled", "worker.command", "many"})
+FOR_WORKERS = frozenset({"job.cancelled", "worker.command", "bulk.changed"})
 """Kinds of events that workers act on."""
 
 

@@ -70,6 +70,6 @@ def hold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: st
     return change_state(session, where, JobState.QUEUED, JobState.HELD, event="job.held", data={"by": by})
 
 
-def unhold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
+def release_held_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
     """Let held jobs go, in the caller's transaction."""
-    return change_state(session, where, JobState.HELD, JobState.QUEUED, event="job.unheld", data={"by": by})
+    return change_state(session, where, JobState.HELD, JobState.QUEUED, event="job.hold_released", data={"by": by})

@@ -29,7 +29,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("versions.diffusers", "the version of diffusers"),
     ("versions.transformers", "the version of transformers"),
     ("worker.host", "the host"),
-    ("batch_plan", "the images that shared its forward passes"),
+    ("step_shapes", "the images that shared its forward passes"),
     ("decode", "the images that were decoded with it"),
 )
 """What can make a picture differ: where it stands in the audit record, and in words."""

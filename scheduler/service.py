@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.live import LiveEvents
+from imagefarm.live import EventPublisher
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.outputs import LocalOutputStore
 from imagefarm.redis import connect_redis
@@ -56,7 +56,7 @@ def run_sweep() -> None:
     """One sweep, then webhooks that are due, cleanup if it is time, and tickets for the lanes that have work."""
     redis = Services.redis = Services.redis or connect_redis(settings)
     store = Services.store = Services.store or Store(settings.database, pool_size=2)
-    store.listener = store.listener or LiveEvents(redis, settings.redis_prefix)
+    store.listener = store.listener or EventPublisher(redis, settings.redis_prefix)
     report = sweep(store, settings, reconcile=Services.sweeps % RECONCILE_EVERY == 0)
     Services.sweeps += 1
     store.checkpoint()

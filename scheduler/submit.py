@@ -70,13 +70,13 @@ class SubmitContext(NamedTuple):
     """Whether a request with the same Idempotency-Key came before."""
 
 
-class KeptAnswer(NamedTuple):
+class StoredResponse(NamedTuple):
     """An answer, to be kept under its Idempotency-Key together with the work."""
 
     key: str
     body_sha256: str
     status: int
-    answer: str
+    response: str
 
 
 def read_submit_context(session: Session, tenant_id: str, model: str, key: str | None) -> SubmitContext:
@@ -101,7 +101,7 @@ def validate(session: Session, row: dict[str, Any], context: SubmitContext, sett
     return cast("Job", SimpleNamespace(**row, **NOT_YET))
 
 
-def write(session: Session, row: dict[str, Any], keep: KeptAnswer | None) -> None:
+def write(session: Session, row: dict[str, Any], keep: StoredResponse | None) -> None:
     """Write a checked job with its counters, its audit event and its answer.
 
     In the caller's transaction, if it has begun; else PostgreSQL commits this by itself. Raises OvertakenError, and then the

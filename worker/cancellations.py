@@ -47,7 +47,7 @@ class CancelListener:
         if '"worker.command"' in text:
             self.on_command()
         # most of what passes is about other workers' jobs: not worth parsing
-        if not self.leased_jobs or ('"job.cancelled"' not in text and '"many"' not in text):
+        if not self.leased_jobs or ('"job.cancelled"' not in text and '"bulk.changed"' not in text):
             return
         try:
             event: Any = json.loads(text)
@@ -56,7 +56,7 @@ class CancelListener:
             self.failures += 1
             return
         # a bulk change is told as one event that names no job
-        if kind == "many" or (kind == "job.cancelled" and self.leased_jobs.get(subject) is not None):
+        if kind == "bulk.changed" or (kind == "job.cancelled" and self.leased_jobs.get(subject) is not None):
             self.keeper.look_now()
 
     def _run(self) -> None:

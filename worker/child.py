@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.garbage import freeze_startup_objects
-from imagefarm.live import LiveEvents
+from imagefarm.live import EventPublisher
 from imagefarm.logs import get_logger
 from imagefarm.outputs import LocalOutputStore
 from imagefarm.redis import connect_redis
@@ -51,7 +51,7 @@ class RenderProcess:
         self.settings = settings
         self.store = Store(settings.database, pool_size=8)
         redis = connect_redis(settings)
-        self.store.listener = LiveEvents(redis, settings.redis_prefix)
+        self.store.listener = EventPublisher(redis, settings.redis_prefix)
         device = find_device(settings.device)
         AccelerationSettings.of(settings).check(device)
         identity = make_identity(settings, catalogue, device=str(device), node=node)

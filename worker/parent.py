@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from imagefarm.live import LiveEvents
+from imagefarm.live import EventPublisher
 from imagefarm.logs import get_logger
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings
@@ -153,7 +153,7 @@ class ChildMonitor:
         """Made at first use: the database may be away when the worker starts."""
         if self._store is None:
             self._store = Store(self.settings.database, pool_size=2)
-            self._store.listener = LiveEvents(self.redis, self.settings.redis_prefix)
+            self._store.listener = EventPublisher(self.redis, self.settings.redis_prefix)
         return self._store
 
     @property

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from api import batches as api_batches
 from api.auth import authenticate, require
-from api.batch_answers import BatchAnswer, batch_answers
+from api.batch_answers import BatchResponse, batch_responses
 from api.batch_progress import FailureGroup, progress_of
-from api.context import Farm, current_farm
+from api.context import AppContext, current_app_context
 from api.field_errors import field_errors
 from api.job_answers import base_url
 from api.pages import contact_sheet
@@ -26,7 +26,7 @@ from api.pages.rendering import page
 from api.pages.sharing import cached_per_tenant
 from api.pages.table_preview import Preview, preview, rename
 from api.picks import FinalsBody, make_batch_finals
-from api.tables import BatchParameters, Submission, make_options
+from api.tables import BatchParameters, BatchRequest, make_options
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
 from imagefarm.ids import is_id
@@ -43,7 +43,7 @@ FIELDS = (
 MAPPED = "map."
 """Fields of the form that say for what a column is taken begin so."""
 PREVIEW_CHARS = 256 * 1024
-ACTIONS: dict[str, Callable[[Farm, Caller, str], BatchAnswer]] = {
+ACTIONS: dict[str, Callable[[AppContext, Caller, str], BatchResponse]] = {
     "pause": api_batches.pause_batch,
     "resume": api_batches.resume_batch,
     "cancel": api_batches.cancel_batch,
@@ -63,7 +63,7 @@ class BatchesView:
     mapping: tuple[tuple[str, str], ...]
     update_name: str
     preview: Preview
-    quote: BatchAnswer | None
+    quote: BatchResponse | None
     errors: tuple[FieldError, ...]
     refusal: str
 
@@ -73,7 +73,7 @@ class BatchView:
     """One batch. `left_s` is the expected time to its end, None when nothing moves."""
 
     batch: BatchCard
-    answer: BatchAnswer
+    response: BatchResponse
     finals: tuple[tuple[str, str], ...]
     drafts_name: str
     errors: tuple[FailureGroup, ...]
@@ -88,18 +88,18 @@ class BatchView:
 @cached_per_tenant
 def batches_page() -> Response:
     """List batches, with the form for a new one."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
     fields = {"update_of": request.args.get("update_of", "")[:255]}
-    return page("batches.html", _batches_view(farm, caller, fields))
+    return page("batches.html", _batches_view(app_context, caller, fields))
 
 
 @pages.post("/batches/preview")
 def preview_form() -> Response:
     """Show the table's columns and the first prompts of a batch that is being written."""
-    farm = current_farm()
-    require(authenticate(farm), Scope.SUBMIT)
+    app_context = current_app_context()
+    require(authenticate(app_context), Scope.SUBMIT)
     head, template = request.form.get("head", "")[:PREVIEW_CHARS], request.form.get("template", "")
     shown = preview(head, template, json_lines=request.form.get("kind") == "json", mapping=_mapping())
     return page("batch_preview.html", shown)
@@ -108,23 +108,23 @@ def preview_form() -> Response:
 @pages.post("/batches")
 def batches_form() -> Any:
     """Quote a table, or launch it. What is wrong with it comes back with the form."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    request.max_content_length = farm.settings.max_table_bytes
+    request.max_content_length = app_context.settings.max_table_bytes
     fields = {name: request.form.get(name, "").strip() for name in FIELDS}
     try:
-        submission = _submission(farm, fields, dry_run=request.form.get("act") != "launch")
-        if submission.options.dry_run:
-            quote = api_batches.quote_of(farm, caller, submission)
-            return page("batches.html", _batches_view(farm, caller, fields, quote=quote))
-        batch_id = _launch(farm, caller, submission)
+        batch_request = _batch_request(app_context, fields, dry_run=request.form.get("act") != "launch")
+        if batch_request.options.dry_run:
+            quote = api_batches.quote_of(app_context, caller, batch_request)
+            return page("batches.html", _batches_view(app_context, caller, fields, quote=quote))
+        batch_id = _launch(app_context, caller, batch_request)
     except ValidationError as error:
         wrong = field_errors(error, BatchParameters, whole="form")
-        return page("batches.html", _batches_view(farm, caller, fields, errors=tuple(wrong)), 422)
+        return page("batches.html", _batches_view(app_context, caller, fields, errors=tuple(wrong)), 422)
     except RequestError as error:
         wrong = error.errors if isinstance(error, InvalidRequest) else []
-        view = _batches_view(farm, caller, fields, errors=tuple(wrong), refusal=error.detail)
+        view = _batches_view(app_context, caller, fields, errors=tuple(wrong), refusal=error.detail)
         return page("batches.html", view, error.status)
     return redirect(f"/batches/{batch_id}", 303)
 
@@ -133,16 +133,16 @@ def batches_form() -> Any:
 @cached_per_tenant
 def batch_page(batch_id: str) -> Response:
     """Show one batch."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         batch = api_batches.visible_batch(session, caller, batch_id)
         card = batch_cards(session, [batch])[0]
         progress = progress_of(session, batch_id, card.open)
         view = BatchView(
             batch=card,
-            answer=batch_answers(session, [batch], base_url())[0],
+            response=batch_responses(session, [batch], base_url())[0],
             finals=_finals_of(session, batch_id),
             drafts_name=_name_of(session, batch.drafts),
             errors=tuple(progress.failures),
@@ -150,7 +150,7 @@ def batch_page(batch_id: str) -> Response:
             rate=progress.jobs_per_minute,
             left_s=progress.left_s,
             sheet=sheet(session, batch_id, ""),
-            final_size=_final_size(session, farm, batch_id),
+            final_size=_final_size(session, app_context, batch_id),
         )
     return page("batch.html", view)
 
@@ -158,11 +158,11 @@ def batch_page(batch_id: str) -> Response:
 @pages.get("/batches/<batch_id>/sheet")
 def sheet_page(batch_id: str) -> Response:
     """Show a chunk of the contact sheet."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
     after = _after()
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         api_batches.visible_batch(session, caller, batch_id)
         view = sheet(session, batch_id, after)
     return page("sheet.html", view)
@@ -171,11 +171,11 @@ def sheet_page(batch_id: str) -> Response:
 @pages.get("/batches/<batch_id>/cells.json")
 def cells_of_sheet(batch_id: str) -> Response:
     """A chunk of the contact sheet for the page's script."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
     after = _after()
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         api_batches.visible_batch(session, caller, batch_id)
         text = json.dumps(contact_sheet.cells(session, batch_id, after), ensure_ascii=False, separators=(",", ":"))
     response = Response(text, content_type="application/json")
@@ -188,28 +188,28 @@ def cells_of_sheet(batch_id: str) -> Response:
 @pages.post("/batches/<batch_id>/finals")
 def finals_form(batch_id: str) -> Any:
     """Render the approved pictures finally, and go to the batch that does."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
     given = {name: value for name in ("width", "height", "steps", "name") if (value := request.form.get(name, "").strip())}
     try:
         body = FinalsBody.model_validate(given)
     except ValidationError as error:
         raise InvalidRequest(field_errors(error, FinalsBody, whole="form")) from None
-    reply = make_batch_finals(farm, caller, batch_id, body)
-    answer = cast("BatchAnswer", reply.answer)
-    return redirect(f"/batches/{answer.id}", 303)
+    reply = make_batch_finals(app_context, caller, batch_id, body)
+    response = cast("BatchResponse", reply.response)
+    return redirect(f"/batches/{response.id}", 303)
 
 
 @pages.post("/batches/<batch_id>/<action>")
 def action_form(batch_id: str, action: str) -> Any:
     """Pause, resume, approve, cancel a batch or run its failures again, and go back to it."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
     if action not in ACTIONS:
         raise NotFound(f"a batch has no action {action[:40]!r}; use one of {', '.join(ACTIONS)}")
-    ACTIONS[action](farm, caller, batch_id)
+    ACTIONS[action](app_context, caller, batch_id)
     return redirect(f"/batches/{batch_id}", 303)
 
 
@@ -232,12 +232,12 @@ def _finals_of(session: Session, batch_id: str) -> tuple[tuple[str, str], ...]:
     return tuple((row.id, row.name) for row in rows)
 
 
-def _final_size(session: Session, farm: Farm, batch_id: str) -> int:
+def _final_size(session: Session, app_context: AppContext, batch_id: str) -> int:
     """What the form for finals begins with: twice the draft's longer side, if the model goes so far."""
     first = session.execute(select(Job.model, Job.recipe).where(Job.batch_id == batch_id).order_by(Job.id).limit(1)).first()
     if first is None:
         return 1024
-    entry = farm.catalogue.entries.get(first.model)
+    entry = app_context.catalogue.entries.get(first.model)
     longest = 2 * max(int(first.recipe["width"]), int(first.recipe["height"]))
     return longest if entry is None else min(longest, entry.limits.max_side)
 
@@ -246,7 +246,7 @@ def _name_of(session: Session, batch_id: str | None) -> str:
     return "" if batch_id is None else session.scalar(select(Batch.name).where(Batch.id == batch_id)) or ""
 
 
-def _submission(farm: Farm, fields: dict[str, str], *, dry_run: bool) -> Submission:
+def _batch_request(app_context: AppContext, fields: dict[str, str], *, dry_run: bool) -> BatchRequest:
     """The table of the form, a file or pasted, with its options. Raises InvalidRequest, ValidationError."""
     given = {name: value for name, value in fields.items() if value and name != "table"}
     parameters = BatchParameters.model_validate(given | {"dry_run": dry_run})
@@ -256,24 +256,24 @@ def _submission(farm: Farm, fields: dict[str, str], *, dry_run: bool) -> Submiss
         raise InvalidRequest([FieldError(field="table", detail="is missing", remedy="choose a file, or paste some rows")])
     stream = cast("BinaryIO", upload.stream) if upload and name else io.BytesIO(fields["table"].encode())
     read = read_json_lines if name.lower().endswith((".jsonl", ".ndjson")) else read_csv
-    table = rename(read(stream, max_rows=farm.settings.max_batch_rows), _mapping())
+    table = rename(read(stream, max_rows=app_context.settings.max_batch_rows), _mapping())
     if not parameters.name and name:
         parameters = parameters.model_copy(update={"name": name[:255]})
     pictures = request.files.get("archive")
     archive = cast("BinaryIO", pictures.stream) if pictures and pictures.filename else None
-    return Submission(table, make_options(parameters), "", archive)
+    return BatchRequest(table, make_options(parameters), "", archive)
 
 
-def _launch(farm: Farm, caller: Caller, submission: Submission) -> str:
-    return api_batches.launch(farm, caller, submission)
+def _launch(app_context: AppContext, caller: Caller, batch_request: BatchRequest) -> str:
+    return api_batches.launch(app_context, caller, batch_request)
 
 
 def _batches_view(
-    farm: Farm,
+    app_context: AppContext,
     caller: Caller,
     given: dict[str, str],
     *,
-    quote: BatchAnswer | None = None,
+    quote: BatchResponse | None = None,
     errors: tuple[FieldError, ...] = (),
     refusal: str = "",
 ) -> BatchesView:
@@ -285,7 +285,7 @@ def _batches_view(
     where = [] if caller.tenant_filter is None else [Batch.tenant_id == caller.tenant_filter]
     if before:
         where.append(Batch.id < before)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         found = session.scalars(select(Batch).where(*where).order_by(Batch.id.desc()).limit(LISTED + 1)).all()
         cards = batch_cards(session, found[:LISTED])
         update_name = ""
@@ -295,7 +295,7 @@ def _batches_view(
         batches=cards,
         older=f"/batches?before={found[LISTED - 1].id}" if len(found) > LISTED else None,
         fields=tuple(fields.items()),
-        models=tuple(farm.catalogue.names()),
+        models=tuple(app_context.catalogue.names()),
         mapping=tuple(mapping.items()),
         update_name=update_name,
         preview=preview(fields["table"][:PREVIEW_CHARS], fields["template"], json_lines=False, mapping=mapping),

@@ -160,7 +160,7 @@ WORDS: dict[str, str] = {
     "job.released": "被归还",
     "job.held": "已暂缓",
     "batch.held": "已暂缓",
-    "job.unheld": "已放行",
+    "job.hold_released": "已放行",
     "batch.released": "已放行",
     "job.dropped": "已丢弃",
     "Every batch": "全部批次",

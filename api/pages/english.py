@@ -11,7 +11,7 @@ NAMES: dict[str, str] = {
     "job.released": "Given back",
     "job.held": "Held",
     "batch.held": "Held",
-    "job.unheld": "Let go",
+    "job.hold_released": "Let go",
     "batch.released": "Let go",
     "job.dropped": "Dropped",
     "negative_prompt": "negative prompt",

@@ -8,17 +8,17 @@ from flask import Flask, Response, request
 
 from api.pages.rendering import page
 from api.pages.sign_in import safe_path
-from api.problems import Problem, as_json, shape_errors
+from api.problems import Problem, as_json, register_error_renderer
 
 NOT_PAGES = ("/api/", "/static/", "/problems/", "/healthz", "/readyz")
 
 
 def init_app(app: Flask) -> None:
     """Answer a browser with a page that says what went wrong and how to mend it."""
-    shape_errors(app, "/", _shape)
+    register_error_renderer(app, "/", _render)
 
 
-def _shape(problem: Problem) -> Response:
+def _render(problem: Problem) -> Response:
     wants_html = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
     if request.path.startswith(NOT_PAGES) or not wants_html:
         return as_json(problem)

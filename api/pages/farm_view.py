@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.context import Farm
-from api.farm_state import Word, farm_word
+from api.context import AppContext
+from api.farm_state import FarmStatus, farm_status
 from imagefarm.auth import Caller
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
@@ -94,7 +94,7 @@ class LaneView:
 class FarmView:
     """Everything above together."""
 
-    word: Word
+    status: FarmStatus
     workers: tuple[WorkerView, ...]
     lanes: tuple[LaneView, ...]
     queued: int
@@ -110,16 +110,16 @@ class FarmView:
         return tuple(lane for lane in self.lanes if lane not in self.active_lanes)
 
 
-def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_is_up: bool, closely: bool = False) -> FarmView:
+def farm_view(session: Session, app_context: AppContext, caller: Caller, *, redis_is_up: bool, detailed: bool = False) -> FarmView:
     """The farm as this caller may see it: its own queue, or everybody's for an admin.
 
-    `closely`: also workers that have stopped, and what each told of its load.
+    `detailed`: also workers that have stopped, and what each told of its load.
     """
     now = session.scalar(select(db_now())) or 0.0
     rows = session.scalars(select(Worker).order_by(Worker.name, Worker.started_at.desc())).all()
     alive = [row for row in rows if row.state != WorkerState.OFFLINE]
-    lanes = _lanes(session, farm, caller, alive)
-    if closely:
+    lanes = _lanes(session, app_context, caller, alive)
+    if detailed:
         throughputs = lane_throughput(session, now)
         lanes = tuple(
             replace(lane, rate=throughput.images, drain_s=throughput.drain_s(lane.queued))
@@ -127,20 +127,20 @@ def farm_view(session: Session, farm: Farm, caller: Caller, *, redis_is_up: bool
             for throughput in [throughputs.get(lane.model, IDLE)]
         )
     queued, running = sum(lane.queued for lane in lanes), sum(lane.running for lane in lanes)
-    workers = _workers(session, farm, caller, list(rows) if closely else alive, now, closely=closely)
+    workers = _workers(session, app_context, caller, list(rows) if detailed else alive, now, detailed=detailed)
     swept_at = session.scalar(select(SweepState.last_at)) or 0.0
-    word = farm_word(alive, lanes, queued, running, redis_is_up=redis_is_up, sweep_late_s=now - swept_at)
-    return FarmView(word, workers, lanes, queued, running)
+    status = farm_status(alive, lanes, queued, running, redis_is_up=redis_is_up, sweep_late_s=now - swept_at)
+    return FarmView(status, workers, lanes, queued, running)
 
 
 def _workers(
-    session: Session, farm: Farm, caller: Caller, rows: list[Worker], now: float, *, closely: bool
+    session: Session, app_context: AppContext, caller: Caller, rows: list[Worker], now: float, *, detailed: bool
 ) -> tuple[WorkerView, ...]:
     held = select(Job.id, Job.owner, Job.prompt, Job.count.label("number"), Job.recipe).where(Job.state == JobState.RUNNING)
     if caller.tenant_filter is not None:
         held = held.where(Job.tenant_id == caller.tenant_filter)
     running = session.execute(held.order_by(Job.id).limit(MAX_RUNNING_JOBS)).all()
-    steps = farm.progress.read([job.id for job in running])
+    steps = app_context.progress.read([job.id for job in running])
     return tuple(
         WorkerView(
             id=row.id,
@@ -162,9 +162,9 @@ def _workers(
             silent_since=row.heartbeat_at if now - row.heartbeat_at > SILENT_S else None,
             started_at=row.started_at,
             # the page shows the age of a heartbeat; unless looked at closely it must not change with each
-            heartbeat_at=row.heartbeat_at if closely else 0.0,
-            facts=tuple(sorted(row.facts.items())) if closely else (),
-            load=tuple(sorted(row.load.items())) if closely else (),
+            heartbeat_at=row.heartbeat_at if detailed else 0.0,
+            facts=tuple(sorted(row.facts.items())) if detailed else (),
+            load=tuple(sorted(row.load.items())) if detailed else (),
         )
         for row in rows
     )
@@ -177,14 +177,14 @@ def _state_now(told: str, holds: bool, *, whole: bool) -> str:
     return told
 
 
-def _lanes(session: Session, farm: Farm, caller: Caller, alive: list[Worker]) -> tuple[LaneView, ...]:
+def _lanes(session: Session, app_context: AppContext, caller: Caller, alive: list[Worker]) -> tuple[LaneView, ...]:
     learnt = {row.name: row for row in session.scalars(select(Model))}
     counts = select(Backlog.model, func.sum(Backlog.queued), func.sum(Backlog.running)).group_by(Backlog.model)
     if caller.tenant_filter is not None:
         counts = counts.where(Backlog.tenant_id == caller.tenant_filter)
     backlog = {model: (int(queued), int(running)) for model, queued, running in session.execute(counts)}
     lanes = []
-    for entry in farm.catalogue.entries.values():
+    for entry in app_context.catalogue.entries.values():
         queued, running = backlog.get(entry.name, (0, 0))
         row = learnt.get(entry.name)
         lanes.append(

@@ -31,7 +31,7 @@ from werkzeug.routing import RequestRedirect
 from werkzeug.urls import iri_to_uri
 
 from api.auth import SESSION_COOKIE, authenticate
-from api.context import farm_of
+from api.context import app_context_of
 from api.events import FOR_ALL, text_of
 from api.giving_way import YieldBudget, yielding_to_requests, in_flight_requests
 from api.listeners import CLOSE, Event, Subscription
@@ -102,7 +102,7 @@ class PagePublisher(Subscription):
     def __init__(self, app: Flask) -> None:
         super().__init__(lambda _: True)
         self.app = app
-        self.farm = farm_of(app)
+        self.app_context = app_context_of(app)
         self._in_flight = in_flight_requests(app)
         self.renderings = 0
         self._pages: dict[Hashable, LivePage] = {}
@@ -120,10 +120,10 @@ class PagePublisher(Subscription):
         environ = asking(request.environ, at) if at else None
         key, caller = self._seen_by(environ)
         connection = PageConnection(client_socket(request.environ))
-        self.farm.events.add(connection)
+        self.app_context.events.add(connection)
         with self._changed:
             if self._thread is None:
-                self.farm.events.listen(self)
+                self.app_context.events.listen(self)
                 self._thread = threading.Thread(target=self._run, name="page-publisher", daemon=True)
                 self._thread.start()
             self._connections += 1
@@ -137,7 +137,7 @@ class PagePublisher(Subscription):
 
     def disconnect(self, connection: PageConnection) -> None:
         """Forget a connection, and a page that nobody looks at any more."""
-        self.farm.events.unsubscribe(connection)
+        self.app_context.events.unsubscribe(connection)
         with self._changed:
             self._connections -= 1
             for page in [page for page in self._pages.values() if connection in page.connections]:
@@ -167,7 +167,7 @@ class PagePublisher(Subscription):
 
     def _seen_by(self, environ: dict[str, Any] | None) -> tuple[Hashable, Caller]:
         """The key under which the caller of the current request shares a page, and the caller. Raises what refuses them."""
-        caller = authenticate(self.farm)
+        caller = authenticate(self.app_context)
         if environ is None:
             return (caller.tenant_id, caller.scopes), caller
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from api.context import Farm
+from api.context import AppContext
 from imagefarm.states import JobState
 from imagefarm.store import jobs
 from imagefarm.store.models import Image, Job
@@ -75,10 +75,10 @@ def picture(image: Image) -> Picture:
     return Picture(image.id, image.seed, image.width, image.height)
 
 
-def job_cards(session: Session, farm: Farm, rows: Sequence[Job]) -> tuple[JobCard, ...]:
+def job_cards(session: Session, app_context: AppContext, rows: Sequence[Job]) -> tuple[JobCard, ...]:
     """These jobs with their pictures, their progress, and why they are where they are."""
     images = jobs.images_of(session, [job.id for job in rows])
-    steps = farm.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
+    steps = app_context.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
     return tuple(
         JobCard(
             id=job.id,
@@ -102,5 +102,5 @@ def job_cards(session: Session, farm: Farm, rows: Sequence[Job]) -> tuple[JobCar
             finished_at=job.finished_at,
             warnings=tuple(map(str, job.warnings)),
         )
-        for job, reason in zip(rows, why.read_pending_reasons(session, rows, farm.settings), strict=True)
+        for job, reason in zip(rows, why.read_pending_reasons(session, rows, app_context.settings), strict=True)
     )

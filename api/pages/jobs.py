@@ -13,9 +13,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api import jobs as api_jobs
-from api.attempts import AttemptAnswer, attempts_of
+from api.attempts import AttemptResponse, attempts_of
 from api.auth import authenticate, require
-from api.context import Farm, current_farm
+from api.context import AppContext, current_app_context
 from api.pages.job_cards import JobCard, Picture, job_cards, picture
 from api.pages.job_filter import PERIODS, PageFilter, read_filter
 from api.pages.rendering import page
@@ -128,7 +128,7 @@ class JobView:
     cost_s: float
     actual_s: float | None
     pictures: tuple[PictureView, ...]
-    attempts: tuple[AttemptAnswer, ...]
+    attempts: tuple[AttemptResponse, ...]
     events: tuple[EventView, ...]
     spent: tuple[Span, ...]
     replayed: Replayed | None
@@ -141,11 +141,11 @@ class JobView:
 @cached_per_tenant
 def jobs_page() -> Response:
     """List jobs; the address is the filter."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
     asked = read_filter(request.args)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         wanted = asked.wanted(caller, session.scalar(select(db_now())) or 0.0)
         # an id followed by anything sorts behind the id itself: so `upto` is the first row
         found = jobs.list_jobs(session, wanted, before=asked.before or (asked.upto and asked.upto + "~") or None, limit=ROWS)
@@ -153,11 +153,11 @@ def jobs_page() -> Response:
         steady = replace(asked, upto="" if asked.before else asked.upto or first)
         view = JobsView(
             filter=asked,
-            jobs=job_cards(session, farm, found.jobs),
+            jobs=job_cards(session, app_context, found.jobs),
             older=f"/jobs{replace(asked, upto='', before=found.next_before).query}" if found.next_before else None,
             fresh=jobs.count_newer(session, wanted, asked.upto, NEW_COUNTED) if asked.upto else 0,
             again=f"/jobs{steady.query}",
-            models=tuple(farm.catalogue.names()),
+            models=tuple(app_context.catalogue.names()),
             states=tuple(JobState),
             periods=tuple(PERIODS),
             is_admin=caller.is_admin,
@@ -173,23 +173,23 @@ def jobs_page() -> Response:
 @pages.get("/jobs/<job_id>")
 def job_page(job_id: str) -> Response:
     """Show one job."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
-    with farm.store.read() as session:
-        view = _job_view(session, farm, caller, api_jobs.visible_job(session, caller, job_id))
+    with app_context.store.read() as session:
+        view = _job_view(session, app_context, caller, api_jobs.visible_job(session, caller, job_id))
     return page("job.html", view)
 
 
 @pages.get("/jobs/<job_id>/preview.webp")
 def preview(job_id: str) -> Response:
     """A look at an image in the making, or nothing: the job may end while a page asks, which is no error to show anybody."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
     given = request.args.get("index", "0")
     try:
-        return api_jobs.get_preview(farm, caller, job_id, api_jobs.PreviewQuery(index=int(given) if given.isdecimal() else 0))
+        return api_jobs.get_preview(app_context, caller, job_id, api_jobs.PreviewQuery(index=int(given) if given.isdecimal() else 0))
     except (NotFound, ValidationError):
         return Response(status=204)
 
@@ -197,30 +197,30 @@ def preview(job_id: str) -> Response:
 @pages.post("/jobs/<job_id>/cancel")
 def cancel_form(job_id: str) -> Any:
     """Cancel a job, and go back to it."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    api_jobs.cancel(farm, caller, job_id)
+    api_jobs.cancel(app_context, caller, job_id)
     return redirect(f"/jobs/{job_id}", 303)
 
 
 @pages.post("/jobs/<job_id>/retry")
 def retry_form(job_id: str) -> Any:
     """Run a failed or cancelled job again, and go back to it."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    api_jobs.retry(farm, caller, job_id)
+    api_jobs.retry(app_context, caller, job_id)
     return redirect(f"/jobs/{job_id}", 303)
 
 
 @pages.post("/jobs/<job_id>/replay")
 def replay_form(job_id: str) -> Any:
     """Render a job's recipe again, and go to the new job."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    return redirect(f"/jobs/{replay_job(farm, caller, job_id).id}", 303)
+    return redirect(f"/jobs/{replay_job(app_context, caller, job_id).id}", 303)
 
 
 def _tenants(session: Session) -> tuple[tuple[str, str], ...]:
@@ -237,12 +237,12 @@ def _batches(session: Session, caller: Caller) -> tuple[tuple[str, str], ...]:
     return tuple((id_, name) for id_, name in session.execute(newest))
 
 
-def _job_view(session: Session, farm: Farm, caller: Caller, job: Job) -> JobView:
+def _job_view(session: Session, app_context: AppContext, caller: Caller, job: Job) -> JobView:
     attempts = attempts_of(session, job.id)
     events = session.scalars(select(Event).where(Event.subject == job.id).order_by(Event.id).limit(MAX_EVENTS)).all()
     images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
     return JobView(
-        job=job_cards(session, farm, [job])[0],
+        job=job_cards(session, app_context, [job])[0],
         recipe=_recipe_rows(job.recipe),
         recipe_hash=job.recipe_hash,
         negative_prompt=str(job.recipe.get("negative_prompt") or ""),
@@ -256,14 +256,14 @@ def _job_view(session: Session, farm: Farm, caller: Caller, job: Job) -> JobView
         attempts=tuple(attempts),
         events=tuple(EventView(row.at, row.kind, pretty(row.data, indent=None), row.seq) for row in events),
         spent=_spent(job, attempts[0] if attempts else None, images),
-        replayed=_replayed(session, farm, caller, job),
+        replayed=_replayed(session, app_context, caller, job),
         shows_tenant=caller.is_admin,
         assets=tuple(sorted(assets_of(job.recipe))),
         url=request.host_url.rstrip("/"),
     )
 
 
-def _spent(job: Job, last: AttemptAnswer | None, images: Sequence[Image]) -> tuple[Span, ...]:
+def _spent(job: Job, last: AttemptResponse | None, images: Sequence[Image]) -> tuple[Span, ...]:
     """Where the time of a job that has succeeded went, its last attempt's by the audit records of its images."""
     if job.state != JobState.SUCCEEDED or job.finished_at is None or last is None or not images:
         return ()
@@ -293,8 +293,8 @@ def _spent(job: Job, last: AttemptAnswer | None, images: Sequence[Image]) -> tup
     return tuple(spans)
 
 
-def _replayed(session: Session, farm: Farm, caller: Caller, job: Job) -> Replayed | None:
-    if job.state != JobState.SUCCEEDED or (found := compared(session, farm, caller, job)) is None:
+def _replayed(session: Session, app_context: AppContext, caller: Caller, job: Job) -> Replayed | None:
+    if job.state != JobState.SUCCEEDED or (found := compared(session, app_context, caller, job)) is None:
         return None
     of, images = found
     verdict = worst(images)

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 
 from api.auth import authenticate, require
-from api.context import Farm, current_farm
+from api.context import AppContext, current_app_context
 from api.pages.job_cards import JobCard, job_cards
 from api.pages.job_filter import PageFilter, read_filter
 from api.pages.rendering import page
@@ -40,53 +40,53 @@ class BulkActionView:
 @pages.get("/jobs/bulk")
 def bulk_jobs_page() -> Response:
     """Say how many jobs match, and ask."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    return _asked(farm, caller, _action(request.args.get("do", "cancel")), read_filter(request.args))
+    return _asked(app_context, caller, _action(request.args.get("do", "cancel")), read_filter(request.args))
 
 
 @pages.post("/jobs/bulk")
 def bulk_jobs_form() -> Any:
     """Change them, if they are no more than were shown."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
     action, asked = _action(request.form.get("do", "")), read_filter(request.form)
     expected = request.form.get("expected", "")
     if not (expected.isascii() and expected.isdecimal() and len(expected) <= 9):
         raise InvalidRequest([FieldError(field="expected", detail="is not a number", remedy="send the number that was shown")])
-    wanted = _wanted(farm, caller, asked)
+    wanted = _wanted(app_context, caller, asked)
     try:
         if action == "cancel":
-            report = bulk.cancel_matching(farm.store, wanted, expected=int(expected), by=caller.name)
+            report = bulk.cancel_matching(app_context.store, wanted, expected=int(expected), by=caller.name)
         else:
-            report = bulk.retry_matching(farm.store, wanted, farm.settings, expected=int(expected), by=caller.name)
+            report = bulk.retry_matching(app_context.store, wanted, app_context.settings, expected=int(expected), by=caller.name)
     except RequestError as error:
-        return _asked(farm, caller, action, asked, error)
+        return _asked(app_context, caller, action, asked, error)
     for model in sorted(report.models):
-        farm.ticket_sender.notify_lane(model)
+        app_context.ticket_sender.notify_lane(model)
     return page("bulk_jobs.html", BulkActionView(action, asked.anew(), report.matched, (), report.changed, ""))
 
 
-def _asked(farm: Farm, caller: Caller, action: str, asked: PageFilter, refusal: RequestError | None = None) -> Response:
-    wanted = _wanted(farm, caller, asked)
-    look = bulk.cancel_matching(farm.store, wanted, expected=None, by=caller.name) if action == "cancel" else None
+def _asked(app_context: AppContext, caller: Caller, action: str, asked: PageFilter, refusal: RequestError | None = None) -> Response:
+    wanted = _wanted(app_context, caller, asked)
+    look = bulk.cancel_matching(app_context.store, wanted, expected=None, by=caller.name) if action == "cancel" else None
     if look is None:
-        look = bulk.retry_matching(farm.store, wanted, farm.settings, expected=None, by=caller.name)
+        look = bulk.retry_matching(app_context.store, wanted, app_context.settings, expected=None, by=caller.name)
     states = tuple(state for state in ACTIONS[action] if not asked.states or state in asked.states)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         shown: list[Any] = []
         if states:
             some = replace(wanted, states=states)
             shown = jobs.list_jobs(session, some, before=None, limit=EXAMPLES).jobs
-        cards = job_cards(session, farm, shown)
+        cards = job_cards(session, app_context, shown)
     view = BulkActionView(action, asked.anew(), look.matched, cards, None, refusal.detail if refusal else "")
     return page("bulk_jobs.html", view, refusal.status if refusal else 200)
 
 
-def _wanted(farm: Farm, caller: Caller, asked: PageFilter) -> JobFilter:
-    with farm.store.read() as session:
+def _wanted(app_context: AppContext, caller: Caller, asked: PageFilter) -> JobFilter:
+    with app_context.store.read() as session:
         return asked.wanted(caller, session.scalar(select(db_now())) or 0.0)
 
 

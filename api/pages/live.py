@@ -7,7 +7,7 @@ from functools import partial
 from flask import Blueprint, Flask, Response, current_app, request
 
 from api.auth import authenticate, require
-from api.context import current_farm
+from api.context import current_app_context
 from api.pages.followed import PagePublisher
 from api.sse import stream
 from imagefarm.auth import Scope
@@ -26,7 +26,7 @@ def live_stream() -> Response:
     """Follow a page. `page` carries its title and the part that changes, `job.progress` the steps of the jobs that it shows,
     `changed` that it is to be fetched, `away` and `back` that Redis is lost and found.
     """
-    require(authenticate(current_farm()), Scope.READ)
+    require(authenticate(current_app_context()), Scope.READ)
     publisher: PagePublisher = current_app.extensions[KEY]
     connection, texts = publisher.connect(request.args.get("at", ""))
     return stream(texts, partial(publisher.disconnect, connection))

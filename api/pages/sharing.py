@@ -18,7 +18,7 @@ from typing import Any
 from flask import Flask, Response, current_app, g, request
 
 from api.auth import SESSION_COOKIE, authenticate
-from api.context import current_farm
+from api.context import current_app_context
 from api.pages.i18n import language
 
 RENDER_CACHE_S = 0.3
@@ -72,7 +72,7 @@ def cached_per_tenant(view: Callable[..., Response]) -> Callable[..., Response]:
             response = view(**arguments)
             return response.status_code, list(response.headers), response.get_data()
 
-        caller = authenticate(current_farm())
+        caller = authenticate(current_app_context())
         key = (
             caller.tenant_id,
             caller.scopes,

@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, Response, redirect, request
 
 from api import sign_in_throttle
 from api.auth import SESSION_COOKIE
-from api.context import current_farm
+from api.context import current_app_context
 from api.pages.rendering import page
 from imagefarm.auth import authenticate_key
 from imagefarm.users import check_password, close_session, has_users, open_session
@@ -19,7 +19,7 @@ pages = Blueprint("pages_sign_in", __name__)
 def init_app(app: Flask) -> None:
     """Give templates `signed_in()` and `with_passwords()`."""
     app.jinja_env.globals["signed_in"] = lambda: SESSION_COOKIE in request.cookies
-    app.jinja_env.globals["with_passwords"] = lambda: has_users(current_farm().store)
+    app.jinja_env.globals["with_passwords"] = lambda: has_users(current_app_context().store)
 
 
 @pages.get("/sign-in")
@@ -31,36 +31,36 @@ def sign_in_page() -> Response:
 @pages.post("/sign-in")
 def sign_in_form() -> Any:
     """Begin a session, if the password or the key is right, and go on to where the reader wanted to be."""
-    farm = current_farm()
+    app_context = current_app_context()
     onward = safe_path(request.form.get("next", ""))
     key = request.form.get("key", "").strip()
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
-    who = (farm.redis, farm.settings.redis_prefix, request.remote_addr or "", "" if key else name.lower()[:64])
+    who = (app_context.redis, app_context.settings.redis_prefix, request.remote_addr or "", "" if key else name.lower()[:64])
     sign_in_throttle.check(*who)
     if key:
-        caller = authenticate_key(farm.store, key)
-        token = open_session(farm.store, key_id=caller.key_id) if caller is not None else None
+        caller = authenticate_key(app_context.store, key)
+        token = open_session(app_context.store, key_id=caller.key_id) if caller is not None else None
     else:
-        user_id = check_password(farm.store, name, password) if name and password else None
-        token = open_session(farm.store, user_id=user_id) if user_id is not None else None
+        user_id = check_password(app_context.store, name, password) if name and password else None
+        token = open_session(app_context.store, user_id=user_id) if user_id is not None else None
     if token is None:
         sign_in_throttle.failed(*who)
         complaint = "This key is unknown or revoked." if key else "The name or the password is wrong."
         return page("sign_in.html", (complaint, onward), 401)
-    answer = redirect(onward, 303)
-    answer.set_cookie(
-        SESSION_COOKIE, token, max_age=int(farm.settings.session_max_age_s), httponly=True, samesite="Strict", secure=request.is_secure
+    response = redirect(onward, 303)
+    response.set_cookie(
+        SESSION_COOKIE, token, max_age=int(app_context.settings.session_max_age_s), httponly=True, samesite="Strict", secure=request.is_secure
     )
-    return answer
+    return response
 
 
 @pages.post("/sign-out")
 def sign_out_form() -> Any:
     """End the session."""
-    close_session(current_farm().store, request.cookies.get(SESSION_COOKIE, ""))
-    answer = redirect("/sign-in", 303)
-    answer.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")
-    return answer
+    close_session(current_app_context().store, request.cookies.get(SESSION_COOKIE, ""))
+    response = redirect("/sign-in", 303)
+    response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")
+    return response
 
 
 def safe_path(path: str) -> str:

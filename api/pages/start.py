@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, request
 
 from api.auth import authenticate, require
-from api.context import current_farm
+from api.context import current_app_context
 from api.pages.i18n import language
 from api.pages.rendering import page
 from imagefarm.auth import Scope, is_open
@@ -42,9 +42,9 @@ class GettingStartedView:
 @pages.get("/getting-started")
 def getting_started_page() -> Response:
     """Show the first steps."""
-    farm = current_farm()
-    require(authenticate(farm), Scope.READ)
-    asks = not is_open(farm.settings)
+    app_context = current_app_context()
+    require(authenticate(app_context), Scope.READ)
+    asks = not is_open(app_context.settings)
     url = request.host_url.rstrip("/")
     return page("getting_started.html", GettingStartedView(steps(url, PROMPTS[language()], asks_key=asks), url, asks))
 

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 
 from api.auth import authenticate, require
-from api.context import current_farm
+from api.context import current_app_context
 from api.farm_state import redis_is_up
 from api.pages.farm_view import FarmView, farm_view
 from api.pages.job_cards import JobCard, job_cards
@@ -46,11 +46,11 @@ class StatusView:
 @cached_per_tenant
 def status_page() -> Response:
     """Show how the farm is."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
     redis_up = redis_is_up()
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
 
         def newest(limit: int, *states: JobState, since: float | None = None) -> list[Job]:
             wanted = JobFilter(tenant_id=caller.tenant_filter, states=states, created_after=since)
@@ -60,12 +60,12 @@ def status_page() -> Response:
         made = newest(WALL - len(running), JobState.SUCCEEDED)
         waiting = newest(WAITING, JobState.QUEUED)
         failed = newest(FAILED, JobState.FAILED, since=(session.scalar(select(db_now())) or 0.0) - LATELY_S)
-        whole = farm_view(session, farm, caller, redis_is_up=redis_up)
+        whole = farm_view(session, app_context, caller, redis_is_up=redis_up)
         view = StatusView(
             farm=whole,
-            wall=job_cards(session, farm, [*running, *made]),
-            waiting=job_cards(session, farm, waiting),
-            failed=job_cards(session, farm, failed),
+            wall=job_cards(session, app_context, [*running, *made]),
+            waiting=job_cards(session, app_context, waiting),
+            failed=job_cards(session, app_context, failed),
             more=max(0, whole.queued + whole.running - len(waiting) - len(running)),
             example_prompt="a red mug on a white background",
             url=request.host_url.rstrip("/"),

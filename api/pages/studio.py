@@ -15,7 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from api import jobs as api_jobs
 from api.assets import store_picture
 from api.auth import authenticate, require
-from api.context import Farm, current_farm
+from api.context import AppContext, current_app_context
 from api.field_errors import field_errors
 from api.pages.i18n import language
 from api.pages.rendering import page
@@ -91,11 +91,11 @@ class StudioView:
 @pages.get("/studio")
 def studio_page() -> Response:
     """Show the form, filled from `?from=JOB` or from the address, and what was made here lately."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
     fields = typed(request.args)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         if origin := request.args.get("from"):
             job = api_jobs.visible_job(session, caller, origin)
             given = {name: value for name, value in fields.items() if value}
@@ -104,27 +104,27 @@ def studio_page() -> Response:
                 | ({} if "seed" in request.args or "keep" in request.args else {"seed": ""})
                 | given
             )
-        return page("studio.html", _view(session, farm, caller, fields, submitted=request.args.get("job", "")))
+        return page("studio.html", _view(session, app_context, caller, fields, submitted=request.args.get("job", "")))
 
 
 @pages.post("/studio")
 def studio_form() -> Any:
     """Submit what the form says, or a job again, changed `as` said; errors come back beside the fields."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    request.max_content_length = farm.settings.max_asset_bytes + farm.settings.max_body_bytes
+    request.max_content_length = app_context.settings.max_asset_bytes + app_context.settings.max_body_bytes
     fields = typed({})
     try:
-        fields = _asked_again(farm, caller) if request.form.get("again") else _with_init_image(farm, caller, typed(request.form))
-        entry = farm.catalogue.get(fields["model"] or farm.catalogue.default)
-        job_id = _submit(farm, caller, request_of(fields, entry))
+        fields = _asked_again(app_context, caller) if request.form.get("again") else _with_init_image(app_context, caller, typed(request.form))
+        entry = app_context.catalogue.get(fields["model"] or app_context.catalogue.default)
+        job_id = _submit(app_context, caller, request_of(fields, entry))
     except RequestEntityTooLarge:
-        return _refused(farm, caller, fields, too_large())
+        return _refused(app_context, caller, fields, too_large())
     except ValidationError as error:
-        return _refused(farm, caller, fields, InvalidRequest(field_errors(error, JobRequest, whole="form")))
+        return _refused(app_context, caller, fields, InvalidRequest(field_errors(error, JobRequest, whole="form")))
     except RequestError as error:
-        return _refused(farm, caller, fields | typed(request.form), error)
+        return _refused(app_context, caller, fields | typed(request.form), error)
     kept = f"&seed={fields['seed']}&keep=on" if fields["keep"] else ""
     kind = f"&kind={fields['kind']}" if any(one.name == fields["kind"] for one in kinds_of(entry, "en")) else ""
     return redirect(f"/studio?from={job_id}&job={job_id}{kind}{kept}", 303)
@@ -133,10 +133,10 @@ def studio_form() -> Any:
 @pages.post("/studio/suggest")
 def suggestion_form() -> Response:
     """Suggest what the prompt leaves unsaid: the piece alone for the page's script, else the page; `add` takes it up."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    fields = _with_init_image(farm, caller, typed(request.form))
+    fields = _with_init_image(app_context, caller, typed(request.form))
     variant = int(request.form.get("variant", "0").strip()[:4]) if request.form.get("variant", "").isdecimal() else 0
     suggestion = _suggestion(fields, variant)
     if request.headers.get("HX-Request"):
@@ -145,46 +145,46 @@ def suggestion_form() -> Response:
         taken = [one.text for one in suggestion.additions if slot in {one.slot, "all"}]
         fields["prompt"] = joined(fields["prompt"], *taken)
         suggestion = _suggestion(fields, variant)
-    with farm.store.read() as session:
-        return page("studio.html", _view(session, farm, caller, fields, suggestion=suggestion, variant=variant))
+    with app_context.store.read() as session:
+        return page("studio.html", _view(session, app_context, caller, fields, suggestion=suggestion, variant=variant))
 
 
 @pages.post("/studio/init-image")
 def init_image_form() -> Response:
     """Take a picture in to begin from, and show it in the form; the page's script asks for this piece as it is dropped."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    request.max_content_length = farm.settings.max_asset_bytes + farm.settings.max_body_bytes
+    request.max_content_length = app_context.settings.max_asset_bytes + app_context.settings.max_body_bytes
     fields = typed({})
     refusal = ""
     try:
         fields = typed(request.form) | {"init_image": ""}
-        fields = _with_init_image(farm, caller, typed(request.form))
+        fields = _with_init_image(app_context, caller, typed(request.form))
     except RequestEntityTooLarge:
         refusal = too_large().detail
     except InvalidRequest as error:
         refusal = "; ".join(f"{one.detail} – {one.remedy}" for one in error.errors)
     except RequestError as error:
         refusal = error.detail
-    may_begin = "init_image" in farm.catalogue.by_alias.get(fields["model"], farm.catalogue.get(farm.catalogue.default)).features
+    may_begin = "init_image" in app_context.catalogue.by_alias.get(fields["model"], app_context.catalogue.get(app_context.catalogue.default)).features
     return page("init_image.html", tuple(fields.items()), may_begin=may_begin, refusal=refusal)
 
 
-def _with_init_image(farm: Farm, caller: Caller, fields: dict[str, str]) -> dict[str, str]:
+def _with_init_image(app_context: AppContext, caller: Caller, fields: dict[str, str]) -> dict[str, str]:
     """The fields with the picture that came as a file, if one did, stored as an asset; or without any, if so asked."""
     if request.form.get("no_init_image"):
         return fields | {"init_image": "", "strength": ""}
     file = request.files.get("init_image_file")
     if file is None or not file.filename:
         return fields
-    data = file.read(farm.settings.max_asset_bytes + 1)
-    return fields | {"init_image": store_picture(farm, caller, file.filename, data)[0].id}
+    data = file.read(app_context.settings.max_asset_bytes + 1)
+    return fields | {"init_image": store_picture(app_context, caller, file.filename, data)[0].id}
 
 
-def _asked_again(farm: Farm, caller: Caller) -> dict[str, str]:
+def _asked_again(app_context: AppContext, caller: Caller) -> dict[str, str]:
     """The fields of the job that is asked for again, changed as the button says."""
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         job = api_jobs.visible_job(session, caller, request.form["again"])
     change, seed = request.form.get("as", ""), request.form.get("seed", "").strip()
     same_seed = {"count": "1", "seed": seed or str(job.recipe["seed"])}
@@ -194,7 +194,7 @@ def _asked_again(farm: Farm, caller: Caller) -> dict[str, str]:
     if change == "upscale":
         return fields | same_seed | {"upscale": UPSCALED}
     if change == "larger":
-        larger = larger_size(farm.catalogue.get(job.model), int(job.recipe["width"]), int(job.recipe["height"]))
+        larger = larger_size(app_context.catalogue.get(job.model), int(job.recipe["width"]), int(job.recipe["height"]))
         if larger is None:
             raise Conflict(f"model {job.model} makes no larger picture of this shape; upscale it instead")
         return fields | same_seed | {"size": larger.value}
@@ -212,27 +212,27 @@ def _suggestion(fields: Mapping[str, str], variant: int) -> Suggestion | None:
     return enhance(prompt, kind=fields["kind"], variant=variant)
 
 
-def _submit(farm: Farm, caller: Caller, asked: JobRequest) -> str:
+def _submit(app_context: AppContext, caller: Caller, asked: JobRequest) -> str:
     if names_urls(asked):
-        asked = fetch_pictures(farm, caller, asked)
-    with farm.store.write() as session:
-        row = admission.prepare(farm.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
+        asked = fetch_pictures(app_context, caller, asked)
+    with app_context.store.write() as session:
+        row = admission.prepare(app_context.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
         api_jobs.check_assets(session, caller, row["recipe"])
-        admission.submit(session, [row], farm.settings)
-    farm.ticket_sender.notify_lane(row["model"])
+        admission.submit(session, [row], app_context.settings)
+    app_context.ticket_sender.notify_lane(row["model"])
     return str(row["id"])
 
 
-def _refused(farm: Farm, caller: Caller, fields: dict[str, str], error: RequestError) -> Response:
+def _refused(app_context: AppContext, caller: Caller, fields: dict[str, str], error: RequestError) -> Response:
     errors = tuple(error.errors) if isinstance(error, InvalidRequest) else ()
-    with farm.store.read() as session:
-        view = _view(session, farm, caller, fields, errors=errors, refusal="" if errors else error.detail)
+    with app_context.store.read() as session:
+        view = _view(session, app_context, caller, fields, errors=errors, refusal="" if errors else error.detail)
     return page("studio.html", view, error.status)
 
 
 def _view(
     session: Session,
-    farm: Farm,
+    app_context: AppContext,
     caller: Caller,
     fields: Mapping[str, str],
     *,
@@ -243,22 +243,22 @@ def _view(
     variant: int = 0,
 ) -> StudioView:
     try:
-        entry = farm.catalogue.get(fields["model"] or farm.catalogue.default)
+        entry = app_context.catalogue.get(fields["model"] or app_context.catalogue.default)
     except UnknownModel:
-        entry = farm.catalogue.get(farm.catalogue.default)
+        entry = app_context.catalogue.get(app_context.catalogue.default)
     return StudioView(
-        models=_choices(session, farm),
+        models=_choices(session, app_context),
         entry=entry,
         sizes=sizes_of(entry),
         counts=counts_of(entry),
         kinds=kinds_of(entry, language()),
-        loras=loras_of(farm.catalogue, entry),
+        loras=loras_of(app_context.catalogue, entry),
         fields=tuple(fields.items()),
         suggestion=suggestion or _suggestion(fields, variant),
         variant=variant,
         errors=errors,
         refusal=refusal,
-        gallery=gallery(session, farm, caller, _part(), request.host_url.rstrip("/")),
+        gallery=gallery(session, app_context, caller, _part(), request.host_url.rstrip("/")),
         submitted=submitted,
     )
 
@@ -276,7 +276,7 @@ def _part() -> Part:
     return Part(**given)
 
 
-def _choices(session: Session, farm: Farm) -> tuple[ModelChoice, ...]:
+def _choices(session: Session, app_context: AppContext) -> tuple[ModelChoice, ...]:
     learnt = dict(session.execute(select(Model.name, Model.state)).all())
     serves = session.scalars(select(Worker.serves).where(Worker.state != WorkerState.OFFLINE)).all()
     choices = [
@@ -286,6 +286,6 @@ def _choices(session: Session, farm: Farm) -> tuple[ModelChoice, ...]:
             state=learnt.get(entry.name, "unknown"),
             served=any(entry.name in one for one in serves),
         )
-        for entry in farm.catalogue.entries.values()
+        for entry in app_context.catalogue.entries.values()
     ]
     return tuple(sorted(choices, key=lambda choice: bool(choice.hindrance)))

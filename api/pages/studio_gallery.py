@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.context import Farm
+from api.context import AppContext
 from api.pages.job_cards import JobCard, Picture, job_cards
 from api.pages.snippets import CodeSamples, write_code_samples
 from api.pages.studio_form import Size, larger_size
@@ -73,7 +73,7 @@ class Gallery:
     older: str = ""
 
 
-def gallery(session: Session, farm: Farm, caller: Caller, part: Part, url: str) -> Gallery:
+def gallery(session: Session, app_context: AppContext, caller: Caller, part: Part, url: str) -> Gallery:
     """A part of the caller's jobs that did not come from a batch."""
     wanted = JobFilter(tenant_id=caller.tenant_id, single=True)
     found = jobs.list_jobs(session, wanted, before=part.before or None, limit=MAX_SHOWN if part.down_to else SHOWN)
@@ -81,8 +81,8 @@ def gallery(session: Session, farm: Farm, caller: Caller, part: Part, url: str) 
     images = jobs.images_of(session, [job.id for job in own])
     made_by = _workers(session, [job.id for job in own])
     shown = tuple(
-        _making(farm, card, job, images[job.id], worker=made_by.get(job.id, ""), url=url)
-        for card, job in zip(job_cards(session, farm, own), own, strict=True)
+        _making(app_context, card, job, images[job.id], worker=made_by.get(job.id, ""), url=url)
+        for card, job in zip(job_cards(session, app_context, own), own, strict=True)
     )
     goes_on = found.next_before if len(own) == len(found.jobs) and found.next_before != part.down_to else None
     return Gallery(part, shown, Part(before=goes_on).address if goes_on else "")
@@ -99,9 +99,9 @@ def _workers(session: Session, job_ids: list[str]) -> dict[str, str]:
     return dict(rows.all())
 
 
-def _making(farm: Farm, card: JobCard, job: Job, images: list[Image], *, worker: str, url: str) -> Making:
+def _making(app_context: AppContext, card: JobCard, job: Job, images: list[Image], *, worker: str, url: str) -> Making:
     recipe = job.recipe
-    entry = farm.catalogue.by_alias.get(job.model)
+    entry = app_context.catalogue.by_alias.get(job.model)
     return Making(
         job=card,
         shots=tuple(_shot(picture, image, job.id) for picture, image in zip(card.pictures, images, strict=True)),

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from api.auth import authenticate, require
-from api.context import current_farm
+from api.context import current_app_context
 from api.images import MAX_LOOKUP_BYTES
 from api.lookup import find
 from api.pages.job_cards import JobCard, job_cards
@@ -40,27 +40,27 @@ class LookupView:
 @pages.get("/lookup")
 def lookup_page() -> Response:
     """Show where to drop a picture."""
-    require(authenticate(current_farm()), Scope.READ)
+    require(authenticate(current_app_context()), Scope.READ)
     return page("lookup.html", LookupView())
 
 
 @pages.post("/lookup")
 def lookup_form() -> Response:
     """Find the job of the picture that was sent."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.READ)
-    request.max_content_length = max(farm.settings.max_body_bytes, MAX_LOOKUP_BYTES)
+    request.max_content_length = max(app_context.settings.max_body_bytes, MAX_LOOKUP_BYTES)
     try:
-        found = find(farm, caller, whole_upload("file"))
+        found = find(app_context, caller, whole_upload("file"))
     except RequestError as error:
         return page("lookup.html", LookupView(asked=True, refusal=error.detail), error.status)
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         rows = [session.get_one(Job, job_id) for job_id in dict.fromkeys(image.job_id for image in found.images)]
         view = LookupView(
             asked=True,
             by=found.by,
-            jobs=job_cards(session, farm, rows),
+            jobs=job_cards(session, app_context, rows),
             sha256=found.sha256,
             pixel_sha256=found.pixel_sha256 or "",
             metadata=tuple((str(name), _text(value)) for name, value in found.metadata.items()),

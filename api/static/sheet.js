@@ -21,9 +21,9 @@
   // what there is
 
   async function chunk(after) {
-    const answer = await fetch(`/batches/${batch}/cells.json?after=${after}`, { headers: { Accept: "application/json" } });
-    if (!answer.ok) throw new Error(answer.status);
-    return { after, ...await answer.json() };
+    const response = await fetch(`/batches/${batch}/cells.json?after=${after}`, { headers: { Accept: "application/json" } });
+    if (!response.ok) throw new Error(response.status);
+    return { after, ...await response.json() };
   }
 
   async function load() {
@@ -244,13 +244,13 @@
     const now = [...queue].slice(0, 1000);
     for (const [image] of now) queue.delete(image);
     try {
-      const answer = await fetch(`/api/v1/batches/${batch}/picks`, {
+      const response = await fetch(`/api/v1/batches/${batch}/picks`, {
         method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json", ...headers() },
         body: JSON.stringify({ picks: now.map(([image_id, pick]) => ({ image_id, pick })) }),
         keepalive: now.length <= 500,  // browsers bound what outlives its page
       });
-      if (!answer.ok) {
-        const problem = await answer.json().catch(() => ({}));
+      if (!response.ok) {
+        const problem = await response.json().catch(() => ({}));
         say(problem.errors?.[0] ? `${problem.errors[0].detail} – ${problem.errors[0].remedy ?? ""}` : problem.detail ?? words.refused, true);
         for (const [image] of now) waiting.delete(image);
         await reload(chunks.map((_, number) => number));

@@ -43,10 +43,10 @@ def _api(settings: Settings) -> float | None:
 
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
     try:
-        answer = httpx.get(f"http://{host}:{settings.port}/readyz", timeout=5, trust_env=False)
+        response = httpx.get(f"http://{host}:{settings.port}/readyz", timeout=5, trust_env=False)
     except httpx.TransportError:
         return None
-    return 0.0 if answer.is_success else None
+    return 0.0 if response.is_success else None
 
 
 def _age(part: Part, settings: Settings) -> float | None:

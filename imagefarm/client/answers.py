@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from imagefarm.states import BatchState, JobState
 
 
-class Answer(BaseModel):
+class ResponseModel(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class Image(Answer):
+class Image(ResponseModel):
     """One picture of a job. `seed` is unsigned 64-bit."""
 
     id: str
@@ -53,35 +53,35 @@ class BatchImage(Image):
     from_image: str | None = None
 
 
-class ImageList(Answer):
+class ImageList(ResponseModel):
     """One page of pictures; `next_cursor` is None on the last."""
 
     items: list[FoundImage]
     next_cursor: str | None = None
 
 
-class BatchImageList(Answer):
+class BatchImageList(ResponseModel):
     """One page of a batch's pictures; `next_cursor` is None on the last."""
 
     items: list[BatchImage]
     next_cursor: str | None = None
 
 
-class Progress(Answer):
+class Progress(ResponseModel):
     """How far a running job is, in denoising steps."""
 
     step: int = 0
     steps: int = 0
 
 
-class JobError(Answer):
+class JobError(ResponseModel):
     """Why a job failed."""
 
     code: str = ""
     detail: str = ""
 
 
-class Job(Answer):
+class Job(ResponseModel):
     """A job as the farm sees it. Times are UTC."""
 
     id: str
@@ -110,7 +110,7 @@ class Job(Answer):
         return self.state.is_final
 
 
-class ComparedImage(Answer):
+class ComparedImage(ResponseModel):
     """One picture of a replay: identical, near, different or missing."""
 
     index: int
@@ -120,7 +120,7 @@ class ComparedImage(Answer):
     """What was not the same in the making."""
 
 
-class Replay(Answer):
+class Replay(ResponseModel):
     """What a replay shows; `verdict` is the worst of its pictures', None until it has succeeded."""
 
     job_id: str
@@ -130,21 +130,21 @@ class Replay(Answer):
     images: list[ComparedImage] = Field(default_factory=list)
 
 
-class JobList(Answer):
+class JobList(ResponseModel):
     """One page of jobs; `next_cursor` is None on the last."""
 
     items: list[Job]
     next_cursor: str | None = None
 
 
-class BulkResult(Answer):
+class BulkResult(ResponseModel):
     """What a change of many jobs did: how many matched, how many were changed."""
 
     matched: int
     changed: int
 
 
-class Counts(Answer):
+class Counts(ResponseModel):
     """Numbers of a batch: rows of its table, and its jobs by state."""
 
     rows: int = 0
@@ -164,7 +164,7 @@ class Counts(Answer):
         return self.succeeded + self.failed + self.cancelled
 
 
-class PickCounts(Answer):
+class PickCounts(ResponseModel):
     """How many pictures of a batch were decided how; open: not yet."""
 
     approved: int = 0
@@ -173,7 +173,7 @@ class PickCounts(Answer):
     open: int = 0
 
 
-class BatchDelivery(Answer):
+class BatchDelivery(ResponseModel):
     """A batch's files on their way to a bucket: open until it is done, then waiting, delivered or failed."""
 
     bucket: str
@@ -183,7 +183,7 @@ class BatchDelivery(Answer):
     error: str | None = None
 
 
-class RowError(Answer):
+class RowError(ResponseModel):
     """What is wrong with a row of a table, and how to mend it."""
 
     row: int | None = None
@@ -192,7 +192,7 @@ class RowError(Answer):
     remedy: str = ""
 
 
-class Quote(Answer):
+class Quote(ResponseModel):
     """What a dry run says: pictures, predicted GPU-seconds, seconds to the last picture, the first expanded prompts."""
 
     pictures: int
@@ -201,7 +201,7 @@ class Quote(Answer):
     prompts: list[str] = Field(default_factory=list)
 
 
-class FailureGroup(Answer):
+class FailureGroup(ResponseModel):
     """Jobs of a batch that failed for one reason, with the detail of one of them and what can be done."""
 
     code: str
@@ -210,7 +210,7 @@ class FailureGroup(Answer):
     remedy: str = ""
 
 
-class BatchProgress(Answer):
+class BatchProgress(ResponseModel):
     """How a batch gets on: its rate, seconds to its end at this rate, and what failed, by reason."""
 
     jobs_per_minute: int = 0
@@ -218,14 +218,14 @@ class BatchProgress(Answer):
     failures: list[FailureGroup] = Field(default_factory=list)
 
 
-class BatchStop(Answer):
+class BatchStop(ResponseModel):
     """Why the farm itself has paused a batch: so many of its jobs failed with one error."""
 
     error: str
     failed: int
 
 
-class Batch(Answer):
+class Batch(ResponseModel):
     """A bulk submission. A dry run has no id and no state, but a quote."""
 
     id: str | None = None
@@ -246,7 +246,7 @@ class Batch(Answer):
     update_of: str | None = None
     """The batch that this one brings up to date."""
     changes: dict[str, int] | None = None
-    """Of an update: how many jobs are reused, changed, new, again, removed."""
+    """Of an update: how many jobs are reused, changed, new, unfinished, removed."""
     urls: dict[str, str] | None = None
 
     @property
@@ -263,14 +263,14 @@ class Batch(Answer):
         return self.is_final or waiting
 
 
-class BatchList(Answer):
+class BatchList(ResponseModel):
     """One page of batches; `next_cursor` is None on the last."""
 
     items: list[Batch]
     next_cursor: str | None = None
 
 
-class Asset(Answer):
+class Asset(ResponseModel):
     """A picture that was sent in."""
 
     id: str
@@ -284,14 +284,14 @@ class Asset(Answer):
     url: str
 
 
-class AssetList(Answer):
+class AssetList(ResponseModel):
     """One page of assets; `next_cursor` is None on the last."""
 
     items: list[Asset]
     next_cursor: str | None = None
 
 
-class Uploaded(Answer):
+class Uploaded(ResponseModel):
     """What became of a ZIP of pictures: their assets, how many are new, and which files are no pictures."""
 
     items: list[Asset]
@@ -299,7 +299,7 @@ class Uploaded(Answer):
     errors: list[RowError] = Field(default_factory=list)
 
 
-class Webhook(Answer):
+class Webhook(ResponseModel):
     """Where messages go. `secret` is there only in the answer that made it."""
 
     id: str
@@ -310,7 +310,7 @@ class Webhook(Answer):
     created_at: datetime
 
 
-class WebhookDelivery(Answer):
+class WebhookDelivery(ResponseModel):
     """One message to a webhook: waiting, delivered or dead. `id` is its `webhook-id` header, the same at every try."""
 
     id: str
@@ -325,14 +325,14 @@ class WebhookDelivery(Answer):
     finished_at: datetime | None = None
 
 
-class WebhookDeliveryList(Answer):
+class WebhookDeliveryList(ResponseModel):
     """One page of messages; `next_cursor` is None on the last."""
 
     items: list[WebhookDelivery]
     next_cursor: str | None = None
 
 
-class ApiKey(Answer):
+class ApiKey(ResponseModel):
     """An API key. `key` itself is there only in the answer that made it."""
 
     id: str
@@ -348,7 +348,7 @@ class ApiKey(Answer):
     key: str | None = Field(default=None, repr=False)
 
 
-class User(Answer):
+class User(ResponseModel):
     """A person who signs in to the pages."""
 
     id: str
@@ -360,7 +360,7 @@ class User(Answer):
     last_sign_in_at: datetime | None = None
 
 
-class Event(Answer):
+class Event(ResponseModel):
     """One entry of the audit."""
 
     id: int
@@ -370,7 +370,7 @@ class Event(Answer):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
-class Attempt(Answer):
+class Attempt(ResponseModel):
     """One claim of a job by a worker. `outcome` is None while it lasts."""
 
     attempt: int
@@ -381,7 +381,7 @@ class Attempt(Answer):
     reason: str | None = None
 
 
-class Setting(Answer):
+class Setting(ResponseModel):
     """A setting in force, as text, and where it came from. Secrets are masked."""
 
     name: str
@@ -390,14 +390,14 @@ class Setting(Answer):
     meaning: str = ""
 
 
-class EventList(Answer):
+class EventList(ResponseModel):
     """One page of the audit; `next_cursor` is None on the last."""
 
     items: list[Event]
     next_cursor: str | None = None
 
 
-class Chain(Answer):
+class Chain(ResponseModel):
     """Whether the audit is whole."""
 
     whole: bool
@@ -408,7 +408,7 @@ class Chain(Answer):
     detail: str
 
 
-class Statistics(Answer):
+class Statistics(ResponseModel):
     """What the farm did over an hour, a day or a week: the whole, and piece by piece."""
 
     period: str
@@ -417,7 +417,7 @@ class Statistics(Answer):
     points: list[dict[str, Any]]
 
 
-class Limits(Answer):
+class Limits(ResponseModel):
     """What this key and its tenant may ask for, and how much of it is used."""
 
     tenant: dict[str, Any]
@@ -429,7 +429,7 @@ class Limits(Answer):
     max_table_bytes: int
 
 
-class Tenant(Answer):
+class Tenant(ResponseModel):
     """A tenant: its weight, its limits with what is used of them, and its part of today's work."""
 
     id: str
@@ -448,7 +448,7 @@ class Tenant(Answer):
     fair_share: float
 
 
-class Suggestion(Answer):
+class Suggestion(ResponseModel):
     """What a prompt leaves unsaid: the prompt with every addition, and each addition."""
 
     prompt: str
@@ -459,7 +459,7 @@ class Suggestion(Answer):
     language: str
 
 
-class Kind(Answer):
+class Kind(ResponseModel):
     """A kind of picture, and what suits it on a model."""
 
     name: str
@@ -469,7 +469,7 @@ class Kind(Answer):
     negative_prompt: dict[str, str]
 
 
-class Model(Answer):
+class Model(ResponseModel):
     """A model of the farm's catalogue, and whether it is ready."""
 
     name: str
@@ -480,7 +480,7 @@ class Model(Answer):
     license: str = ""
 
 
-class Worker(Answer):
+class Worker(ResponseModel):
     """A worker as the farm sees it."""
 
     id: str
@@ -490,7 +490,7 @@ class Worker(Answer):
     resident: list[str] = Field(default_factory=list)
 
 
-class Queue(Answer):
+class Queue(ResponseModel):
     """The farm's state in a word and why; the lanes with what waits and runs on each."""
 
     state: str
@@ -501,7 +501,7 @@ class Queue(Answer):
     lanes: list[dict[str, Any]] = Field(default_factory=list)
 
 
-class LookupResult(Answer):
+class LookupResult(ResponseModel):
     """What is known of a picture's file. `found_by` is file, pixels, metadata, or None if it is not of this farm."""
 
     sha256: str

@@ -222,8 +222,8 @@ class Client(AdminClient):
         # what a picture is, its bytes say; a name that says otherwise does no harm
         headers = {"Content-Type": PICTURES.get(path.suffix.lower(), "image/png")}
         query = {"name": name or path.name}
-        answer = self._transport.json("POST", f"{API}/assets", params=query, content=path.read_bytes(), headers=headers)
-        return str(answer["items"][0]["id"])
+        response = self._transport.json("POST", f"{API}/assets", params=query, content=path.read_bytes(), headers=headers)
+        return str(response["items"][0]["id"])
 
     # batches
 
@@ -368,8 +368,8 @@ class Client(AdminClient):
     def lookup(self, file: Path | str) -> LookupResult:
         """Find the job that made a picture, from its file alone."""
         headers = {"Content-Type": "application/octet-stream"}
-        answer = self._transport.json("POST", f"{API}/images/lookup", content=Path(file).read_bytes(), headers=headers)
-        return LookupResult.model_validate(answer)
+        response = self._transport.json("POST", f"{API}/images/lookup", content=Path(file).read_bytes(), headers=headers)
+        return LookupResult.model_validate(response)
 
     def models(self) -> Sequence[Model]:
         """The catalogue, with each model's state."""

@@ -46,8 +46,8 @@ class Transport:
 
     def json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Send and return the answer's JSON object; raise the ClientError that an unsuccessful answer means."""
-        answer: dict[str, Any] = self.send(method, path, **options).json()
-        return answer
+        response: dict[str, Any] = self.send(method, path, **options).json()
+        return response
 
     def send(self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         """Send; raise the ClientError that an unsuccessful answer means. Options are httpx's."""
@@ -66,10 +66,10 @@ class Transport:
                 continue
             if response.is_success:
                 return response
-            error_answer = error_of(response)
+            failure = error_of(response)
             if last or response.status_code not in BUSY:
-                raise error_answer
-            _pause(attempt, error_answer.retry_after if isinstance(error_answer, BusyError) else None)
+                raise failure
+            _pause(attempt, failure.retry_after if isinstance(failure, BusyError) else None)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     @contextmanager

@@ -57,8 +57,8 @@ class AdminClient:
         """Send a ZIP of pictures in; each path in it is a picture's name. Files that are no pictures are told, not stored."""
         headers = {"Content-Type": "application/zip"}
         with Path(archive).open("rb") as file:
-            answer = self._transport.json("POST", f"{API}/assets", content=file.read(), headers=headers, timeout=UPLOAD_TIMEOUT_S)
-        return Uploaded.model_validate(answer)
+            response = self._transport.json("POST", f"{API}/assets", content=file.read(), headers=headers, timeout=UPLOAD_TIMEOUT_S)
+        return Uploaded.model_validate(response)
 
     def assets(self, *, name: str | None = None) -> Iterator[Asset]:
         """The pictures that were sent in, newest first; with `name`, those called so."""

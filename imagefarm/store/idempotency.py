@@ -30,7 +30,7 @@ KEEP_WITH_WORK = per_dialect(lambda insert_into: insert_into(Idempotency).on_con
 KEEP = (
     update(Idempotency)
     .where(Idempotency.tenant_id == bindparam("of_tenant"), Idempotency.key == bindparam("of_key"))
-    .values(status=bindparam("new_status"), answer=bindparam("new_answer"))
+    .values(status=bindparam("new_status"), response=bindparam("new_response"))
 )
 
 
@@ -54,7 +54,7 @@ class Stored:
     """The answer of the first request: HTTP status and body."""
 
     status: int
-    answer: str
+    response: str
 
 
 def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored | None:
@@ -69,7 +69,7 @@ def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored
     if taken is not None:
         return None
     row = session.execute(
-        select(Idempotency.body_sha256, Idempotency.status, Idempotency.answer, (db_now() - Idempotency.created_at).label("age"))
+        select(Idempotency.body_sha256, Idempotency.status, Idempotency.response, (db_now() - Idempotency.created_at).label("age"))
         .where(Idempotency.tenant_id == tenant_id, Idempotency.key == key)
         .with_for_update()
     ).one()
@@ -77,19 +77,19 @@ def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored
         session.execute(
             update(Idempotency)
             .where(Idempotency.tenant_id == tenant_id, Idempotency.key == key)
-            .values(body_sha256=body_sha256, status=None, answer=None, created_at=db_now())
+            .values(body_sha256=body_sha256, status=None, response=None, created_at=db_now())
         )
         return None
     if row.body_sha256 != body_sha256:
         raise KeyReused(ANOTHER_BODY)
     if row.status is None:
         raise StillRunning("the first request with this Idempotency-Key still runs; ask again in a moment")
-    return Stored(row.status, row.answer or "")
+    return Stored(row.status, row.response or "")
 
 
 def answered(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored | None:
     """The answer to replay, if there is one; the key is not taken. Raises KeyReused if the first request was another."""
-    asked = select(Idempotency.body_sha256, Idempotency.status, Idempotency.answer).where(
+    asked = select(Idempotency.body_sha256, Idempotency.status, Idempotency.response).where(
         Idempotency.tenant_id == tenant_id,
         Idempotency.key == key,
         Idempotency.status.is_not(None),
@@ -100,12 +100,12 @@ def answered(session: Session, tenant_id: str, key: str, body_sha256: str) -> St
         return None
     if row.body_sha256 != body_sha256:
         raise KeyReused(ANOTHER_BODY)
-    return Stored(row.status, row.answer or "")
+    return Stored(row.status, row.response or "")
 
 
-def keep(session: Session, tenant_id: str, key: str, status: int, answer: str) -> None:
+def keep(session: Session, tenant_id: str, key: str, status: int, response: str) -> None:
     """Keep the answer to replay, in the caller's transaction."""
-    values = {"of_tenant": tenant_id, "of_key": key, "new_status": status, "new_answer": answer}
+    values = {"of_tenant": tenant_id, "of_key": key, "new_status": status, "new_response": response}
     session.connection().execute(KEEP, values)
 
 

@@ -582,7 +582,7 @@ class Idempotency(Base):
     body_sha256: Mapped[str] = mapped_column(HASH)
     status: Mapped[int | None] = mapped_column(Integer)
     """HTTP status of the stored answer; null while the request runs."""
-    answer: Mapped[str | None] = mapped_column(Text)
+    response: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]
 
 

@@ -25,14 +25,14 @@ from imagefarm.store.models import Batch
 from scheduler import admission, limits
 from scheduler.batches import lifecycle, push
 from scheduler.batches.options import BatchOptions, OnError
-from scheduler.batches.plan import Plan
+from scheduler.batches.plan import TablePlan
 from scheduler.batches.reuse import find_rendered, split, submit_reused
-from scheduler.batches.source import keep_rows
+from scheduler.batches.source import save_rows
 from scheduler.batches.spool import Chunk
 from scheduler.batches.update import Change, counted, row_change
 
 
-def check_errors(plan: Plan, options: BatchOptions) -> None:
+def check_errors(plan: TablePlan, options: BatchOptions) -> None:
     """Raise InvalidRequest with the rows' errors if the batch shall not be queued with them."""
     if not plan.errors:
         return
@@ -45,28 +45,28 @@ def check_errors(plan: Plan, options: BatchOptions) -> None:
 
 def create_batch(
     store: Store,
-    plan: Plan,
+    plan: TablePlan,
     options: BatchOptions,
     settings: Settings,
     *,
     tenant_id: str,
     drafts: str | None = None,
-    keep_pictures: Callable[[], None] | None = None,
-    also: Callable[[Session, Batch], None] | None = None,
+    save_images: Callable[[], None] | None = None,
+    on_commit: Callable[[Session, Batch], None] | None = None,
 ) -> str:
     """Store a planned table with all its jobs and let them go; return the batch's id. What it returns is durable.
 
-    `drafts` is the batch whose pictures this one renders finally. `keep_pictures` stores what the rows begin from, once nothing
-    speaks against the table; `also` is done in the transaction that makes the batch real.
+    `drafts` is the batch whose pictures this one renders finally. `save_images` stores what the rows begin from, once nothing
+    speaks against the table; `on_commit` is done in the transaction that makes the batch real.
 
     Raises InvalidRequest (rows are wrong and on_error is abort), LimitExceeded (the queue has no room), Unavailable (it was
     cancelled meanwhile). Then nothing of it will run.
     """
     check_errors(plan, options)
-    if keep_pictures is not None:
+    if save_images is not None:
         with store.read() as session:
             limits.check_queue(session, tenant_id, plan.accepted, settings)
-        keep_pictures()
+        save_images()
     batch_id = new_id("batch")
     store.run_with_retry(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id, drafts=drafts))
     changes: Counter[Change] = Counter()
@@ -78,7 +78,7 @@ def create_batch(
             )
             time.sleep(lifecycle.YIELD_S)
         kept = counted(changes, plan.removed) if options.update_of else None
-        store.run_with_retry(lambda session: _commit(session, batch_id, plan, kept, also))
+        store.run_with_retry(lambda session: _commit(session, batch_id, plan, kept, on_commit))
     except BaseException:
         lifecycle.cancel(store, batch_id, tenant_id, by="its submission failed")
         raise
@@ -89,7 +89,7 @@ def create_batch(
 def _open(
     session: Session,
     batch_id: str,
-    plan: Plan,
+    plan: TablePlan,
     options: BatchOptions,
     *,
     settings: Settings,
@@ -136,19 +136,19 @@ def _write(
         taken = {row["id"] for row in reused}
         by_row: dict[int, list[Change]] = {}
         for job, row in zip(chunk.jobs, rows, strict=True):
-            change = Change.REUSED if row["id"] in taken else Change.AGAIN if job.change == Change.SAME else Change(job.change)
+            change = Change.REUSED if row["id"] in taken else Change.UNFINISHED if job.change == Change.SAME else Change(job.change)
             changes[change] += 1
             by_row.setdefault(job.row, []).append(change)
-        keep_rows(session, batch_id, [[*row[:3], row_change(by_row.get(row[0], ()))] for row in chunk.rows])
+        save_rows(session, batch_id, [[*row[:3], row_change(by_row.get(row[0], ()))] for row in chunk.rows])
     elif chunk.rows:  # finals of one row may fill more than one chunk
-        keep_rows(session, batch_id, chunk.rows)
+        save_rows(session, batch_id, chunk.rows)
     submit_reused(session, reused)
     admission.submit(session, to_render, settings)
     return changes
 
 
 def _commit(
-    session: Session, batch_id: str, plan: Plan, changes: dict[str, int] | None, also: Callable[[Session, Batch], None] | None
+    session: Session, batch_id: str, plan: TablePlan, changes: dict[str, int] | None, on_commit: Callable[[Session, Batch], None] | None
 ) -> None:
     batch = lifecycle.get_for_update(session, batch_id)
     if batch.state == BatchState.CANCELLED:
@@ -158,8 +158,8 @@ def _commit(
     batch.state = BatchState.HELD if plan.canary_row else BatchState.QUEUED
     if changes is not None:
         batch.options = {**batch.options, "changes": changes}
-    if also is not None:
-        also(session, batch)
+    if on_commit is not None:
+        on_commit(session, batch)
 
 
 def job_rows(chunk: Chunk, batch_id: str) -> Iterable[dict[str, Any]]:

@@ -26,8 +26,8 @@ from scheduler.batches.deliver import DeliveryTarget
 from scheduler.batches.names import file_stem
 from scheduler.batches.options import BatchOptions
 from scheduler.batches.picks import CHUNK, Picked
-from scheduler.batches.plan import Plan
-from scheduler.batches.row_jobs import Canonical, field_errors
+from scheduler.batches.plan import TablePlan
+from scheduler.batches.row_jobs import RecipeHasher, field_errors
 from scheduler.batches.spool import Chunk, PlannedJob, Spool
 from scheduler.limits import check_size, tenant_limits
 
@@ -86,7 +86,7 @@ def make_finals(
         deliver=finals_options.deliver,
         channels=drafts.options.get("channels", []) if finals_options.channels is None else [*finals_options.channels],
     )
-    with closing(Plan(Spool())) as plan:
+    with closing(TablePlan(Spool())) as plan:
         hashes = planner.fill(plan, store, approved)
         with store.read() as session:
             if (same := _earlier(session, batch_id, hashes, options)) is not None:
@@ -120,22 +120,22 @@ class _FinalsPlanner:
     costs: dict[str, float]
     finals_options: FinalsOptions
     priority: str
-    _bases: dict[str, tuple[dict[str, Any], Canonical]] = field(default_factory=dict)
+    _bases: dict[str, tuple[dict[str, Any], RecipeHasher]] = field(default_factory=dict)
 
-    def fill(self, plan: Plan, store: Store, approved: Sequence[_Approved]) -> set[str]:
+    def fill(self, plan: TablePlan, store: Store, approved: Sequence[_Approved]) -> set[str]:
         """Write the finals of these pictures into a plan; return their recipe hashes. Raises InvalidRequest."""
         hashes, last_row = set(), 0
         for drafts in _in_chunks(store, approved):
             chunk = Chunk()
             for job, image in drafts:
-                base, canonical = self._base(job)
+                base, hasher = self._base(job)
                 seed = int(image.seed)
                 planned = PlannedJob(
                     job.row or 0,
                     -1,
                     job.prompt,
                     seed,
-                    canonical.recipe_hash(job.prompt, seed),
+                    hasher.recipe_hash(job.prompt, seed),
                     job.labels,
                     job.custom_id,
                     None if job.name is None else file_stem(job.name, image.index, job.count),
@@ -157,13 +157,13 @@ class _FinalsPlanner:
             plan.spool.write(chunk)
         return hashes
 
-    def _base(self, job: Job) -> tuple[dict[str, Any], Canonical]:
+    def _base(self, job: Job) -> tuple[dict[str, Any], RecipeHasher]:
         key = canonical_json(job.recipe | {"prompt": "x", "seed": "0"})
         if key not in self._bases:
             self._bases[key] = self._make_base(job)
         return self._bases[key]
 
-    def _make_base(self, job: Job) -> tuple[dict[str, Any], Canonical]:
+    def _make_base(self, job: Job) -> tuple[dict[str, Any], RecipeHasher]:
         fields = {name: value for name, value in job.recipe.items() if name in JobRequest.model_fields and value is not None}
         fields |= {"prompt": "x", "seed": 0, "priority": self.priority, **self.finals_options.recipe_fields}
         if (subject := fields.get("subject")) and (scale := subject["place"]["scale"]) is not None:
@@ -187,7 +187,7 @@ class _FinalsPlanner:
         if abs(after / before - 1) > OTHER_SHAPE:
             shapes = f"{job.recipe['width']}x{job.recipe['height']} and {self.finals_options.width}x{self.finals_options.height}"
             row["warnings"] = [*row["warnings"], f"its draft has another shape ({shapes}): it shows more or less than that"]
-        return row, Canonical(row["recipe"])
+        return row, RecipeHasher(row["recipe"])
 
 
 def _in_chunks(store: Store, approved: Sequence[_Approved]) -> Iterator[list[tuple[Job, Image]]]:

@@ -52,11 +52,11 @@ STOPPED = "stopped"
 
 StateChange = tuple[JobState, JobState, str]
 """From which state jobs go to which, and the event that tells of it: one of each job, or one of the batch for many jobs."""
-UNHOLD: StateChange = (JobState.HELD, JobState.QUEUED, "batch.released")
+RELEASE_HELD: StateChange = (JobState.HELD, JobState.QUEUED, "batch.released")
 S = BatchState
 TARGET_STATES: dict[BatchState, list[StateChange]] = {
-    S.QUEUED: [UNHOLD],
-    S.RUNNING: [UNHOLD],
+    S.QUEUED: [RELEASE_HELD],
+    S.RUNNING: [RELEASE_HELD],
     S.PAUSED: [(JobState.QUEUED, JobState.HELD, "batch.held")],
     S.CANCELLED: [(before, JobState.CANCELLED, "job.cancelled") for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING)],
 }
@@ -138,7 +138,7 @@ def _reconcile_remaining_jobs(store: Store, batch_id: str) -> None:
 
 def release_canary(session: Session, batch: Batch, upto_row: int) -> None:
     """Queue the jobs of the rows up to `upto_row`, in the caller's transaction."""
-    while _change_some(session, batch, UNHOLD, reason="canary", upto_row=upto_row):
+    while _change_some(session, batch, RELEASE_HELD, reason="canary", upto_row=upto_row):
         pass
 
 

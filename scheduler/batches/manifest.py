@@ -21,7 +21,7 @@ from imagefarm.store.jobs import channel_files_of, images_of
 from imagefarm.store.models import Batch, ChannelFile, Image, Job, Pick
 from scheduler.batches.names import file_stem
 from scheduler.batches.picks import ImageRef, picks_of
-from scheduler.batches.source import SourceRow, kept_rows
+from scheduler.batches.source import StoredRow, load_rows
 from scheduler.batches.update import Change, removed_names
 
 PAGE = 500
@@ -184,7 +184,7 @@ def errors_csv(store: Store, batch_id: str) -> Iterator[str]:
     columns = [name for name in options.get("columns", []) if name not in ERROR_COLUMNS]
 
     def bad_rows() -> Iterator[list[Any]]:
-        for rows in kept_rows(store, batch_id):
+        for rows in load_rows(store, batch_id):
             failed = _failed(store, batch_id, rows[0].number, rows[-1].number)
             for row in rows:
                 reasons = [f"{field}: {detail}" for field, detail in row.errors or []] or failed.get(row.number)
@@ -200,7 +200,7 @@ def report_csv(store: Store, batch_id: str) -> Iterator[str]:
     """A line for each row of the table: what became of it since the earlier table, its jobs, and what is wrong with it."""
 
     def lines() -> Iterator[list[Any]]:
-        for rows in _in_thousands(kept_rows(store, batch_id)):
+        for rows in _in_thousands(load_rows(store, batch_id)):
             first, last = rows[0].number, rows[-1].number
             jobs, failed = _counted(store, batch_id, first, last), _failed(store, batch_id, first, last)
             for row in rows:
@@ -218,8 +218,8 @@ def report_csv(store: Store, batch_id: str) -> Iterator[str]:
     return csv_lines(REPORT_COLUMNS, lines())
 
 
-def _in_thousands(chunks: Iterator[list[SourceRow]]) -> Iterator[list[SourceRow]]:
-    rows: list[SourceRow] = []
+def _in_thousands(chunks: Iterator[list[StoredRow]]) -> Iterator[list[StoredRow]]:
+    rows: list[StoredRow] = []
     for chunk in chunks:
         rows += chunk
         if len(rows) >= REPORT_ROWS:

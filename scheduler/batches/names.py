@@ -20,10 +20,10 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices."""
 
 
-def safe(text: str) -> str:
+def sanitize(text: str) -> str:
     """`text` with every run of characters that a file name should not have turned into `-`.
 
-    >>> safe("../Äpfel & Birnen.v2")
+    >>> sanitize("../Äpfel & Birnen.v2")
     'Äpfel-Birnen.v2'
     """
     text = unicodedata.normalize("NFC", text)
@@ -68,7 +68,7 @@ class NamePattern:
                 return NUMBER
             if (raw := values.get(name)) is None:
                 raise ValueError(f"column {name!r} has no value in this row, and the name pattern needs it")
-            part = safe(str(raw))
+            part = sanitize(str(raw))
             if not part:
                 raise ValueError(f"the value of {name!r} has no character that a file name may have")
             return part
@@ -99,7 +99,7 @@ def file_stem(name: str, index: int, count: int) -> str:
     return f"{name}-{index + 1}" if count > 1 else name
 
 
-class NameRegister:
+class NameRegistry:
     """Which names a batch has used, as 64-bit digests: 200,000 names fit in about 20 MB."""
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ from scheduler.batches.rows import Row
 from scheduler.fetch import fetch_image
 from scheduler.picture_zip import PictureZip
 
-PICTURE_FIELDS = tuple(name for name in ("init_image", "mask", "subject") if name in JobRequest.model_fields)
+IMAGE_FIELDS = tuple(name for name in ("init_image", "mask", "subject") if name in JobRequest.model_fields)
 """Fields of a recipe that name pictures."""
 MAX_CONCURRENT_FETCHES = 8
 """URLs that are fetched beside one another."""
@@ -60,8 +60,8 @@ class _New:
     length: int
 
 
-class Pictures:
-    """The pictures that one tenant's table may name. Close it; nothing is stored unless `keep` is called."""
+class TableImages:
+    """The pictures that one tenant's table may name. Close it; nothing is stored unless `save` is called."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class Pictures:
         *,
         tenant_id: str,
         archive: BinaryIO | None = None,
-        decoding: AbstractContextManager[Any] | None = None,
+        decode_slots: AbstractContextManager[Any] | None = None,
     ) -> None:
-        """`archive` is the ZIP sent with the table; `decoding` is held while a picture is decoded.
+        """`archive` is the ZIP sent with the table; `decode_slots` is held while a picture is decoded.
 
         Raises InvalidRequest for a ZIP that cannot be read.
         """
@@ -80,7 +80,7 @@ class Pictures:
         self.settings = settings
         self.tenant_id = tenant_id
         self.archive = None if archive is None else PictureZip(archive, settings, field="archive")
-        self._decoding = decoding or nullcontext()
+        self._decode_slots = decode_slots or nullcontext()
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._ids: dict[str, str | FieldError] = {}
         self._new: dict[str, _New] = {}
@@ -114,7 +114,7 @@ class Pictures:
             if isinstance(subject.get("mask"), str) and subject["mask"] not in {"alpha", "white"}:
                 put(subject, "mask", "mask")
         for name in ("init_image", "mask"):
-            if name in PICTURE_FIELDS and found.get(name) is not None:
+            if name in IMAGE_FIELDS and found.get(name) is not None:
                 put(found, name, name)
         if errors:
             raise InvalidRequest(errors)
@@ -141,7 +141,7 @@ class Pictures:
             raise InvalidRequest([replace(found, field=field)])
         return found
 
-    def ahead(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def prefetch(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The same rows, with the URLs in them fetched some rows ahead and beside one another."""
         source = iter(rows)
         while window := list(islice(source, WINDOW)):
@@ -202,7 +202,7 @@ class Pictures:
         known = self._known(hashlib.sha256(data).hexdigest())
         if known is not None:
             return known  # it was decoded when it first came
-        with self._decoding:
+        with self._decode_slots:
             picture = check_picture(data, self.settings, name=PICTURE)
         return self._known(picture.sha256) or self._add(picture, name)
 
@@ -231,7 +231,7 @@ class Pictures:
         """How many pictures are named that the tenant has not yet."""
         return len(self._new)
 
-    def keep(self, outputs: OutputStore) -> None:
+    def save(self, outputs: OutputStore) -> None:
         """Store what is new, files first, and mark what is known as wanted.
 
         Raises Unavailable if another request has stored one of these pictures since.
@@ -241,13 +241,13 @@ class Pictures:
             for new in some:
                 self._spool.seek(new.start)
                 outputs.write(new.row["storage_key"], self._spool.read(new.length))
-            self.store.run_with_retry(partial(self._keep_rows, rows=[new.row for new in some]))
+            self.store.run_with_retry(partial(self._save_rows, rows=[new.row for new in some]))
         known = [found for found in self._ids.values() if isinstance(found, str)]
         for start in range(0, len(known), 500):
             wanted = update(Asset).where(Asset.id.in_(known[start : start + 500])).values(used_at=db_now())
             self.store.run_with_retry(methodcaller("execute", wanted))
 
-    def _keep_rows(self, session: Session, rows: list[dict[str, Any]]) -> None:
+    def _save_rows(self, session: Session, rows: list[dict[str, Any]]) -> None:
         have = set(
             session.scalars(
                 select(Asset.sha256).where(Asset.tenant_id == self.tenant_id, Asset.sha256.in_([row["sha256"] for row in rows]))
@@ -275,7 +275,7 @@ def _is_url(name: str) -> bool:
 
 def urls_in(cells: Mapping[str, Any]) -> Iterator[str]:
     """The URLs of pictures among the fields of a row or a request."""
-    for name in PICTURE_FIELDS:
+    for name in IMAGE_FIELDS:
         cell = cells.get(name)
         for part in (cell, cell.get("image"), cell.get("mask")) if isinstance(cell, dict) else (cell,):
             if isinstance(part, str) and _is_url(part):

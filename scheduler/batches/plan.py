@@ -10,11 +10,11 @@ from imagefarm.errors import FieldError
 from imagefarm.recipe import JobRequest, Recipe
 from scheduler.admission import BatchPosition, prepare
 from scheduler.batches.options import BatchOptions
-from scheduler.batches.pictures import Pictures
-from scheduler.batches.row_jobs import RowPlanner, RowWrong
+from scheduler.batches.pictures import TableImages
+from scheduler.batches.row_jobs import RowExpander, RowExpansionError
 from scheduler.batches.rows import MAX_COLUMNS, Row, Table, refuse
 from scheduler.batches.spool import Chunk, Spool
-from scheduler.batches.update import Before, Change
+from scheduler.batches.update import PreviousBatch, Change
 from scheduler.limits import check_size
 
 MAX_ERRORS = 100
@@ -42,7 +42,7 @@ class RowPlan:
 
 
 @dataclass
-class Plan:
+class TablePlan:
     """What a table amounts to. `spool` holds its jobs; close it."""
 
     spool: Spool
@@ -77,34 +77,34 @@ class Submitter:
     tenant_id: str
     limits: dict[str, Any]
     costs: dict[str, float]
-    pictures: Pictures
+    table_images: TableImages
 
     def job_row(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The held job of a request's fields. Raises InvalidRequest, ValidationError."""
-        fields = self.pictures.resolve(fields)
+        fields = self.table_images.resolve(fields)
         request = JobRequest.model_validate(fields)
         row = prepare(self.catalogue, request, self.tenant_id, costs=self.costs, position=BatchPosition(held=True))
         check_size([row], self.limits)
-        self.pictures.check(Recipe.model_validate(row["recipe"]))
+        self.table_images.check(Recipe.model_validate(row["recipe"]))
         return row
 
 
 def plan_table(
-    table: Table, options: BatchOptions, submitter: Submitter, *, max_jobs: int, keep: bool = True, before: Before | None = None
-) -> Plan:
-    """Read all rows and plan their jobs. `keep` False: only count (a dry run). `before` is the batch that is brought up to date.
+    table: Table, options: BatchOptions, submitter: Submitter, *, max_jobs: int, keep: bool = True, previous: PreviousBatch | None = None
+) -> TablePlan:
+    """Read all rows and plan their jobs. `keep` False: only count (a dry run). `previous` is the batch that is updated.
 
     Raises InvalidRequest for what spoils the whole batch; errors of single rows are in the plan.
     """
-    planner = RowPlanner(options, table.columns, submitter.job_row)
+    expander = RowExpander(options, table.columns, submitter.job_row)
     if (model := options.defaults.get("model")) is not None:
         submitter.catalogue.get(str(model))
-    plan = Plan(Spool(), columns=dict.fromkeys(table.columns or ()))
+    plan = TablePlan(Spool(), columns=dict.fromkeys(table.columns or ()))
     try:
         chunk = Chunk()
         canary_rows = 0
-        for row in submitter.pictures.ahead(table.rows):
-            if _add(plan, chunk, planner, row, before) and canary_rows < options.canary:
+        for row in submitter.table_images.prefetch(table.rows):
+            if _add(plan, chunk, expander, row, previous) and canary_rows < options.canary:
                 canary_rows, plan.canary_jobs, plan.canary_row = canary_rows + 1, plan.accepted, row.number
             if plan.accepted > max_jobs:
                 most = f"the table makes more than {max_jobs} jobs (max_queued_per_tenant = {max_jobs})"
@@ -117,8 +117,8 @@ def plan_table(
             plan.spool.write(chunk)
         if not plan.rows:
             refuse("rows", "the table has no rows", "send at least one row under the header")
-        if before is not None:
-            plan.removed = before.removed
+        if previous is not None:
+            plan.removed = previous.removed
         if plan.accepted == plan.canary_jobs:
             plan.canary_row = 0  # no rest to hold
     except BaseException:
@@ -127,7 +127,7 @@ def plan_table(
     return plan
 
 
-def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row, before: Before | None) -> bool:
+def _add(plan: TablePlan, chunk: Chunk, expander: RowExpander, row: Row, previous: PreviousBatch | None) -> bool:
     """Plan one row: all of its variants, or none and the reasons. Returns whether it was accepted."""
     plan.rows += 1
     if len(plan.columns) < MAX_COLUMNS:
@@ -135,21 +135,21 @@ def _add(plan: Plan, chunk: Chunk, planner: RowPlanner, row: Row, before: Before
     jobs = []
     if not row.errors:
         try:
-            jobs = planner.jobs(row)
-        except RowWrong as wrong:
-            row.errors += wrong.errors
+            jobs = expander.jobs(row)
+        except RowExpansionError as error:
+            row.errors += error.errors
     chunk.add_row(row.number, row.cells, [[error.field, error.detail] for error in row.errors] or None)
     report = RowPlan(row.number, str(row.cells.get("sku", ""))[:MAX_SKU_CHARS], errors=row.errors[:MAX_ROW_ERRORS])
     if len(plan.reports) < REPORTED_ROWS:
         plan.reports.append(report)
     if row.errors:
-        plan.rejected += len(planner.variants)
+        plan.rejected += len(expander.variants)
         plan.errors += row.errors[: max(0, MAX_ERRORS - len(plan.errors))]
         return False
     plan.accepted += len(jobs)
     for job, base in jobs:
-        if before is not None:
-            job.change = before.change(job.name, job.recipe_hash, base["count"])
+        if previous is not None:
+            job.change = previous.change(job.name, job.recipe_hash, base["count"])
         chunk.add_job(job, base)
         plan.images += base["count"]
         plan.gpu_s += base["cost_s"]

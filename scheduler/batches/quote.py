@@ -14,7 +14,7 @@ from imagefarm.picture.channels import Channel
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Backlog, Worker
 from scheduler.admission import learnt_costs
-from scheduler.batches.plan import Plan
+from scheduler.batches.plan import TablePlan
 from scheduler.batches.reuse import find_rendered
 from scheduler.batches.update import Change, counted
 
@@ -38,7 +38,7 @@ class Quote:
 
 def make_quote(
     session: Session,
-    plan: Plan,
+    plan: TablePlan,
     catalogue: Catalogue,
     *,
     reuse_of: str | None,
@@ -75,7 +75,7 @@ def make_quote(
 
 
 def _reusable(
-    session: Session, plan: Plan, tenant_id: str, *, channels: Sequence[str | Channel], changes: Counter[Change]
+    session: Session, plan: TablePlan, tenant_id: str, *, channels: Sequence[str | Channel], changes: Counter[Change]
 ) -> tuple[int, float]:
     """How many of the planned pictures exist, and the GPU-seconds that this saves; counts the jobs of an update."""
     pictures, seconds = 0, 0.0
@@ -84,7 +84,7 @@ def _reusable(
         rendered = find_rendered(session, tenant_id, {job.recipe_hash for job in chunk.jobs}, channels)
         for job in chunk.jobs:
             base = chunk.bases[job.base]
-            change = Change.AGAIN if job.change == Change.SAME else Change(job.change or Change.NEW)
+            change = Change.UNFINISHED if job.change == Change.SAME else Change(job.change or Change.NEW)
             if base["count"] <= rendered.get(job.recipe_hash, ("", 0))[1]:
                 change = Change.REUSED
                 pictures += base["count"]

@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, ValidationError
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.recipe import JobRequest, Prompt, Seed, canonical_json
 from imagefarm.text import Label, Text
-from scheduler.batches.names import MAX_STEM_BYTES, NamePattern, NameRegister, default_pattern, safe
+from scheduler.batches.names import MAX_STEM_BYTES, NamePattern, NameRegistry, default_pattern, sanitize
 from scheduler.batches.options import BatchOptions
-from scheduler.batches.pictures import PICTURE_FIELDS
+from scheduler.batches.pictures import IMAGE_FIELDS
 from scheduler.batches.rows import RECIPE_COLUMNS, Row, refuse
 from scheduler.batches.seeds import SeedPolicy, choose_seed
 from scheduler.batches.spool import PlannedJob
@@ -35,7 +35,7 @@ JobRow = dict[str, Any]
 """A row of the table `job`, as `scheduler.admission.prepare` makes it."""
 
 
-class RowWrong(Exception):
+class RowExpansionError(Exception):
     """The row cannot become jobs; `errors` say why."""
 
     def __init__(self, errors: list[FieldError]) -> None:
@@ -52,7 +52,7 @@ class _Varying(BaseModel):
     custom_id: Annotated[Text, Field(min_length=1, max_length=128)] | None
 
 
-class RowPlanner:
+class RowExpander:
     """Makes the jobs of one table's rows. `columns` None: they are not known ahead."""
 
     def __init__(
@@ -65,10 +65,10 @@ class RowPlanner:
         self.template = PromptTemplate(options.template) if options.template.strip() else None
         self.pattern = NamePattern(options.name_pattern) if options.name_pattern else None
         self.sku_pattern = NamePattern(default_pattern(options.variants))
-        self.names = NameRegister()
+        self.names = NameRegistry()
         self.base_seed = self._check_defaults()
         self._template_s = 0.0
-        self._bases: dict[Any, tuple[JobRow, Canonical] | InvalidRequest] = {}
+        self._bases: dict[Any, tuple[JobRow, RecipeHasher] | InvalidRequest] = {}
         if columns is not None:
             self._check_columns(columns)
         if options.seeds is SeedPolicy.FIXED and self.base_seed is None and "seed" not in (columns or ("seed",)):
@@ -79,7 +79,7 @@ class RowPlanner:
             refuse("defaults.subject", "is not an object", 'send one like {"shadow": 0.4}, or the name of a photo')
         try:
             # a picture's name becomes an id later
-            fields = {name: value for name, value in self.options.defaults.items() if name not in PICTURE_FIELDS}
+            fields = {name: value for name, value in self.options.defaults.items() if name not in IMAGE_FIELDS}
             return JobRequest.model_validate({**fields, "prompt": "x"}).seed
         except ValidationError as error:
             raise InvalidRequest([replace(e, field=f"defaults.{e.field}") for e in field_errors(error)]) from None
@@ -105,7 +105,7 @@ class RowPlanner:
     def jobs(self, row: Row) -> list[tuple[PlannedJob, JobRow]]:
         """The jobs of a row, one for each variant, each with the job row that it shares with others.
 
-        Raises RowWrong if any of them cannot be.
+        Raises RowExpansionError if any of them cannot be.
         """
         return [self._job(row, variant) for variant in self.variants]
 
@@ -113,11 +113,11 @@ class RowPlanner:
         values = row.cells
         if variant:
             if both := row.cells.keys() & variant.keys():
-                _wrong(row, min(both), "is a variant as well", "take it out of the rows, or give the variant another name")
+                _raise_row_error(row, min(both), "is a variant as well", "take it out of the rows, or give the variant another name")
             values = {**row.cells, **variant}
         fields = {name: values[name] for name in values.keys() & RECIPE_COLUMNS}
         seed = fields.pop("seed", None)
-        base, canonical = self._base(row, fields)
+        base, hasher = self._base(row, fields)
         try:
             varying = _Varying.model_validate(
                 {
@@ -128,23 +128,23 @@ class RowPlanner:
                 }
             )
         except ValidationError as error:
-            raise RowWrong([replace(e, row=row.number) for e in field_errors(error)]) from None
+            raise RowExpansionError([replace(e, row=row.number) for e in field_errors(error)]) from None
         name = self._name(row, values, base, varying.seed)
-        recipe_hash = canonical.recipe_hash(varying.prompt, varying.seed)
+        recipe_hash = hasher.recipe_hash(varying.prompt, varying.seed)
         job = PlannedJob(row.number, -1, varying.prompt, varying.seed, recipe_hash, varying.labels, varying.custom_id, name)
         return job, base
 
     def _prompt(self, row: Row, values: Mapping[str, Any]) -> str:
         if self.template is None:
             if "prompt" not in values:
-                _wrong(row, "prompt", "is empty", "write what the picture shall show, or send a template")
+                _raise_row_error(row, "prompt", "is empty", "write what the picture shall show, or send a template")
             return str(values["prompt"])
         start = time.perf_counter()
         try:
             return self.template.render(values)
         except RowTemplateError as error:
             known = ", ".join(sorted(values)) or "none"
-            _wrong(row, "template", str(error), f"fill in the cell, or use |default(''); this row has: {known}")
+            _raise_row_error(row, "template", str(error), f"fill in the cell, or use |default(''); this row has: {known}")
         finally:
             self._template_s += time.perf_counter() - start
             if self._template_s > TEMPLATE_SECONDS:
@@ -160,7 +160,7 @@ class RowPlanner:
         try:
             return choose_seed(policy, base=self.base_seed, row=row.number, sku=sku, variant=variant)
         except ValueError as error:
-            _wrong(row, "seed", str(error), "fill in the cell, or choose another seeds policy")
+            _raise_row_error(row, "seed", str(error), "fill in the cell, or choose another seeds policy")
 
     def _labels(self, values: Mapping[str, Any]) -> dict[str, str]:
         names = self.options.variants if self.options.labels is None else self.options.labels
@@ -170,22 +170,22 @@ class RowPlanner:
         pattern = self.pattern or (self.sku_pattern if "sku" in values else None)
         if pattern is None:
             # a job id is the name of last resort; it is known only later
-            name = safe(str(values.get("custom_id", "")))[: MAX_STEM_BYTES // 4]
+            name = sanitize(str(values.get("custom_id", "")))[: MAX_STEM_BYTES // 4]
             if not name:
                 return None
         else:
             try:
                 name = pattern.stem({**values, "row": row.number, "seed": seed, "model": base["model"]})
             except ValueError as error:
-                _wrong(row, "name_pattern", str(error), "fill in the cell, or change the name pattern")
+                _raise_row_error(row, "name_pattern", str(error), "fill in the cell, or change the name pattern")
         if clash := self.names.clash(name, base["count"], row.number):
             stem, other = clash
             where = "another variant of this row" if other == row.number else f"row {other}"
             remedy = "make sku (or custom_id) unique, or tell the files apart: name_pattern with {row} or a variant"
-            _wrong(row, "name_pattern", f"its file name {stem!r} is taken by {where}", remedy)
+            _raise_row_error(row, "name_pattern", f"its file name {stem!r} is taken by {where}", remedy)
         return name
 
-    def _base(self, row: Row, fields: dict[str, Any]) -> tuple[JobRow, Canonical]:
+    def _base(self, row: Row, fields: dict[str, Any]) -> tuple[JobRow, RecipeHasher]:
         """The job row for these recipe fields: worked out once, since most rows of a table share theirs."""
         key = tuple(sorted((name, type(value).__name__, repr(value)) for name, value in fields.items()))
         found = self._bases.get(key)
@@ -194,10 +194,10 @@ class RowPlanner:
                 self._bases.clear()
             found = self._bases[key] = self._make_base(fields)
         if isinstance(found, InvalidRequest):
-            raise RowWrong([replace(error, row=row.number) for error in found.errors])
+            raise RowExpansionError([replace(error, row=row.number) for error in found.errors])
         return found
 
-    def _make_base(self, fields: dict[str, Any]) -> tuple[JobRow, Canonical] | InvalidRequest:
+    def _make_base(self, fields: dict[str, Any]) -> tuple[JobRow, RecipeHasher] | InvalidRequest:
         options = self.options
         whole = {**options.defaults, **fields, "priority": options.priority, "expires_in": options.expires_in}
         if isinstance(common := options.defaults.get("subject"), dict):
@@ -209,7 +209,7 @@ class RowPlanner:
             return InvalidRequest(field_errors(error))
         except InvalidRequest as error:
             return error
-        return row, Canonical(row["recipe"])
+        return row, RecipeHasher(row["recipe"])
 
 
 def _subject(common: dict[str, Any], own: Any) -> Any:
@@ -231,11 +231,11 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     ]
 
 
-def _wrong(row: Row, column: str, detail: str, remedy: str) -> NoReturn:
-    raise RowWrong([FieldError(field=column, detail=detail, remedy=remedy, row=row.number)])
+def _raise_row_error(row: Row, column: str, detail: str, remedy: str) -> NoReturn:
+    raise RowExpansionError([FieldError(field=column, detail=detail, remedy=remedy, row=row.number)])
 
 
-class Canonical:
+class RecipeHasher:
     """The canonical JSON of recipes that differ in prompt and seed alone, with a gap for each of the two."""
 
     def __init__(self, recipe: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class Row:
     cells: dict[str, Any]
     errors: list[FieldError] = field(default_factory=list)
 
-    def wrong(self, column: str, detail: str, remedy: str) -> None:
+    def add_error(self, column: str, detail: str, remedy: str) -> None:
         """Note an error of this row."""
         self.errors.append(FieldError(field=column, detail=detail, remedy=remedy, row=self.number))
 
@@ -186,14 +186,14 @@ def _csv_rows(reader: Any, columns: tuple[str, ...], max_rows: int) -> Iterator[
         while len(record) > width and not record[-1]:
             record.pop()
         if len(record) != width:
-            row.wrong(
+            row.add_error(
                 "table",
                 f"has {len(record)} cells where the header has {width} (line {reader.line_num})",
                 "put cells that contain the separator in quotes",
             )
         for column, cell in zip(columns, record, strict=False):
             if len(cell) > MAX_CELL_CHARS:
-                row.wrong(column, f"has {len(cell)} characters", f"shorten it to {MAX_CELL_CHARS} at most")
+                row.add_error(column, f"has {len(cell)} characters", f"shorten it to {MAX_CELL_CHARS} at most")
             elif cell := cell.strip():
                 row.cells[column] = NEUTRALISED.sub("", cell)
         yield row
@@ -215,7 +215,7 @@ def _json_line_rows(stream: BinaryIO, max_rows: int) -> Iterator[Row]:
             value = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             row = Row(number, {})
-            row.wrong("table", f"is not a JSON object: {str(error)[:200] or 'nested too deep'}", "send one JSON object a line")
+            row.add_error("table", f"is not a JSON object: {str(error)[:200] or 'nested too deep'}", "send one JSON object a line")
             yield row
         else:
             yield _json_row(number, value)
@@ -235,23 +235,23 @@ def read_json_rows(rows: Iterable[Any], *, max_rows: int) -> Table:
 def _json_row(number: int, value: Any) -> Row:
     row = Row(number, {})
     if not isinstance(value, dict):
-        row.wrong("table", f"is {type(value).__name__}, not an object", "send one JSON object a row")
+        row.add_error("table", f"is {type(value).__name__}, not an object", "send one JSON object a row")
         return row
     if "body" in value and set(value) <= OPENAI_LINE:
         value = _from_openai(row, value)
     if len(value) > MAX_COLUMNS:
-        row.wrong("table", f"has {len(value)} fields", f"send at most {MAX_COLUMNS}")
+        row.add_error("table", f"has {len(value)} fields", f"send at most {MAX_COLUMNS}")
         return row
     for name, cell in value.items():
         key = column_name(name)
         if not key.strip("_") or len(name) > MAX_COLUMN_NAME:
-            row.wrong("table", f"has a field named {name[:40]!r}", f"use names of 1 to {MAX_COLUMN_NAME} characters")
+            row.add_error("table", f"has a field named {name[:40]!r}", f"use names of 1 to {MAX_COLUMN_NAME} characters")
         elif key in row.cells:
-            row.wrong(key, "is there twice", "give each field its own name")
+            row.add_error(key, "is there twice", "give each field its own name")
         elif isinstance(cell, str):
             _json_text(row, key, cell)
         elif isinstance(cell, dict | list) and key not in RECIPE_COLUMNS:
-            row.wrong(key, "is an object or a list", "send a text or a number")
+            row.add_error(key, "is an object or a list", "send a text or a number")
         elif cell is not None:
             row.cells[key] = cell
     return row
@@ -259,12 +259,12 @@ def _json_row(number: int, value: Any) -> Row:
 
 def _json_text(row: Row, key: str, cell: str) -> None:
     if len(cell) > MAX_CELL_CHARS:
-        row.wrong(key, f"has {len(cell)} characters", f"shorten it to {MAX_CELL_CHARS} at most")
+        row.add_error(key, f"has {len(cell)} characters", f"shorten it to {MAX_CELL_CHARS} at most")
         return
     try:
         check_text(cell)
     except ValueError as error:
-        row.wrong(key, str(error), "send plain text")
+        row.add_error(key, str(error), "send plain text")
         return
     if cell := cell.strip():
         row.cells[key] = cell
@@ -274,7 +274,7 @@ def _from_openai(row: Row, line: dict[str, Any]) -> dict[str, Any]:
     """The row of `{"custom_id", "method", "url", "body": {"prompt", "model", "size", "n"}}`."""
     body = line["body"]
     if not isinstance(body, dict) or line.get("url", "/v1/images/generations") != "/v1/images/generations":
-        row.wrong("url", "is not /v1/images/generations", "send lines for that endpoint, with an object as body")
+        row.add_error("url", "is not /v1/images/generations", "send lines for that endpoint, with an object as body")
         return {}
     cells = {name: body[name] for name in body if name not in {"size", "n", "response_format", "user", "quality", "style"}}
     if "n" in body:
@@ -283,7 +283,7 @@ def _from_openai(row: Row, line: dict[str, Any]) -> dict[str, Any]:
         if match := re.fullmatch(r"(\d{1,5})x(\d{1,5})", size, re.ASCII):
             cells |= {"width": int(match[1]), "height": int(match[2])}
         else:
-            row.wrong("size", f"{size[:20]!r} is not a size", "write it like 512x512")
+            row.add_error("size", f"{size[:20]!r} is not a size", "write it like 512x512")
     if line.get("custom_id") is not None:
         cells["custom_id"] = line["custom_id"]
     return cells

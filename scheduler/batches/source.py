@@ -14,7 +14,7 @@ from imagefarm.store import Store
 from imagefarm.store.models import BatchRows
 
 
-class SourceRow(NamedTuple):
+class StoredRow(NamedTuple):
     """A row as it was read; `errors` are (field, detail) if it was refused, `change` what became of it in an update."""
 
     number: int
@@ -23,13 +23,13 @@ class SourceRow(NamedTuple):
     change: str | None = None
 
 
-def keep_rows(session: Session, batch_id: str, rows: list[list[Any]]) -> None:
+def save_rows(session: Session, batch_id: str, rows: list[list[Any]]) -> None:
     """Store some rows of a batch, compressed, in the caller's transaction."""
     packed = zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 3)
     session.execute(insert(BatchRows).values(batch_id=batch_id, first_row=rows[0][0], rows=packed))
 
 
-def kept_rows(store: Store, batch_id: str) -> Iterator[list[SourceRow]]:
+def load_rows(store: Store, batch_id: str) -> Iterator[list[StoredRow]]:
     """The rows of a batch in order, some at a time; no transaction is held between two yields."""
     after = 0
     while True:
@@ -43,4 +43,4 @@ def kept_rows(store: Store, batch_id: str) -> Iterator[list[SourceRow]]:
         if found is None:
             return
         after = found.first_row
-        yield [SourceRow(*row) for row in json.loads(zlib.decompress(found.rows))]
+        yield [StoredRow(*row) for row in json.loads(zlib.decompress(found.rows))]

@@ -36,7 +36,7 @@ class Change(StrEnum):
     """Planned alike; whether its picture exists is known when it is stored."""
     REUSED = "reused"
     """As it was, or asked for before: its picture is taken."""
-    AGAIN = "again"
+    UNFINISHED = "unfinished"
     """As it was, but its picture was never finished."""
     CHANGED = "changed"
     NEW = "new"
@@ -44,7 +44,7 @@ class Change(StrEnum):
     """In the earlier table only."""
 
 
-class Before:
+class PreviousBatch:
     """What the earlier batch had, in some 20 MB for 100,000 jobs: digests of names and recipes."""
 
     def __init__(self, store: Store, batch_id: str) -> None:
@@ -68,10 +68,10 @@ class Before:
         return len(self._jobs) - len(self._asked)
 
 
-def removed_names(store: Store, batch_id: str, before_id: str) -> Iterator[str]:
+def removed_names(store: Store, batch_id: str, previous_id: str) -> Iterator[str]:
     """The names of the earlier batch that the later one has not."""
     now = {_key(name) for (name,) in _jobs(store, batch_id)}
-    for (name,) in _jobs(store, before_id):
+    for (name,) in _jobs(store, previous_id):
         if _key(name) not in now:
             yield name
 
@@ -113,7 +113,7 @@ def row_change(changes: Collection[Change]) -> str | None:
 
 def counted(changes: Counter[Change], removed: int) -> dict[str, int]:
     """Numbers of jobs by what became of them, as they are kept with the batch."""
-    shown = (Change.REUSED, Change.CHANGED, Change.NEW, Change.AGAIN)
+    shown = (Change.REUSED, Change.CHANGED, Change.NEW, Change.UNFINISHED)
     return {str(change): changes[change] for change in shown} | {str(Change.REMOVED): removed}
 
 

@@ -19,7 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from api.app import create_app
-from api.context import farm_of
+from api.context import app_context_of
 from imagefarm.logs import configure_logs
 from imagefarm.settings import Settings, load_settings
 from imagefarm.store.migrate import migrate
@@ -77,7 +77,7 @@ def make_api(settings: Settings) -> FarmApi:
     """An API with a migrated database."""
     configure_logs(settings, "api")
     app = create_app(settings)
-    migrate(farm_of(app).store)
+    migrate(app_context_of(app).store)
     api = FarmApi(app)
     api.inside.worker("worker_1")
     return api
@@ -88,7 +88,7 @@ def api(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathF
     """An open API."""
     api = make_api(api_settings(tmp_path_factory.mktemp("data"), module_database, redis_url))
     yield api
-    api.farm.close()
+    api.app_context.close()
 
 
 @pytest.fixture(scope="module")
@@ -96,4 +96,4 @@ def keyed(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPat
     """An API that asks for keys."""
     api = make_api(api_settings(tmp_path_factory.mktemp("data"), module_database, redis_url, auth="keys"))
     yield api
-    api.farm.close()
+    api.app_context.close()

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.context import Farm, farm_of
+from api.context import AppContext, app_context_of
 from imagefarm.auth import Scope, create_key
 from imagefarm.outputs import image_key
 from imagefarm.picture.encode import encode_picture
@@ -36,8 +36,8 @@ class FarmApi:
     """A program keeps none, a browser does."""
 
     @cached_property
-    def farm(self) -> Farm:
-        return farm_of(self.app)
+    def app_context(self) -> AppContext:
+        return app_context_of(self.app)
 
     @cached_property
     def http(self) -> FlaskClient:
@@ -46,7 +46,7 @@ class FarmApi:
     @cached_property
     def inside(self) -> SmallFarm:
         """The same farm from inside: claims and finishes as a worker does."""
-        return SmallFarm(self.farm.store, self.farm.catalogue, self.farm.settings, serves=["demo"])
+        return SmallFarm(self.app_context.store, self.app_context.catalogue, self.app_context.settings, serves=["demo"])
 
     def submit(self, prompt: str = "a red mug", *, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
         response = self.http.post("/api/v1/jobs", json={"prompt": prompt, **fields}, headers=headers)
@@ -60,7 +60,7 @@ class FarmApi:
 
     def key(self, tenant: str, *scopes: Scope) -> dict[str, str]:
         """The header of a new key."""
-        made = create_key(self.farm.store, name="test", scopes=scopes or (Scope.SUBMIT, Scope.READ), tenant=tenant)
+        made = create_key(self.app_context.store, name="test", scopes=scopes or (Scope.SUBMIT, Scope.READ), tenant=tenant)
         return {"Authorization": f"Bearer {made.key}"}
 
     def claim(self, job_id: str, owner: str = "worker_1") -> ClaimedJob:
@@ -81,7 +81,7 @@ class FarmApi:
             recipe, texts = job.recipe, text_chunks(job.id, index, job.recipe, seed, "d" * 64)
             data = encode_picture(pixels, texts, recipe.format, recipe.quality)
             key = image_key(job.id, index, job.attempt, extension(recipe.format))
-            self.farm.outputs.write(key, data)
+            self.app_context.outputs.write(key, data)
             images.append(
                 finish.FinishedImage(
                     index=index,
@@ -97,7 +97,7 @@ class FarmApi:
                     audit={"device": "cpu"},
                 )
             )
-        return finish.succeed(self.farm.store, job, images, actual_s=0.1)
+        return finish.succeed(self.app_context.store, job, images, actual_s=0.1)
 
     def rendered(self, prompt: str = "a red mug", *, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
         """A job that has succeeded."""

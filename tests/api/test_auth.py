@@ -54,8 +54,8 @@ def address(route: Route, owned: dict[str, str]) -> str:
 
 def ask(api: FarmApi, route: Route, owned: dict[str, str], headers: dict[str, str]) -> Any:
     body: dict[str, Any] = {"json": {"prompt": "a cup", "name": "x"}} if route.body else {}
-    if route.takes:
-        body = {"data": bytes.fromhex(owned["file"]), "content_type": route.takes[-1]}
+    if route.consumes:
+        body = {"data": bytes.fromhex(owned["file"]), "content_type": route.consumes[-1]}
     return api.http.open(address(route, owned), method=route.method, headers=headers, **body)
 
 
@@ -90,7 +90,7 @@ SECRET = "a secret of thirty-two bytes and some more"
 def headers_of(api: FarmApi, kind: str, folder: Path, tenant: str, *scopes: Scope) -> dict[str, str]:
     """The headers of a caller with these scopes: by key, by bearer token, or by a browser that signed in."""
     if kind == "token":
-        settings = api.farm.settings
+        settings = api.app_context.settings
         settings.jwt_secret_file = folder / "secret"
         settings.jwt_secret_file.write_text(SECRET)
         settings.jwt_issuer, settings.jwt_audience = "https://id.example", "imagefarm"
@@ -98,8 +98,8 @@ def headers_of(api: FarmApi, kind: str, folder: Path, tenant: str, *scopes: Scop
         claims |= {"tenant": tenant, "scope": " ".join(scopes)}
         return {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
     if kind == "browser":
-        made = create_key(api.farm.store, name="test", scopes=scopes, tenant=tenant)
-        token = open_session(api.farm.store, key_id=made.info.id)
+        made = create_key(api.app_context.store, name="test", scopes=scopes, tenant=tenant)
+        token = open_session(api.app_context.store, key_id=made.info.id)
         return {"Cookie": f"{SESSION_COOKIE}={token}", "Origin": "http://localhost"}
     return api.key(tenant, *scopes)
 
@@ -186,10 +186,10 @@ def test_a_key_over_http_from_making_to_revoking(keyed: FarmApi) -> None:
 
 def test_the_secret_is_nowhere(keyed: FarmApi, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    made = create_key(keyed.farm.store, name="hush", tenant="hush")
+    made = create_key(keyed.app_context.store, name="hush", tenant="hush")
     keyed.http.get("/api/v1/jobs", headers={"Authorization": f"Bearer {made.key}"})
     keyed.http.get("/api/v1/jobs?x=1", headers={"Authorization": f"Bearer {made.key}x"})
-    with keyed.farm.store.read() as session:
+    with keyed.app_context.store.read() as session:
         rows = [str(row) for row in session.execute(select(ApiKey.__table__))]
         rows += [json.dumps(row.data) for row in session.scalars(select(Event))]
     secret = made.key.split("_", 2)[2]

@@ -289,5 +289,5 @@ def test_what_looks_odd_but_is_right_is_taken(api: FarmApi) -> None:
 
 def everything_stored(api: FarmApi) -> list[int | None]:
     """How many rows the tables hold that a submit writes to."""
-    with api.farm.store.read() as session:
+    with api.app_context.store.read() as session:
         return [session.scalar(select(func.count()).select_from(table)) for table in (Job, Event, Idempotency)]

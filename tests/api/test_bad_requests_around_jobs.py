@@ -452,9 +452,9 @@ def things(api: FarmApi) -> dict[str, str]:
         return api.http.post("/api/v1/batches", json=body).get_json()["id"]
 
     def post(path: str, **sent: Any) -> dict[str, Any]:
-        answer = api.http.post(path, **sent)
-        assert answer.status_code < 300, answer.text
-        return answer.get_json()
+        response = api.http.post(path, **sent)
+        assert response.status_code < 300, response.text
+        return response.get_json()
 
     done, other = batch(), batch()
     jobs = [api.get(f"/api/v1/jobs?batch={each}")["items"][0]["id"] for each in (done, other)]
@@ -468,7 +468,7 @@ def things(api: FarmApi) -> dict[str, str]:
     revoked = post("/api/v1/keys", json={"name": "old"})["id"]
     api.http.delete(f"/api/v1/keys/{revoked}")
     place = BucketSettings(url="s3://nowhere")
-    api.farm.settings.buckets = {"shop": place, "private": place.model_copy(update={"tenants": ["somebody"]})}
+    api.app_context.settings.buckets = {"shop": place, "private": place.model_copy(update={"tenants": ["somebody"]})}
     return {
         "batch": done, "image": image, "other image": other_image, "cancelled": cancelled, "paused": paused, "job": jobs[0],
         "asset": asset, "small": small, "revoked": revoked, "key": post("/api/v1/keys", json={"name": "new"})["id"],
@@ -478,7 +478,7 @@ def things(api: FarmApi) -> dict[str, str]:
 
 def rows(api: FarmApi) -> dict[str, int]:
     """How many rows each table has."""
-    with api.farm.store.read() as session:
+    with api.app_context.store.read() as session:
         tables = [table for table in Base.metadata.sorted_tables if table.name != Usage.__tablename__]
         found = session.execute(select(*(select(func.count()).select_from(table).scalar_subquery() for table in tables))).one()
     return dict(zip([table.name for table in tables], found, strict=True))
@@ -505,22 +505,22 @@ def test_it_is_refused(api: FarmApi, things: dict[str, str], area: str) -> None:
             sent |= {"data": bad.body, "content_type": bad.headers.get("Content-Type", "application/json")}
         elif bad.body is not None:
             sent["json"] = named(bad.body, things)
-        answer = api.http.open(named(bad.path, things), method=bad.method, **sent)
+        response = api.http.open(named(bad.path, things), method=bad.method, **sent)
         try:
-            body = problem(answer, bad.status)
+            body = problem(response, bad.status)
             errors = body.get("errors", [])
             if bad.names:
                 assert errors[0]["field"] == bad.names, f"names {errors[0]['field']}"
             assert bad.names == "" or errors[0]["remedy"], "says no remedy"
             assert bad.says, "the case has no word"
-            assert PASSWORD not in answer.text, "repeats the password"
+            assert PASSWORD not in response.text, "repeats the password"
             assert any(word in json.dumps(body, ensure_ascii=False) for word in bad.says.split("|")), f"does not say {bad.says}"
             assert rows(api) == before, "left something behind"
         except AssertionError as failure:
             wrong.append(
-                f"{place} {bad.method} {bad.path} {str(bad.body)[:100]}: {str(failure).splitlines()[0]}\n  {answer.text[:400]}"
+                f"{place} {bad.method} {bad.path} {str(bad.body)[:100]}: {str(failure).splitlines()[0]}\n  {response.text[:400]}"
             )
             before = rows(api)
-        answer.close()
+        response.close()
     assert not wrong, "\n".join(wrong)
     assert len(AREAS[area]) > 10

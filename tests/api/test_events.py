@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from werkzeug.test import TestResponse
 
 from api import events
-from api.listeners import QUEUE_LENGTH, EventReader
+from api.listeners import QUEUE_LENGTH, EventFanout
 from imagefarm.auth import Scope
 from imagefarm.errors import Unavailable
 from imagefarm.redis import JobProgress, connect_redis, publish, publish_progress
@@ -63,7 +63,7 @@ def eventually(true: Callable[[], bool], what: str) -> None:
 
 def tell_progress(api: FarmApi, job_id: str, step: int) -> None:
     progress = JobProgress(job_id, "tenant_default", {"step": step, "steps": 8})
-    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, [progress])
+    publish_progress(api.app_context.redis, api.app_context.settings.redis_prefix, [progress])
 
 
 def test_a_job_is_followed_to_its_end(api: FarmApi) -> None:
@@ -77,7 +77,7 @@ def test_a_job_is_followed_to_its_end(api: FarmApi) -> None:
     assert until(sent, "job")[-1][2]["state"] == "running"
 
     def steps() -> None:
-        eventually(lambda: api.farm.redis.pubsub_numsub(api.farm.events.channel)[0][1] > 0, "nobody listens")
+        eventually(lambda: api.app_context.redis.pubsub_numsub(api.app_context.events.channel)[0][1] > 0, "nobody listens")
         tell_progress(api, job_id, 5)
 
     threading.Thread(target=steps).start()
@@ -88,7 +88,7 @@ def test_a_job_is_followed_to_its_end(api: FarmApi) -> None:
     assert rest[1][2]["state"] == "succeeded"
     assert len(rest[1][2]["images"]) == 1
     response.close()
-    assert api.farm.events.streams == 0
+    assert api.app_context.events.streams == 0
 
 
 def test_previews_come_with_the_progress_of_their_job(api: FarmApi) -> None:
@@ -103,9 +103,9 @@ def test_previews_come_with_the_progress_of_their_job(api: FarmApi) -> None:
     own, everything = [read(response) for response in responses]
     until(own, "job")
     next(iter(responses[1].response))
-    eventually(lambda: api.farm.redis.pubsub_numsub(api.farm.events.channel)[0][1] > 0, "nobody listens")
+    eventually(lambda: api.app_context.redis.pubsub_numsub(api.app_context.events.channel)[0][1] > 0, "nobody listens")
     progress = {"step": 3, "steps": 8}
-    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, [JobProgress(job_id, "tenant_default", progress, [shown])])
+    publish_progress(api.app_context.redis, api.app_context.settings.redis_prefix, [JobProgress(job_id, "tenant_default", progress, [shown])])
     assert until(own, "progress")[-1][2] == {**progress, "previews": [shown]}
     [told] = until(everything, "job.progress")[-1][2]["previews"]
     assert told == {"index": 0, "step": 3, "width": 8, "height": 16, "media": "image/webp"}
@@ -135,7 +135,7 @@ def test_a_reader_resumes_where_it_was(api: FarmApi) -> None:
 
 def test_a_missed_event_is_found_in_the_database(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "POLL_S", 0.2)
-    monkeypatch.setattr(api.farm.store, "listener", None)  # nothing goes through Redis
+    monkeypatch.setattr(api.app_context.store, "listener", None)  # nothing goes through Redis
     job_id = api.submit("missed")["id"]
     sent = read(open_stream(api, f"/api/v1/jobs/{job_id}/events"))
     until(sent, "job")
@@ -149,7 +149,7 @@ def test_everybodys_stream_keeps_to_its_tenant(api: FarmApi) -> None:
     streams = [read(response) for response in responses]
     for response in responses:
         next(iter(response.response))
-    eventually(lambda: api.farm.redis.pubsub_numsub(api.farm.events.channel)[0][1] > 0, "nobody listens")
+    eventually(lambda: api.app_context.redis.pubsub_numsub(api.app_context.events.channel)[0][1] > 0, "nobody listens")
     first = api.submit("not for all", headers=mine)["id"]
     second = api.submit("nor this", headers=theirs)["id"]
     api.inside.worker("worker_seen")
@@ -157,15 +157,15 @@ def test_everybodys_stream_keeps_to_its_tenant(api: FarmApi) -> None:
     assert until(streams[1], "job.submitted")[-1][2]["subject"] == second
     seen = until(streams[2], "worker.started")
     assert {event[2]["subject"] for event in seen} >= {first, second, "worker_seen"}
-    publish(api.farm.redis, api.farm.settings.redis_prefix, {"kind": "many", "subject": "farm", "tenant_id": None, "data": {}})
-    assert [event[0] for event in until(streams[0], "many")] == ["many"]
+    publish(api.app_context.redis, api.app_context.settings.redis_prefix, {"kind": "bulk.changed", "subject": "farm", "tenant_id": None, "data": {}})
+    assert [event[0] for event in until(streams[0], "bulk.changed")] == ["bulk.changed"]
     for response in responses:
         response.close()
 
 
 def test_streams_are_bounded(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = api.submit("bounded")["id"]
-    monkeypatch.setattr(api.farm.events, "max_streams", 2)
+    monkeypatch.setattr(api.app_context.events, "max_streams", 2)
     held = [open_stream(api, f"/api/v1/jobs/{job_id}/events") for _ in range(2)]
     refused = api.http.get("/api/v1/events/stream")
     told = problem(refused, 503)
@@ -179,7 +179,7 @@ def test_streams_are_bounded(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> N
     head.close()
     open_stream(api, f"/api/v1/jobs/{job_id}/events").close()  # neither kept its place
     held[1].close()
-    assert api.farm.events.streams == 0
+    assert api.app_context.events.streams == 0
 
 
 def test_no_database_session_is_held(api: FarmApi) -> None:
@@ -187,18 +187,18 @@ def test_no_database_session_is_held(api: FarmApi) -> None:
     held = [open_stream(api, f"/api/v1/jobs/{job_id}/events") for _ in range(8)]
     for response in held:
         until(read(response), "job")
-    assert api.farm.store.reader.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert api.app_context.store.reader.pool.checkedout() == 0  # type: ignore[attr-defined]
     for response in held:
         response.close()
 
 
 def test_a_slow_reader_is_closed_and_others_go_on(api: FarmApi) -> None:
-    reader = EventReader(api.farm.redis, api.farm.settings.redis_prefix, max_streams=5)
-    slow, quick = reader.subscribe(lambda event: True), reader.subscribe(lambda event: event["kind"] == "last")
-    eventually(lambda: api.farm.redis.pubsub_numsub(reader.channel)[0][1] > 0, "nobody listens")
+    fanout = EventFanout(api.app_context.redis, api.app_context.settings.redis_prefix, max_streams=5)
+    slow, quick = fanout.subscribe(lambda event: True), fanout.subscribe(lambda event: event["kind"] == "last")
+    eventually(lambda: api.app_context.redis.pubsub_numsub(fanout.channel)[0][1] > 0, "nobody listens")
     for number in range(QUEUE_LENGTH + 10):
-        publish(api.farm.redis, api.farm.settings.redis_prefix, {"kind": "many", "subject": str(number)})
-    publish(api.farm.redis, api.farm.settings.redis_prefix, {"kind": "last"})
+        publish(api.app_context.redis, api.app_context.settings.redis_prefix, {"kind": "bulk.changed", "subject": str(number)})
+    publish(api.app_context.redis, api.app_context.settings.redis_prefix, {"kind": "last"})
     event = quick.next(5)
     assert event is not None
     assert event["kind"] == "last"
@@ -207,42 +207,42 @@ def test_a_slow_reader_is_closed_and_others_go_on(api: FarmApi) -> None:
     while (event := slow.next(0.1)) is not None and event["kind"] != "close":
         kinds.append(event["kind"])
     assert len(kinds) == QUEUE_LENGTH
-    reader.close()
-    reader.join()
+    fanout.close()
+    fanout.join()
     with pytest.raises(Unavailable):
-        reader.subscribe(lambda event: True)
+        fanout.subscribe(lambda event: True)
 
 
 def test_readers_are_told_when_redis_is_away_and_back(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.listeners.RETRY_S", 0.1)
-    nowhere = api.farm.settings.model_copy(update={"redis_url": "unix:///nowhere/redis.sock"})
-    reader = EventReader(connect_redis(nowhere, timeout_s=1), "x", max_streams=5)
-    first = reader.subscribe(lambda event: False)
+    nowhere = api.app_context.settings.model_copy(update={"redis_url": "unix:///nowhere/redis.sock"})
+    fanout = EventFanout(connect_redis(nowhere, timeout_s=1), "x", max_streams=5)
+    first = fanout.subscribe(lambda event: False)
     event = first.next(5)
     assert event is not None
     assert event["kind"] == "away"
-    second = reader.subscribe(lambda event: False)  # who comes later is told too
+    second = fanout.subscribe(lambda event: False)  # who comes later is told too
     event = second.next(5)
     assert event is not None
     assert event["kind"] == "away"
-    reader.redis = api.farm.redis
+    fanout.redis = api.app_context.redis
     for subscription in (first, second):
         event = subscription.next(5)
         assert event is not None
         assert event["kind"] == "back"
-    assert reader.failures >= 1
-    reader.close()
-    reader.join()
+    assert fanout.failures >= 1
+    fanout.close()
+    fanout.join()
 
 
 def test_noise_on_the_channel_does_no_harm(api: FarmApi) -> None:
     response = open_stream(api, "/api/v1/events/stream", api.key("ops", Scope.ADMIN))
     sent = read(response)
     next(iter(response.response))
-    eventually(lambda: api.farm.redis.pubsub_numsub(api.farm.events.channel)[0][1] > 0, "nobody listens")
+    eventually(lambda: api.app_context.redis.pubsub_numsub(api.app_context.events.channel)[0][1] > 0, "nobody listens")
     for noise in ("", "not json", "[]", '{"kind": 5}', '{"subject": "x"}'):
-        api.farm.redis.publish(api.farm.events.channel, noise)
-    publish(api.farm.redis, api.farm.settings.redis_prefix, {"kind": "evil\ndata: x", "text": "a\nb"})
+        api.app_context.redis.publish(api.app_context.events.channel, noise)
+    publish(api.app_context.redis, api.app_context.settings.redis_prefix, {"kind": "evil\ndata: x", "text": "a\nb"})
     event = until(sent, "evildata: x")[-1]  # a word on the pace may come before it
     assert event[2] == {"text": "a\nb"}
     response.close()

@@ -23,7 +23,7 @@ def test_the_queue_counts_lanes_and_flows(api: FarmApi) -> None:
     assert lane["oldest_s"] >= 0
     flows = [(flow["priority"], flow["queued"], flow["tenant"]) for flow in queue["flows"]]
     assert flows == [("bulk", 2, "queuer"), ("interactive", 1, "queuer")]
-    assert queue["caps"]["max_queued"] == api.farm.settings.max_queued
+    assert queue["caps"]["max_queued"] == api.app_context.settings.max_queued
     api.submit("another tenant's")
     assert api.get("/api/v1/queue", headers=mine)["queued"] == 3
     everything = api.get("/api/v1/queue")
@@ -36,10 +36,10 @@ def test_the_queue_counts_lanes_and_flows(api: FarmApi) -> None:
 
 def test_models_show_what_workers_learnt(api: FarmApi) -> None:
     models = {model["name"]: model for model in api.get("/api/v1/models")["items"]}
-    assert set(models) == set(api.farm.catalogue.names())
+    assert set(models) == set(api.app_context.catalogue.names())
     assert (models["demo"]["default"], models["demo"]["state"], models["demo"]["workers"]) == (True, "unknown", 1)
-    report_model(api.farm.store, "sdxl", "missing", reason="no folder")
-    report_model(api.farm.store, "demo", "ready", digest="d" * 64, load_s=1.5, cost_s=0.11)
+    report_model(api.app_context.store, "sdxl", "missing", reason="no folder")
+    report_model(api.app_context.store, "demo", "ready", digest="d" * 64, load_s=1.5, cost_s=0.11)
     demo = api.get("/api/v1/models/demo")
     assert (demo["state"], demo["digest"], demo["load_s"], demo["cost_s"]) == ("ready", "d" * 64, 1.5, 0.11)
     sdxl = api.get("/api/v1/models/sd_xl_base_1.0.safetensors")  # an alias
@@ -67,7 +67,7 @@ def test_a_worker_is_drained_resumed_and_quarantined(api: FarmApi) -> None:
 
 
 def test_a_worker_is_shown_as_it_is_until_it_is_offline(api: FarmApi) -> None:
-    store = api.farm.store
+    store = api.app_context.store
     told = {"id": "wrk_shown", "name": "shown", "host": "rack", "pid": 7, "device": "cuda:0", "version": "0.1.0+7"}
     workers.register(store, workers.WorkerIdentity(**told, serves=["demo"], facts={"device_name": "H100"}))  # type: ignore[arg-type]
 
@@ -82,7 +82,7 @@ def test_a_worker_is_shown_as_it_is_until_it_is_offline(api: FarmApi) -> None:
     found = shown()
     assert found is not None
     assert (found["state"], found["resident"], found["load"]) == ("busy", ["demo"], {"phase": "step"})
-    workers.mark_offline(store, "wrk_shown", api.farm.settings, "stopped", clean=True)
+    workers.mark_offline(store, "wrk_shown", api.app_context.settings, "stopped", clean=True)
     assert shown() is None
     found = shown("?include_offline=true")
     assert found is not None
@@ -96,7 +96,7 @@ def test_health_and_readiness(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> 
     def refuse() -> None:
         raise ConnectionError("refused")
 
-    monkeypatch.setattr(api.farm.redis, "ping", refuse)
+    monkeypatch.setattr(api.app_context.redis, "ping", refuse)
     response = api.http.get("/readyz")
     assert response.status_code == 503
     assert response.get_json() == {"status": "not ready", "database": "ok", "redis": "away", "requests_unchecked": 0}
@@ -108,8 +108,8 @@ def test_a_database_that_is_away_is_a_503(api: FarmApi, monkeypatch: pytest.Monk
     def away() -> Any:
         raise OperationalError("SELECT 1", {}, Exception("connection refused"))
 
-    monkeypatch.setattr(api.farm.store, "read", away)
-    monkeypatch.setattr(api.farm.store, "write", away)
+    monkeypatch.setattr(api.app_context.store, "read", away)
+    monkeypatch.setattr(api.app_context.store, "write", away)
     for response in (api.http.get("/api/v1/jobs"), api.http.post("/api/v1/jobs", json={"prompt": "x"})):
         body = problem(response, 503)
         assert "database" in body["detail"]
@@ -147,7 +147,7 @@ def test_every_answer_carries_its_headers(api: FarmApi) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.farm.settings, "max_queued_per_tenant", 0)
+    monkeypatch.setattr(api.app_context.settings, "max_queued_per_tenant", 0)
     response = api.http.post("/api/v1/jobs", json={"prompt": "one too many"})
     body = problem(response, 429)
     assert (body["limit"], body["value"]) == ("max_queued_per_tenant", 0)

@@ -21,7 +21,7 @@ def key() -> dict[str, str]:
 
 
 def jobs_called(api: FarmApi, custom_id: str) -> int:
-    with api.farm.store.read() as session:
+    with api.app_context.store.read() as session:
         return session.scalar(select(func.count()).select_from(Job).where(Job.custom_id == custom_id)) or 0
 
 
@@ -76,7 +76,7 @@ def test_a_replay_with_wait_answers_the_job_as_it_is(api: FarmApi, key: dict[str
 
 def test_work_of_many_transactions(api: FarmApi) -> None:
     """A key that was taken and committed tells others that its request still runs; it ages, and can be given back."""
-    store, key = api.farm.store, str(uuid.uuid4())
+    store, key = api.app_context.store, str(uuid.uuid4())
 
     def take(body: str) -> idempotency.Stored | None:
         with store.write() as session:

@@ -89,7 +89,7 @@ def test_a_thumbnail_where_nothing_can_be_kept(api: FarmApi, job: dict[str, Any]
 
 def test_a_file_that_is_gone(api: FarmApi) -> None:
     [image] = api.rendered("short lived")["images"]
-    for path in api.farm.settings.outputs.rglob("*.png"):
+    for path in api.app_context.settings.outputs.rglob("*.png"):
         if hashlib.sha256(path.read_bytes()).hexdigest() == image["sha256"]:
             path.unlink()
     assert problem(api.http.get(image["url"]), 404)["type"] == "/problems/file_missing"

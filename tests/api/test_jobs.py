@@ -70,7 +70,7 @@ def test_a_job_from_queued_to_succeeded(api: FarmApi) -> None:
     job_id = api.submit(count=2, seed=7)["id"]
     claimed = api.claim(job_id)
     progress = JobProgress(job_id, claimed.tenant_id, {"step": 3, "steps": 8})
-    publish_progress(api.farm.redis, api.farm.settings.redis_prefix, [progress])
+    publish_progress(api.app_context.redis, api.app_context.settings.redis_prefix, [progress])
     running = api.get(f"/api/v1/jobs/{job_id}")
     assert (running["state"], running["progress"], running["attempt"]) == ("running", {"step": 3, "steps": 8}, 1)
     assert running["started_at"]
@@ -86,7 +86,7 @@ def test_a_failed_job_says_why_and_can_be_retried(api: FarmApi) -> None:
     from scheduler.finish import fail
 
     job_id = api.submit()["id"]
-    fail(api.farm.store, api.claim(job_id), Failure(FailureClass.MODEL, "model_invalid", "no weights"), api.farm.settings)
+    fail(api.app_context.store, api.claim(job_id), Failure(FailureClass.MODEL, "model_invalid", "no weights"), api.app_context.settings)
     failed = api.get(f"/api/v1/jobs/{job_id}")
     assert failed["error"] == {"code": "model_invalid", "detail": "no weights"}
     for _ in range(2):  # repeating does no harm
@@ -140,7 +140,7 @@ def test_prefer_wait_gives_up_in_time(api: FarmApi) -> None:
     response = api.http.post("/api/v1/jobs", json={"prompt": "a cup"}, headers={"Prefer": "wait=1"})
     assert response.status_code == 202
     assert 0.9 < time.monotonic() - began < 5
-    assert api.farm.events.streams == 0
+    assert api.app_context.events.streams == 0
 
 
 @pytest.mark.parametrize("prefer", ["wait=abc", "wait=-5", "wait", "wait=1e9", "xwait=30", "return=minimal"])
@@ -155,13 +155,13 @@ def listed(api: FarmApi) -> list[str]:
     for number in range(230):
         labels = {"list": "yes", "part": str(number % 10)}
         request = JobRequest(prompt=f"picture 图 {number} of a list", model="sd15", custom_id=f"row-{number}", labels=labels)
-        rows.append(admission.prepare(api.farm.catalogue, request, DEFAULT_TENANT, costs={}))
+        rows.append(admission.prepare(api.app_context.catalogue, request, DEFAULT_TENANT, costs={}))
     ids = [row["id"] for row in rows]
     for half in (rows[:100], rows[100:]):
-        with api.farm.store.write() as session:
-            admission.submit(session, half, api.farm.settings)
+        with api.app_context.store.write() as session:
+            admission.submit(session, half, api.app_context.settings)
         time.sleep(0.01)
-    with api.farm.store.write() as session:
+    with api.app_context.store.write() as session:
         cancel_where(session, [Job.id.in_(ids[:5])], by="test")
     return ids
 
@@ -266,17 +266,17 @@ def test_an_unknown_job_is_not_found(api: FarmApi, job_id: str) -> None:
 
 
 def test_without_redis_jobs_are_still_taken(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = api.farm.settings.model_copy(update={"redis_url": "unix:///nowhere/redis.sock"})
+    nowhere = api.app_context.settings.model_copy(update={"redis_url": "unix:///nowhere/redis.sock"})
     away = connect_redis(nowhere, timeout_s=1)
     with monkeypatch.context() as patch:
-        patch.setattr(api.farm.progress, "redis", away)
-        patch.setattr(api.farm.ticket_sender, "redis", away)
+        patch.setattr(api.app_context.progress, "redis", away)
+        patch.setattr(api.app_context.ticket_sender, "redis", away)
         job_id = api.submit()["id"]
         api.claim(job_id)
         assert api.get(f"/api/v1/jobs/{job_id}")["progress"] == {"step": 0, "steps": 8}
-        assert api.farm.progress.failures == 1
+        assert api.app_context.progress.failures == 1
         api.get(f"/api/v1/jobs/{job_id}")
-        assert api.farm.progress.failures == 1  # it rests before it asks again
+        assert api.app_context.progress.failures == 1  # it rests before it asks again
     api.http.post(f"/api/v1/jobs/{job_id}/cancel")
 
 

@@ -14,7 +14,7 @@ from tests.api.farm_api import FarmApi, problem
 
 
 def limited(api: FarmApi, tenant: str, **limits: int) -> dict[str, str]:
-    made = create_key(api.farm.store, name="limited", tenant=tenant, limits=limits)
+    made = create_key(api.app_context.store, name="limited", tenant=tenant, limits=limits)
     return {"Authorization": f"Bearer {made.key}"}
 
 
@@ -23,7 +23,7 @@ def submit(api: FarmApi, headers: dict[str, str], **fields: object):
 
 
 def test_a_rotated_key_holds_for_its_grace_and_no_longer(keyed: FarmApi) -> None:
-    store = keyed.farm.store
+    store = keyed.app_context.store
     old = create_key(store, name="shop", tenant="rotation", scopes=[Scope.READ], limits={"queued": 5})
     admin = keyed.key("operators", Scope.ADMIN)
     response = keyed.http.post(f"/api/v1/keys/{old.info.prefix}/rotate", json={"grace_s": 60}, headers=admin)
@@ -42,7 +42,7 @@ def test_a_rotated_key_holds_for_its_grace_and_no_longer(keyed: FarmApi) -> None
 
 
 def test_grace_never_makes_a_key_live_longer(keyed: FarmApi) -> None:
-    store = keyed.farm.store
+    store = keyed.app_context.store
     made = create_key(store, name="x", tenant="rotation")
     rotate_key(store, made.info.id, grace_s=10)
     first = next(info.expires_at for info in list_keys(store) if info.id == made.info.id)
@@ -72,8 +72,8 @@ def test_a_key_with_a_full_queue_is_told_so_and_another_is_not(keyed: FarmApi) -
 def test_a_key_s_day_is_counted_on_after_rotation(keyed: FarmApi) -> None:
     headers = limited(keyed, "daily", images_per_day=3)
     assert submit(keyed, headers, count=2).status_code == 202
-    info = list_keys(keyed.farm.store)[0]
-    new = {"Authorization": f"Bearer {rotate_key(keyed.farm.store, info.id).key}"}
+    info = list_keys(keyed.app_context.store)[0]
+    new = {"Authorization": f"Bearer {rotate_key(keyed.app_context.store, info.id).key}"}
     refusal = submit(keyed, new, count=2)
     body = problem(refusal, 429)
     assert (body["limit"], body["value"]) == ("key.images_per_day", 3)
@@ -84,7 +84,7 @@ def test_a_key_s_day_is_counted_on_after_rotation(keyed: FarmApi) -> None:
 
 def limited_tenant(api: FarmApi, name: str, **limits: int) -> dict[str, str]:
     headers = api.key(name)
-    with api.farm.store.write() as session:
+    with api.app_context.store.write() as session:
         session.execute(update(Tenant).where(Tenant.name == name).values(limits=limits))
     return headers
 

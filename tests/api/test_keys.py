@@ -16,7 +16,7 @@ from tests.api.farm_api import FarmApi, problem
 
 
 def test_keys_for_the_command_line(api: FarmApi) -> None:
-    store = api.farm.store
+    store = api.app_context.store
     assert not has_keys(store)
     made = create_key(store, name="first", tenant="shop", scopes=["admin", "read"])
     assert has_keys(store)
@@ -38,7 +38,7 @@ def test_keys_for_the_command_line(api: FarmApi) -> None:
 
 
 def test_a_tenant_is_made_once(api: FarmApi) -> None:
-    store, together, found = api.farm.store, Barrier(8), []
+    store, together, found = api.app_context.store, Barrier(8), []
 
     def make() -> None:
         together.wait(10)

@@ -10,7 +10,7 @@ from tests.api.farm_api import FarmApi
 
 
 def test_workers_that_serve_the_model_are_told_once(api: FarmApi) -> None:
-    http, store = api.http, api.farm.store
+    http, store = api.http, api.app_context.store
     worker = api.inside.worker("wrk_1")
     told = http.post("/api/v1/models/demo/warm", json={})
     assert told.status_code == 202
@@ -40,5 +40,5 @@ def test_a_command_whose_length_is_not_told_is_read_too(api: FarmApi) -> None:
         ("/api/v1/workers/worker_1/drain", b'{"why": "x"}'),
     ):
         pieces = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_TYPE": "application/json"}
-        answer = api.http.post(path, input_stream=io.BytesIO(body), environ_overrides=pieces)
-        assert answer.status_code in {404, 422}, answer.text
+        response = api.http.post(path, input_stream=io.BytesIO(body), environ_overrides=pieces)
+        assert response.status_code in {404, 422}, response.text

@@ -72,13 +72,13 @@ def test_the_page_is_offline_and_complete(api: FarmApi, document: dict[str, Any]
 def test_a_handler_asks_only_for_what_can_be_given() -> None:
     routes = Routes(tag="x")
 
-    def asks(farm: object, moon: object) -> Any:
+    def asks(app_context: object, moon: object) -> Any:
         """Ask for the moon."""
 
     with pytest.raises(TypeError, match="moon"):
         routes.get("/x", scope=Scope.READ)(asks)
 
-    def silent(farm: object) -> Any: ...
+    def silent(app_context: object) -> Any: ...
 
     with pytest.raises(TypeError, match="docstring"):
         routes.get("/x", scope=Scope.READ)(silent)

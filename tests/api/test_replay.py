@@ -55,12 +55,12 @@ def test_psnr_is_what_it_is() -> None:
 @pytest.mark.parametrize(("noise", "verdict"), [(0.5, Verdict.NEAR), (20.0, Verdict.DIFFERENT)])
 def test_what_differs_is_named(api: FarmApi, noise: float, verdict: Verdict) -> None:
     def image(data: bytes, key: str, **audit: object) -> Image:
-        api.farm.outputs.write(key, data)
+        api.app_context.outputs.write(key, data)
         return Image(index=0, storage_key=key, pixel_sha256=key, audit={"device": "cpu", "versions": {"torch": "1"}} | audit)
 
     old, new = image(png(0), f"r/{noise}-old.png"), image(png(noise), f"r/{noise}-new.png", versions={"torch": "2"})
-    [told] = compare(api.farm.outputs, [old], [new], 1)
+    [told] = compare(api.app_context.outputs, [old], [new], 1)
     assert (told.verdict, told.differs) == (verdict, ("the version of torch",))
     assert told.psnr_db is not None
     assert (told.psnr_db >= 40) == (verdict is Verdict.NEAR)
-    assert [one.verdict for one in compare(api.farm.outputs, [old], [], 1)] == [Verdict.MISSING]
+    assert [one.verdict for one in compare(api.app_context.outputs, [old], [], 1)] == [Verdict.MISSING]

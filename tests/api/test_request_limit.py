@@ -23,7 +23,7 @@ STATE = re.compile(r'"requests";r=(\d+);t=(\d+)')
 @pytest.fixture
 def narrow(keyed: FarmApi, monkeypatch: pytest.MonkeyPatch) -> FarmApi:
     """Three requests a minute, at a time of day that no other test has, so that nothing was counted and no minute ends."""
-    monkeypatch.setattr(keyed.farm.settings, "requests_per_minute", 3)
+    monkeypatch.setattr(keyed.app_context.settings, "requests_per_minute", 3)
     at = 60 * (time.time() // 60 + next(MINUTES)) + 18
     monkeypatch.setattr(request_limit, "clock", lambda: at)
     return keyed
@@ -61,8 +61,8 @@ def test_the_next_minute_begins_anew(narrow: FarmApi, monkeypatch: pytest.Monkey
 def test_many_left_cost_few_round_trips_and_the_limit_holds_for_all_processes(
     narrow: FarmApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(narrow.farm.settings, "requests_per_minute", 1000)
-    processes = [RequestLimit(narrow.farm.settings) for _ in range(2)]
+    monkeypatch.setattr(narrow.app_context.settings, "requests_per_minute", 1000)
+    processes = [RequestLimit(narrow.app_context.settings) for _ in range(2)]
     asked = []
     real = RedisStorage.incr
     monkeypatch.setattr(RedisStorage, "incr", lambda *args, **more: asked.append(1) or real(*args, **more))
@@ -85,8 +85,8 @@ def test_many_left_cost_few_round_trips_and_the_limit_holds_for_all_processes(
 
 
 def test_a_key_that_replaces_another_goes_on_where_it_was(narrow: FarmApi) -> None:
-    old = create_key(narrow.farm.store, name="x", tenant="requests")
-    new = rotate_key(narrow.farm.store, old.info.id)
+    old = create_key(narrow.app_context.store, name="x", tenant="requests")
+    new = rotate_key(narrow.app_context.store, old.info.id)
     used = [
         narrow.http.get("/api/v1/jobs", headers={"Authorization": f"Bearer {key}"}).status_code
         for key in (old.key, new.key, old.key, new.key)
@@ -117,7 +117,7 @@ def test_what_is_free(narrow: FarmApi) -> None:
 
 
 def test_zero_is_no_limit(keyed: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyed.farm.settings, "requests_per_minute", 0)
+    monkeypatch.setattr(keyed.app_context.settings, "requests_per_minute", 0)
     mine = keyed.key("requests")
     response = keyed.http.get("/api/v1/limits", headers=mine)
     assert response.get_json()["requests"] == {"limit": None, "used": None, "window_s": 60, "resets_in_s": None}
@@ -129,7 +129,7 @@ def test_a_redis_that_does_not_answer_lets_through_and_is_counted(
 ) -> None:
     mine = narrow.key("requests")
     monkeypatch.setattr(request_limit, "PAUSE_S", 0.5)
-    before = narrow.farm.requests.unchecked
+    before = narrow.app_context.requests.unchecked
     redis = Redis.from_url(redis_url)
     redis.execute_command("CLIENT", "PAUSE", "1500", "ALL")
     began = time.monotonic()
@@ -139,7 +139,7 @@ def test_a_redis_that_does_not_answer_lets_through_and_is_counted(
     assert "RateLimit" not in answers[0].headers
     assert took < 1.4, "it is asked once in a while, not by every request"
     redis.ping()  # answered when the pause is over
-    while (left := narrow.farm.requests.asks_again_in_s) > 0:
+    while (left := narrow.app_context.requests.asks_again_in_s) > 0:
         time.sleep(left)
     assert narrow.get("/readyz")["requests_unchecked"] == before + 6
     assert narrow.http.get("/api/v1/jobs", headers=mine).headers["RateLimit-Policy"] == '"requests";q=3;w=60'
@@ -148,7 +148,7 @@ def test_a_redis_that_does_not_answer_lets_through_and_is_counted(
 
 def test_a_caller_sees_all_its_limits(keyed: FarmApi) -> None:
     own = {"queued": 5, "running": 2, "images_per_day": 10, "pixels": 4096, "steps": 4}
-    made = create_key(keyed.farm.store, name="limited", tenant="all limits", limits=own)
+    made = create_key(keyed.app_context.store, name="limited", tenant="all limits", limits=own)
     mine = {"Authorization": f"Bearer {made.key}"}
     small = {"width": 64, "height": 64, "steps": 4}
     waiting = keyed.submit(headers=mine, count=2, **small)

@@ -62,9 +62,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator
 def test_it_serves(served: tuple[httpx.Client, Any]) -> None:
     client, _ = served
     assert client.get("/readyz").json()["status"] == "ready"
-    answer = client.post("/api/v1/jobs", json={"prompt": "a red mug"})
-    assert answer.status_code == 202
-    assert client.get(answer.headers["Location"]).json()["state"] == "queued"
+    response = client.post("/api/v1/jobs", json={"prompt": "a red mug"})
+    assert response.status_code == 202
+    assert client.get(response.headers["Location"]).json()["state"] == "queued"
     chunked = client.post(
         "/api/v1/jobs", content=iter([b'{"prompt"', b': "in parts"}']), headers={"Content-Type": "application/json"}
     )
@@ -109,8 +109,8 @@ def test_broken_http_is_no_500(served: tuple[httpx.Client, Any]) -> None:
     ):
         with socket.create_connection(("127.0.0.1", port or 0), timeout=20) as connection:
             connection.sendall(sent)
-            answer = connection.recv(200)
-        assert answer.startswith(b"HTTP/1.1 4"), (sent, answer)
+            response = connection.recv(200)
+        assert response.startswith(b"HTTP/1.1 4"), (sent, response)
 
 
 def test_it_stops_at_once_though_a_stream_is_open(served: tuple[httpx.Client, subprocess.Popen[bytes]]) -> None:

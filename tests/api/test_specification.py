@@ -40,7 +40,7 @@ def ask_all(api: FarmApi, *, examples: int, bounds: bool) -> int:
 
     Returns how many requests were made; raises AssertionError naming every one whose answer breaks a check.
     """
-    api.farm.settings.max_wait_s = 0.1
+    api.app_context.settings.max_wait_s = 0.1
     logging.getLogger("werkzeug").setLevel("WARNING")
     admin = api.key("specification", Scope.ADMIN)
     api.rendered("for the specification", headers=admin)

@@ -21,7 +21,7 @@ def change(api: FarmApi, tenant: str, **limits: object) -> Any:
 
 def changes(api: FarmApi, name: str) -> list[dict[str, Any]]:
     """What the audit has of changes of a tenant, oldest first."""
-    with api.farm.store.read() as session:
+    with api.app_context.store.read() as session:
         tenant_id = session.scalar(select(Tenant.id).where(Tenant.name == name))
         those = select(Event).where(Event.kind == "tenant.limited", Event.subject == tenant_id, Event.tenant_id == tenant_id)
         return [event.data for event in session.scalars(those.order_by(Event.id))]
@@ -52,7 +52,7 @@ def test_a_limit_holds_from_the_next_submit_until_it_is_removed(keyed: FarmApi) 
 
 def test_a_limit_wider_than_the_farms_has_no_effect(keyed: FarmApi) -> None:
     keyed.key("wide")
-    most = keyed.farm.settings.max_queued_per_tenant
+    most = keyed.app_context.settings.max_queued_per_tenant
     told = change(keyed, "wide", queued=most + 1).get_json()
     assert (told["limits"]["queued"], told["max_queued"]) == (most + 1, most)
 
@@ -73,7 +73,7 @@ def test_running_is_held_from_the_next_claim(keyed: FarmApi) -> None:
 
 
 def told_id(api: FarmApi, name: str) -> str:
-    with api.farm.store.read() as session:
+    with api.app_context.store.read() as session:
         return session.scalars(select(Tenant.id).where(Tenant.name == name)).one()
 
 
@@ -100,10 +100,10 @@ def test_limits_that_are_none_change_nothing(keyed: FarmApi, limits: dict[str, A
     assert error["field"] == field
     assert error["remedy"]
     with pytest.raises(InvalidRequest) as caught:  # as the command line asks
-        limit_tenant(keyed.farm.store, "steady", limits)
+        limit_tenant(keyed.app_context.store, "steady", limits)
     assert (caught.value.errors[0].field, caught.value.errors[0].remedy != "") == (field, True)
     assert changes(keyed, "steady") == []
-    with keyed.farm.store.read() as session:
+    with keyed.app_context.store.read() as session:
         [info] = tenants_in_use(session, only=told_id(keyed, "steady"))
     assert info.limits == {}
 

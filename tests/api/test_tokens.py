@@ -42,7 +42,7 @@ def farm(tmp_path: Path, redis_url: str) -> Iterator[Make]:
 
     yield make
     for api in made:
-        api.farm.close()
+        api.app_context.close()
 
 
 def claims(**more: Any) -> dict[str, Any]:

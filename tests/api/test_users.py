@@ -26,7 +26,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture
 def browser(keyed: FarmApi) -> Iterator[FlaskClient]:
-    keyed.farm.redis.flushdb()
+    keyed.app_context.redis.flushdb()
     with keyed.app.test_client() as browser:
         yield browser
 
@@ -36,19 +36,19 @@ def sign_in(browser: FlaskClient, name: str, password: str = PASSWORD) -> TestRe
 
 
 def test_a_person_signs_in_and_out(keyed: FarmApi, browser: FlaskClient) -> None:
-    made = create_user(keyed.farm.store, name="Ada", password=PASSWORD, tenant="studio")
+    made = create_user(keyed.app_context.store, name="Ada", password=PASSWORD, tenant="studio")
     assert made.name == "ada"
     assert browser.get("/jobs").status_code == 401
-    answer = sign_in(browser, "ADA")
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs")
-    cookie = answer.headers["Set-Cookie"]
+    response = sign_in(browser, "ADA")
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs")
+    cookie = response.headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
     assert browser.get("/jobs").status_code == 200
     made_job = browser.post("/api/v1/jobs", json={"prompt": "a cup"}, headers=ORIGIN)
     assert made_job.status_code == 202
     kept = browser.get_cookie("imagefarm_session")
     assert kept is not None
-    with keyed.farm.store.read() as session:
+    with keyed.app_context.store.read() as session:
         rows = [str(row) for row in session.execute(select(WebSession.__table__))]
         rows += [str(row) for row in session.execute(select(UserAccount.__table__))]
     assert not any(kept.value in row or PASSWORD in row for row in rows)
@@ -61,14 +61,14 @@ def test_a_person_signs_in_and_out(keyed: FarmApi, browser: FlaskClient) -> None
     ("role", "submit", "admin"), [("viewer", 403, 403), ("member", 202, 403), ("admin", 202, 200)]
 )  # fmt: skip
 def test_roles_are_scopes(keyed: FarmApi, browser: FlaskClient, role: str, submit: int, admin: int) -> None:
-    create_user(keyed.farm.store, name=f"one-{role}", password=PASSWORD, role=role)
+    create_user(keyed.app_context.store, name=f"one-{role}", password=PASSWORD, role=role)
     sign_in(browser, f"one-{role}")
     assert browser.get("/api/v1/jobs").status_code == 200
     assert browser.post("/api/v1/jobs", json={"prompt": "a cup"}, headers=ORIGIN).status_code == submit
     assert browser.get("/api/v1/keys").status_code == admin
     if role == "admin":
         made = browser.post("/api/v1/keys", json={"name": "by ada"}, headers=ORIGIN).get_json()
-        with keyed.farm.store.read() as session:
+        with keyed.app_context.store.read() as session:
             event = session.scalars(select(Event).where(Event.subject == made["id"])).one()
         assert event.data["by"] == "user one-admin"
 
@@ -79,8 +79,8 @@ def test_roles_are_scopes(keyed: FarmApi, browser: FlaskClient, role: str, submi
      {"Origin": "http://localhost:1"}, {"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"}],
 )  # fmt: skip
 def test_another_site_s_form_changes_nothing(keyed: FarmApi, browser: FlaskClient, headers: dict[str, str]) -> None:
-    if check_password(keyed.farm.store, "form", PASSWORD) is None:
-        create_user(keyed.farm.store, name="form", password=PASSWORD, role="admin")
+    if check_password(keyed.app_context.store, "form", PASSWORD) is None:
+        create_user(keyed.app_context.store, name="form", password=PASSWORD, role="admin")
     sign_in(browser, "form")
     for path in ("/api/v1/jobs", "/studio", "/sign-out"):
         assert browser.post(path, data={"prompt": "x"}, headers=headers).status_code == 403
@@ -88,7 +88,7 @@ def test_another_site_s_form_changes_nothing(keyed: FarmApi, browser: FlaskClien
 
 
 def test_sessions_end(keyed: FarmApi, browser: FlaskClient) -> None:
-    store, settings = keyed.farm.store, keyed.farm.settings
+    store, settings = keyed.app_context.store, keyed.app_context.settings
 
     def age(**values: object) -> None:
         with store.write() as session:
@@ -119,29 +119,29 @@ def test_sessions_end(keyed: FarmApi, browser: FlaskClient) -> None:
 
 
 def test_a_key_s_session_ends_with_the_key(keyed: FarmApi, browser: FlaskClient) -> None:
-    made = create_key(keyed.farm.store, name="x", scopes=[Scope.READ])
+    made = create_key(keyed.app_context.store, name="x", scopes=[Scope.READ])
     browser.post("/sign-in", data={"key": made.key}, headers=ORIGIN)
     assert browser.get("/api/v1/jobs").status_code == 200
     kept = browser.get_cookie("imagefarm_session")
     assert kept is not None
     assert made.key not in kept.value
-    revoke_key(keyed.farm.store, made.info.id)
+    revoke_key(keyed.app_context.store, made.info.id)
     assert browser.get("/api/v1/jobs").status_code == 401
 
 
 def test_guessing_is_slowed_and_says_until_when(keyed: FarmApi, browser: FlaskClient) -> None:
-    create_user(keyed.farm.store, name="guessed", password=PASSWORD)
+    create_user(keyed.app_context.store, name="guessed", password=PASSWORD)
     for _ in range(sign_in_throttle.MAX_PER_ADDRESS_AND_NAME):
         assert sign_in(browser, "guessed", "wrong").status_code == 401
-    answer = sign_in(browser, "guessed")
-    assert answer.status_code == 429
-    assert 0 < int(answer.headers["Retry-After"]) <= sign_in_throttle.WINDOW_S
-    create_user(keyed.farm.store, name="other", password=PASSWORD)
+    response = sign_in(browser, "guessed")
+    assert response.status_code == 429
+    assert 0 < int(response.headers["Retry-After"]) <= sign_in_throttle.WINDOW_S
+    create_user(keyed.app_context.store, name="other", password=PASSWORD)
     assert sign_in(browser, "other").status_code == 303, "another's sign-in must go on"
 
 
 def test_what_is_no_user(keyed: FarmApi) -> None:
-    store = keyed.farm.store
+    store = keyed.app_context.store
     assert has_users(store)
     create_user(store, name="taken", password=PASSWORD)
     with pytest.raises(Conflict):
@@ -189,7 +189,7 @@ def test_a_person_over_rest_from_making_to_disabling(
     assert sign_in(browser, "grace@shop.example", other).status_code == 401
     listed = keyed.http.get("/api/v1/users", headers=admin)
     assert person["id"] in {item["id"] for item in listed.get_json()["items"]}
-    with keyed.farm.store.read() as session:
+    with keyed.app_context.store.read() as session:
         events = session.scalars(select(Event).where(Event.subject == person["id"]).order_by(Event.id)).all()
         stored = [json.dumps(event.data) for event in session.scalars(select(Event))]
         stored += [str(row) for row in session.execute(select(UserAccount.__table__))]
@@ -220,9 +220,9 @@ def test_a_name_is_taken_once(keyed: FarmApi) -> None:
 
 
 def test_a_user_is_enough_for_a_farm_that_others_reach(keyed: FarmApi) -> None:
-    settings = keyed.farm.settings.model_copy(update={"host": "0.0.0.0"})
-    create_user(keyed.farm.store, name="somebody", password=PASSWORD)
-    assert check_bind_address(settings, keyed.farm.store) is None
+    settings = keyed.app_context.settings.model_copy(update={"host": "0.0.0.0"})
+    create_user(keyed.app_context.store, name="somebody", password=PASSWORD)
+    assert check_bind_address(settings, keyed.app_context.store) is None
 
 
 def test_a_forged_session_is_none(keyed: FarmApi) -> None:

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from api.context import farm_of
+from api.context import app_context_of
 from imagefarm.catalogue import Catalogue
 from imagefarm.settings import Settings, load_settings
 from imagefarm.store import Store
@@ -65,9 +65,9 @@ class BulkFarm(SmallFarm):
 
     def batch(self, table: str | bytes, media: str = CSV, **query: Any) -> dict[str, Any]:
         """Submit a table that is accepted; the answer."""
-        answer = self.send(table, media, **query)
-        assert answer.status_code == 202, answer.text
-        return dict(answer.json or {})
+        response = self.send(table, media, **query)
+        assert response.status_code == 202, response.text
+        return dict(response.json or {})
 
     def act(self, batch_id: str, act: str) -> TestResponse:
         return self.client.post(f"{BATCHES}/{batch_id}/{act}")
@@ -89,7 +89,7 @@ def farm(database_url: str, redis_url: str, catalogue: Catalogue, settings: Sett
     migrate(store)
     app = create_app(settings)
     yield BulkFarm(store, catalogue, settings, app=app)
-    farm_of(app).close()
+    app_context_of(app).close()
     store.close()
 
 
@@ -102,7 +102,7 @@ def quick_farm(tmp_path: Path, redis_url: str, catalogue: Catalogue, settings: S
     migrate(store)
     app = create_app(settings)
     yield BulkFarm(store, catalogue, settings, app=app)
-    farm_of(app).close()
+    app_context_of(app).close()
     store.close()
 
 
@@ -115,5 +115,5 @@ def shared_farm(tmp_path_factory: pytest.TempPathFactory, redis_url: str, catalo
     migrate(store)
     app = create_app(settings)
     yield BulkFarm(store, catalogue, settings, app=app)
-    farm_of(app).close()
+    app_context_of(app).close()
     store.close()

@@ -214,11 +214,11 @@ def test_it_is_refused(name: str, shared_farm: BulkFarm) -> None:
     bad = BAD[name]
     before = stored(shared_farm)
     started = time.monotonic()
-    answer = shared_farm.send(bad.table, bad.media, **bad.query)
+    response = shared_farm.send(bad.table, bad.media, **bad.query)
     assert time.monotonic() - started < 5
-    assert answer.status_code == bad.status, answer.text[:500]
-    assert answer.mimetype == "application/problem+json"
-    problem = answer.json or {}
+    assert response.status_code == bad.status, response.text[:500]
+    assert response.mimetype == "application/problem+json"
+    problem = response.json or {}
     if bad.names:
         error = problem["errors"][0]
         assert error["field"] == bad.names, problem
@@ -236,38 +236,38 @@ def test_two_files_in_a_form(shared_farm: BulkFarm) -> None:
 
 
 def test_too_many_rows(shared_farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from api.context import farm_of
+    from api.context import app_context_of
 
     assert shared_farm.app is not None
-    monkeypatch.setattr(farm_of(shared_farm.app).settings, "max_batch_rows", 3)
-    answer = shared_farm.send("prompt\n" + "mug\n" * 4)
-    assert answer.status_code == 422
-    assert "more than 3 rows" in answer.text
+    monkeypatch.setattr(app_context_of(shared_farm.app).settings, "max_batch_rows", 3)
+    response = shared_farm.send("prompt\n" + "mug\n" * 4)
+    assert response.status_code == 422
+    assert "more than 3 rows" in response.text
 
 
 def test_too_many_bytes(shared_farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from api.context import farm_of
+    from api.context import app_context_of
 
     assert shared_farm.app is not None
-    monkeypatch.setattr(farm_of(shared_farm.app).settings, "max_table_bytes", 1000)
-    answer = shared_farm.send("prompt\n" + "mug\n" * 1000)
-    assert answer.status_code == 413
-    told = answer.json or {}
+    monkeypatch.setattr(app_context_of(shared_farm.app).settings, "max_table_bytes", 1000)
+    response = shared_farm.send("prompt\n" + "mug\n" * 1000)
+    assert response.status_code == 413
+    told = response.json or {}
     assert (told["limit"], told["value"]) == ("max_table_bytes", 1000)
     assert "max_table_bytes" in told["detail"]
 
 
 def test_errors_are_listed_but_not_without_end(shared_farm: BulkFarm) -> None:
-    answer = shared_farm.send("prompt,steps\n" + "mug,x\n" * 500)
-    assert answer.status_code == 422
-    assert len((answer.json or {})["errors"]) == 100
-    assert "500 of 500" in (answer.json or {})["detail"]
+    response = shared_farm.send("prompt,steps\n" + "mug,x\n" * 500)
+    assert response.status_code == 422
+    assert len((response.json or {})["errors"]) == 100
+    assert "500 of 500" in (response.json or {})["detail"]
 
 
 def test_a_slow_template_is_stopped(shared_farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scheduler.batches.row_jobs.TEMPLATE_SECONDS", 0.01)
     slow = "{{ name" + "|upper|lower" * 12 + "|truncate(9) }}"
     table = "name\n" + ("x" * 60_000 + "\n") * 100
-    answer = shared_farm.send(table, template=slow)
-    assert answer.status_code == 422
-    assert "took more than" in answer.text
+    response = shared_farm.send(table, template=slow)
+    assert response.status_code == 422
+    assert "took more than" in response.text

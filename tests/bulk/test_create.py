@@ -29,16 +29,16 @@ def stored(farm: BulkFarm) -> dict[str, int]:
 
 
 def test_a_csv_table_becomes_jobs(farm: BulkFarm) -> None:
-    answer = farm.batch(TABLE, template=TEMPLATE, name="Spring", width=64, steps=4)
-    assert answer["state"] == "queued"
-    assert answer["counts"] == {"rows": 3, "jobs": 3, "accepted": 3, "rejected": 0, "reused": 0, "held": 0, "queued": 3} | {
+    response = farm.batch(TABLE, template=TEMPLATE, name="Spring", width=64, steps=4)
+    assert response["state"] == "queued"
+    assert response["counts"] == {"rows": 3, "jobs": 3, "accepted": 3, "rejected": 0, "reused": 0, "held": 0, "queued": 3} | {
         "running": 0,
         "succeeded": 0,
         "failed": 0,
         "cancelled": 0,
     }
-    assert answer["errors"] == []
-    found = jobs(farm, answer["id"])
+    assert response["errors"] == []
+    found = jobs(farm, response["id"])
     assert [job.prompt for job in found] == ["a red mug on white", "a blue bowl on white", "a green cup on white"]
     assert [(job.row, job.name, job.labels, job.state) for job in found] == [
         (1, "A-1", {"sku": "A-1"}, "queued"),
@@ -51,7 +51,7 @@ def test_a_csv_table_becomes_jobs(farm: BulkFarm) -> None:
         recipe = Recipe.model_validate(job.recipe)
         assert recipe.recipe_hash == job.recipe_hash
         assert (recipe.prompt, recipe.seed) == (job.prompt, int(job.recipe["seed"]))
-    assert (farm.get(answer["id"]).json or {}) | {"progress": None} == answer
+    assert (farm.get(response["id"]).json or {}) | {"progress": None} == response
     farm.check_books()
 
 
@@ -68,22 +68,22 @@ def test_workers_render_it_and_the_sweep_ends_it(farm: BulkFarm) -> None:
     for job in (first, *rest):
         farm.finish(job)
     sweep(farm.store, farm.settings)
-    answer = farm.get(batch["id"]).json or {}
-    assert (answer["state"], farm.counts(batch["id"])) == ("done", {"succeeded": 3})
-    assert answer["finished_at"] is not None
+    response = farm.get(batch["id"]).json or {}
+    assert (response["state"], farm.counts(batch["id"])) == ("done", {"succeeded": 3})
+    assert response["finished_at"] is not None
     farm.check_books()
 
 
 def test_variants_multiply_and_feed_the_template(farm: BulkFarm) -> None:
     variants = {"view": ["front", "side"], "steps": [4, 8]}
-    answer = farm.batch(
+    response = farm.batch(
         "sku,name\nA,mug\nB,cup\n",
         template="{{ name }}, {{ view }}",
         variants=json.dumps(variants),
         name_pattern="{sku}-{view}-{steps}",
     )
-    assert (answer["counts"]["rows"], answer["counts"]["jobs"]) == (2, 8)
-    found = jobs(farm, answer["id"])
+    assert (response["counts"]["rows"], response["counts"]["jobs"]) == (2, 8)
+    found = jobs(farm, response["id"])
     assert [job.name for job in found[:4]] == ["A-front-4", "A-front-8", "A-side-4", "A-side-8"]
     assert [job.recipe["steps"] for job in found[:4]] == [4, 8, 4, 8]
     assert found[0].labels == {"sku": "A", "view": "front", "steps": "4"}
@@ -96,8 +96,8 @@ def test_seeds_policies(quick_farm: BulkFarm) -> None:
     variants = json.dumps({"view": ["front", "side"]})
 
     def seeds(**query: Any) -> list[int]:
-        answer = quick_farm.batch(table, template="{{ name }} {{ view }}", variants=variants, **query)
-        return [int(job.recipe["seed"]) for job in jobs(quick_farm, answer["id"])]
+        response = quick_farm.batch(table, template="{{ name }} {{ view }}", variants=variants, **query)
+        return [int(job.recipe["seed"]) for job in jobs(quick_farm, response["id"])]
 
     assert seeds(seeds="fixed", seed=7) == seeds(seed=7) == [7] * 4
     assert seeds(seeds="row", seed=100) == [101, 101, 102, 102]
@@ -112,14 +112,14 @@ def test_seeds_policies(quick_farm: BulkFarm) -> None:
 def test_cells_as_spreadsheets_write_them(quick_farm: BulkFarm) -> None:
     table = '\ufeff"sku";"name";"note"\r\n"A";"mug ""large""\nred";"a;b"\r\n\r\n"B";"cup";\r\n'
     for body, query in ((table.encode(), {}), (table.encode("utf-16"), {"charset": "utf-16"})):
-        answer = quick_farm.batch(body, template="{{ name }}{% if note %} {{ note }}{% endif %}", **query)
-        assert [(job.row, job.prompt) for job in jobs(quick_farm, answer["id"])] == [(1, 'mug "large"\nred a;b'), (3, "cup")]
+        response = quick_farm.batch(body, template="{{ name }}{% if note %} {{ note }}{% endif %}", **query)
+        assert [(job.row, job.prompt) for job in jobs(quick_farm, response["id"])] == [(1, 'mug "large"\nred a;b'), (3, "cup")]
 
 
 def test_columns_override_defaults(quick_farm: BulkFarm) -> None:
     table = "Prompt,SKU,Seed,steps,count,custom_id,note\na mug,A,18446744073709551615,,2,x-1,hello\na cup,B,,12,,,\n"
-    answer = quick_farm.batch(table, steps=6, seed=5, seeds="row", labels="note")
-    one, two = jobs(quick_farm, answer["id"])
+    response = quick_farm.batch(table, steps=6, seed=5, seeds="row", labels="note")
+    one, two = jobs(quick_farm, response["id"])
     assert (one.recipe["seed"], one.recipe["steps"], one.count, one.custom_id) == ("18446744073709551615", 6, 2, "x-1")
     assert (two.recipe["seed"], two.recipe["steps"], two.count, two.custom_id) == ("7", 12, 1, None)
     assert (one.labels, two.labels) == ({"sku": "A", "note": "hello"}, {"sku": "B"})
@@ -142,9 +142,9 @@ def test_the_other_forms_give_the_same_jobs(quick_farm: BulkFarm) -> None:
     ]
     for name, body in (("t.csv", csv), ("t.jsonl", lines)):
         form = {"file": (io.BytesIO(body.encode()), name), "template": TEMPLATE, "steps": "5"}
-        answer = quick_farm.client.post(BATCHES, data=form)
-        assert answer.status_code == 202, answer.text
-        batches.append(dict(answer.json or {}))
+        response = quick_farm.client.post(BATCHES, data=form)
+        assert response.status_code == 202, response.text
+        batches.append(dict(response.json or {}))
     hashes = [[job.recipe_hash for job in jobs(quick_farm, batch["id"])] for batch in batches]
     assert len(hashes[0]) == 2
     assert all(found == hashes[0] for found in hashes)
@@ -157,17 +157,17 @@ def test_openai_batch_lines(quick_farm: BulkFarm) -> None:
         "url": "/v1/images/generations",
         "body": {"model": "demo", "prompt": "a mug", "size": "64x64", "n": 2},
     }
-    answer = quick_farm.batch(json.dumps(line), JSON_LINES)
-    (job,) = jobs(quick_farm, answer["id"])
+    response = quick_farm.batch(json.dumps(line), JSON_LINES)
+    (job,) = jobs(quick_farm, response["id"])
     assert (job.custom_id, job.count, job.prompt, job.name) == ("request-1", 2, "a mug", "request-1")
     bad = quick_farm.send(json.dumps(line | {"url": "/v1/chat/completions"}), JSON_LINES)
     assert bad.status_code == 422
 
 
 def test_one_bad_row_refuses_all(farm: BulkFarm) -> None:
-    answer = farm.send("sku,name,steps\nA,mug,4\nB,cup,many\nC,,4\n", template="a {{ name }}")
-    assert answer.status_code == 422
-    errors = (answer.json or {})["errors"]
+    response = farm.send("sku,name,steps\nA,mug,4\nB,cup,many\nC,,4\n", template="a {{ name }}")
+    assert response.status_code == 422
+    errors = (response.json or {})["errors"]
     assert [(error["row"], error["field"]) for error in errors] == [(2, "steps"), (3, "template")]
     assert "name" in errors[1]["detail"]
     assert all(error["remedy"] for error in errors)
@@ -177,11 +177,11 @@ def test_one_bad_row_refuses_all(farm: BulkFarm) -> None:
 def test_skip_leaves_bad_rows_out(farm: BulkFarm) -> None:
     table = "sku,name,steps\nA,mug,4\nB,cup,many\nC,,4\nD,bowl,4\n"
     variants = json.dumps({"view": ["front", "side"]})
-    answer = farm.batch(table, template="a {{ name }} {{ view }}", on_error="skip", variants=variants)
-    counts = answer["counts"]
+    response = farm.batch(table, template="a {{ name }} {{ view }}", on_error="skip", variants=variants)
+    counts = response["counts"]
     assert (counts["rows"], counts["jobs"], counts["accepted"], counts["rejected"], counts["queued"]) == (4, 8, 4, 4, 4)
-    assert [error["row"] for error in answer["errors"]] == [2, 3]
-    assert [job.row for job in jobs(farm, answer["id"])] == [1, 1, 4, 4]
+    assert [error["row"] for error in response["errors"]] == [2, 3]
+    assert [job.row for job in jobs(farm, response["id"])] == [1, 1, 4, 4]
     none = farm.send("sku,name\nA,\n", template="a {{ name }}", on_error="skip")
     assert none.status_code == 422
 
@@ -191,9 +191,9 @@ def test_a_dry_run_tells_and_stores_nothing(farm: BulkFarm) -> None:
     farm.submit(2)
     table = "sku,name\n" + "".join(f"S{n},thing {n}\n" for n in range(10)) + "S99,\n"
     before = stored(farm)
-    answer = farm.send(table, template="a {{ name }}", dry_run="true", count=2)
-    assert answer.status_code == 200, answer.text
-    body = answer.json or {}
+    response = farm.send(table, template="a {{ name }}", dry_run="true", count=2)
+    assert response.status_code == 200, response.text
+    body = response.json or {}
     assert (body["id"], body["state"], body["urls"]) == (None, None, None)
     assert body["counts"] | {"rows": 11, "jobs": 11, "accepted": 10, "rejected": 1} == body["counts"]
     assert [error["row"] for error in body["errors"]] == [11]
@@ -236,10 +236,10 @@ def test_the_same_key_answers_with_the_same_batch(farm: BulkFarm) -> None:
 
 
 def test_a_full_queue_refuses_and_cleans_up(farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from api.context import farm_of
+    from api.context import app_context_of
 
     assert farm.app is not None
-    monkeypatch.setattr(farm_of(farm.app).settings, "max_queued_per_tenant", 2)
+    monkeypatch.setattr(app_context_of(farm.app).settings, "max_queued_per_tenant", 2)
     too_many = farm.send("prompt\na\nb\nc\n", headers={"Idempotency-Key": "k"})
     [error] = (too_many.json or {})["errors"]
     assert (too_many.status_code, error["remedy"]) == (422, "send it in several batches")
@@ -247,24 +247,24 @@ def test_a_full_queue_refuses_and_cleans_up(farm: BulkFarm, monkeypatch: pytest.
     assert stored(farm) == {"batch": 0, "job": 0, "batch_rows": 0, "idempotency": 0}
     farm.batch("prompt\nx\n")
     before = stored(farm)
-    answer = farm.send("prompt\na\nb\n", headers={"Idempotency-Key": "k"})
-    assert answer.status_code == 429, answer.text
-    told = answer.json or {}
+    response = farm.send("prompt\na\nb\n", headers={"Idempotency-Key": "k"})
+    assert response.status_code == 429, response.text
+    told = response.json or {}
     assert (told["limit"], told["value"]) == ("max_queued_per_tenant", 2)
     assert told["detail"] == "your queue is full: 1 of 2 jobs wait, and 2 more do not fit (max_queued_per_tenant = 2)"
-    assert int(answer.headers["Retry-After"]) >= 1
+    assert int(response.headers["Retry-After"]) >= 1
     assert stored(farm) == before, "refused before anything is stored"
 
 
 def test_the_audit_knows_every_job(quick_farm: BulkFarm) -> None:
-    answer = quick_farm.batch(TABLE, template=TEMPLATE)
+    response = quick_farm.batch(TABLE, template=TEMPLATE)
     with quick_farm.store.read() as session:
         kinds = dict(session.execute(select(Event.kind, func.count()).group_by(Event.kind)).all())
         text = " ".join(str(data) for data in session.scalars(select(Event.data)))
     assert kinds["job.submitted"] == 3
     assert kinds["batch.submitted"] == 1
     assert "mug" not in text  # personal text stays out of the chain
-    assert answer["id"]
+    assert response["id"]
 
 
 def test_lists_page_and_filter(quick_farm: BulkFarm) -> None:

@@ -109,10 +109,10 @@ def test_the_archive_holds_the_pictures_and_their_manifest(farm: BulkFarm) -> No
     table = "sku,prompt,count\nA/../../x,mug,1\nB,cup,2\nC,broken,1\n"
     batch = farm.batch(table, name='Spring "sale"/..')["id"]
     files = render(farm, failing="broken")
-    answer = farm.get(batch, "/archive.zip")
-    assert (answer.status_code, answer.mimetype) == (200, "application/zip")
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="Spring-sale.zip"'
-    with zipfile.ZipFile(io.BytesIO(answer.data)) as archive:
+    response = farm.get(batch, "/archive.zip")
+    assert (response.status_code, response.mimetype) == (200, "application/zip")
+    assert response.headers["Content-Disposition"] == 'attachment; filename="Spring-sale.zip"'
+    with zipfile.ZipFile(io.BytesIO(response.data)) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         assert names == ["A-.-.-x.png", "B-1.png", "B-2.png", "manifest.csv"]

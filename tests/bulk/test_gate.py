@@ -98,8 +98,8 @@ def test_a_gate_accepts_reviews_and_renders_again(farm: BulkFarm) -> None:
         ("C", "review", None, str(next_seed(next_seed(3)))),
     ]
     assert found[-1]["scores"]["broken"] == ["contrast"]
-    answer = farm.get(batch).json or {}
-    assert (answer["state"], answer["picks"]) == ("done", {"approved": 2, "rejected": 0, "rerolled": 3, "open": 2})
+    response = farm.get(batch).json or {}
+    assert (response["state"], response["picks"]) == ("done", {"approved": 2, "rejected": 0, "rerolled": 3, "open": 2})
     assert [item["name"] for item in images(farm, batch, verdict="review")] == ["D", "C"]
     with farm.store.read() as session:
         jobs = session.scalars(select(Job).where(Job.batch_id == batch)).all()
@@ -177,8 +177,8 @@ def test_one_master_many_channels(farm: BulkFarm) -> None:
     shown = images(farm, batch)[0]
     assert [(c["channel"], c["format"], c["width"]) for c in shown["channels"]][1] == ("tall", "jpeg", 45)
     for channel in shown["channels"]:
-        answer = farm.client.get(channel["url"].removeprefix("http://localhost"))
-        assert (answer.status_code, answer.headers["ETag"].strip('"')) == (200, channel["sha256"])
+        response = farm.client.get(channel["url"].removeprefix("http://localhost"))
+        assert (response.status_code, response.headers["ETag"].strip('"')) == (200, channel["sha256"])
     assert farm.client.get(f"/api/v1/images/{shown['id']}/file?channel=nope").status_code == 404
     assert farm.client.get(f"/api/v1/images/{shown['id']}/file?channel=tall&thumb=64").status_code == 422
     outputs = LocalOutputStore(farm.settings.outputs)
@@ -216,8 +216,8 @@ def test_one_master_many_channels(farm: BulkFarm) -> None:
 )
 def test_what_no_picture_can_be_is_refused(shared_farm: BulkFarm, query: dict[str, str], field: str, words: str) -> None:
     for more in ({}, {"dry_run": "true"}):
-        answer = shared_farm.client.post(BATCHES, data="sku,prompt\nA,mug\n", content_type="text/csv", query_string=query | more)
-        assert answer.status_code == 422, answer.text
-        errors = (answer.json or {})["errors"]
+        response = shared_farm.client.post(BATCHES, data="sku,prompt\nA,mug\n", content_type="text/csv", query_string=query | more)
+        assert response.status_code == 422, response.text
+        errors = (response.json or {})["errors"]
         assert errors[0]["field"].startswith(field), errors
         assert words in json.dumps(errors)

@@ -51,8 +51,8 @@ def test_pause_and_resume(farm: BulkFarm) -> None:
     sweep(farm.store, farm.settings)
     assert state(farm, batch) == "paused"
     assert farm.act(batch, "pause").status_code == 200  # again changes nothing
-    answer = farm.act(batch, "resume")
-    assert (answer.json or {})["state"] == "running"
+    response = farm.act(batch, "resume")
+    assert (response.json or {})["state"] == "running"
     assert farm.counts(batch) == {"queued": 4, "succeeded": 1}
     end(farm)
     sweep(farm.store, farm.settings)
@@ -79,11 +79,11 @@ def test_a_long_table_is_answered_when_its_first_jobs_are_in_the_queue(farm: Bul
 
 
 def test_a_canary_goes_first(farm: BulkFarm) -> None:
-    answer = farm.batch("sku,prompt\nA,\nB,b\nC,c\nD,d\nE,e\n", canary=2, on_error="skip")
-    batch = answer["id"]
-    assert (answer["state"], answer["canary"]) == ("held", 2)
+    response = farm.batch("sku,prompt\nA,\nB,b\nC,c\nD,d\nE,e\n", canary=2, on_error="skip")
+    batch = response["id"]
+    assert (response["state"], response["canary"]) == ("held", 2)
     assert farm.counts(batch) == {"queued": 2, "held": 2}
-    assert (farm.get(batch).json or {}) | {"progress": None} == answer
+    assert (farm.get(batch).json or {}) | {"progress": None} == response
     assert farm.act(batch, "resume").status_code == 409
     farm.act(batch, "pause")
     assert farm.counts(batch) == {"held": 4}
@@ -105,8 +105,8 @@ def test_a_canary_goes_first(farm: BulkFarm) -> None:
 
 
 def test_a_canary_of_all_rows_holds_nothing(farm: BulkFarm) -> None:
-    answer = farm.batch(table(3), canary=3)
-    assert (answer["state"], farm.counts(answer["id"])) == ("queued", {"queued": 3})
+    response = farm.batch(table(3), canary=3)
+    assert (response["state"], farm.counts(response["id"])) == ("queued", {"queued": 3})
 
 
 def test_approving_a_paused_canary_leaves_it_paused(farm: BulkFarm) -> None:
@@ -121,8 +121,8 @@ def test_cancel(farm: BulkFarm) -> None:
     batch = farm.batch(table(5))["id"]
     one, two = farm.claim("wrk_a", images=2)
     farm.finish(one)
-    answer = farm.act(batch, "cancel")
-    assert (answer.json or {})["state"] == "cancelled"
+    response = farm.act(batch, "cancel")
+    assert (response.json or {})["state"] == "cancelled"
     assert farm.counts(batch) == {"succeeded": 1, "cancelled": 4}
     assert farm.job(two.id).state == JobState.CANCELLED
     assert (farm.get(batch).json or {})["finished_at"] is not None
@@ -136,8 +136,8 @@ def test_retry_what_failed(farm: BulkFarm) -> None:
     end(farm, failing=2)
     sweep(farm.store, farm.settings)
     assert (state(farm, batch), farm.counts(batch)) == ("done", {"failed": 2, "succeeded": 2})
-    answer = farm.act(batch, "retry-failed")
-    assert (answer.json or {})["state"] == "running"
+    response = farm.act(batch, "retry-failed")
+    assert (response.json or {})["state"] == "running"
     assert farm.counts(batch) == {"queued": 2, "succeeded": 2}
     end(farm)
     sweep(farm.store, farm.settings)
@@ -311,9 +311,9 @@ def test_another_tenants_batch_does_not_exist(farm: BulkFarm, monkeypatch: pytes
 
     batch = farm.batch(table(1))["id"]
     assert farm.app is not None
-    from api.context import farm_of
+    from api.context import app_context_of
 
-    monkeypatch.setattr(farm_of(farm.app).settings, "auth", "keys")
+    monkeypatch.setattr(app_context_of(farm.app).settings, "auth", "keys")
     key = create_key(farm.store, name="k", tenant="other").key
     headers = {"Authorization": f"Bearer {key}"}
     for what in ("", "/manifest.csv", "/manifest.jsonl", "/errors.csv", "/archive.zip"):

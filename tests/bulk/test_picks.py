@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select, update
 
-from api.context import farm_of
+from api.context import app_context_of
 from imagefarm.auth import create_key
 from imagefarm.store.models import Batch, Event, Job, Tenant
 from imagefarm.store.models import Image as ImageRow
@@ -35,9 +35,9 @@ def drafts(farm: BulkFarm, table: str = TABLE, **query: Any) -> tuple[str, dict[
 def images(farm: BulkFarm, batch: str, **query: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
-        answer = farm.client.get(f"{BATCHES}/{batch}/images", query_string=query)
-        assert answer.status_code == 200, answer.text
-        page = answer.json or {}
+        response = farm.client.get(f"{BATCHES}/{batch}/images", query_string=query)
+        assert response.status_code == 200, response.text
+        page = response.json or {}
         found += page["items"]
         if page["next_cursor"] is None:
             return found
@@ -47,15 +47,15 @@ def images(farm: BulkFarm, batch: str, **query: Any) -> list[dict[str, Any]]:
 def decide(farm: BulkFarm, batch: str, status: int = 200, **decisions: str) -> dict[str, Any]:
     """Send picks, image id by action (`approve="img_1 img_2"`); the answer."""
     body = [{"image_id": image, "pick": action} for action, ids in decisions.items() for image in ids.split()]
-    answer = farm.client.post(f"{BATCHES}/{batch}/picks", json={"picks": body})
-    assert answer.status_code == status, answer.text
-    return dict(answer.json or {})
+    response = farm.client.post(f"{BATCHES}/{batch}/picks", json={"picks": body})
+    assert response.status_code == status, response.text
+    return dict(response.json or {})
 
 
 def ask(farm: BulkFarm, batch: str, status: int = 202, **body: Any) -> dict[str, Any]:
-    answer = farm.client.post(f"{BATCHES}/{batch}/finals", json=FINAL | body)
-    assert answer.status_code == status, answer.text
-    return dict(answer.json or {})
+    response = farm.client.post(f"{BATCHES}/{batch}/finals", json=FINAL | body)
+    assert response.status_code == status, response.text
+    return dict(response.json or {})
 
 
 def test_decided_once_and_told_everywhere(farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,8 +64,8 @@ def test_decided_once_and_told_everywhere(farm: BulkFarm, monkeypatch: pytest.Mo
     assert list(named) == ["A", "B-1", "B-2", "C", "D"]
     assert (farm.get(batch).json or {})["picks"] == {"approved": 0, "rejected": 0, "rerolled": 0, "open": 5}
     for _ in range(2):  # repeating changes nothing
-        answer = decide(farm, batch, approve=f"{named['A']} {named['B-2']} {named['C']}", reject=named["D"])
-        assert answer["picks"] == {"approved": 3, "rejected": 1, "rerolled": 0, "open": 1}
+        response = decide(farm, batch, approve=f"{named['A']} {named['B-2']} {named['C']}", reject=named["D"])
+        assert response["picks"] == {"approved": 3, "rejected": 1, "rerolled": 0, "open": 1}
     with farm.store.read() as session:
         events = session.scalars(select(Event).where(Event.kind == "image.picked")).all()
         assert sorted((event.subject, event.data["pick"]) for event in events) == sorted(
@@ -93,9 +93,9 @@ def test_decided_once_and_told_everywhere(farm: BulkFarm, monkeypatch: pytest.Mo
 def test_a_reroll_is_a_job_with_the_next_seed_under_the_same_name(farm: BulkFarm) -> None:
     batch, named = drafts(farm)
     for _ in range(2):
-        answer = decide(farm, batch, reroll=f"{named['B-2']} {named['D']}")
-        assert answer["picks"] == {"approved": 0, "rejected": 0, "rerolled": 2, "open": 3}
-        assert (answer["counts"]["accepted"], answer["counts"]["queued"], answer["state"]) == (6, 2, "running")
+        response = decide(farm, batch, reroll=f"{named['B-2']} {named['D']}")
+        assert response["picks"] == {"approved": 0, "rejected": 0, "rerolled": 2, "open": 3}
+        assert (response["counts"]["accepted"], response["counts"]["queued"], response["state"]) == (6, 2, "running")
     old = {item["name"]: item for item in images(farm, batch)}
     with farm.store.read() as session:
         again = session.get_one(Job, old["B-2"]["replaced_by"])
@@ -144,7 +144,7 @@ def test_what_cannot_be_decided_changes_nothing(farm: BulkFarm, monkeypatch: pyt
     farm.act(late, "cancel")
     assert "cancelled" in decide(farm, late, 409, reroll=images(farm, late)[0]["id"])["detail"]
     assert farm.app is not None
-    monkeypatch.setattr(farm_of(farm.app).settings, "auth", "keys")
+    monkeypatch.setattr(app_context_of(farm.app).settings, "auth", "keys")
     headers = {"Authorization": f"Bearer {create_key(farm.store, name='k', tenant='other').key}"}
     body = {"picks": [{"image_id": named["A"], "pick": "approve"}]}
     assert farm.client.post(f"{BATCHES}/{batch}/picks", json=body, headers=headers).status_code == 404
@@ -158,8 +158,8 @@ def test_a_paused_batch_holds_its_rerolls(quick_farm: BulkFarm) -> None:
     (first,) = farm.claim("wrk_a", images=1)
     farm.finish(first)
     farm.act(batch, "pause")
-    answer = decide(farm, batch, reroll=images(farm, batch)[0]["id"])  # its drafts are not all done
-    assert (answer["state"], answer["counts"]["held"]) == ("paused", 4)
+    response = decide(farm, batch, reroll=images(farm, batch)[0]["id"])  # its drafts are not all done
+    assert (response["state"], response["counts"]["held"]) == ("paused", 4)
     farm.act(batch, "resume")
     assert farm.claim("wrk_a", images=1)[0].recipe.prompt == "mug"  # before the rest
     farm.check_books()
@@ -224,8 +224,8 @@ def test_thousands_in_one_request(quick_farm: BulkFarm) -> None:
             farm.finish(job)
     ids = [item["id"] for item in images(farm, batch, limit=250)]
     assert len(ids) == len(set(ids)) == 600
-    answer = decide(farm, batch, approve=" ".join(ids[:400]), reroll=" ".join(ids[400:]))
-    assert answer["picks"] == {"approved": 400, "rejected": 0, "rerolled": 200, "open": 0}
+    response = decide(farm, batch, approve=" ".join(ids[:400]), reroll=" ".join(ids[400:]))
+    assert response["picks"] == {"approved": 400, "rejected": 0, "rerolled": 200, "open": 0}
     assert ask(farm, batch)["counts"]["queued"] == 400
     farm.check_books()
 
@@ -239,8 +239,8 @@ def test_a_subjects_scale_grows_with_the_picture(quick_farm: BulkFarm) -> None:
     sent = farm.client.post("/api/v1/assets", data=photo.getvalue(), content_type="image/png")
     asset = (sent.json or {})["items"][0]["id"]
     row = {"sku": "A", "prompt": "a mug", "subject": {"image": asset, "place": {"x": 0.4, "scale": 1.5}, "feather": 2}}
-    answer = farm.client.post(BATCHES, json={"rows": [row, row | {"sku": "B", "subject": {"image": asset}}]})
-    batch = (answer.json or {})["id"]
+    response = farm.client.post(BATCHES, json={"rows": [row, row | {"sku": "B", "subject": {"image": asset}}]})
+    batch = (response.json or {})["id"]
     render(farm)
     decide(farm, batch, approve=" ".join(item["id"] for item in images(farm, batch)))
     made = ask(farm, batch)

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
-from api.context import farm_of
+from api.context import app_context_of
 from imagefarm.outputs import LocalOutputStore
 from imagefarm.store.models import Asset, AssetUse, Batch, Job
 from scheduler.unused_assets import collect_unused_assets
@@ -58,9 +58,9 @@ def test_pictures_in_a_zip_beside_the_table(farm: BulkFarm) -> None:
     dry = send(farm, table, archive, dry_run="true")
     assert dry.status_code == 200, dry.text
     assert numbers(farm) == (0, 0, 0, 0)
-    answer = send(farm, table, archive)
-    assert answer.status_code == 202, answer.text
-    batch = (answer.json or {})["id"]
+    response = send(farm, table, archive)
+    assert response.status_code == 202, response.text
+    batch = (response.json or {})["id"]
     # the same bytes at two paths are one picture
     assert begun_from(farm, batch) == ["photos/a.png", ".\\photos\\b.jpg", "photos/a.png", None, "photos/a.png"]
     assert numbers(farm) == (1, 5, 2, 4)
@@ -79,26 +79,26 @@ def test_the_zip_may_have_come_before(quick_farm: BulkFarm) -> None:
     archive = zipped({"p/a.png": picture("red"), "p/b.png": picture("blue")})
     sent = quick_farm.client.post(ASSETS, data=archive, content_type="application/zip")
     one = (sent.json or {})["items"][0]["id"]
-    answer = send(quick_farm, f"prompt,image\nmug,{one}\ncup,p/b.png\nbowl,p/c.png\n", zipped({"p/c.png": picture("green")}))
-    assert answer.status_code == 202, answer.text
-    assert begun_from(quick_farm, (answer.json or {})["id"]) == ["p/a.png", "p/b.png", "p/c.png"]
+    response = send(quick_farm, f"prompt,image\nmug,{one}\ncup,p/b.png\nbowl,p/c.png\n", zipped({"p/c.png": picture("green")}))
+    assert response.status_code == 202, response.text
+    assert begun_from(quick_farm, (response.json or {})["id"]) == ["p/a.png", "p/b.png", "p/c.png"]
 
 
 def test_json_lines_and_defaults_name_pictures_too(quick_farm: BulkFarm) -> None:
     archive = zipped({"a.png": picture("red"), "b.png": picture("blue")})
     lines = json.dumps({"prompt": "mug"}) + "\n" + json.dumps({"prompt": "cup", "image": "b.png"})
-    answer = send(quick_farm, lines, archive, "table.jsonl")
-    assert begun_from(quick_farm, (answer.json or {})["id"]) == [None, "b.png"]
+    response = send(quick_farm, lines, archive, "table.jsonl")
+    assert begun_from(quick_farm, (response.json or {})["id"]) == [None, "b.png"]
     quick_farm.client.post(ASSETS, data=archive, content_type="application/zip")
     body = {"rows": [{"prompt": "mug"}, {"prompt": "cup", "image": "b.png"}], "defaults": {"init_image": "a.png", "model": MODEL}}
-    answer = quick_farm.client.post(BATCHES, json=body)
-    assert begun_from(quick_farm, (answer.json or {})["id"]) == ["a.png", "b.png"]
+    response = quick_farm.client.post(BATCHES, json=body)
+    assert begun_from(quick_farm, (response.json or {})["id"]) == ["a.png", "b.png"]
 
 
 def test_masks_go_with_their_pictures(quick_farm: BulkFarm) -> None:
     files = {"a.png": picture("red"), "m.png": picture("white"), "s.png": picture("white", (8, 8))}
-    answer = send(quick_farm, "prompt,image,Mask\nmug,a.png,m.png\ncup,a.png,\n", zipped(files))
-    assert answer.status_code == 202, answer.text
+    response = send(quick_farm, "prompt,image,Mask\nmug,a.png,m.png\ncup,a.png,\n", zipped(files))
+    assert response.status_code == 202, response.text
     with quick_farm.store.read() as session:
         names = dict(session.execute(select(Asset.id, Asset.name)).all())
         recipes = session.scalars(select(Job.recipe).order_by(Job.id)).all()
@@ -119,10 +119,10 @@ def test_subjects_with_and_without_a_photo(quick_farm: BulkFarm) -> None:
     }
     table = "sku,prompt,subject,mask\nA,mug,a.png,\nB,cup,b.jpg,white\nC,bowl,,\nD,dish,a.png,m.png\n"
     body = {"file": (io.BytesIO(table.encode()), "t.csv"), "archive": (io.BytesIO(zipped(files)), "p.zip")}
-    answer = quick_farm.client.post(
+    response = quick_farm.client.post(
         BATCHES, data=body, query_string={"subject": json.dumps({"shadow": 0.5, "place": {"y": 0.6}})}
     )
-    assert answer.status_code == 202, answer.text
+    assert response.status_code == 202, response.text
     with quick_farm.store.read() as session:
         names = dict(session.execute(select(Asset.id, Asset.name)).all())
         recipes = session.scalars(select(Job.recipe).order_by(Job.id)).all()
@@ -141,8 +141,8 @@ def test_subjects_with_and_without_a_photo(quick_farm: BulkFarm) -> None:
 
 
 def test_names_as_macos_packs_them(quick_farm: BulkFarm) -> None:
-    answer = send(quick_farm, "prompt,image\nmug,caf\u00e9.png\n", zipped({"cafe\u0301.png": picture("red")}))
-    assert answer.status_code == 202, answer.text
+    response = send(quick_farm, "prompt,image\nmug,caf\u00e9.png\n", zipped({"cafe\u0301.png": picture("red")}))
+    assert response.status_code == 202, response.text
 
 
 def raw_zip(name: bytes, data: bytes) -> bytes:
@@ -157,15 +157,15 @@ def raw_zip(name: bytes, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("codec", ["gb18030", "utf-8"])
 def test_names_in_the_code_page_of_the_system_that_packed_them(quick_farm: BulkFarm, codec: str) -> None:
-    answer = send(quick_farm, "prompt,image\nmug,图片/红色.png\n", raw_zip("图片/红色.png".encode(codec), picture()))
-    assert answer.status_code == 202, answer.text
+    response = send(quick_farm, "prompt,image\nmug,图片/红色.png\n", raw_zip("图片/红色.png".encode(codec), picture()))
+    assert response.status_code == 202, response.text
 
 
-def refused(answer: TestResponse, field: str, says: str, row: int | None = 1) -> None:
-    assert answer.status_code == 422, answer.text
-    error = (answer.json or {})["errors"][0]
-    assert (error["field"], error.get("row")) == (field, row), answer.text
-    assert says in f"{error['detail']} {error['remedy']}", answer.text
+def refused(response: TestResponse, field: str, says: str, row: int | None = 1) -> None:
+    assert response.status_code == 422, response.text
+    error = (response.json or {})["errors"][0]
+    assert (error["field"], error.get("row")) == (field, row), response.text
+    assert says in f"{error['detail']} {error['remedy']}", response.text
     assert error["remedy"]
 
 
@@ -251,7 +251,7 @@ def test_a_zip_that_is_none(shared_farm: BulkFarm, archive: bytes, says: str) ->
 
 def test_a_zip_that_unpacks_without_end(shared_farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shared_farm.app is not None
-    settings = farm_of(shared_farm.app).settings
+    settings = app_context_of(shared_farm.app).settings
     monkeypatch.setattr(settings, "max_asset_bytes", 100_000)
     table = "prompt,image\n" + "".join(f"mug,{n}.png\n" for n in range(9))
     refused(
@@ -315,15 +315,15 @@ def shop() -> Iterator[Shop]:
 def open_farm(quick_farm: BulkFarm) -> BulkFarm:
     """A farm that may reach private addresses, as in an intranet."""
     assert quick_farm.app is not None
-    farm_of(quick_farm.app).settings.allow_private_urls = True
+    app_context_of(quick_farm.app).settings.allow_private_urls = True
     return quick_farm
 
 
 def test_pictures_by_url(open_farm: BulkFarm, shop: Shop) -> None:
     cells = [f"{shop.url}/{color}.png?token=secret" for color in ("red", "blue", "red")]
-    answer = open_farm.send("prompt,image\n" + "".join(f"mug,{cell}\n" for cell in cells), model=MODEL)
-    assert answer.status_code == 202, answer.text
-    assert begun_from(open_farm, (answer.json or {})["id"]) == ["red.png", "blue.png", "red.png"]
+    response = open_farm.send("prompt,image\n" + "".join(f"mug,{cell}\n" for cell in cells), model=MODEL)
+    assert response.status_code == 202, response.text
+    assert begun_from(open_farm, (response.json or {})["id"]) == ["red.png", "blue.png", "red.png"]
     assert len(shop.asked) == 2  # each once
     with open_farm.store.read() as session:
         assert "secret" not in str(session.scalars(select(Asset.name)).all())
@@ -342,9 +342,9 @@ def test_pictures_by_url(open_farm: BulkFarm, shop: Shop) -> None:
 )
 def test_a_url_with_bad_manners(open_farm: BulkFarm, shop: Shop, monkeypatch: pytest.MonkeyPatch, what: str, says: str) -> None:
     assert open_farm.app is not None
-    monkeypatch.setattr(farm_of(open_farm.app).settings, "max_asset_bytes", 200_000)
+    monkeypatch.setattr(app_context_of(open_farm.app).settings, "max_asset_bytes", 200_000)
     if what == "slow":
-        monkeypatch.setattr(farm_of(open_farm.app).settings, "fetch_timeout_s", 0.5)
+        monkeypatch.setattr(app_context_of(open_farm.app).settings, "fetch_timeout_s", 0.5)
     refused(open_farm.send(f"prompt,image\nmug,{shop.url}/{what}\n", model=MODEL), "init_image", says)
     assert numbers(open_farm) == (0, 0, 0, 0)
     assert len(shop.asked) == 1
@@ -403,10 +403,10 @@ def test_a_single_job_reaches_no_address_inside(quick_farm: BulkFarm, shop: Shop
 def test_urls_have_a_limit(open_farm: BulkFarm, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scheduler.batches.pictures.MAX_URLS", 2)
     table = "prompt,image\n" + "".join(f"mug,{shop.url}/red.png?{n}\n" for n in range(4))
-    answer = open_farm.send(table, model=MODEL)
-    assert answer.status_code == 422
+    response = open_farm.send(table, model=MODEL)
+    assert response.status_code == 422
     assert len(shop.asked) == 2
-    assert "2 URLs" in answer.text
+    assert "2 URLs" in response.text
 
 
 def test_unused_pictures_are_collected(farm: BulkFarm) -> None:
@@ -437,17 +437,17 @@ def test_unused_pictures_are_collected(farm: BulkFarm) -> None:
 
 
 def test_the_same_picture_stored_meanwhile(quick_farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scheduler.batches.pictures import Pictures
+    from scheduler.batches.pictures import TableImages
 
-    real = Pictures.keep
+    real = TableImages.save
 
-    def late(self: Pictures, outputs: Any) -> None:
+    def late(self: TableImages, outputs: Any) -> None:
         quick_farm.client.post(ASSETS, data=picture("red"), content_type="image/png")
         real(self, outputs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pictures, "keep", late)
-        answer = send(quick_farm, "prompt,image\nmug,a.png\n", zipped({"a.png": picture("red")}))
-    assert answer.status_code == 503
+        patch.setattr(TableImages, "save", late)
+        response = send(quick_farm, "prompt,image\nmug,a.png\n", zipped({"a.png": picture("red")}))
+    assert response.status_code == 503
     assert numbers(quick_farm)[:2] == (0, 0)
     assert send(quick_farm, "prompt,image\nmug,a.png\n", zipped({"a.png": picture("red")})).status_code == 202

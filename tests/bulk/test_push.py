@@ -19,7 +19,7 @@ import pytest
 from obstore.store import S3Store
 from sqlalchemy import select, update
 
-from api.context import farm_of
+from api.context import app_context_of
 from imagefarm import Client, cli
 from imagefarm.auth import Scope, create_key
 from imagefarm.cli import batch as batch_command
@@ -85,7 +85,7 @@ def shop(farm: BulkFarm, s3: str, tmp_path: Path) -> S3Store:
 
 def api_settings(farm: BulkFarm) -> Any:
     assert farm.app is not None
-    return farm_of(farm.app).settings
+    return app_context_of(farm.app).settings
 
 
 def upload(farm: BulkFarm) -> int:
@@ -212,11 +212,11 @@ def test_what_a_bucket_refuses_is_tried_then_given_up_and_may_be_asked_anew(
     ],
 )
 def test_only_where_the_operator_allows(farm: BulkFarm, shop: S3Store, deliver: dict[str, str], field: str) -> None:
-    answer = farm.send("sku,prompt\nA,a\n", deliver=json.dumps(deliver))
-    assert answer.status_code == 422, answer.text
-    assert (answer.json or {})["errors"][0]["field"] == field
-    assert "keys.toml" not in answer.text
-    assert "127.0.0.1" not in answer.text
+    response = farm.send("sku,prompt\nA,a\n", deliver=json.dumps(deliver))
+    assert response.status_code == 422, response.text
+    assert (response.json or {})["errors"][0]["field"] == field
+    assert "keys.toml" not in response.text
+    assert "127.0.0.1" not in response.text
 
 
 def test_a_tenant_delivers_what_is_its_own_where_it_may(farm: BulkFarm, shop: S3Store) -> None:

@@ -29,9 +29,9 @@ def test_only_what_changed_is_rendered(farm: BulkFarm) -> None:
     assert [row["file"] for row in after] == ["A.png", "B.png", "", ""]
     assert [row["sha256"] for row in after[:2]] == [before[0]["sha256"], before[1]["sha256"]]
     assert before[0]["job"] in after[0]["reason"]
-    answer = farm.client.get(f"/api/v1/jobs/{after[1]['job']}").json or {}
-    assert (answer["state"], answer["attempt"], len(answer["images"])) == ("succeeded", 0, 1)
-    assert before[1]["job"] in answer["warnings"][0]
+    response = farm.client.get(f"/api/v1/jobs/{after[1]['job']}").json or {}
+    assert (response["state"], response["attempt"], len(response["images"])) == ("succeeded", 0, 1)
+    assert before[1]["job"] in response["warnings"][0]
     farm.check_books()
 
 

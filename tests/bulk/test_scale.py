@@ -12,7 +12,7 @@ from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
 from scheduler.batches.create import create_batch
 from scheduler.batches.options import BatchOptions
-from scheduler.batches.pictures import Pictures
+from scheduler.batches.pictures import TableImages
 from scheduler.batches.plan import Submitter, plan_table
 from scheduler.batches.rows import read_csv
 from tests.bulk.conftest import BulkFarm
@@ -40,8 +40,8 @@ class Endless:
 
 def test_memory_is_bounded_by_a_chunk(quick_farm: BulkFarm) -> None:
     options = BatchOptions(template="a {{ color }} {{ name }} on white", labels=["color"])
-    pictures = Pictures(quick_farm.store, quick_farm.settings, tenant_id=DEFAULT_TENANT)
-    submitter = Submitter(catalogue=quick_farm.catalogue, tenant_id=DEFAULT_TENANT, limits={}, costs={}, pictures=pictures)
+    table_images = TableImages(quick_farm.store, quick_farm.settings, tenant_id=DEFAULT_TENANT)
+    submitter = Submitter(catalogue=quick_farm.catalogue, tenant_id=DEFAULT_TENANT, limits={}, costs={}, table_images=table_images)
 
     def run(rows: int) -> int:
         plan = plan_table(read_csv(cast("BinaryIO", Endless(rows)), max_rows=rows), options, submitter, max_jobs=rows)

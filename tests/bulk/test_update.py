@@ -16,7 +16,7 @@ from tests.bulk.test_delivery import INPUT, render, rows
 
 TABLE = "sku,name,color\nA,mug,red\nB,cup,blue\nC,bowl,green\nD,dish,white\n"
 T = {"template": "a {{ color }} {{ name }}, {{ view }}", "variants": '{"view": ["front", "side"]}', "name": "Spring", "steps": 4}
-NOTHING = {"reused": 0, "changed": 0, "new": 0, "again": 0, "removed": 0}
+NOTHING = {"reused": 0, "changed": 0, "new": 0, "unfinished": 0, "removed": 0}
 
 
 def prompts(farm: BulkFarm, batch_id: str, state: str = "queued") -> list[str]:
@@ -76,9 +76,9 @@ def test_what_was_never_finished_is_rendered_again(quick_farm: BulkFarm) -> None
         for job in jobs:
             fail(quick_farm.store, job, INPUT, quick_farm.settings) if "mug" in job.recipe.prompt else quick_farm.finish(job)
     again = quick_farm.batch(TABLE, update_of=first["id"])
-    assert again["changes"] == NOTHING | {"reused": 6, "again": 2}
+    assert again["changes"] == NOTHING | {"reused": 6, "unfinished": 2}
     report = rows(quick_farm.get(again["id"], "/report.csv").text)
-    assert [row["change"] for row in report] == ["again", "reused", "reused", "reused"]
+    assert [row["change"] for row in report] == ["unfinished", "reused", "reused", "reused"]
 
 
 def test_options_that_are_said_anew_win(quick_farm: BulkFarm) -> None:
@@ -114,11 +114,11 @@ def test_a_picture_that_changed_under_its_name(quick_farm: BulkFarm) -> None:
             "archive": (io.BytesIO(zipped({f"{name}.png": picture(color) for name, color in colors.items()})), "p.zip"),
         }
         query = {"update_of": "t"} if sent else {"name": "t", "model": "sd15"}
-        answer = quick_farm.client.post(BATCHES, data=files, query_string=query)
-        assert answer.status_code == 202, answer.text
+        response = quick_farm.client.post(BATCHES, data=files, query_string=query)
+        assert response.status_code == 202, response.text
         sent.append(1)
         render(quick_farm)
-        return answer.json or {}
+        return response.json or {}
 
     sent: list[int] = []
     send(A="red", B="blue", C="green")
@@ -134,22 +134,22 @@ def test_what_cannot_be_brought_up_to_date(farm: BulkFarm) -> None:
         ({"update_of": "Autumn"}, 404, "Autumn"),
         ({"update_of": "batch_01JD0000000000000000000000"}, 404, "no batch"),
     ):
-        answer = farm.send(TABLE, **query)
-        assert (answer.status_code, says in answer.text) == (status, True), answer.text
+        response = farm.send(TABLE, **query)
+        assert (response.status_code, says in response.text) == (status, True), response.text
     farm.act(running["id"], "cancel")
     lucky = farm.send(TABLE, update_of=running["id"], seeds="random")
     assert lucky.status_code == 422
     assert "random makes every picture anew" in lucky.text
-    assert farm.batch(TABLE, update_of=running["id"])["changes"] == NOTHING | {"again": 8}
+    assert farm.batch(TABLE, update_of=running["id"])["changes"] == NOTHING | {"unfinished": 8}
 
 
 def test_another_tenants_batch_is_none(farm: BulkFarm, monkeypatch: Any) -> None:
-    from api.context import farm_of
+    from api.context import app_context_of
     from imagefarm.auth import create_key
 
     first = rendered(farm, TABLE, **T)
     assert farm.app is not None
-    monkeypatch.setattr(farm_of(farm.app).settings, "auth", "keys")
+    monkeypatch.setattr(app_context_of(farm.app).settings, "auth", "keys")
     headers = {"Authorization": f"Bearer {create_key(farm.store, name='k', tenant='other').key}"}
     for named in (first["id"], "Spring"):
         assert farm.send(TABLE, update_of=named, headers=headers).status_code == 404

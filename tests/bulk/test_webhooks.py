@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select, update
 from standardwebhooks import Webhook as Verifier
 
-from api.context import farm_of
+from api.context import app_context_of
 from imagefarm.auth import create_key
 from imagefarm.errors import InvalidRequest
 from imagefarm.store.models import WebhookDelivery, Webhook
@@ -34,14 +34,14 @@ def receiver() -> Iterator[Receiver]:
 
 def allow_private(farm: BulkFarm) -> None:
     assert farm.app is not None
-    farm.settings.allow_private_urls = farm_of(farm.app).settings.allow_private_urls = True
+    farm.settings.allow_private_urls = app_context_of(farm.app).settings.allow_private_urls = True
 
 
 def register(farm: BulkFarm, receiver: Receiver, *kinds: str, **more: Any) -> dict[str, Any]:
     allow_private(farm)
-    answer = farm.client.post(HOOKS, json={"url": receiver.url, "kinds": list(kinds), **more})
-    assert answer.status_code == 201, answer.text
-    return dict(answer.json or {})
+    response = farm.client.post(HOOKS, json={"url": receiver.url, "kinds": list(kinds), **more})
+    assert response.status_code == 201, response.text
+    return dict(response.json or {})
 
 
 def make_due(farm: BulkFarm) -> None:
@@ -127,7 +127,7 @@ def test_only_its_subject_its_tenant_and_while_it_stands(
     assert farm.client.post(HOOKS, json={"url": receiver.url, "kinds": ["job.failed"], "subject": "batch_x"}).status_code == 404
     assert farm.app is not None
     with monkeypatch.context() as patch:
-        patch.setattr(farm_of(farm.app).settings, "auth", "keys")
+        patch.setattr(app_context_of(farm.app).settings, "auth", "keys")
         headers = {"Authorization": f"Bearer {create_key(farm.store, name='k', tenant='other').key}"}
         assert farm.client.delete(f"{HOOKS}/{hook['id']}", headers=headers).status_code == 404
         assert farm.client.get(f"{HOOKS}/{hook['id']}/deliveries", headers=headers).status_code == 404
@@ -163,9 +163,9 @@ INSIDE = [
     "url", [*INSIDE, "ftp://example.com/x", "file:///etc/passwd", "http://u:p@8.8.8.8/", "http:///x", "http://8.8.8.8:99999/"]
 )
 def test_addresses_inside_are_refused(shared_farm: BulkFarm, url: str) -> None:
-    answer = shared_farm.client.post(HOOKS, json={"url": url, "kinds": ["job.failed"]})
-    assert answer.status_code == 422, answer.text
-    assert (answer.json or {})["errors"][0]["field"] == "url"
+    response = shared_farm.client.post(HOOKS, json={"url": url, "kinds": ["job.failed"]})
+    assert response.status_code == 422, response.text
+    assert (response.json or {})["errors"][0]["field"] == "url"
 
 
 def test_a_name_that_answers_otherwise_the_next_time_changes_nothing(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

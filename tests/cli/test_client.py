@@ -118,7 +118,7 @@ def test_a_table_with_its_pictures_and_its_update(api: FarmApi, client: Client, 
     assert sorted(job.recipe["init_image"] is None for job in jobs) == [False, True]
     client.cancel_batch(batch)
     again = client.batch(table, archive=photos, update_of=batch.id)
-    assert (again.update_of, again.changes) == (batch.id, {"reused": 0, "changed": 0, "new": 0, "again": 2, "removed": 0})
+    assert (again.update_of, again.changes) == (batch.id, {"reused": 0, "changed": 0, "new": 0, "unfinished": 2, "removed": 0})
 
 
 def test_a_batch_that_waits_for_approval_is_not_waited_for(api: FarmApi, client: Client, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_the_audit_is_verified_and_a_changed_event_found(run: Command, tmp_path:
 
 
 def test_the_audit_of_pictures_is_exported(run: Command, api: FarmApi, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IMAGEFARM_DATABASE_URL", api.farm.settings.database)
+    monkeypatch.setenv("IMAGEFARM_DATABASE_URL", api.app_context.settings.database)
     job = api.rendered("=HYPERLINK(1), 杯子", seed=5, labels={"sku": "A-1"})
     run("audit", "export", "--out", "audit.csv")
     rows = list(csv.DictReader(io.StringIO(Path("audit.csv").read_text("utf-8"))))

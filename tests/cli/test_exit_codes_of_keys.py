@@ -16,9 +16,9 @@ __all__ = ["reach", "run"]
 def test_a_refused_key_and_a_limit(run: Command, keyed: FarmApi, reach: Callable[..., None]) -> None:
     reach(keyed)
     assert run("jobs").code == ExitCode.AUTH_FAILED
-    reader = create_key(keyed.farm.store, name="reader", scopes=[Scope.READ], tenant="default")
+    reader = create_key(keyed.app_context.store, name="reader", scopes=[Scope.READ], tenant="default")
     assert run("submit", "a mug", "--no-wait", "--key", reader.key).code == ExitCode.AUTH_FAILED
-    made = create_key(keyed.farm.store, name="small", scopes=[Scope.SUBMIT, Scope.READ], tenant="default", limits={"queued": 1})
+    made = create_key(keyed.app_context.store, name="small", scopes=[Scope.SUBMIT, Scope.READ], tenant="default", limits={"queued": 1})
     assert run("submit", "a mug", "--no-wait", "--key", made.key).code == ExitCode.OK
     over = run("submit", "a mug", "--no-wait", "--key", made.key)
     assert (over.code, over.err.count("\n")) == (ExitCode.BUSY, 1), over.err

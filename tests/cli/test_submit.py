@@ -75,7 +75,7 @@ def test_a_product_stays_and_its_photo_is_sent_once(job_of: Any, photo: Path) ->
 
 def test_loras_with_a_weight_and_without(api: FarmApi, job_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("gold", "ring: fine"):
-        monkeypatch.setitem(api.farm.catalogue.loras, name, LoraEntry(source="x", families=("sd15",)))
+        monkeypatch.setitem(api.app_context.catalogue.loras, name, LoraEntry(source="x", families=("sd15",)))
     job = job_of("a ring", "--model", "sd15", "--negative=-fog", "--lora", "gold", "--lora", "ring: fine:-0.75")
     assert job["recipe"]["loras"] == [{"name": "gold", "weight": 1.0}, {"name": "ring: fine", "weight": -0.75}]
     assert job["recipe"]["negative_prompt"] == "-fog"

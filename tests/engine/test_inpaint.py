@@ -86,7 +86,7 @@ def test_inpainting_shares_passes_with_others(models: SmallModels) -> None:
     engine.add(models.job("tiny-z-image", seed=4))
     ended = finish(engine)[alone.id]
     assert isinstance(ended, RenderedJob)
-    assert ended.images[0].facts["batch_plan"][0]["images"] == 2
+    assert ended.images[0].facts["step_shapes"][0]["images"] == 2
     assert psnr(ended.images[0].pixels, by_itself) > 60
 
 

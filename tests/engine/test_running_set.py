@@ -67,7 +67,7 @@ def test_unet_images_at_different_steps_share_a_pass(models: SmallModels) -> Non
         made = ended[job.id]
         assert isinstance(made, RenderedJob)
         assert psnr(made.images[0].pixels, picture) >= NEAR_DB
-    shared = ended[second.id].images[0].facts["batch_plan"]  # type: ignore[union-attr]
+    shared = ended[second.id].images[0].facts["step_shapes"]  # type: ignore[union-attr]
     assert [(line["images"], line["entries"], line["slot"], line["steps"]) for line in shared] == [(2, 4, 1, [0, 2])]
 
 
@@ -83,7 +83,7 @@ def test_same_company_gives_the_same_bits(models: SmallModels) -> None:
         assert isinstance(ended, RenderedJob)
         made.append(ended.images[0])
     assert np.array_equal(made[0].pixels, made[1].pixels)
-    assert made[0].facts["batch_plan"] == made[1].facts["batch_plan"]
+    assert made[0].facts["step_shapes"] == made[1].facts["step_shapes"]
 
 
 def test_dropping_a_job_leaves_its_neighbours_alone(models: SmallModels, alone: list[list[np.ndarray]]) -> None:
@@ -127,7 +127,7 @@ def test_a_job_larger_than_the_running_set_is_made_in_parts(models: SmallModels)
     made = finish(engine)[job.id]
     assert isinstance(made, RenderedJob)
     assert [image.seed for image in made.images] == [7, 8, 9, 10, 11]
-    assert max(line["images"] for image in made.images for line in image.facts["batch_plan"]) == 2
+    assert max(line["images"] for image in made.images for line in image.facts["step_shapes"]) == 2
 
 
 def test_a_set_that_ends_together_is_decoded_in_parts_between_steps(models: SmallModels, alone: list[list[np.ndarray]]) -> None:

@@ -49,12 +49,12 @@ def cancelled_before_commit(run: Run) -> None:
     cancel_is_first = run.random.random() < 0.5
     with ThreadPoolExecutor(1) as thread:
         if not cancel_is_first:
-            run.farm.let_go(point)
+            run.farm.release(point)
             time.sleep(run.random.uniform(0, 0.01))
         answered = thread.submit(run.client.cancel, job_id)
         if cancel_is_first:
             answered.result()
-            run.farm.let_go(point)
+            run.farm.release(point)
     status = answered.result()
     run.farm.wait_for_jobs([job_id])
     state = run.farm.job(job_id).state

@@ -197,7 +197,7 @@ class FaultFarm(Farm):
         path = self.failpoints / f"{point}.held"
         return path.read_text() if path.exists() else ""
 
-    def let_go(self, point: str) -> None:
+    def release(self, point: str) -> None:
         """The thread that holds goes on."""
         (self.failpoints / f"{point}.held").unlink()
 

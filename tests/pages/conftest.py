@@ -46,7 +46,7 @@ class Site(FarmApi):
 
     def beat(self, worker: str = "worker_1", state: WorkerState = WorkerState.READY) -> None:
         """A heartbeat of a worker that has the demo model in memory."""
-        workers.heartbeat(self.farm.store, worker, state, resident=["demo"], load={})
+        workers.heartbeat(self.app_context.store, worker, state, resident=["demo"], load={})
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def site(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     thread = threading.Thread(target=server.serve_forever, name="site", daemon=True)
     thread.start()
     yield site
-    site.farm.close()
+    site.app_context.close()
     server.shutdown()
     thread.join(10)
     server.server_close()

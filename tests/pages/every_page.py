@@ -19,7 +19,7 @@ def seed(site: Site) -> dict[str, str]:
     for job in rows[:3]:
         site.render(site.claim(job))
     finish.fail(
-        site.farm.store, site.claim(rows[3]), Failure(FailureClass.INPUT, "bad_prompt", "names nothing"), site.farm.settings
+        site.app_context.store, site.claim(rows[3]), Failure(FailureClass.INPUT, "bad_prompt", "names nothing"), site.app_context.settings
     )
     done = site.rendered("a green bottle", count=2)
     site.submit("waits for weights", model="sdxl")

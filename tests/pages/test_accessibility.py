@@ -21,8 +21,8 @@ def test_no_page_has_a_serious_finding(site: Site, visit: Any) -> None:
     for path in addresses(site, seed(site)):
         window.page.emulate_media(color_scheme="light", reduced_motion="reduce")  # no colour half-way to another
         window.page.set_viewport_size({"width": 1280, "height": 900})
-        answer = window.page.goto(site.url + path)
-        assert answer.status == 200, path
+        response = window.page.goto(site.url + path)
+        assert response.status == 200, path
         window.page.evaluate(AXE_SCRIPT)
         window.page.evaluate("document.querySelectorAll('section').forEach((one, n) => n > 20 && n % 9 && one.remove())")  # alike
         for scheme in ("light", "dark"):

@@ -59,14 +59,14 @@ def test_a_worker_is_drained_and_resumed_by_form(site: Site) -> None:
     assert site.inside.claim("worker_1", images=1)
     assert "Drain: one job finishes" in site.page("/admin/workers").text
     for command, state in (("drain", "draining"), ("quarantine", "quarantined"), ("resume", "ready")):
-        answer = site.http.post(f"/admin/workers/worker_1/{command}", headers=HEADERS)
-        assert (answer.status_code, answer.headers["Location"]) == (303, "/admin/workers")
+        response = site.http.post(f"/admin/workers/worker_1/{command}", headers=HEADERS)
+        assert (response.status_code, response.headers["Location"]) == (303, "/admin/workers")
         assert site.get("/api/v1/workers")["items"][0]["desired_state"] == state
     for command in ("warm", "unload"):
         assert send(site, f"/admin/workers/worker_1/{command}", model="demo").status_code == 303
         assert send(site, f"/admin/workers/worker_1/{command}", model="nothing").status_code == 422
         assert send(site, f"/admin/workers/nobody/{command}", model="demo").status_code == 404
-    with site.farm.store.read() as session:
+    with site.app_context.store.read() as session:
         commands = session.scalar(select(Worker.pending_commands).where(Worker.id == "worker_1"))
     assert commands == [{"do": "warm", "model": "demo"}, {"do": "unload", "model": "demo"}]
     assert site.http.post("/admin/workers/worker_1/explode", headers=HEADERS).status_code == 404
@@ -77,7 +77,7 @@ def test_a_worker_is_drained_and_resumed_by_form(site: Site) -> None:
 def test_charts_show_what_was_written_down_and_what_came_since(site: Site) -> None:
     site.rendered("a mug", count=3)
     job = site.submit("a failure")["id"]
-    finish.fail(site.farm.store, site.claim(job), Failure(FailureClass.INPUT, "bad", "bad"), site.farm.settings)
+    finish.fail(site.app_context.store, site.claim(job), Failure(FailureClass.INPUT, "bad", "bad"), site.app_context.settings)
     for made in (3, 5):
         for period in ("hour", "day", "week"):
             pictures, failures, wait, render = series(site.page(f"/admin?period={period}").text)
@@ -89,10 +89,10 @@ def test_charts_show_what_was_written_down_and_what_came_since(site: Site) -> No
             told = site.get(f"/api/v1/statistics?period={period}")
             assert (told["whole"]["images"], told["whole"]["failures"]) == (made, 1)
         if made == 3:  # then they are written down, and two more come, which nobody has written down yet
-            with site.farm.store.write() as session:
+            with site.app_context.store.write() as session:
                 session.execute(update(Image).values(created_at=Image.created_at - 120))
                 session.execute(update(Attempt).values(ended_at=Attempt.ended_at - 120))
-                assert roll(session, site.farm.store.now()) >= 1
+                assert roll(session, site.app_context.store.now()) >= 1
             site.rendered("a bottle", count=2)
     assert site.page("/admin?period=eon").status_code == 422
     tenant = site.get("/api/v1/tenants")["items"][0]
@@ -100,9 +100,9 @@ def test_charts_show_what_was_written_down_and_what_came_since(site: Site) -> No
 
 
 def test_a_key_is_shown_once_and_revoked(site: Site) -> None:
-    answer = send(site, "/admin/keys", name="importer", tenant="shop", scope=["read"])
-    assert (answer.status_code, answer.headers["Cache-Control"]) == (201, "no-store")
-    key = re.search(r"<code>(if_\w+_[\w-]+)</code>", answer.text)
+    response = send(site, "/admin/keys", name="importer", tenant="shop", scope=["read"])
+    assert (response.status_code, response.headers["Cache-Control"]) == (201, "no-store")
+    key = re.search(r"<code>(if_\w+_[\w-]+)</code>", response.text)
     assert key is not None
     assert site.page("/jobs", Authorization=f"Bearer {key[1]}").status_code == 200
     listed = site.page("/admin/keys").text
@@ -130,7 +130,7 @@ def test_a_key_is_shown_once_and_revoked(site: Site) -> None:
 
 def test_limits_stand_beside_what_is_used_of_them(site: Site) -> None:
     limits = {"queued": 40, "running": 7, "images_per_day": 10, "pixels": 1_048_576, "steps": 9}
-    with site.farm.store.write() as session:
+    with site.app_context.store.write() as session:
         session.add(Tenant(id="tenant_narrow", name="narrow", weight=2.0, limits=limits, created_at=0.0))
     key = site.key("narrow")
     for number in range(9):
@@ -163,8 +163,8 @@ def test_limits_of_a_tenant_are_set_by_form(site: Site) -> None:
         return next(one["limits"] for one in site.get("/api/v1/tenants")["items"] if one["id"] == tenant)
 
     empty = dict.fromkeys(("queued", "running", "images_per_day", "pixels", "steps"), "")
-    answer = send(site, path, **empty | {"queued": "40", "steps": " 9 "})
-    assert (answer.status_code, answer.headers["Location"]) == (303, f"/admin/users#{tenant}")
+    response = send(site, path, **empty | {"queued": "40", "steps": " 9 "})
+    assert (response.status_code, response.headers["Location"]) == (303, f"/admin/users#{tenant}")
     assert told() == {"queued": 40, "steps": 9}
     block = site.page("/admin/users").text.partition(f'<li id="{tenant}"')[2].partition("</li>")[0]
     assert 'name="queued" value="40"' in block
@@ -206,8 +206,8 @@ def test_the_key_form_takes_limits(site: Site) -> None:
 def test_users_are_made_renewed_and_disabled(site: Site) -> None:
     def signed_in(name: str, password: str) -> FlaskClient | None:
         http = site.app.test_client()
-        answer = http.post("/sign-in", data={"name": name, "password": password}, headers=HEADERS)
-        return http if answer.status_code == 303 else None
+        response = http.post("/sign-in", data={"name": name, "password": password}, headers=HEADERS)
+        return http if response.status_code == 303 else None
 
     made = send(site, "/admin/users", name="Mei@shop", password="first password", role="viewer", tenant="shop")
     assert (made.status_code, made.headers["Location"]) == (303, "/admin/users")
@@ -251,9 +251,9 @@ def test_what_is_wrong_with_a_user_is_said_and_no_password_comes_back(site: Site
 
 
 def test_a_webhook_is_made_shown_and_removed_and_its_messages_sent_again(site: Site) -> None:
-    answer = send(site, "/admin/webhooks", url="https://1.1.1.1/told", kind=["batch.done", "job.failed"])
-    assert (answer.status_code, answer.headers["Cache-Control"]) == (201, "no-store")
-    secret = re.search(r"<code>(whsec_[^<]+)</code>", answer.text)
+    response = send(site, "/admin/webhooks", url="https://1.1.1.1/told", kind=["batch.done", "job.failed"])
+    assert (response.status_code, response.headers["Cache-Control"]) == (201, "no-store")
+    secret = re.search(r"<code>(whsec_[^<]+)</code>", response.text)
     assert secret is not None
     listed = site.page("/admin/webhooks").text
     assert "https://1.1.1.1/told" in listed
@@ -261,7 +261,7 @@ def test_a_webhook_is_made_shown_and_removed_and_its_messages_sent_again(site: S
     hook = re.search(r"/admin/webhooks/(\w+)/remove", listed)
     assert hook is not None
     message = new_id("msg")
-    with site.farm.store.write() as session:
+    with site.app_context.store.write() as session:
         session.execute(
             insert(WebhookDelivery).values(
                 id=message,
@@ -291,7 +291,7 @@ def test_a_webhook_is_made_shown_and_removed_and_its_messages_sent_again(site: S
 
 def test_the_audit_is_searched_and_its_chain_verified(site: Site) -> None:
     job = site.submit("audited")["id"]
-    with site.farm.store.write() as session:
+    with site.app_context.store.write() as session:
         for number in range(70):
             append(session, "thing.happened", f"thing_{number}", "tenant_default", {"number": number})
         number = seal(session)
@@ -304,13 +304,13 @@ def test_the_audit_is_searched_and_its_chain_verified(site: Site) -> None:
     assert len(re.findall(r"<strong>thing.happened</strong>", site.page(html.unescape(older[1])).text)) == 10
     assert "Nothing of that kind" in site.page("/admin/audit?tenant=nobody").text
     assert site.page("/admin/audit?before=x").status_code == 422
-    with site.farm.store.write() as session:
+    with site.app_context.store.write() as session:
         session.get_one(Event, 2).kind = "job.forged"
     assert "Broken at no. 2" in site.page("/admin/audit?verify=1").text
 
 
 def test_settings_show_their_origin_and_no_password(site: Site) -> None:
-    settings = site.farm.settings.model_copy(update={"redis_url": "redis://:hunter2@example:6379/0"})
+    settings = site.app_context.settings.model_copy(update={"redis_url": "redis://:hunter2@example:6379/0"})
     shown = {one.name: one for one in shown_settings(settings)}
     assert shown["redis_url"].value == "redis://:***@example:6379/0"
     assert shown["lease_s"].origin == "default"
@@ -332,8 +332,8 @@ def test_the_admin_pages_are_for_admins(site: Site) -> None:
 def test_hostile_text_stays_text(site: Site) -> None:
     for number, payload in enumerate(PAYLOADS):
         site.inside.worker(f"w{number}")
-        workers.set_desired_state(site.farm.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
-        with site.farm.store.write() as session:
+        workers.set_desired_state(site.app_context.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
+        with site.app_context.store.write() as session:
             append(session, "made.up", "x", None, {"text": payload[:150]})
             session.execute(
                 insert(Webhook).values(

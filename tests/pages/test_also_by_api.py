@@ -29,23 +29,23 @@ def test_the_farms_word(site: Site) -> None:
         assert word_on_page(site) == (state.replace("_", " ").capitalize(), told["reason"])
 
     agree("degraded")  # nobody has swept yet
-    with site.farm.store.write() as session:
+    with site.app_context.store.write() as session:
         session.execute(update(SweepState).values(last_at=db_now()))
     agree("idle")
     job = site.submit("a mug")["id"]
     agree("waiting")
     site.claim(job)
     agree("rendering")
-    workers.set_desired_state(site.farm.store, "worker_1", WorkerState.DRAINING, by="test", reason="")
+    workers.set_desired_state(site.app_context.store, "worker_1", WorkerState.DRAINING, by="test", reason="")
     agree("paused")
-    workers.set_desired_state(site.farm.store, "worker_1", WorkerState.READY, by="test", reason="")
+    workers.set_desired_state(site.app_context.store, "worker_1", WorkerState.READY, by="test", reason="")
 
 
 def test_a_jobs_attempts(site: Site) -> None:
     job = site.submit("tried twice")["id"]
     for _ in range(2):
         failure = Failure(FailureClass.INPUT, "bad_prompt", "names nothing")
-        finish.fail(site.farm.store, site.claim(job), failure, site.farm.settings)
+        finish.fail(site.app_context.store, site.claim(job), failure, site.app_context.settings)
         assert site.http.post(f"/api/v1/jobs/{job}/retry").status_code < 300
     tried = site.get(f"/api/v1/jobs/{job}/attempts")["items"]
     assert [(one["attempt"], one["worker"], one["outcome"]) for one in tried] == [
@@ -65,7 +65,7 @@ def test_how_a_batch_gets_on(site: Site) -> None:
     ids = [job["id"] for job in site.get(f"/api/v1/jobs?batch={made['id']}")["items"]][::-1]
     site.render(site.claim(ids[0]))
     for job in ids[1:3]:
-        finish.fail(site.farm.store, site.claim(job), Failure(FailureClass.INPUT, "expired", "too late"), site.farm.settings)
+        finish.fail(site.app_context.store, site.claim(job), Failure(FailureClass.INPUT, "expired", "too late"), site.app_context.settings)
     told = site.get(f"/api/v1/batches/{made['id']}")["progress"]
     assert (told["jobs_per_minute"], told["left_s"]) == (1, 120.0)
     [group] = told["failures"]

@@ -22,9 +22,9 @@ def post(site: Site, **fields: Any) -> Any:
 
 
 def launch(site: Site, **fields: Any) -> str:
-    answer = post(site, **({"table": TABLE} | fields))
-    assert answer.status_code == 303, Reading(answer.text).text
-    return str(answer.headers["Location"].rpartition("/")[2])
+    response = post(site, **({"table": TABLE} | fields))
+    assert response.status_code == 303, Reading(response.text).text
+    return str(response.headers["Location"].rpartition("/")[2])
 
 
 def order(site: Site, batch_id: str, name: str) -> None:
@@ -37,9 +37,9 @@ def test_an_empty_list_says_the_next_step_in_both_languages(site: Site) -> None:
 
 
 def test_a_quote_stores_nothing_and_says_what_it_costs(site: Site) -> None:
-    answer = post(site, table=TABLE, act="quote", count="2")
-    assert answer.status_code == 200
-    text = Reading(answer.text).text
+    response = post(site, table=TABLE, act="quote", count="2")
+    assert response.status_code == 200
+    text = Reading(response.text).text
     assert "10 pictures" in text
     assert "a red mug on a white background" in text
     assert "Render 10 pictures" in text
@@ -50,8 +50,8 @@ def test_a_table_is_launched_from_a_file_and_from_pasted_rows(site: Site) -> Non
     by_file = launch(site, table="", file=(io.BytesIO(TABLE.encode()), "spring.csv"))
     assert site.get(f"/api/v1/batches/{by_file}")["name"] == "spring.csv"
     pasted = launch(site, name="pasted", canary="2")
-    answer = site.get(f"/api/v1/batches/{pasted}")
-    assert (answer["name"], answer["state"], answer["counts"]["queued"]) == ("pasted", "held", 2)
+    response = site.get(f"/api/v1/batches/{pasted}")
+    assert (response["name"], response["state"], response["counts"]["queued"]) == ("pasted", "held", 2)
     assert "spring.csv" in site.page("/batches").text
 
 
@@ -67,9 +67,9 @@ def test_a_table_is_launched_from_a_file_and_from_pasted_rows(site: Site) -> Non
     ],
 )
 def test_what_is_wrong_with_a_table_comes_back_with_the_form(site: Site, fields: dict[str, str], words: str) -> None:
-    answer = post(site, **fields)
-    assert answer.status_code == 422
-    reading = Reading(answer.text)
+    response = post(site, **fields)
+    assert response.status_code == 422
+    reading = Reading(response.text)
     assert words in reading.text
     assert reading.wrong == []
 
@@ -96,7 +96,7 @@ def test_failures_are_grouped_and_counted(site: Site) -> None:
     batch = launch(site)
     for job in site.get(f"/api/v1/jobs?batch={batch}")["items"][:1:-1]:  # oldest first, as they are claimed
         failure = Failure(FailureClass.INPUT, "bad_prompt", "names nothing <i>at all</i>")
-        finish.fail(site.farm.store, site.claim(job["id"]), failure, site.farm.settings)
+        finish.fail(site.app_context.store, site.claim(job["id"]), failure, site.app_context.settings)
     text = site.page(f"/batches/{batch}").text
     assert "bad_prompt" in text
     assert "names nothing &lt;i&gt;at all&lt;/i&gt;" in text
@@ -131,9 +131,9 @@ def test_hostile_text_stays_text(site: Site) -> None:
 
 
 def preview(site: Site, **fields: str) -> str:
-    answer = site.http.post("/batches/preview", data=fields, headers=HEADERS)
-    assert answer.status_code == 200
-    reading = Reading(answer.text)
+    response = site.http.post("/batches/preview", data=fields, headers=HEADERS)
+    assert response.status_code == 200
+    reading = Reading(response.text)
     assert reading.wrong == []
     return reading.text
 

@@ -25,7 +25,7 @@ def test_a_change_is_on_the_page_within_a_second(site: Site, visit: Any) -> None
     bar = window.page.locator(f"[data-job={job['id']}]").first
     bar.wait_for()
     progress = JobProgress(job["id"], "tenant_default", {"step": 3, "steps": 8, "attempt": 1})
-    publish_progress(site.farm.redis, site.farm.settings.redis_prefix, [progress])
+    publish_progress(site.app_context.redis, site.app_context.settings.redis_prefix, [progress])
     window.page.locator(f"[data-job={job['id']}]", has_text="step 3 of 8").first.wait_for()
     images = site.render(claimed)
     began = time.monotonic()
@@ -58,7 +58,7 @@ def test_the_page_is_complete_without_javascript(site: Site, visit: Any) -> None
 
 
 def test_polling_takes_over_when_every_stream_is_taken(site: Site, visit: Any) -> None:
-    max_streams, site.farm.events.max_streams = site.farm.events.max_streams, 0
+    max_streams, site.app_context.events.max_streams = site.app_context.events.max_streams, 0
     try:
         window = visit()
         window.page.goto(site.url)
@@ -66,7 +66,7 @@ def test_polling_takes_over_when_every_stream_is_taken(site: Site, visit: Any) -
         job = site.submit("found by polling")
         window.page.locator(f"#{job['id']}").wait_for()
     finally:
-        site.farm.events.max_streams = max_streams
+        site.app_context.events.max_streams = max_streams
     window.page.locator("#live-mark.on").wait_for()
 
 

@@ -17,7 +17,7 @@ def batch(site: Site, rows: int, *, rendered: int) -> tuple[str, list[str]]:
     table = "sku,product\n" + "".join(f"C-{number:04d},a mug\n" for number in range(rows))
     made = site.http.post("/api/v1/batches?template={{ product }}, sheet {{ sku }}", data=table, content_type="text/csv")
     batch_id = made.get_json()["id"]
-    with site.farm.store.read() as session:
+    with site.app_context.store.read() as session:
         jobs = list(session.scalars(select(Job.id).where(Job.batch_id == batch_id).order_by(Job.id)))
     return batch_id, [site.render(site.claim(job))[0] for job in jobs[:rendered]]
 
@@ -43,7 +43,7 @@ def test_pictures_are_decided_by_keyboard_and_taken_back(site: Site, visit: Any)
     page.keyboard.up("Shift")
     page.keyboard.press("a")
     until(lambda: picks(site, batch_id) == {"approved": 4, "rejected": 1, "open": 5}, "five picks")
-    with site.farm.store.read() as session:
+    with site.app_context.store.read() as session:
         assert session.scalar(select(Pick.pick).join(Job, Job.id == Pick.job_id).order_by(Job.id)) == "approved"
     page.keyboard.press("z")
     until(lambda: picks(site, batch_id) == {"approved": 1, "rejected": 1, "open": 8}, "three taken back")
@@ -74,7 +74,7 @@ def test_one_that_is_rendered_again_shows_in_the_same_place_and_what_is_approved
     page.get_by_role("button", name="Again").click()
     page.locator(".vgrid .cell").nth(1).locator(".glyph").wait_for()
     assert page.locator(".vgrid .cell").count() == 3
-    with site.farm.store.read() as session:
+    with site.app_context.store.read() as session:
         again = session.scalar(select(Job.id).where(Job.batch_id == batch_id).order_by(Job.id.desc()).limit(1))
     assert again is not None
     fresh = site.render(site.claim(again))[0]
@@ -87,7 +87,7 @@ def test_one_that_is_rendered_again_shows_in_the_same_place_and_what_is_approved
     assert window.overflow() <= 0
     page.get_by_role("button", name="Render the approved finally").click()
     page.get_by_text("Finals of the drafts").wait_for()
-    with site.farm.store.read() as session:
+    with site.app_context.store.read() as session:
         assert session.scalar(select(Batch.drafts).where(Batch.id == page.url.rpartition("/")[2])) == batch_id
     window.check_clean(site.url)
 

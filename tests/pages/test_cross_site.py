@@ -35,5 +35,5 @@ def test_there_are_forms(site: Site) -> None:
 def test_every_form_of_another_site_is_refused(site: Site, headers: dict[str, str]) -> None:
     http = site.app.test_client(use_cookies=False)
     for path in forms(site):
-        answer = http.post(path, headers=headers)
-        assert (path, answer.status_code) == (path, 403)
+        response = http.post(path, headers=headers)
+        assert (path, response.status_code) == (path, 403)

@@ -23,7 +23,7 @@ def closed(redis_url: str, tmp_path: Path) -> Iterator[Site]:
     """A farm that asks for keys."""
     site = Site(make_api(api_settings(tmp_path / "data", f"sqlite:///{tmp_path / 'farm.db'}", redis_url, auth="keys")).app)
     yield site
-    site.farm.close()
+    site.app_context.close()
 
 
 def open_stream(site: Site, at: str, lang: str = "en", **headers: str) -> TestResponse:
@@ -69,15 +69,15 @@ def test_all_readers_of_a_page_get_one_rendering(site: Site) -> None:
     assert "<title>任务" in until(chinese, "a mug for all of them")
     for stream in (*streams, chinese):
         stream.close()
-    assert (publisher._pages, site.farm.events.streams) == ({}, 0)
+    assert (publisher._pages, site.app_context.events.streams) == ({}, 0)
 
 
 def test_nobody_gets_another_tenants_page(closed: Site) -> None:
-    with closed.farm.store.write() as session:
+    with closed.app_context.store.write() as session:
         session.add(Tenant(id="tenant_other", name="other", weight=1.0, limits={}, created_at=0.0))
     both = (Scope.READ, Scope.SUBMIT)
-    ours = {"Authorization": f"Bearer {create_key(closed.farm.store, name='ours', scopes=both).key}"}
-    theirs = {"Authorization": f"Bearer {create_key(closed.farm.store, name='theirs', scopes=both, tenant='other').key}"}
+    ours = {"Authorization": f"Bearer {create_key(closed.app_context.store, name='ours', scopes=both).key}"}
+    theirs = {"Authorization": f"Bearer {create_key(closed.app_context.store, name='theirs', scopes=both, tenant='other').key}"}
     streams = [open_stream(closed, "/jobs", **ours), open_stream(closed, "/jobs", **theirs)]
     for stream in streams:
         until(stream, "event: page")
@@ -93,10 +93,10 @@ def test_nobody_gets_another_tenants_page(closed: Site) -> None:
 def test_a_revoked_key_ends_its_stream(closed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(followed, "CHECK_S", 0.0)
     monkeypatch.setattr(followed, "HEARTBEAT_S", 0.05)
-    made = create_key(closed.farm.store, name="short", scopes=(Scope.READ,))
+    made = create_key(closed.app_context.store, name="short", scopes=(Scope.READ,))
     stream = open_stream(closed, "/", Authorization=f"Bearer {made.key}")
     until(stream, "event: page")
-    revoke_key(closed.farm.store, made.info.id)
+    revoke_key(closed.app_context.store, made.info.id)
     for _ in stream.response:
         pass  # it ends
 
@@ -106,7 +106,7 @@ def test_only_pages_of_the_farm_are_published(site: Site, at: str) -> None:
     answer = site.app.test_client().get("/live", query_string={"at": at})
     assert answer.status_code == 422
     assert answer.json["errors"][0]["field"] == "at"
-    assert site.farm.events.streams == 0
+    assert site.app_context.events.streams == 0
 
 
 def test_a_jobs_page_hears_of_its_job_and_of_its_steps(site: Site) -> None:
@@ -115,7 +115,7 @@ def test_a_jobs_page_hears_of_its_job_and_of_its_steps(site: Site) -> None:
     until(stream, "a mug that is watched")
     for job, step in ((other["id"], 5), (mine["id"], 3)):
         progress = {"step": step, "steps": 8, "attempt": 1}
-        publish_progress(site.farm.redis, site.farm.settings.redis_prefix, [JobProgress(job, "tenant_default", progress)])
+        publish_progress(site.app_context.redis, site.app_context.settings.redis_prefix, [JobProgress(job, "tenant_default", progress)])
     assert '"step": 3' in until(stream, "job.progress", forbidden=other["id"])
     site.http.post(f"/api/v1/jobs/{mine['id']}/cancel")
     assert "s-cancelled" in until(stream, "event: page")
@@ -139,10 +139,10 @@ def test_what_somebody_wrote_stays_one_message(site: Site) -> None:
 
 
 def test_a_farm_that_closes_ends_the_streams(closed: Site) -> None:
-    made: Any = create_key(closed.farm.store, name="reads", scopes=(Scope.READ,))
+    made: Any = create_key(closed.app_context.store, name="reads", scopes=(Scope.READ,))
     stream = open_stream(closed, "/", Authorization=f"Bearer {made.key}")
     until(stream, "event: page")
-    closed.farm.close()
+    closed.app_context.close()
     for _ in stream.response:
         pass
     eventually(lambda: not publisher_of(closed)._thread.is_alive())  # type: ignore[union-attr]

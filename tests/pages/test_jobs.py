@@ -112,7 +112,7 @@ def test_a_job_shows_recipe_pictures_timeline_and_audit(site: Site) -> None:
 def test_a_failed_job_says_why_and_runs_again(site: Site) -> None:
     job_id = site.submit("a doomed picture")["id"]
     failure = Failure(FailureClass.INPUT, "bad_lora", "the file is <b>broken</b>")
-    finish.fail(site.farm.store, site.claim(job_id), failure, site.farm.settings)
+    finish.fail(site.app_context.store, site.claim(job_id), failure, site.app_context.settings)
     text = site.page(f"/jobs/{job_id}").text
     assert "the file is &lt;b&gt;broken&lt;/b&gt;" in text
     assert "Render it again" in text
@@ -140,9 +140,9 @@ def test_a_look_at_an_image_in_the_making_or_nothing(site: Site) -> None:
     assert site.page(f"/jobs/{job_id}/preview.webp").status_code == 204
     claimed = site.claim(job_id)
     preview = {"index": 0, "step": 1, "width": 8, "height": 8, "media": "image/webp", "data": "d2VicA=="}
-    prefix = site.farm.settings.redis_prefix
+    prefix = site.app_context.settings.redis_prefix
     progress = JobProgress(job_id, "tenant_default", {"step": 1, "steps": 8, "attempt": 1}, [preview])
-    publish_progress(site.farm.redis, prefix, [progress])
+    publish_progress(site.app_context.redis, prefix, [progress])
     assert site.page(f"/jobs/{job_id}/preview.webp?index=0&step=1").data == b"webp"
     for query in ("index=1", "index=x", "index=99999"):
         assert site.page(f"/jobs/{job_id}/preview.webp?{query}").status_code in {200, 204}

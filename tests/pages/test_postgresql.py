@@ -22,14 +22,14 @@ def on_postgresql(postgresql_uri: str, redis_url: str, tmp_path: Path) -> Iterat
     url = head.rsplit("/", 1)[0] + f"/{name}" + (f"?{tail}" if tail else "")
     site = Site(make_api(api_settings(tmp_path / "data", url, redis_url)).app)
     yield site
-    site.farm.close()
+    site.app_context.close()
 
 
 def test_every_page_renders_with_rows(on_postgresql: Site) -> None:
     site = on_postgresql
     done = site.rendered("a red mug", count=2)
     failed = site.submit("a failure")["id"]
-    finish.fail(site.farm.store, site.claim(failed), Failure(FailureClass.INPUT, "bad", "bad"), site.farm.settings)
+    finish.fail(site.app_context.store, site.claim(failed), Failure(FailureClass.INPUT, "bad", "bad"), site.app_context.settings)
     table = {"template": "{{ product }}", "table": "sku,product\nA,a mug\nB,a vase", "act": "launch"}
     launched = site.http.post("/batches", data=table, headers={"Origin": "http://localhost"})
     pages = (
@@ -42,6 +42,6 @@ def test_every_page_renders_with_rows(on_postgresql: Site) -> None:
         "/admin?verify=1&period=day",
     )
     for path in (*pages, f"/jobs/{done['id']}", f"/jobs/{failed}", launched.headers["Location"]):
-        answer = site.page(path)
-        assert answer.status_code == 200, answer.text
+        response = site.page(path)
+        assert response.status_code == 200, response.text
     assert "a red mug" in site.page("/").text

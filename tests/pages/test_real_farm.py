@@ -13,7 +13,7 @@ from sqlalchemy import select
 from werkzeug.serving import make_server
 
 from api.app import create_app
-from api.context import farm_of
+from api.context import app_context_of
 from imagefarm.store.models import Job
 from tests.farm import Farm
 from tests.receiver import receiving
@@ -41,7 +41,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFarm]:
         thread.start()
         farm.wait_until(lambda: farm.worker_state() == "ready", 180, "the worker is ready")
         yield farm
-        farm_of(app).close()
+        app_context_of(app).close()
         server.shutdown()
         thread.join(10)
         server.server_close()

@@ -32,7 +32,7 @@ def closed(redis_url: str, tmp_path: Path) -> Iterator[Site]:
     """A farm that asks for keys."""
     site = Site(make_api(api_settings(tmp_path / "data", f"sqlite:///{tmp_path / 'farm.db'}", redis_url, auth="keys")).app)
     yield site
-    site.farm.close()
+    site.app_context.close()
 
 
 def page_of(text: str) -> Page:
@@ -68,12 +68,12 @@ def test_a_change_shows_after_the_time_that_the_script_waits(site: Site) -> None
 
 @pytest.mark.usefixtures("long")
 def test_another_tenant_or_scope_never_gets_it(closed: Site) -> None:
-    with closed.farm.store.write() as session:
+    with closed.app_context.store.write() as session:
         session.add(Tenant(id="tenant_other", name="other", weight=1.0, limits={}, created_at=0.0))
     keys: dict[str, Any] = {
-        "ours": create_key(closed.farm.store, name="ours", scopes=(Scope.READ, Scope.SUBMIT)),
-        "theirs": create_key(closed.farm.store, name="theirs", scopes=(Scope.READ, Scope.SUBMIT), tenant="other"),
-        "submits": create_key(closed.farm.store, name="submits", scopes=(Scope.SUBMIT,)),
+        "ours": create_key(closed.app_context.store, name="ours", scopes=(Scope.READ, Scope.SUBMIT)),
+        "theirs": create_key(closed.app_context.store, name="theirs", scopes=(Scope.READ, Scope.SUBMIT), tenant="other"),
+        "submits": create_key(closed.app_context.store, name="submits", scopes=(Scope.SUBMIT,)),
     }
     bearer = {name: {"Authorization": f"Bearer {made.key}"} for name, made in keys.items()}
     closed.http.post("/api/v1/jobs", json={"prompt": "our secret mug"}, headers=bearer["ours"])
@@ -127,7 +127,7 @@ def test_no_more_are_kept_than_are_bounded() -> None:
 
 
 def test_a_page_is_told_at_once_when_many_more_came(site: Site) -> None:
-    events = site.farm.events
+    events = site.app_context.events
     mine = events.subscribe(lambda _: False)
     text = _follow_all(events, mine)
     assert '"ms": 200' in next(text)

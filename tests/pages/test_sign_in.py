@@ -18,24 +18,24 @@ def closed(redis_url: str, tmp_path: Path) -> Iterator[Site]:
     """A farm that asks for keys."""
     site = Site(make_api(api_settings(tmp_path / "data", f"sqlite:///{tmp_path / 'farm.db'}", redis_url, auth="keys")).app)
     yield site
-    site.farm.close()
+    site.app_context.close()
 
 
 def test_without_a_key_every_page_asks_for_one(closed: Site) -> None:
     for path in ("/", "/studio", "/jobs", "/batches", "/lookup", "/admin"):
-        answer = closed.page(path)
-        assert answer.status_code == 401
-        assert 'name="key"' in answer.text
-        assert f'name="next" value="{path}"' in answer.text
-        assert Reading(answer.text).wrong == []
+        response = closed.page(path)
+        assert response.status_code == 401
+        assert 'name="key"' in response.text
+        assert f'name="next" value="{path}"' in response.text
+        assert Reading(response.text).wrong == []
     assert "登录" in closed.page("/", "zh").text
 
 
 def test_a_key_opens_the_pages_until_signed_out_or_revoked(closed: Site) -> None:
-    made = create_key(closed.farm.store, name="reader", scopes=(Scope.READ, Scope.SUBMIT))
-    answer = closed.http.post("/sign-in", data={"key": made.key, "next": "/jobs"}, headers=ORIGIN)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs")
-    cookie = answer.headers["Set-Cookie"]
+    made = create_key(closed.app_context.store, name="reader", scopes=(Scope.READ, Scope.SUBMIT))
+    response = closed.http.post("/sign-in", data={"key": made.key, "next": "/jobs"}, headers=ORIGIN)
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs")
+    cookie = response.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert closed.http.get("/jobs").status_code == 200
@@ -47,21 +47,21 @@ def test_a_key_opens_the_pages_until_signed_out_or_revoked(closed: Site) -> None
     assert closed.http.post("/sign-out", headers=ORIGIN).status_code == 303
     assert closed.http.get("/jobs").status_code == 401
     closed.http.post("/sign-in", data={"key": made.key}, headers=ORIGIN)
-    revoke_key(closed.farm.store, made.info.id)
+    revoke_key(closed.app_context.store, made.info.id)
     assert closed.http.get("/jobs").status_code == 401
 
 
 def test_a_wrong_key_is_told_so_and_kept_nowhere(closed: Site) -> None:
-    answer = closed.http.post("/sign-in", data={"key": "if_wrong_key"}, headers=ORIGIN)
-    assert answer.status_code == 401
-    assert "This key is unknown or revoked." in answer.text
-    assert "Set-Cookie" not in answer.headers
+    response = closed.http.post("/sign-in", data={"key": "if_wrong_key"}, headers=ORIGIN)
+    assert response.status_code == 401
+    assert "This key is unknown or revoked." in response.text
+    assert "Set-Cookie" not in response.headers
 
 
 @pytest.mark.parametrize(
     "onward", ["https://example.org", "//example.org", "/\\example.org", "/\\\\x", "javascript:alert(1)", "/a\nb", ""]
 )
 def test_nobody_is_led_elsewhere(closed: Site, onward: str) -> None:
-    made = create_key(closed.farm.store, name="reader")
-    answer = closed.http.post("/sign-in", data={"key": made.key, "next": onward}, headers=ORIGIN)
-    assert answer.headers["Location"] == "/"
+    made = create_key(closed.app_context.store, name="reader")
+    response = closed.http.post("/sign-in", data={"key": made.key, "next": onward}, headers=ORIGIN)
+    assert response.headers["Location"] == "/"

@@ -16,7 +16,7 @@ from tests.pages.reading import Reading
 
 @pytest.fixture(autouse=True)
 def swept(site: Site) -> None:
-    with site.farm.store.write() as session:
+    with site.app_context.store.write() as session:
         session.execute(update(SweepState).values(last_at=9e12))
 
 
@@ -52,19 +52,19 @@ def test_the_word_follows_the_farm(site: Site) -> None:
         return found[1]
 
     assert word() == "Waiting"
-    workers.set_desired_state(site.farm.store, "worker_1", WorkerState.DRAINING, by="test")
+    workers.set_desired_state(site.app_context.store, "worker_1", WorkerState.DRAINING, by="test")
     assert word() == "Paused"
-    with site.farm.store.write() as session:
+    with site.app_context.store.write() as session:
         session.execute(update(Worker).values(state=WorkerState.OFFLINE))
     assert word() == "No worker"
-    with site.farm.store.write() as session:
+    with site.app_context.store.write() as session:
         session.execute(update(Worker).values(state=WorkerState.READY, desired_state=WorkerState.READY))
         session.execute(update(SweepState).values(last_at=1.0))
     assert word() == "Degraded"
 
 
 def test_a_broken_model_is_shown_with_its_reason(site: Site) -> None:
-    workers.report_model(site.farm.store, "sd-turbo", "invalid", reason="the header is cut short <b>")
+    workers.report_model(site.app_context.store, "sd-turbo", "invalid", reason="the header is cut short <b>")
     assert "the header is cut short &lt;b&gt;" in site.page("/").text
 
 
@@ -95,10 +95,10 @@ def test_errors_are_pages_for_browsers_and_problems_for_programs(site: Site) -> 
 def test_hostile_text_stays_text(site: Site) -> None:
     for number, payload in enumerate(PAYLOADS):
         site.inside.worker(f"w{number}")
-        workers.set_desired_state(site.farm.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
+        workers.set_desired_state(site.app_context.store, f"w{number}", WorkerState.QUARANTINED, by="test", reason=payload)
     Reading(site.page("/").text).check(*PAYLOADS)
     for group in grouped(6):
         for payload in group:
-            workers.report_model(site.farm.store, "sd15", "invalid", reason=payload)
+            workers.report_model(site.app_context.store, "sd15", "invalid", reason=payload)
             site.submit(payload)
         Reading(site.page("/").text).check(*group)

@@ -62,10 +62,10 @@ def test_a_stranger_is_told_so(site: Site) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_what_is_no_picture_is_refused_on_the_page(site: Site, data: bytes) -> None:
-    answer = look_up(site, data)
-    assert 400 <= answer.status_code < 500
-    assert 'class="error"' in answer.text
-    assert answer.mimetype == "text/html"
+    response = look_up(site, data)
+    assert 400 <= response.status_code < 500
+    assert 'class="error"' in response.text
+    assert response.mimetype == "text/html"
 
 
 def test_hostile_metadata_stays_text(site: Site) -> None:

@@ -10,7 +10,7 @@ from imagefarm.errors import Conflict, LeaseLost, NotFound
 from imagefarm.states import JobState
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
-from scheduler.cancel import cancel_job, hold_where, retry_where, unhold_where
+from scheduler.cancel import cancel_job, hold_where, retry_where, release_held_where
 from tests.small_farm import SmallFarm
 
 
@@ -94,7 +94,7 @@ def test_hold_unhold_and_retry(farm: SmallFarm) -> None:
     assert farm.claim("wrk_a") == []
     cancel(farm, ids[0])
     with farm.store.write() as session:
-        assert len(unhold_where(session, [Job.id.in_(ids)], by="resume")) == 2
+        assert len(release_held_where(session, [Job.id.in_(ids)], by="resume")) == 2
         assert len(retry_where(session, [Job.id.in_(ids)], by="retry")) == 1
     assert len(farm.claim("wrk_a")) == 3
     farm.check_books()

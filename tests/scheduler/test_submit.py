@@ -121,7 +121,7 @@ def test_both_ways_leave_the_same_rows(farm: SmallFarm, fields: dict[str, Any], 
 
 
 def test_nothing_is_written_by_who_comes_second_with_a_key(farm: SmallFarm) -> None:
-    keep = submit.KeptAnswer("a-key", "0" * 64, 202, "{}")
+    keep = submit.StoredResponse("a-key", "0" * 64, 202, "{}")
 
     def write() -> None:
         with farm.store.write() as session:
@@ -151,7 +151,7 @@ def test_a_write_that_fails_leaves_nothing(farm: SmallFarm) -> None:
         with farm.store.write() as session:
             mine = row | wrong
             submit.validate(session, mine, submit.read_submit_context(session, DEFAULT_TENANT, row["model"], None), farm.settings)
-            submit.write(session, mine, submit.KeptAnswer("a-key", "0" * 64, 202, "{}"))
+            submit.write(session, mine, submit.StoredResponse("a-key", "0" * 64, 202, "{}"))
 
     with pytest.raises(IntegrityError, match="cost_s"):
         write(cost_s=None)

@@ -40,7 +40,7 @@ def test_a_whole_life_is_recorded_in_the_audit_and_live(farm: SmallFarm) -> None
     claim()
     lease.expire_owner(farm.store, "wrk_a", farm.settings, "killed")
     in_a_transaction(cancel.hold_where)
-    in_a_transaction(cancel.unhold_where)
+    in_a_transaction(cancel.release_held_where)
     cancel.cancel_job(farm.store, job_id, DEFAULT_TENANT)
     in_a_transaction(cancel.retry_where)
     finish.fail(farm.store, claim(), INPUT, farm.settings)
@@ -62,7 +62,7 @@ def test_a_whole_life_is_recorded_in_the_audit_and_live(farm: SmallFarm) -> None
         ("claimed", None),
         ("requeued", "crashed"),
         ("held", None),
-        ("unheld", None),
+        ("hold_released", None),
         ("cancelled", None),
         ("retried", None),
         ("claimed", None),

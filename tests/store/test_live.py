@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from imagefarm.live import MAX_EVENTS, LiveEvents
+from imagefarm.live import MAX_EVENTS, EventPublisher
 from imagefarm.store import Store
 from imagefarm.store.audit import append
 from imagefarm.store.models import Event
@@ -37,14 +37,14 @@ def test_what_the_listener_hears_of_is_there_to_be_read(store: Store) -> None:
 
 
 def test_a_bulk_change_is_told_as_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    live = LiveEvents(None, "test")  # type: ignore[arg-type]
+    live = EventPublisher(None, "test")  # type: ignore[arg-type]
     monkeypatch.setattr(live, "_start", lambda: None)  # what it would publish stays where it is
     event = {"kind": "job.cancelled", "subject": "job_1", "tenant_id": "tenant_default", "data": {}}
     for number, told in ((MAX_EVENTS, MAX_EVENTS), (MAX_EVENTS + 1, 1)):
         live([event] * number)
         assert live._events.qsize() == told
         last = [live._events.get_nowait() for _ in range(told)][-1]
-    assert (last["kind"], last["tenant_id"], last["data"]) == ("many", None, {"events": MAX_EVENTS + 1})
+    assert (last["kind"], last["tenant_id"], last["data"]) == ("bulk.changed", None, {"events": MAX_EVENTS + 1})
 
 
 def _write_and_fail(store: Store) -> None:

@@ -118,7 +118,7 @@ def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[Claim
 def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any) -> None:
     keeper = start(LeaseKeeper(store, OWNER, 3600.0, leased_jobs=leased, step_deadline=StepDeadline(3600.0), on_hang=lambda _: None))
     cancel_job(store, jobs[0].id, DEFAULT_TENANT)
-    CancelListener(None, "test", leased, keeper).heard('{"kind": "many", "subject": "farm"}')  # type: ignore[arg-type]
+    CancelListener(None, "test", leased, keeper).heard('{"kind": "bulk.changed", "subject": "farm"}')  # type: ignore[arg-type]
     wait_for(lambda: leased._lost)
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image as PillowImage
 from sqlalchemy import select, update
 
-from imagefarm.live import LiveEvents
+from imagefarm.live import EventPublisher
 from imagefarm.picture.metadata import read_metadata
 from imagefarm.picture.png import pixel_sha256
 from imagefarm.redis import progress_key
@@ -47,7 +47,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     broken = demo.replace("[models.demo]", "[models.broken]").replace(f"{PROJECT_ROOT}/models/demo", "broken")
     (folder / "models.toml").write_text(text + broken, "utf-8")
     with Farm(folder, worker_models=["demo", "sd-turbo", "broken"], models_file=folder / "models.toml") as farm:
-        farm.store.listener = LiveEvents(farm.redis, farm.settings.redis_prefix)
+        farm.store.listener = EventPublisher(farm.redis, farm.settings.redis_prefix)
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("REMAP_SIGTERM", "SIGQUIT")  # as some start Celery; a drain shall not care
             farm.start_worker()

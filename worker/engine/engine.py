@@ -387,7 +387,7 @@ class StepEngine:
             return
         log.warning("image.retried", job=slot.job.job.id, index=slot.index, why=why)
         slot.remarks.append(f"made again alone in {safest}: {why}".replace("torch.", ""))
-        slot.isolated, slot.dtype, slot.plan = True, safest, []
+        slot.isolated, slot.dtype, slot.step_shapes = True, safest, []
         try:
             job = slot.job
             slot.sample = self.family.start(

@@ -68,7 +68,7 @@ class Slot:
     """Its isolated retry: shares no pass, at the safest dtype."""
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    plan: list[dict[str, Any]] = field(default_factory=list)
+    step_shapes: list[dict[str, Any]] = field(default_factory=list)
     denoising: list[tuple[DeviceTimer, float]] = field(default_factory=list)
     decoding: list[tuple[DeviceTimer, float]] = field(default_factory=list)
     decode: dict[str, Any] = field(default_factory=dict)
@@ -107,10 +107,10 @@ class Slot:
     def note_pass(self, line: dict[str, Any]) -> None:
         """Keep the shape of a pass; equal ones in a row are kept as one line with the steps it lasted."""
         step = self.sample.step
-        if self.plan and {**self.plan[-1], "steps": None} == {**line, "steps": None}:
-            self.plan[-1]["steps"][1] = step
+        if self.step_shapes and {**self.step_shapes[-1], "steps": None} == {**line, "steps": None}:
+            self.step_shapes[-1]["steps"][1] = step
         else:
-            self.plan.append({**line, "steps": [step, step]})
+            self.step_shapes.append({**line, "steps": [step, step]})
 
     def _subject(self) -> dict[str, Any] | None:
         placed = self.job.inputs.subject
@@ -131,7 +131,7 @@ class Slot:
             "negative_embedding_sha256": "" if sample.negative is None else sample.negative.digest,
             "loras": self.job.loras,
             "subject": self._subject(),
-            "batch_plan": self.plan,
+            "step_shapes": self.step_shapes,
             "decode": self.decode,
             "remarks": self.remarks,
             "peak_memory_bytes": torch.cuda.max_memory_allocated(sample.latents.device) if sample.latents.is_cuda else None,

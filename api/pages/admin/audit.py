@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from api.auth import authenticate, require
-from api.context import current_farm
+from api.context import current_app_context
 from api.events import events_wanted
 from api.pages.rendering import page
 from imagefarm.auth import Scope
@@ -62,13 +62,13 @@ class AuditView:
 @pages.get("/admin/audit")
 def audit_page() -> Response:
     """Show the audit, newest first. `?verify=1` walks the whole chain first."""
-    farm = current_farm()
-    require(authenticate(farm), Scope.ADMIN)
+    app_context = current_app_context()
+    require(authenticate(app_context), Scope.ADMIN)
     before = request.args.get("before", "")
     if before and not (before.isascii() and before.isdigit() and len(before) <= 18):
         raise InvalidRequest([FieldError(field="before", detail="is not the number of an event", remedy="leave it out")])
     fields = {name: request.args.get(name, "").strip()[:64] for name in FIELDS}
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         found = recent_events(session, SHOWN + 1, *events_wanted(session, **fields), before=int(before) if before else None)
         chain = chain_of(session, walk="verify" in request.args)
     shown = found[:SHOWN]

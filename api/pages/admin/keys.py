@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from api import keys as api_keys
 from api.auth import authenticate, require
-from api.context import Farm, current_farm
+from api.context import AppContext, current_app_context
 from api.field_errors import field_errors
 from api.pages.rendering import page
 from imagefarm.auth import LIMITS, Caller, KeyInfo, Scope, is_open, list_keys
@@ -31,23 +31,23 @@ class KeysView:
     chosen: tuple[str, ...]
     limits: tuple[tuple[str, str], ...]
     errors: tuple[FieldError, ...]
-    made: api_keys.NewKeyAnswer | None
+    made: api_keys.NewKeyResponse | None
     is_open: bool
 
 
 @pages.get("/admin/keys")
 def keys_page() -> Response:
     """List the keys, with the form for a new one."""
-    farm = current_farm()
-    require(authenticate(farm), Scope.ADMIN)
-    return page("admin_keys.html", _view(farm))
+    app_context = current_app_context()
+    require(authenticate(app_context), Scope.ADMIN)
+    return page("admin_keys.html", _view(app_context))
 
 
 @pages.post("/admin/keys")
 def keys_form() -> Response:
     """Make a key and show it, this once."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
     fields: dict[str, str] = {name: request.form.get(name, "").strip() for name in ("name", "tenant")}
     chosen = tuple(request.form.getlist("scope"))
@@ -55,56 +55,56 @@ def keys_form() -> Response:
     try:
         given: dict[str, Any] = {name: value for name, value in fields.items() if value} | {"scopes": list(chosen)}
         given["limits"] = {name: value for name, value in limits.items() if value}
-        made = api_keys.create_api_key(farm, caller, api_keys.KeyRequest.model_validate(given))
+        made = api_keys.create_api_key(app_context, caller, api_keys.KeyRequest.model_validate(given))
     except ValidationError as error:
         wrong = field_errors(error, api_keys.KeyRequest, whole="form")
-        return page("admin_keys.html", _view(farm, fields, chosen=chosen, limits=limits, errors=tuple(wrong)), 422)
+        return page("admin_keys.html", _view(app_context, fields, chosen=chosen, limits=limits, errors=tuple(wrong)), 422)
     except InvalidRequest as error:
-        return page("admin_keys.html", _view(farm, fields, chosen=chosen, limits=limits, errors=tuple(error.errors)), 422)
-    return _shown_once(farm, made)
+        return page("admin_keys.html", _view(app_context, fields, chosen=chosen, limits=limits, errors=tuple(error.errors)), 422)
+    return _shown_once(app_context, made)
 
 
 @pages.post("/admin/keys/<key_id>/rotate")
 def rotate_form(key_id: str) -> Response:
     """Replace a key, and show the new one, this once; the old one holds on for a day."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
-    return _shown_once(farm, api_keys.rotate_api_key(farm, caller, key_id, api_keys.RotateRequest()))
+    return _shown_once(app_context, api_keys.rotate_api_key(app_context, caller, key_id, api_keys.RotateRequest()))
 
 
 @pages.post("/admin/keys/<key_id>/revoke")
 def revoke_form(key_id: str) -> Any:
     """Revoke a key, and go back to the list."""
-    farm = current_farm()
-    caller: Caller = authenticate(farm)
+    app_context = current_app_context()
+    caller: Caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
-    api_keys.revoke_api_key(farm, caller, key_id)
+    api_keys.revoke_api_key(app_context, caller, key_id)
     return redirect("/admin/keys", 303)
 
 
-def _shown_once(farm: Farm, made: api_keys.NewKeyAnswer) -> Response:
-    answer = page("admin_keys.html", _view(farm, made=made), 201)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+def _shown_once(app_context: AppContext, made: api_keys.NewKeyResponse) -> Response:
+    response = page("admin_keys.html", _view(app_context, made=made), 201)
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def _view(
-    farm: Farm,
+    app_context: AppContext,
     fields: dict[str, str] | None = None,
     *,
     chosen: tuple[str, ...] = (Scope.SUBMIT, Scope.READ),
     limits: dict[str, str] | None = None,
     errors: tuple[FieldError, ...] = (),
-    made: api_keys.NewKeyAnswer | None = None,
+    made: api_keys.NewKeyResponse | None = None,
 ) -> KeysView:
     return KeysView(
-        keys=tuple(list_keys(farm.store)[:SHOWN]),
+        keys=tuple(list_keys(app_context.store)[:SHOWN]),
         scopes=tuple(map(str, Scope)),
         fields=tuple((fields or {"name": "", "tenant": ""}).items()),
         chosen=chosen,
         limits=tuple((limits or dict.fromkeys(LIMITS, "")).items()),
         errors=errors,
         made=made,
-        is_open=is_open(farm.settings),
+        is_open=is_open(app_context.settings),
     )

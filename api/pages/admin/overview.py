@@ -11,14 +11,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.auth import authenticate, require
-from api.context import current_farm
+from api.context import current_app_context
 from api.farm_state import redis_is_up
 from api.pages.admin.audit import RecentEvent, recent_events
 from api.pages.farm_view import FarmView, farm_view
 from api.pages.job_cards import Picture, picture
 from api.pages.rendering import page
 from api.statistics import PERIODS, Statistics, spread, statistics
-from api.tenants import TenantAnswer, tenants
+from api.tenants import TenantResponse, tenants
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store.models import Image
@@ -59,7 +59,7 @@ class OverviewView:
     period: str
     periods: tuple[str, ...]
     charts: tuple[Chart, ...]
-    tenants: tuple[TenantAnswer, ...]
+    tenants: tuple[TenantResponse, ...]
     pictures: tuple[LastPicture, ...]
     events: tuple[RecentEvent, ...]
 
@@ -67,20 +67,20 @@ class OverviewView:
 @pages.get("/admin")
 def admin_page() -> Response:
     """Show the farm at a glance."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
     period = request.args.get("period", "hour")
     if period not in PERIODS:
         raise InvalidRequest([FieldError(field="period", detail="is not a period", remedy="use one of " + ", ".join(PERIODS))])
     redis_up = redis_is_up()
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         view = OverviewView(
-            farm=farm_view(session, farm, caller, redis_is_up=redis_up, closely=True),
+            farm=farm_view(session, app_context, caller, redis_is_up=redis_up, detailed=True),
             period=period,
             periods=tuple(PERIODS),
             charts=charts(statistics(session, period)),
-            tenants=tuple(tenants(session, farm)),
+            tenants=tuple(tenants(session, app_context)),
             pictures=_last_pictures(session),
             events=recent_events(session, EVENTS_SHOWN),
         )

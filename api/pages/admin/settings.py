@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from api.auth import authenticate, require
-from api.context import current_farm
+from api.context import current_app_context
 from api.farm_settings import shown_settings
 from api.pages.rendering import page
 from imagefarm.auth import Scope
@@ -16,7 +16,7 @@ pages = Blueprint("pages_admin_settings", __name__)
 @pages.get("/admin/settings")
 def settings_page() -> Response:
     """Show every setting; those that are not defaults first."""
-    farm = current_farm()
-    require(authenticate(farm), Scope.ADMIN)
-    shown = shown_settings(farm.settings)
+    app_context = current_app_context()
+    require(authenticate(app_context), Scope.ADMIN)
+    shown = shown_settings(app_context.settings)
     return page("admin_settings.html", tuple(sorted(shown, key=lambda one: one.origin == "default")))

@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 
 from api import users as api_users
 from api.auth import authenticate, require
-from api.context import Farm, current_farm
+from api.context import AppContext, current_app_context
 from api.field_errors import field_errors
 from api.pages.rendering import page
-from api.tenants import TenantAnswer, TenantChange, change_tenant, tenants
+from api.tenants import TenantResponse, TenantChange, change_tenant, tenants
 from imagefarm.auth import LIMITS, Scope, is_open
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
 from imagefarm.store.models import Tenant
@@ -36,7 +36,7 @@ class UsersView:
     fields: tuple[tuple[str, str], ...]
     errors: tuple[FieldError, ...]
     renewed: str
-    tenants: tuple[TenantAnswer, ...]
+    tenants: tuple[TenantResponse, ...]
     more_tenants: int
     limited: str
     given: tuple[tuple[str, str], ...]
@@ -46,7 +46,7 @@ class UsersView:
     longest: int = MAX_PASSWORD_CHARS
 
     @staticmethod
-    def limits_of(tenant: TenantAnswer) -> tuple[tuple[str, str], ...]:
+    def limits_of(tenant: TenantResponse) -> tuple[tuple[str, str], ...]:
         """A tenant's own limits, as its form has them."""
         return tuple((name, str(tenant.limits.get(name, ""))) for name in LIMITS)
 
@@ -54,79 +54,79 @@ class UsersView:
 @pages.get("/admin/users")
 def users_page() -> Response:
     """List the users, with the form for a new one."""
-    farm = current_farm()
-    require(authenticate(farm), Scope.ADMIN)
-    return page("admin_users.html", _view(farm))
+    app_context = current_app_context()
+    require(authenticate(app_context), Scope.ADMIN)
+    return page("admin_users.html", _view(app_context))
 
 
 @pages.post("/admin/users")
 def users_form() -> Any:
     """Make a user, and go back to the list."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
     fields = {name: request.form.get(name, "").strip() for name in ("name", "role", "tenant")}
     try:
         given = {name: value for name, value in fields.items() if value} | {"password": request.form.get("password", "")}
-        api_users.create_person(farm, caller, api_users.UserRequest.model_validate(given))
+        api_users.create_person(app_context, caller, api_users.UserRequest.model_validate(given))
     except ValidationError as error:
-        return _refused(farm, field_errors(error, api_users.UserRequest, whole="form"), fields)
+        return _refused(app_context, field_errors(error, api_users.UserRequest, whole="form"), fields)
     except InvalidRequest as error:
-        return _refused(farm, error.errors, fields)
+        return _refused(app_context, error.errors, fields)
     except Conflict as error:
-        return _refused(farm, [FieldError(field="name", detail=error.detail, remedy="choose another")], fields, status=409)
+        return _refused(app_context, [FieldError(field="name", detail=error.detail, remedy="choose another")], fields, status=409)
     return redirect("/admin/users", 303)
 
 
 @pages.post("/admin/users/<user_id>/password")
 def password_form(user_id: str) -> Any:
     """Give a user a new password, which signs their browsers out, and go back to the list."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
     try:
         body = api_users.PasswordRequest.model_validate({"password": request.form.get("password", "")})
-        api_users.change_password(farm, caller, user_id, body)
+        api_users.change_password(app_context, caller, user_id, body)
     except ValidationError as error:
-        return _refused(farm, field_errors(error, api_users.PasswordRequest, whole="form"), renewed=user_id)
+        return _refused(app_context, field_errors(error, api_users.PasswordRequest, whole="form"), renewed=user_id)
     except InvalidRequest as error:
-        return _refused(farm, error.errors, renewed=user_id)
+        return _refused(app_context, error.errors, renewed=user_id)
     return redirect("/admin/users", 303)
 
 
 @pages.post("/admin/users/<user_id>/disable")
 def disable_form(user_id: str) -> Any:
     """Let a user sign in no more, and go back to the list."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
-    api_users.disable_person(farm, caller, user_id)
+    api_users.disable_person(app_context, caller, user_id)
     return redirect("/admin/users", 303)
 
 
 @pages.post("/admin/tenants/<tenant_id>/limits")
 def limits_form(tenant_id: str) -> Any:
     """Set the limits of a tenant, an empty field removing its own, and go back to the list."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
     given = {name: request.form[name].strip() for name in LIMITS if name in request.form}
     try:
         body = TenantChange.model_validate({"limits": {name: value or None for name, value in given.items()}})
-        change_tenant(farm, caller, tenant_id, body)
+        change_tenant(app_context, caller, tenant_id, body)
     except ValidationError as error:
-        return _refused(farm, field_errors(error, TenantChange, whole="form"), limited=tenant_id, given=given)
+        return _refused(app_context, field_errors(error, TenantChange, whole="form"), limited=tenant_id, given=given)
     return redirect(f"/admin/users#{tenant_id}", 303)
 
 
 def _refused(
-    farm: Farm, errors: list[FieldError], fields: dict[str, str] | None = None, *, status: int = 422, **of: Any
+    app_context: AppContext, errors: list[FieldError], fields: dict[str, str] | None = None, *, status: int = 422, **of: Any
 ) -> Response:
-    return page("admin_users.html", _view(farm, fields, errors=tuple(errors), **of), status)
+    return page("admin_users.html", _view(app_context, fields, errors=tuple(errors), **of), status)
 
 
 def _view(
-    farm: Farm,
+    app_context: AppContext,
     fields: dict[str, str] | None = None,
     *,
     errors: tuple[FieldError, ...] = (),
@@ -134,9 +134,9 @@ def _view(
     limited: str = "",
     given: dict[str, str] | None = None,
 ) -> UsersView:
-    users = list_users(farm.store)
-    with farm.store.read() as session:
-        shown = tenants(session, farm)
+    users = list_users(app_context.store)
+    with app_context.store.read() as session:
+        shown = tenants(session, app_context)
         known = session.scalar(select(func.count()).select_from(Tenant)) or 0
     return UsersView(
         users=tuple(users[:SHOWN]),
@@ -149,6 +149,6 @@ def _view(
         more_tenants=known - len(shown),
         limited=limited,
         given=tuple((name, (given or {}).get(name, "")) for name in LIMITS),
-        farms=(("queued", farm.settings.max_queued_per_tenant), ("running", farm.settings.max_running_per_tenant)),
-        is_open=is_open(farm.settings),
+        farms=(("queued", app_context.settings.max_queued_per_tenant), ("running", app_context.settings.max_running_per_tenant)),
+        is_open=is_open(app_context.settings),
     )

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from api import webhooks as api_webhooks
 from api.auth import authenticate, require
-from api.context import Farm, current_farm
+from api.context import AppContext, current_app_context
 from api.field_errors import field_errors
 from api.pages.rendering import page
 from imagefarm.auth import Caller, Scope
@@ -66,68 +66,68 @@ class WebhooksView:
     url: str
     chosen: tuple[str, ...]
     errors: tuple[FieldError, ...]
-    made: api_webhooks.WebhookAnswer | None
+    made: api_webhooks.WebhookResponse | None
 
 
 @pages.get("/admin/webhooks")
 def webhooks_page() -> Response:
     """List webhooks and the newest messages."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
-    return page("admin_webhooks.html", _view(farm))
+    return page("admin_webhooks.html", _view(app_context))
 
 
 @pages.post("/admin/webhooks")
 def webhooks_form() -> Response:
     """Make a webhook and show its secret, this once."""
-    farm = current_farm()
-    caller: Caller = authenticate(farm)
+    app_context = current_app_context()
+    caller: Caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
     url, chosen = request.form.get("url", "").strip(), tuple(request.form.getlist("kind"))
     try:
         body = api_webhooks.WebhookBody.model_validate({"url": url, "kinds": list(chosen)})
-        made = api_webhooks.create_webhook(farm, caller, body)
+        made = api_webhooks.create_webhook(app_context, caller, body)
     except ValidationError as error:
         wrong = field_errors(error, api_webhooks.WebhookBody, whole="form")
-        return page("admin_webhooks.html", _view(farm, url, chosen=chosen, errors=tuple(wrong)), 422)
+        return page("admin_webhooks.html", _view(app_context, url, chosen=chosen, errors=tuple(wrong)), 422)
     except InvalidRequest as error:
-        return page("admin_webhooks.html", _view(farm, url, chosen=chosen, errors=tuple(error.errors)), 422)
-    answer = page("admin_webhooks.html", _view(farm, made=made), 201)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+        return page("admin_webhooks.html", _view(app_context, url, chosen=chosen, errors=tuple(error.errors)), 422)
+    response = page("admin_webhooks.html", _view(app_context, made=made), 201)
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @pages.post("/admin/webhooks/<webhook_id>/remove")
 def remove_form(webhook_id: str) -> Any:
     """Remove a webhook, and go back to the list."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
-    api_webhooks.delete_webhook(farm, caller, webhook_id)
+    api_webhooks.delete_webhook(app_context, caller, webhook_id)
     return redirect("/admin/webhooks", 303)
 
 
 @pages.post("/admin/webhooks/<webhook_id>/deliveries/<delivery_id>/replay")
 def replay_form(webhook_id: str, delivery_id: str) -> Any:
     """Send a message again, and go back to the list."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
-    api_webhooks.replay_delivery(farm, caller, webhook_id, delivery_id)
+    api_webhooks.replay_delivery(app_context, caller, webhook_id, delivery_id)
     return redirect("/admin/webhooks", 303)
 
 
 def _view(
-    farm: Farm,
+    app_context: AppContext,
     url: str = "",
     *,
     chosen: tuple[str, ...] = ("batch.done",),
     errors: tuple[FieldError, ...] = (),
-    made: api_webhooks.WebhookAnswer | None = None,
+    made: api_webhooks.WebhookResponse | None = None,
 ) -> WebhooksView:
     only = request.args.get("webhook", "")[:40]
-    with farm.store.read() as session:
+    with app_context.store.read() as session:
         hooks = session.scalars(
             select(Webhook).where(Webhook.disabled_at.is_(None)).order_by(Webhook.id.desc()).limit(SHOWN)
         ).all()

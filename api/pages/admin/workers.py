@@ -7,7 +7,7 @@ from typing import Any, Literal
 from flask import Blueprint, Response, redirect, request
 
 from api.auth import authenticate, require
-from api.context import current_farm
+from api.context import current_app_context
 from api.farm_state import redis_is_up
 from api.pages.farm_view import farm_view
 from api.pages.rendering import page
@@ -25,27 +25,27 @@ STATE_COMMANDS = {"drain": WorkerState.DRAINING, "resume": WorkerState.READY, "q
 @pages.get("/admin/workers")
 def workers_page() -> Response:
     """Show the workers, those that stopped within the hour too."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
     redis_up = redis_is_up()
-    with farm.store.read() as session:
-        view = farm_view(session, farm, caller, redis_is_up=redis_up, closely=True)
+    with app_context.store.read() as session:
+        view = farm_view(session, app_context, caller, redis_is_up=redis_up, detailed=True)
     return page("admin_workers.html", view)
 
 
 @pages.post("/admin/workers/<worker_id>/<command>")
 def worker_form(worker_id: str, command: str) -> Any:
     """Drain, resume or quarantine a worker, or have it load or unload a model, and go back to the list."""
-    farm = current_farm()
-    caller = authenticate(farm)
+    app_context = current_app_context()
+    caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
     for one in MODEL_COMMANDS:
         if one == command:
-            model = farm.catalogue.get(request.form.get("model", "")).name
-            workers.send_command(farm.store, one, model, worker=worker_id, by=caller.name)
+            model = app_context.catalogue.get(request.form.get("model", "")).name
+            workers.send_command(app_context.store, one, model, worker=worker_id, by=caller.name)
             return redirect("/admin/workers", 303)
     if command not in STATE_COMMANDS:
         raise NotFound(f"a worker takes no command {command[:40]!r}; it takes {', '.join((*STATE_COMMANDS, *MODEL_COMMANDS))}")
-    workers.set_desired_state(farm.store, worker_id, STATE_COMMANDS[command], by=caller.name)
+    workers.set_desired_state(app_context.store, worker_id, STATE_COMMANDS[command], by=caller.name)
     return redirect("/admin/workers", 303)
