@@ -37,7 +37,7 @@ catalogue: $(VENV)/.test ## a catalogue of 200 products on a real farm: drafts, 
 	@$(PY) -m pytest -m slow tests/e2e/test_catalogue.py $(ARGS)
 
 specification: $(VENV)/.test ## ask the whole API what its OpenAPI document allows and forbids, for some minutes
-	@$(PY) -m pytest -m slow tests/api/test_specification.py $(ARGS)
+	@$(PY) -m pytest -m slow tests/api/v1/test_specification.py $(ARGS)
 
 # FAULT=child-killed,worker-killed SEEDS=20 JOBS=24 DB=sqlite|postgresql|both; ARGS="--standin" for many seeds on a small machine
 faults: $(VENV)/.test ## kill, freeze, fill and cut a real farm, and count what was lost (docs/reliability.md)

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api import (
-    assets,
-    attempts,
-    batches,
-    context,
-    delivery,
-    docs,
-    events,
-    farm_settings,
-    giving_way,
-    health,
-    images,
-    jobs,
-    keys,
-    limits,
-    models,
-    pages,
-    picks,
-    problems,
-    prompts,
-    queue,
-    replay,
-    request_limit,
-    request_log,
-    statistics,
-    tenants,
-    users,
-    webhooks,
-    workers,
-)
-from api.routes import register
+from api import pages
+from api.http import context, problems, request_limit, request_log, request_priority
+from api.http.routes import register
+from api.v1 import docs, events, prompts, webhooks
+from api.v1.accounts import keys, limits, tenants, users
+from api.v1.batches import downloads, picks
+from api.v1.batches import routes as batches
+from api.v1.farm import health, models, queue, settings, statistics, workers
+from api.v1.images import assets
+from api.v1.images import routes as images
+from api.v1.jobs import attempts, replay
+from api.v1.jobs import routes as jobs
 from imagefarm.settings import Settings
 
 AREAS = (
@@ -46,14 +27,14 @@ AREAS = (
     assets.routes,
     batches.routes,
     picks.routes,
-    delivery.routes,
-    delivery.job_routes,
+    downloads.routes,
+    downloads.job_routes,
     webhooks.routes,
     models.routes,
     prompts.routes,
     queue.routes,
     limits.routes,
-    farm_settings.routes,
+    settings.routes,
     statistics.routes,
     tenants.routes,
     workers.routes,
@@ -71,7 +52,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = True
     app_context = context.make_app_context(settings)
     context.init_app(app, app_context)
-    giving_way.init_app(app, app_context.store.reader)
+    request_priority.init_app(app, app_context.store.reader)
     problems.init_app(app)
     request_log.init_app(app)
     request_limit.init_app(app)

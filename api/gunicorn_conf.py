@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from imagefarm.errors import ConfigurationError
-from imagefarm.garbage import freeze_startup_objects
+from imagefarm.gc_control import freeze_startup_objects
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
@@ -34,7 +34,7 @@ preload_app = False  # each process makes its own connections
 timeout = 60  # of the process's main thread; a request may take longer
 graceful_timeout = 20
 keepalive = 15
-accesslog = None  # api.request_log writes one structured line
+accesslog = None  # api.http.request_log writes one structured line
 logger_class = "api.gunicorn_log.GunicornLog"
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file; a slow disk would look like a hang
@@ -62,7 +62,7 @@ def post_worker_init(worker: Any) -> None:
     A single submit gives up its turn a dozen times; beside another thread that works each would cost it Python's 5 ms. A
     stream would hold the process for the whole graceful time.
     """
-    from api.context import app_context_of
+    from api.http.context import app_context_of
     from api.service import app
 
     sys.setswitchinterval(SWITCH_S)

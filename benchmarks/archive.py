@@ -18,13 +18,13 @@ from pathlib import Path
 import httpx
 
 from benchmarks.bulk_submit import Memory, free_port, redis, running, wait_until_ready
-from imagefarm.outputs import LocalOutputStore, image_key
+from imagefarm.output_store import LocalOutputStore, image_key
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import migrate
 from imagefarm.supervisor import services
-from scheduler.claim import ClaimLimits, claim
-from scheduler.finish import FinishedImage, succeed
+from scheduler.queue.claim import ClaimLimits, claim
+from scheduler.queue.finish import FinishedImage, succeed
 
 
 def render_all(store: Store, outputs: LocalOutputStore, size: int) -> int:

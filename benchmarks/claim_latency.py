@@ -28,9 +28,9 @@ from imagefarm.settings import PROJECT_ROOT, Settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT, migrate
 from imagefarm.store.models import Backlog, Job
-from scheduler import admission
-from scheduler.claim import ClaimLimits, claim
-from scheduler.transition import add_to_backlog
+from scheduler.queue import admission
+from scheduler.queue.claim import ClaimLimits, claim
+from scheduler.queue.transition import add_to_backlog
 
 TENANTS = 20
 WARM_UP = 50

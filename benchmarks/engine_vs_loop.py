@@ -19,10 +19,10 @@ from imagefarm.catalogue import Catalogue
 from imagefarm.logs import configure_logs
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT, load_settings
-from scheduler.claim import ClaimedJob
-from worker.embeddings import EmbeddingCache
+from scheduler.queue.claim import ClaimedJob
 from worker.engine.engine import StepEngine
-from worker.loading import LoadedPipeline, load_pipeline
+from worker.models.embeddings import EmbeddingCache
+from worker.models.loading import LoadedPipeline, load_pipeline
 
 THINGS = ("mug", "vase", "lamp", "chair", "bottle", "box", "bowl", "cup")
 COLOURS = ("red", "blue", "green", "yellow", "white", "black")

@@ -25,9 +25,9 @@ from imagefarm.states import PriorityClass
 from imagefarm.store import Store, db_now
 from imagefarm.store.migrate import migrate
 from imagefarm.store.models import Job, Tenant
-from scheduler import admission
-from scheduler.claim import ClaimLimits, claim
-from scheduler.finish import FinishedImage, succeed
+from scheduler.queue import admission
+from scheduler.queue.claim import ClaimLimits, claim
+from scheduler.queue.finish import FinishedImage, succeed
 
 WORKERS = 4
 PEOPLE = 10

@@ -25,13 +25,13 @@ from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.logs import configure_logs
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT, load_settings
-from scheduler.claim import ClaimedJob
-from worker.digests import WeightDigests
-from worker.embeddings import EmbeddingCache
+from scheduler.queue.claim import ClaimedJob
 from worker.engine.engine import StepEngine
 from worker.families.z_image import ZImage
-from worker.loading import LoadedPipeline, modules
-from worker.loras import LoraSet
+from worker.models.embeddings import EmbeddingCache
+from worker.models.loading import LoadedPipeline, modules
+from worker.models.loras import LoraSet
+from worker.weights.digests import WeightDigests
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests import tiny_pipelines

@@ -24,9 +24,9 @@ from sqlalchemy import func, select
 from imagefarm.states import JobState, PriorityClass
 from imagefarm.store.models import Job
 from tests.farm import Farm
-from worker import child as render_process_module
-from worker.child import RenderProcess
-from worker.loop import RenderLoop
+from worker import render_process as render_process_module
+from worker.render.loop import RenderLoop
+from worker.render_process import RenderProcess
 
 GOAL = 2.0
 
@@ -120,7 +120,10 @@ def main() -> int:
         process.stop("the benchmark is over")
     step_s = statistics.median(steps)
     in_steps = sorted(start.claimed_to_step_s / step_s for start in found)
-    print(f"{asked.bulk} bulk jobs, up to {max_images} images a step; {len(steps)} full steps: {1000 * step_s:.0f} ms (median)", end="")
+    print(
+        f"{asked.bulk} bulk jobs, up to {max_images} images a step; {len(steps)} full steps: {1000 * step_s:.0f} ms (median)",
+        end="",
+    )
     print(f", at most {1000 * max(steps):.0f} ms: a step at which many end decodes them too")
     print(f"{len(found)} interactive jobs; images in their first step: {sorted(start.company for start in found)}")
     print(

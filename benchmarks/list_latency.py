@@ -24,9 +24,9 @@ from urllib.parse import urlencode, urlsplit
 
 from sqlalchemy import func, insert, select, text
 
-from api.cursor import make_cursor
-from api.jobs import JobQuery
-from api.shapes import rfc3339 as _rfc
+from api.http.cursor import make_cursor
+from api.http.schemas import rfc3339 as _rfc
+from api.v1.jobs.routes import JobQuery
 from benchmarks.plans import plans_of, told
 from benchmarks.served import KINDS, Served, database, quantile, serve
 from imagefarm.auth import Caller, Scope, create_key
@@ -36,12 +36,12 @@ from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import JobState
 from imagefarm.store import Store
-from imagefarm.store.job_ways import JobFilter
+from imagefarm.store.bulk_insert import insert_many
+from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.jobs import list_jobs
-from imagefarm.store.many import insert_many
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Attempt, Batch, Image, Job, Tenant, Worker
-from scheduler import admission
+from scheduler.queue import admission
 
 BEGAN = 1_700_000_000.0
 EVERY_S = 10.0

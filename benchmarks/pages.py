@@ -34,14 +34,14 @@ from sqlalchemy import func, insert, select
 from benchmarks.served import Served, database, quantile, serve
 from imagefarm.catalogue import Catalogue
 from imagefarm.ids import new_id
-from imagefarm.outputs import LocalOutputStore, image_key
+from imagefarm.output_store import LocalOutputStore, image_key
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Batch, Image, Job
-from scheduler import admission
+from scheduler.queue import admission
 
 RATE = 25.0
 """Requests a second by which the latency is measured; each fifth submits a job, so the farm is as busy without open pages."""
@@ -251,7 +251,7 @@ def _files(served: Served, outputs: LocalOutputStore) -> tuple[list[str], list[s
 
     import numpy as np
 
-    from imagefarm.picture.png import encode_png
+    from imagefarm.imaging.png import encode_png
 
     keys, digests = [], []
     for number in range(FILES):

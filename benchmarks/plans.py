@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import event
 
 from imagefarm.store import Store
-from imagefarm.store.prepared import STATEMENT_HOOKS
+from imagefarm.store.compiled import STATEMENT_HOOKS
 
 
 def plans_of(store: Store, work: Callable[[], object], *, writes: bool = True) -> dict[str, list[str]]:

@@ -24,11 +24,11 @@ from imagefarm.states import FINAL
 from imagefarm.store import Store
 from imagefarm.store.models import Image, Job, Worker
 from tests.e2e.up import Up
-from worker import heartbeat
-from worker.memory import heap
+from worker.memory import malloc_trim
+from worker.render import heartbeat
 
 PORTION = 40
-REST_S = 2 * (heap.EVERY_S + heartbeat.EVERY_S)
+REST_S = 2 * (malloc_trim.EVERY_S + heartbeat.EVERY_S)
 """Until an idle worker has given back what it can."""
 SIZES = (64, 64, 64, 128)
 

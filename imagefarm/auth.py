@@ -23,10 +23,10 @@ from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
+from imagefarm.store.compiled import CompiledStatement
 from imagefarm.store.dialects import per_dialect
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import ApiKey, Tenant
-from imagefarm.store.prepared import CompiledStatement
 
 MARK = "if"
 PREFIX_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from imagefarm.errors import FieldError, InvalidRequest, ConfigurationError, UnknownModel
+from imagefarm.errors import ConfigurationError, FieldError, InvalidRequest, UnknownModel
 from imagefarm.recipe import Family, JobRequest, Recipe, Subject
 from imagefarm.settings import Tier
 

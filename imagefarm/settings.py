@@ -247,7 +247,9 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"setting {name}: {first['msg']} (imagefarm.toml, {ENV_PREFIX}{name.upper()} or a flag)") from None
+        raise ConfigurationError(
+            f"setting {name}: {first['msg']} (imagefarm.toml, {ENV_PREFIX}{name.upper()} or a flag)"
+        ) from None
     except SettingsError as error:  # a variable that is a list must be JSON
         raise ConfigurationError(f'{error}: write lists as JSON, such as ["demo"]') from None
     except tomllib.TOMLDecodeError as error:

@@ -19,7 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.auth import ALL_SCOPES, Caller, Scope, key_caller, get_or_create_tenant
+from imagefarm.auth import ALL_SCOPES, Caller, Scope, get_or_create_tenant, key_caller
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound
 from imagefarm.ids import new_id
 from imagefarm.settings import Settings
@@ -82,7 +82,13 @@ def create_user(
     hashed = _hash(password)
     with store.write() as session:
         user_id = new_id("user")
-        values = {"id": user_id, "name": name, "password_hash": hashed, "role": role, "tenant_id": get_or_create_tenant(session, tenant)}
+        values = {
+            "id": user_id,
+            "name": name,
+            "password_hash": hashed,
+            "role": role,
+            "tenant_id": get_or_create_tenant(session, tenant),
+        }
         if session.execute(NEW_USER[session.connection().dialect.name], values).first() is None:
             raise Conflict(f"there is a user {name!r} already")
         append(session, "user.created", user_id, values["tenant_id"], {"role": role, "by": by})

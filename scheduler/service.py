@@ -14,20 +14,20 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.live import EventPublisher
+from imagefarm.event_publisher import EventPublisher
 from imagefarm.logs import configure_logs, get_logger
-from imagefarm.outputs import LocalOutputStore
+from imagefarm.output_store import LocalOutputStore
 from imagefarm.redis import connect_redis
 from imagefarm.settings import load_settings
 from imagefarm.states import WorkerState
 from imagefarm.store import Store
 from imagefarm.store.models import Worker
-from scheduler.batches.push import BatchUploader
+from scheduler.batches.export.batch_delivery import BatchUploader
 from scheduler.celery_app import SWEEP_TASK, make_celery
-from scheduler.sweep import RECONCILE_EVERY, sweep
+from scheduler.delivery.webhooks import WebhookSender
+from scheduler.recovery.cleanup import CleanupRunner
+from scheduler.recovery.sweep import RECONCILE_EVERY, sweep
 from scheduler.tickets import top_up
-from scheduler.tidy import CleanupRunner
-from scheduler.webhooks import WebhookSender
 
 log = get_logger(__name__)
 settings = load_settings()

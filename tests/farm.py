@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.outputs import LocalOutputStore
+from imagefarm.output_store import LocalOutputStore
 from imagefarm.recipe import JobRequest
 from imagefarm.redis import connect_redis
 from imagefarm.settings import Settings, load_settings
@@ -37,8 +37,8 @@ from imagefarm.states import FINAL, WorkerState
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT, migrate
 from imagefarm.store.models import Image, Job, Worker
-from scheduler.admission import prepare, submit
 from scheduler.celery_app import make_celery
+from scheduler.queue.admission import prepare, submit
 from scheduler.tickets import issue
 
 T = TypeVar("T")

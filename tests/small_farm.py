@@ -14,8 +14,8 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import seal, verify
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Backlog, Image, Job, Tenant
-from scheduler import admission, finish, workers
-from scheduler.claim import ClaimedJob, ClaimLimits, claim
+from scheduler.queue import admission, finish, workers
+from scheduler.queue.claim import ClaimedJob, ClaimLimits, claim
 
 
 @dataclass

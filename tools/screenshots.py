@@ -24,7 +24,7 @@ import httpx
 from PIL import Image
 
 from imagefarm import Client
-from imagefarm.cli.demo import demo_settings
+from imagefarm.cli.server.demo import demo_settings
 from imagefarm.supervisor.farm import EmbeddedFarm
 
 WIDTHS = {"wide": (1280, 800), "narrow": (390, 780)}

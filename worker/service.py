@@ -23,16 +23,16 @@ from kombu.entity import Queue
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.errors import SchemaMismatch, ConfigurationError
+from imagefarm.errors import ConfigurationError, SchemaMismatch
 from imagefarm.logs import configure_logs, get_logger
 from imagefarm.settings import load_settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import check
 from scheduler.celery_app import MAX_RUNNING_SET_S, RENDER_TASK, lane_queue, make_celery
-from worker.identity import served_models
-from worker.parent import ChildMonitorStep, ChildMonitor
-from worker.pulse import MAX_LOAD_S, MAX_SLICES
-from worker.sign_of_life import LivenessMonitor
+from worker.child_monitor import ChildMonitor, ChildMonitorStep
+from worker.process.identity import served_models
+from worker.process.liveness import LivenessMonitor
+from worker.process.step_deadline import MAX_LOAD_S, MAX_SLICES
 
 RESTART_PAUSE_S = 5.0
 """A child that cannot start waits this long before it ends and another one tries."""
@@ -62,7 +62,7 @@ os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_DISABLE_REMOTE_CODE="1", TOKENIZ
 log = get_logger(__name__)
 app.conf.update(
     task_queues=[Queue(lane_queue(name)) for name in serves],
-    # the child watches itself (see worker.leases); this kills one that cannot
+    # the child watches itself (see worker.leases.lease_keeper); this kills one that cannot
     task_time_limit=MAX_SLICES * settings.ticket_slice_s + MAX_RUNNING_SET_S + 60,
     worker_proc_alive_timeout=MAX_LOAD_S,
 )
@@ -104,7 +104,7 @@ def _child_is_made(**_: Any) -> None:
 
 @worker_process_init.connect
 def _child_starts(sender: str, **_: Any) -> None:
-    from worker.child import RenderProcess
+    from worker.render_process import RenderProcess
 
     configure_logs(settings, "worker")
     try:

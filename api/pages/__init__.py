@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from api.pages import (
-    admin,
-    assets,
-    batches,
-    errors,
-    i18n,
-    jobs,
-    jobs_change,
-    live,
-    rendering,
-    sharing,
-    sign_in,
-    start,
-    status,
-    studio,
-    trace,
-)
+from api.pages import admin, assets, errors, getting_started, i18n, lookup, rendering, sign_in, status
+from api.pages.batches import routes as batches
+from api.pages.jobs import bulk_jobs
+from api.pages.jobs import routes as jobs
+from api.pages.live import render_cache, stream
+from api.pages.studio import routes as studio
 
 NAVIGATION = (
     ("/", "Status"),
@@ -34,11 +23,11 @@ AREAS: tuple[Blueprint, ...] = (
     status.pages,
     studio.pages,
     batches.pages,
-    jobs_change.pages,
+    bulk_jobs.pages,
     jobs.pages,
-    trace.pages,
-    live.pages,
-    start.pages,
+    lookup.pages,
+    stream.pages,
+    getting_started.pages,
     *admin.AREAS,
     sign_in.pages,
 )
@@ -49,8 +38,8 @@ def register(app: Flask) -> None:
     assets.init_app(app)
     i18n.init_app(app)
     rendering.init_app(app)
-    sharing.init_app(app)
-    live.init_app(app)
+    render_cache.init_app(app)
+    stream.init_app(app)
     errors.init_app(app)
     sign_in.init_app(app)
     for area in AREAS:

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.context import AppContext
-from api.farm_state import FarmStatus, farm_status
+from api.http.context import AppContext
+from api.v1.farm.farm_state import FarmStatus, farm_status
 from imagefarm.auth import Caller
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.models import Backlog, Job, Model, SweepState, Worker
-from scheduler.rates import IDLE, lane_throughput
+from scheduler.metrics.throughput import IDLE, lane_throughput
 
 SILENT_S = 12.0
 """A worker not heard of for so long is shown with the time of its silence."""
@@ -110,7 +110,9 @@ class FarmView:
         return tuple(lane for lane in self.lanes if lane not in self.active_lanes)
 
 
-def farm_view(session: Session, app_context: AppContext, caller: Caller, *, redis_is_up: bool, detailed: bool = False) -> FarmView:
+def farm_view(
+    session: Session, app_context: AppContext, caller: Caller, *, redis_is_up: bool, detailed: bool = False
+) -> FarmView:
     """The farm as this caller may see it: its own queue, or everybody's for an admin.
 
     `detailed`: also workers that have stopped, and what each told of its load.

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from flask import Flask, Response, g, render_template, request, stream_template
 from markupsafe import Markup, escape
 
-from api.giving_way import YIELD_BUDGET
+from api.http.request_priority import YIELD_BUDGET
 from api.pages import i18n
 from imagefarm import __version__
 

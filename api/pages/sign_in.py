@@ -6,9 +6,9 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, redirect, request
 
-from api import sign_in_throttle
-from api.auth import SESSION_COOKIE
-from api.context import current_app_context
+from api.http import sign_in_throttle
+from api.http.auth import SESSION_COOKIE
+from api.http.context import current_app_context
 from api.pages.rendering import page
 from imagefarm.auth import authenticate_key
 from imagefarm.users import check_password, close_session, has_users, open_session
@@ -49,7 +49,12 @@ def sign_in_form() -> Any:
         return page("sign_in.html", (complaint, onward), 401)
     response = redirect(onward, 303)
     response.set_cookie(
-        SESSION_COOKIE, token, max_age=int(app_context.settings.session_max_age_s), httponly=True, samesite="Strict", secure=request.is_secure
+        SESSION_COOKIE,
+        token,
+        max_age=int(app_context.settings.session_max_age_s),
+        httponly=True,
+        samesite="Strict",
+        secure=request.is_secure,
     )
     return response
 

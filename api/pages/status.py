@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, request
 from sqlalchemy import select
 
-from api.auth import authenticate, require
-from api.context import current_app_context
-from api.farm_state import redis_is_up
+from api.http.auth import authenticate, require
+from api.http.context import current_app_context
 from api.pages.farm_view import FarmView, farm_view
-from api.pages.job_cards import JobCard, job_cards
+from api.pages.jobs.cards import JobCard, job_cards
+from api.pages.live.render_cache import cached_per_tenant
 from api.pages.rendering import page
-from api.pages.sharing import cached_per_tenant
+from api.v1.farm.farm_state import redis_is_up
 from imagefarm.auth import Scope
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
-from imagefarm.store.job_ways import JobFilter
+from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.models import Job
 
 pages = Blueprint("pages_status", __name__)

@@ -6,30 +6,11 @@ import sys
 
 import typer
 
-from imagefarm.cli import (
-    audit,
-    batch,
-    deliver,
-    demo,
-    health,
-    jobs,
-    keys,
-    lookup,
-    models,
-    picks,
-    plan,
-    profiles,
-    services,
-    settings,
-    submit,
-    tenants,
-    up,
-    users,
-    workers,
-)
+from imagefarm.cli import batch, deliver, jobs, lookup, models, picks, profiles, submit, workers
 from imagefarm.cli.connection import choose_profile
 from imagefarm.cli.exit_codes import MEANING, exit_code_of
 from imagefarm.cli.output import print_error
+from imagefarm.cli.server import audit, demo, health, keys, plan, services, settings, tenants, up, users
 from imagefarm.errors import FarmError
 
 app = typer.Typer(

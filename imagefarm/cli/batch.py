@@ -14,7 +14,7 @@ from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json
 from imagefarm.cli.submit import sides
 from imagefarm.client import Batch, Client
-from imagefarm.client.answers import Quote
+from imagefarm.client.schemas import Quote
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from imagefarm.errors import FarmError, RequestError, ConfigurationError
+from imagefarm.errors import ConfigurationError, FarmError, RequestError
 
 
 class ExitCode(IntEnum):

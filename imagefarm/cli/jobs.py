@@ -68,7 +68,12 @@ def show(
     if as_json:
         print_json(job.model_dump(mode="json"))
         return
-    rows: list[tuple[object, object]] = [("job", job.id), ("state", job.state), ("pending_reason", job.pending_reason), ("attempt", job.attempt)]
+    rows: list[tuple[object, object]] = [
+        ("job", job.id),
+        ("state", job.state),
+        ("pending_reason", job.pending_reason),
+        ("attempt", job.attempt),
+    ]
     if job.error is not None:
         rows.append(("error", f"{job.error.code}: {job.error.detail}"))
     rows += [(f"label {name}", value) for name, value in job.labels.items()]

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import typer
 
 from imagefarm.cli.output import AsJson, note, print_json, print_table
-from imagefarm.errors import FieldError, InvalidRequest, NotFound, ConfigurationError
+from imagefarm.errors import ConfigurationError, FieldError, InvalidRequest, NotFound
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

@@ -1,6 +1,17 @@
 """The Python client: `from imagefarm import Client`."""
 
-from imagefarm.client.answers import (
+from imagefarm.client.client import Client
+from imagefarm.client.errors import (
+    AuthError,
+    BusyError,
+    ClientError,
+    ConnectionFailedError,
+    JobFailedError,
+    NotFoundError,
+    RequestRefusedError,
+    WaitTimeoutError,
+)
+from imagefarm.client.schemas import (
     ApiKey,
     Asset,
     Attempt,
@@ -9,13 +20,12 @@ from imagefarm.client.answers import (
     BulkResult,
     Chain,
     Event,
-    LookupResult,
     Image,
     Job,
     JobList,
     Kind,
     Limits,
-    WebhookDelivery,
+    LookupResult,
     Model,
     Queue,
     Setting,
@@ -25,42 +35,31 @@ from imagefarm.client.answers import (
     Uploaded,
     User,
     Webhook,
+    WebhookDelivery,
     Worker,
-)
-from imagefarm.client.client import Client
-from imagefarm.client.errors import (
-    ClientError,
-    BusyError,
-    ConnectionFailedError,
-    JobFailedError,
-    AuthError,
-    NotFoundError,
-    RequestRefusedError,
-    WaitTimeoutError,
 )
 
 __all__ = [
     "ApiKey",
     "Asset",
     "Attempt",
+    "AuthError",
     "Batch",
     "BatchImage",
     "BulkResult",
+    "BusyError",
     "Chain",
     "Client",
     "ClientError",
-    "Event",
-    "BusyError",
     "ConnectionFailedError",
-    "LookupResult",
+    "Event",
     "Image",
     "Job",
     "JobFailedError",
     "JobList",
-    "AuthError",
     "Kind",
     "Limits",
-    "WebhookDelivery",
+    "LookupResult",
     "Model",
     "NotFoundError",
     "Queue",
@@ -73,5 +72,6 @@ __all__ = [
     "User",
     "WaitTimeoutError",
     "Webhook",
+    "WebhookDelivery",
     "Worker",
 ]

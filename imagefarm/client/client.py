@@ -18,26 +18,26 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from imagefarm.client.answers import (
+from imagefarm.client.admin import AdminClient
+from imagefarm.client.errors import JobFailedError, WaitTimeoutError
+from imagefarm.client.schemas import (
     Attempt,
     Batch,
     BatchImage,
     BatchImageList,
     BatchList,
     BulkResult,
-    LookupResult,
     Image,
     Job,
     JobList,
+    LookupResult,
     Model,
     Queue,
     Replay,
     Worker,
 )
-from imagefarm.client.errors import JobFailedError, WaitTimeoutError
 from imagefarm.client.transport import API, Transport
-from imagefarm.client.upkeep import AdminClient
-from imagefarm.picture.formats import extension
+from imagefarm.imaging.formats import extension
 from imagefarm.states import JobState
 
 T = TypeVar("T")

@@ -17,10 +17,10 @@ from typing import Any
 from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from imagefarm.store.bulk_insert import insert_many
+from imagefarm.store.compiled import CompiledStatement
 from imagefarm.store.engine import COMMITTED_EVENTS, connection_of, db_now
-from imagefarm.store.many import insert_many
 from imagefarm.store.models import Event
-from imagefarm.store.prepared import CompiledStatement
 
 GENESIS = "0" * 64
 NOW = select(db_now())

@@ -16,7 +16,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
 
 from imagefarm.logs import get_logger
-from imagefarm.store.prepared import autocommit
+from imagefarm.store.compiled import autocommit
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class db_now(FunctionElement[float]):
 
 
 def _connect_with_timeout(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-    from imagefarm.store.patient import TimeoutConnection  # psycopg is there only where PostgreSQL is
+    from imagefarm.store.pg_timeout import TimeoutConnection  # psycopg is there only where PostgreSQL is
 
     return TimeoutConnection.connect(*arguments, **options)
 

@@ -69,7 +69,9 @@ def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored
     if taken is not None:
         return None
     row = session.execute(
-        select(Idempotency.body_sha256, Idempotency.status, Idempotency.response, (db_now() - Idempotency.created_at).label("age"))
+        select(
+            Idempotency.body_sha256, Idempotency.status, Idempotency.response, (db_now() - Idempotency.created_at).label("age")
+        )
         .where(Idempotency.tenant_id == tenant_id, Idempotency.key == key)
         .with_for_update()
     ).one()

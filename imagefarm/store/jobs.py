@@ -17,7 +17,17 @@ from sqlalchemy.orm import Session
 
 from imagefarm.ids import first_id_at
 from imagefarm.states import JobState
-from imagefarm.store.job_ways import HIGHEST, LOWEST, IdRange, JobFilter, AccessPath, end_of_scan, hidden, newest_ids, access_paths
+from imagefarm.store.job_access_paths import (
+    HIGHEST,
+    LOWEST,
+    AccessPath,
+    IdRange,
+    JobFilter,
+    access_paths,
+    end_of_scan,
+    hidden,
+    newest_ids,
+)
 from imagefarm.store.models import Attempt, ChannelFile, Image, Job, Worker
 
 SCAN_S = 0.01
@@ -129,7 +139,9 @@ def _page(found: list[Job], limit: int, end: str | None) -> JobPage:
     return JobPage(found[:limit], found[limit - 1].id) if len(found) > limit else JobPage(found, end)
 
 
-def _take(session: Session, paths: Sequence[AccessPath], rest: Sequence[ColumnElement[bool]], id_range: IdRange, limit: int) -> list[Job]:
+def _take(
+    session: Session, paths: Sequence[AccessPath], rest: Sequence[ColumnElement[bool]], id_range: IdRange, limit: int
+) -> list[Job]:
     """The newest `limit` jobs of the paths that match the rest."""
     if len(paths) == 1 and paths[0].of_jobs:
         where = [*paths[0].in_range(id_range), *hidden(rest)]

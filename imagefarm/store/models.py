@@ -171,7 +171,7 @@ class BatchRows(Base):
 
 
 class Job(Base):
-    """One recipe asked for by one tenant, with its state, attempt and lease. Changed by `scheduler.transition` alone."""
+    """One recipe asked for by one tenant, with its state, attempt and lease. Changed by `scheduler.queue.transition` alone."""
 
     __tablename__ = "job"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -601,7 +601,7 @@ class SweepState(Base):
 
 
 class Rollup(Base):
-    """What the farm did in one minute or one hour: a few numbers for the charts. Written by `scheduler.rollup`."""
+    """What the farm did in one minute or one hour: a few numbers for the charts. Written by `scheduler.metrics.rollup`."""
 
     __tablename__ = "rollup"
     step: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)

@@ -22,9 +22,9 @@ from imagefarm.store import Store
 from imagefarm.store.migrate import migrate
 from imagefarm.store.models import Worker
 from imagefarm.supervisor import services
-from imagefarm.supervisor.child import ManagedProcess, Say
-from imagefarm.supervisor.exposure import check_bind_address
+from imagefarm.supervisor.bind_check import check_bind_address
 from imagefarm.supervisor.lock import DataFolderLock
+from imagefarm.supervisor.managed_process import ManagedProcess, Say
 from imagefarm.supervisor.port import claim_port
 from imagefarm.supervisor.redis_server import SocketFolder, find_redis, redis_command
 from imagefarm.supervisor.services import Service
@@ -110,7 +110,9 @@ class EmbeddedFarm:
     def _prepare(self) -> None:
         settings = self.settings
         if settings.workers and importlib.util.find_spec("torch") is None:
-            raise ConfigurationError("rendering needs torch, which is not installed: `pip install 'imagefarm[worker]'`, or --workers 0")
+            raise ConfigurationError(
+                "rendering needs torch, which is not installed: `pip install 'imagefarm[worker]'`, or --workers 0"
+            )
         Catalogue.read(settings.catalogue_file)
         port = claim_port(settings.host, settings.port)
         self._folder.make()

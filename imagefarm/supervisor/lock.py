@@ -7,7 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from imagefarm.errors import DataFolderBusy, ConfigurationError
+from imagefarm.errors import ConfigurationError, DataFolderBusy
 
 LOCK_FILE = "farm.lock"
 

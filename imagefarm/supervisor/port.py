@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from imagefarm.errors import PortInUse, ConfigurationError
+from imagefarm.errors import ConfigurationError, PortInUse
 
 
 def claim_port(host: str, port: int) -> int:

@@ -22,14 +22,15 @@ from imagefarm.states import BatchState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import Batch
-from scheduler import admission, limits
-from scheduler.batches import lifecycle, push
-from scheduler.batches.options import BatchOptions, OnError
-from scheduler.batches.plan import TablePlan
+from scheduler.batches import lifecycle
+from scheduler.batches.export import batch_delivery
 from scheduler.batches.reuse import find_rendered, split, submit_reused
-from scheduler.batches.source import save_rows
-from scheduler.batches.spool import Chunk
-from scheduler.batches.update import Change, counted, row_change
+from scheduler.batches.table.incremental import Change, counted, row_change
+from scheduler.batches.table.options import BatchOptions, OnError
+from scheduler.batches.table.spool import Chunk
+from scheduler.batches.table.stored_rows import save_rows
+from scheduler.batches.table.table_plan import TablePlan
+from scheduler.queue import admission, limits
 
 
 def check_errors(plan: TablePlan, options: BatchOptions) -> None:
@@ -68,7 +69,9 @@ def create_batch(
             limits.check_queue(session, tenant_id, plan.accepted, settings)
         save_images()
     batch_id = new_id("batch")
-    store.run_with_retry(lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id, drafts=drafts))
+    store.run_with_retry(
+        lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id, drafts=drafts)
+    )
     changes: Counter[Change] = Counter()
     try:
         for chunk in plan.spool:
@@ -120,7 +123,7 @@ def _open(
     data = {"rows": plan.rows, "jobs": plan.accepted} | ({"drafts": drafts} if drafts else {})
     append(session, "batch.submitted", batch_id, tenant_id, data)
     if options.deliver is not None:
-        push.schedule(session, session.get_one(Batch, batch_id), options.deliver, by="its submission")
+        batch_delivery.schedule(session, session.get_one(Batch, batch_id), options.deliver, by="its submission")
 
 
 def _write(
@@ -136,7 +139,9 @@ def _write(
         taken = {row["id"] for row in reused}
         by_row: dict[int, list[Change]] = {}
         for job, row in zip(chunk.jobs, rows, strict=True):
-            change = Change.REUSED if row["id"] in taken else Change.UNFINISHED if job.change == Change.SAME else Change(job.change)
+            change = (
+                Change.REUSED if row["id"] in taken else Change.UNFINISHED if job.change == Change.SAME else Change(job.change)
+            )
             changes[change] += 1
             by_row.setdefault(job.row, []).append(change)
         save_rows(session, batch_id, [[*row[:3], row_change(by_row.get(row[0], ()))] for row in chunk.rows])
@@ -148,7 +153,11 @@ def _write(
 
 
 def _commit(
-    session: Session, batch_id: str, plan: TablePlan, changes: dict[str, int] | None, on_commit: Callable[[Session, Batch], None] | None
+    session: Session,
+    batch_id: str,
+    plan: TablePlan,
+    changes: dict[str, int] | None,
+    on_commit: Callable[[Session, Batch], None] | None,
 ) -> None:
     batch = lifecycle.get_for_update(session, batch_id)
     if batch.state == BatchState.CANCELLED:

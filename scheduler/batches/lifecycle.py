@@ -28,11 +28,11 @@ from sqlalchemy.orm import Session
 from imagefarm.errors import Conflict, NotFound
 from imagefarm.logs import get_logger
 from imagefarm.states import BatchState, JobState
-from imagefarm.store import Store, db_now, job_ways
+from imagefarm.store import Store, db_now, job_access_paths
 from imagefarm.store.audit import append
 from imagefarm.store.models import Batch, Job
-from scheduler.cancel import retry_where
-from scheduler.transition import change_state
+from scheduler.queue.cancel import retry_where
+from scheduler.queue.transition import change_state
 
 log = get_logger(__name__)
 
@@ -98,8 +98,8 @@ def reconcile_jobs(session: Session, batch_id: str) -> int:
 
 def _change_some(session: Session, batch: Batch, change: StateChange, *, reason: str, upto_row: int | None = None) -> int:
     before, after, event = change
-    path = job_ways.AccessPath((Job.batch_id, Job.state), (batch.id, before))
-    where = path.in_range(job_ways.IdRange())
+    path = job_access_paths.AccessPath((Job.batch_id, Job.state), (batch.id, before))
+    where = path.in_range(job_access_paths.IdRange())
     if upto_row is not None:
         where.append(Job.row <= upto_row)
     some = select(Job.id).where(*where).order_by(*path.oldest_first).limit(CHUNK)

@@ -10,13 +10,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from imagefarm.catalogue import Catalogue
-from imagefarm.picture.channels import Channel
+from imagefarm.imaging.channels import Channel
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Backlog, Worker
-from scheduler.admission import learnt_costs
-from scheduler.batches.plan import TablePlan
 from scheduler.batches.reuse import find_rendered
-from scheduler.batches.update import Change, counted
+from scheduler.batches.table.incremental import Change, counted
+from scheduler.batches.table.table_plan import TablePlan
+from scheduler.queue.admission import learnt_costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from imagefarm.picture.channels import Channel
+from imagefarm.imaging.channels import Channel
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append_many
-from imagefarm.store.many import insert_many
+from imagefarm.store.bulk_insert import insert_many
 from imagefarm.store.models import Batch, Job
-from scheduler.assets import record_use
+from scheduler.assets.store import record_use
 
 
 def find_rendered(

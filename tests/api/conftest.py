@@ -19,7 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from api.app import create_app
-from api.context import app_context_of
+from api.http.context import app_context_of
 from imagefarm.logs import configure_logs
 from imagefarm.settings import Settings, load_settings
 from imagefarm.store.migrate import migrate

@@ -13,15 +13,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.context import AppContext, app_context_of
+from api.http.context import AppContext, app_context_of
 from imagefarm.auth import Scope, create_key
-from imagefarm.outputs import image_key
-from imagefarm.picture.encode import encode_picture
-from imagefarm.picture.formats import extension
-from imagefarm.picture.metadata import text_chunks
-from imagefarm.picture.png import pixel_sha256
-from scheduler import finish
-from scheduler.claim import ClaimedJob
+from imagefarm.imaging.encode import encode_picture
+from imagefarm.imaging.formats import extension
+from imagefarm.imaging.metadata import text_chunks
+from imagefarm.imaging.png import pixel_sha256
+from imagefarm.output_store import image_key
+from scheduler.queue import finish
+from scheduler.queue.claim import ClaimedJob
 from tests.small_farm import SmallFarm
 
 JSON = "application/json"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imagefarm import Client
-from imagefarm.picture.metadata import read_metadata
+from imagefarm.imaging.metadata import read_metadata
 from imagefarm.settings import PROJECT_ROOT
 from tests.e2e.up import Up
 from tools.demo_model.checker import matches
@@ -54,7 +54,7 @@ def upscaling_client(tmp_path: Path) -> Iterator[Client]:
     """Of a farm with an upscaler in its catalogue: a network of a known architecture with weights of the test's own."""
     from safetensors.torch import save_file
 
-    from tests.engine.test_upscalers import make_net
+    from tests.worker.upscalers.test_upscalers import make_net
 
     state = {name: tensor.contiguous().clone() for name, tensor in make_net("ESRGAN").state_dict().items()}
     save_file(state, tmp_path / "tiny.safetensors")

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from imagefarm import Client
 from imagefarm.client import RequestRefusedError
-from imagefarm.picture.metadata import read_metadata
+from imagefarm.imaging.metadata import read_metadata
 
 
 def photo_on_white() -> Image.Image:

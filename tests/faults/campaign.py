@@ -29,13 +29,13 @@ import psutil
 
 from imagefarm.logs import configure_logs
 from imagefarm.settings import PROJECT_ROOT, load_settings
-from tests.faults import cancels, commits, database, hostile, places, redis, services, table, workers
+from tests.faults import cancels, commits, database, environment, hostile, redis, services, table, workers
 from tests.faults.farm import SHORT, FaultFarm
 from tests.faults.run import Fault, perform
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
-    for family in (workers, commits, services, redis, database, cancels, hostile, places)
+    for family in (workers, commits, services, redis, database, cancels, hostile, environment)
     for fault in family.FAULTS
 }
 DATABASES = {"sqlite": ("sqlite",), "postgresql": ("postgresql",), "both": ("sqlite", "postgresql")}

@@ -85,7 +85,7 @@ def api_killed_in_bulk_cancel(run: Run) -> None:
 
 
 CHUNK = 4
-SMALL_CHUNKS = {"scheduler.bulk": {"CHUNK": CHUNK}}
+SMALL_CHUNKS = {"scheduler.batches.bulk_actions": {"CHUNK": CHUNK}}
 FAULTS = [
     Fault("cancel-races", cancel_races),
     Fault("cancel-before-commit", cancelled_before_commit),

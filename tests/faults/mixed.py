@@ -108,7 +108,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="mixed-", dir=chosen.out.absolute()))
     farm = FaultFarm(
-        folder, database=chosen.db, workers=3, standin=chosen.standin, lease_s=30.0, sweep_interval_s=3.0, ticket_slice_s=10.0, quantum_s=2.0
+        folder,
+        database=chosen.db,
+        workers=3,
+        standin=chosen.standin,
+        lease_s=30.0,
+        sweep_interval_s=3.0,
+        ticket_slice_s=10.0,
+        quantum_s=2.0,
     )
     good = True
     try:

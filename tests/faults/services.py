@@ -12,7 +12,7 @@ CHUNK = 4
 STALE = {
     "imagefarm.store.idempotency": {"STALE_S": GIVEN_UP_S},
     "scheduler.batches.lifecycle": {"STALE_S": GIVEN_UP_S},
-    "scheduler.batches.spool": {"CHUNK_JOBS": CHUNK},
+    "scheduler.batches.table.spool": {"CHUNK_JOBS": CHUNK},
 }
 """A bulk submission that died half way is given up after a quarter of an hour; here sooner. Its transactions are small: some
 are committed when it dies.

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from imagefarm.outputs import JOB_KEY, LocalOutputStore
+from imagefarm.output_store import JOB_KEY, LocalOutputStore
 from imagefarm.states import FINAL, JobState
 from imagefarm.store.audit import seal, verify
 from imagefarm.store.models import Attempt, Backlog, Batch, Event, Image, Job, SweepState
-from scheduler.orphans import collect_orphan_files
-from scheduler.sweep import reconcile_backlog
+from scheduler.recovery.orphan_files import collect_orphan_files
+from scheduler.recovery.sweep import reconcile_backlog
 from tests.farm import Farm
 from tests.faults.client import Promises
 

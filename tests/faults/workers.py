@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sqlalchemy import select
 
-from imagefarm.outputs import JOB_KEY
+from imagefarm.output_store import JOB_KEY
 from imagefarm.states import JobState
 from imagefarm.store.models import Job
 from tests.farm import FarmError

@@ -7,7 +7,7 @@ import pytest
 from imagefarm.catalogue import Catalogue
 from imagefarm.settings import Settings
 from imagefarm.store import Store
-from scheduler.limits import CALLING_KEY
+from scheduler.queue.limits import CALLING_KEY
 from tests.small_farm import SmallFarm
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from imagefarm.settings import PROJECT_ROOT
 from scheduler import tickets
+from scheduler.queue.workers import WorkerIdentity, mark_offline, register
 from scheduler.tickets import TicketSender, top_up, waiting
-from scheduler.workers import WorkerIdentity, mark_offline, register
 from tests.farm import Farm
 
 

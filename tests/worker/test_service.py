@@ -18,17 +18,17 @@ import pytest
 from PIL import Image as PillowImage
 from sqlalchemy import select, update
 
-from imagefarm.live import EventPublisher
-from imagefarm.picture.metadata import read_metadata
-from imagefarm.picture.png import pixel_sha256
+from imagefarm.event_publisher import EventPublisher
+from imagefarm.imaging.metadata import read_metadata
+from imagefarm.imaging.png import pixel_sha256
 from imagefarm.redis import progress_key
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Attempt, Job, Model
-from scheduler.cancel import cancel_job
-from scheduler.orphans import collect_orphan_files
+from scheduler.queue.cancel import cancel_job
+from scheduler.queue.workers import send_command, set_desired_state
+from scheduler.recovery.orphan_files import collect_orphan_files
 from scheduler.tickets import waiting
-from scheduler.workers import send_command, set_desired_state
 from tests.farm import CELERY, Farm
 
 LONG = {"steps": 50, "count": 16}

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, Qwen3Model
 
 from tools.demo_model import fused
+from tools.demo_model.auxiliary_heads import TAPS, AuxiliaryHeads
 from tools.demo_model.batched import MULTIPLE, Captions, forward, rotation, to_patches
+from tools.demo_model.data_parallel import ProcessGroup, run_process_group
 from tools.demo_model.muon import Muon
 from tools.demo_model.pictures import load_scenes
 from tools.demo_model.progress import Progress
 from tools.demo_model.prompts import write_prompt
-from tools.demo_model.readouts import TAPS, AuxiliaryHeads
 from tools.demo_model.scenes import Scene
-from tools.demo_model.team import ProcessGroup, run_process_group
 from tools.demo_model.text_encoder import WIDTH as CAPTION_WIDTH
 from tools.demo_model.text_encoder import encode
 from tools.demo_model.tokenizer import wrap

@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
 from imagefarm.states import PriorityClass
-from scheduler.claim import ClaimedJob
-from scheduler.retry import Failure, FailureClass
-from worker.engine.clock import DeviceTimer, timed
-from worker.engine.failures import AttemptFailed, failure_of, is_out_of_memory
+from scheduler.queue.claim import ClaimedJob
+from scheduler.queue.retry import Failure, FailureClass
 from worker.engine.grouping import group
-from worker.engine.images import FailedJob, RenderedImage, RenderedJob, StepReport
 from worker.engine.passes import free_cached, run_pass
 from worker.engine.pixels import is_blank, to_uint8
 from worker.engine.previews import Previews
-from worker.engine.running import RunningJob, Slot
+from worker.engine.results import FailedJob, RenderedImage, RenderedJob, StepReport
+from worker.engine.running_set import RunningJob, Slot
+from worker.engine.timing import DeviceTimer, timed
+from worker.failures import AttemptFailed, failure_of, is_out_of_memory
 from worker.families.base import cast_to
-from worker.inputs import NOTHING, Inputs
-from worker.memory.learnt import MicroBatchLimits
-from worker.memory.meter import PeakMemoryMeter, headroom, meter_for
+from worker.inputs.input_images import NOTHING, Inputs
+from worker.memory.micro_batch_limits import MicroBatchLimits
+from worker.memory.peak_memory import PeakMemoryMeter, headroom, meter_for
 from worker.upscalers.tiles import TiledUpscale
 
 if TYPE_CHECKING:
-    from worker.loading import LoadedPipeline
+    from worker.models.loading import LoadedPipeline
 
 log = get_logger(__name__)
 
@@ -59,13 +59,17 @@ class StepEngine:
     pipeline gives.
     """
 
-    def __init__(self, pipeline: LoadedPipeline, *, max_images: int, text_encoder_batch_size: int = 0, tiled: bool = False) -> None:
+    def __init__(
+        self, pipeline: LoadedPipeline, *, max_images: int, text_encoder_batch_size: int = 0, tiled: bool = False
+    ) -> None:
         self.pipeline = pipeline
         self.family = pipeline.family
         if self.family.device.type == "cuda":
             torch.cuda.set_device(self.family.device)  # of this thread: another one may have loaded the model
         self.max_images = max_images
-        self.text_encoder_batch_size = text_encoder_batch_size or (DEFAULT_TEXT_ENCODER_BATCH_SIZE if self.family.device.type != "cpu" else 1)
+        self.text_encoder_batch_size = text_encoder_batch_size or (
+            DEFAULT_TEXT_ENCODER_BATCH_SIZE if self.family.device.type != "cpu" else 1
+        )
         self.tiled = tiled
         """Whether pictures larger than a tile are decoded in tiles from the start."""
         self.meter: PeakMemoryMeter = meter_for(self.family.device)
@@ -194,7 +198,9 @@ class StepEngine:
             cap=self._cap,
         )
         for members in passes:
-            run_pass(members, self._forward, limits=self.pipeline.denoise_limits, size=members[0].tokens, last_resort=self._too_large)
+            run_pass(
+                members, self._forward, limits=self.pipeline.denoise_limits, size=members[0].tokens, last_resort=self._too_large
+            )
 
     def _cap(self, tokens: int) -> int:
         return self.pipeline.denoise_limits.cap(tokens, self.max_images, free=self.headroom if self.meter.bounds else None)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 
 from imagefarm.logs import get_logger
-from scheduler.retry import Failure, FailureClass
-from worker.engine.failures import failure_of
-from worker.engine.running import Slot
-from worker.memory.garbage import collect_frozen
-from worker.memory.learnt import MicroBatchLimits
+from scheduler.queue.retry import Failure, FailureClass
+from worker.engine.running_set import Slot
+from worker.failures import failure_of
+from worker.memory.gc_control import collect_frozen
+from worker.memory.micro_batch_limits import MicroBatchLimits
 
 log = get_logger(__name__)
 

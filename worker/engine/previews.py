@@ -20,7 +20,7 @@ from imagefarm.logs import get_logger
 from worker.families.base import Family, signed, to_device
 
 if TYPE_CHECKING:
-    from worker.engine.running import Slot
+    from worker.engine.running_set import Slot
 
 log = get_logger(__name__)
 

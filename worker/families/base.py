@@ -16,7 +16,7 @@ from imagefarm.recipe import Recipe
 
 if TYPE_CHECKING:
     from worker.families.inpaint import InpaintState
-    from worker.model_files import ModelFiles
+    from worker.weights.model_files import ModelFiles
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -17,7 +17,7 @@ from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample, signed, to_device
 from worker.families.inpaint import InpaintState, latent_mask
 from worker.families.samplers import make_scheduler, takes_generator
-from worker.model_files import ModelFiles, adapter_file
+from worker.weights.model_files import ModelFiles, adapter_file
 
 
 class UNetFamily(ABC):
@@ -234,7 +234,9 @@ class UNetFamily(ABC):
         # set_timesteps replaces what a step changes, so that a shallow copy is a scheduler of its own
         return copy.copy(self._schedulers[sampler])
 
-    def _inpaint_state(self, mask: NDArray[np.uint8], encoded: torch.Tensor, noise: torch.Tensor, generator: torch.Generator) -> InpaintState:
+    def _inpaint_state(
+        self, mask: NDArray[np.uint8], encoded: torch.Tensor, noise: torch.Tensor, generator: torch.Generator
+    ) -> InpaintState:
         """What stays of an encoded image. Raises RenderError for a UNet that takes the mask itself."""
         if self.denoiser.config.in_channels != self.vae.config.latent_channels:
             raise RenderError("not_supported", f"mask: a UNet of {self.denoiser.config.in_channels} channels is not stepped here")

@@ -18,7 +18,7 @@ from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample, signed, to_device
 from worker.families.inpaint import InpaintState, latent_mask
-from worker.model_files import ModelFiles
+from worker.weights.model_files import ModelFiles
 
 MAX_PROMPT_TOKENS = 512
 """Tokens; the encoder always runs on this many, padded, as the pipeline does: another length gives other bits."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imagefarm.catalogue import Catalogue, ModelEntry
-from imagefarm.errors import FarmError, ConfigurationError
+from imagefarm.errors import ConfigurationError, FarmError
 from imagefarm.settings import load_settings
 from worker.memory.capabilities import unavailable_tiers
 from worker.memory.planner import GIB, Plan, best, plan

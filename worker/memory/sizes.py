@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from imagefarm.catalogue import Catalogue, ModelEntry
-from imagefarm.errors import RenderError, ConfigurationError
+from imagefarm.errors import ConfigurationError, RenderError
+from worker.memory.parameter_counts import KEPT_WIDE, PARAMETERS
 from worker.memory.planner import ACTIVATIONS, ModelSize
-from worker.memory.published import KEPT_WIDE, PARAMETERS
-from worker.model_files import find_files
+from worker.weights.model_files import find_files
 
 USUAL_SIZES = ((512, 512), (768, 768), (1024, 1024), (1536, 1536), (2048, 2048))
 DENOISERS = frozenset({"transformer", "unet"})

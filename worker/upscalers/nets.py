@@ -11,9 +11,9 @@ import torch
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError
-from worker.digests import WeightDigests
-from worker.memory.headers import read_header
 from worker.memory.weights import module_bytes
+from worker.weights.digests import WeightDigests
+from worker.weights.headers import read_header
 
 ARCHITECTURES = {"ESRGAN": "ESRGAN", "Compact": "Compact", "SPAN": "SPAN", "SwinIR": "SwinIR"}
 """Architectures that may be loaded, by spandrel's id."""

@@ -9,10 +9,10 @@ from flask import Blueprint, Response, request
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from api.auth import authenticate, require
-from api.context import current_app_context
-from api.events import events_wanted
+from api.http.auth import authenticate, require
+from api.http.context import current_app_context
 from api.pages.rendering import page
+from api.v1.events import events_wanted
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store import audit

@@ -8,11 +8,11 @@ from typing import Any
 from flask import Blueprint, Response, redirect, request
 from pydantic import ValidationError
 
-from api import keys as api_keys
-from api.auth import authenticate, require
-from api.context import AppContext, current_app_context
-from api.field_errors import field_errors
+from api.http.auth import authenticate, require
+from api.http.context import AppContext, current_app_context
+from api.http.field_errors import field_errors
 from api.pages.rendering import page
+from api.v1.accounts import keys as api_keys
 from imagefarm.auth import LIMITS, Caller, KeyInfo, Scope, is_open, list_keys
 from imagefarm.errors import FieldError, InvalidRequest
 

@@ -10,19 +10,19 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.auth import authenticate, require
-from api.context import current_app_context
-from api.farm_state import redis_is_up
+from api.http.auth import authenticate, require
+from api.http.context import current_app_context
 from api.pages.admin.audit import RecentEvent, recent_events
 from api.pages.farm_view import FarmView, farm_view
-from api.pages.job_cards import Picture, picture
+from api.pages.jobs.cards import Picture, picture
 from api.pages.rendering import page
-from api.statistics import PERIODS, Statistics, spread, statistics
-from api.tenants import TenantResponse, tenants
+from api.v1.accounts.tenants import TenantResponse, tenants
+from api.v1.farm.farm_state import redis_is_up
+from api.v1.farm.statistics import PERIODS, Statistics, spread, statistics
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store.models import Image
-from scheduler.rollup import MetricBucket, total
+from scheduler.metrics.rollup import MetricBucket, total
 
 pages = Blueprint("pages_admin", __name__)
 

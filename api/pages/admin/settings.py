@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from api.auth import authenticate, require
-from api.context import current_app_context
-from api.farm_settings import shown_settings
+from api.http.auth import authenticate, require
+from api.http.context import current_app_context
 from api.pages.rendering import page
+from api.v1.farm.settings import shown_settings
 from imagefarm.auth import Scope
 
 pages = Blueprint("pages_admin_settings", __name__)

@@ -9,12 +9,12 @@ from flask import Blueprint, Response, redirect, request
 from pydantic import ValidationError
 from sqlalchemy import func, select
 
-from api import users as api_users
-from api.auth import authenticate, require
-from api.context import AppContext, current_app_context
-from api.field_errors import field_errors
+from api.http.auth import authenticate, require
+from api.http.context import AppContext, current_app_context
+from api.http.field_errors import field_errors
 from api.pages.rendering import page
-from api.tenants import TenantResponse, TenantChange, change_tenant, tenants
+from api.v1.accounts import users as api_users
+from api.v1.accounts.tenants import TenantChange, TenantResponse, change_tenant, tenants
 from imagefarm.auth import LIMITS, Scope, is_open
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
 from imagefarm.store.models import Tenant

@@ -10,15 +10,15 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api import webhooks as api_webhooks
-from api.auth import authenticate, require
-from api.context import AppContext, current_app_context
-from api.field_errors import field_errors
+from api.http.auth import authenticate, require
+from api.http.context import AppContext, current_app_context
+from api.http.field_errors import field_errors
 from api.pages.rendering import page
+from api.v1 import webhooks as api_webhooks
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.store.models import WebhookDelivery, Webhook
-from scheduler.webhooks import KINDS
+from imagefarm.store.models import Webhook, WebhookDelivery
+from scheduler.delivery.webhooks import KINDS
 
 pages = Blueprint("pages_admin_webhooks", __name__)
 

@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 from flask import Blueprint, Response, redirect, request
 
-from api.auth import authenticate, require
-from api.context import current_app_context
-from api.farm_state import redis_is_up
+from api.http.auth import authenticate, require
+from api.http.context import current_app_context
 from api.pages.farm_view import farm_view
 from api.pages.rendering import page
+from api.v1.farm.farm_state import redis_is_up
 from imagefarm.auth import Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import WorkerState
-from scheduler import workers
+from scheduler.queue import workers
 
 pages = Blueprint("pages_admin_workers", __name__)
 

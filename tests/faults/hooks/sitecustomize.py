@@ -209,13 +209,13 @@ HARM: dict[str, Callable[[], Any]] = {
     "exit": leave,
 }
 PATCHES: dict[str, Callable[[Any], None]] = {
-    "imagefarm.outputs": outputs,
+    "imagefarm.output_store": outputs,
     "imagefarm.store.engine": store,
-    "scheduler.finish": finish,
-    "scheduler.claim": claim,
-    "scheduler.admission": batches,
-    "scheduler.bulk": bulk,
-    "worker.child": child,
+    "scheduler.queue.finish": finish,
+    "scheduler.queue.claim": claim,
+    "scheduler.queue.admission": batches,
+    "scheduler.batches.bulk_actions": bulk,
+    "worker.render_process": child,
     "worker.engine.engine": engine,
 }
 CONSTANTS: dict[str, dict[str, float]] = json.loads(os.environ.get("FARM_FAULTS_CONSTANTS", "{}"))
@@ -223,7 +223,7 @@ CONSTANTS: dict[str, dict[str, float]] = json.loads(os.environ.get("FARM_FAULTS_
 
 
 STANDIN = Path(__file__).with_name("standin.py") if os.environ.get("FARM_FAULTS_STANDIN") else None
-STOOD_IN = ("worker.device", "worker.loading", "worker.residency", "worker.engine.engine", "worker.engine.failures")
+STOOD_IN = ("worker.models.device", "worker.models.loading", "worker.models.residency", "worker.engine.engine", "worker.failures")
 
 
 class Finder(importlib.abc.MetaPathFinder):

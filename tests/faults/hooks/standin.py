@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from imagefarm.errors import RenderError
-from scheduler.retry import Failure, FailureClass
-from worker.engine.images import RenderedImage, RenderedJob, StepReport
+from scheduler.queue.retry import Failure, FailureClass
+from worker.engine.results import RenderedImage, RenderedJob, StepReport
 
 STEP_S = float(os.environ.get("FARM_FAULTS_STEP_S", "0.03"))
 

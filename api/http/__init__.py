@@ -1,0 +1,1 @@
+"""The mechanics of HTTP: routes, OpenAPI, errors, authentication, limits."""

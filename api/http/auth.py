@@ -1,0 +1,100 @@
+"""Who is asking: a bearer key or token, a signed-in browser, or anybody on an open farm; and which hosts and origins may ask.
+
+An open farm on a loopback address is reachable by every web page that its user visits: such a page could resolve its own
+name to 127.0.0.1 (DNS rebinding) or post a form across origins. So an open farm answers only to the names of this machine,
+and a change that a browser sends from another origin is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from flask import request
+
+from api.http.context import AppContext
+from api.http.request_limit import count_request
+from imagefarm.auth import OPEN_CALLER, Caller, Scope, authenticate_key, is_loopback, is_open
+from imagefarm.errors import Forbidden, RequestError, Unauthorized
+from imagefarm.tokens import looks_like_token
+from imagefarm.users import session_caller
+from scheduler.queue.limits import CALLING_KEY, KeyLimits
+
+HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
+SESSION_COOKIE = "imagefarm_session"
+"""The cookie of a browser that signed in, out of reach of scripts. It names a session, which can be ended here."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def authenticate(app_context: AppContext, *, counted: bool = True) -> Caller:
+    """Who makes the current request, which is counted as theirs. Raises Unauthorized or LimitExceeded."""
+    try:
+        caller = _caller(app_context)
+    except Unauthorized:
+        count_request(app_context.requests, None)
+        raise
+    if counted:
+        count_request(app_context.requests, caller)
+    return caller
+
+
+def _caller(app_context: AppContext) -> Caller:
+    header = request.headers.get("Authorization")
+    if header is None:
+        # what the sign-in page keeps; SameSite=Strict and `check_origin` keep other sites from using it
+        session = session_caller(app_context.store, request.cookies.get(SESSION_COOKIE, ""), app_context.settings)
+        if session is not None:
+            return _asking(session)
+        if is_open(app_context.settings):
+            return OPEN_CALLER
+        raise Unauthorized("send a key: `Authorization: Bearer if_...` (make one with `imagefarm keys create`)")
+    method, _, key = header.partition(" ")
+    if method.lower() != "bearer" or not key.strip():
+        raise Unauthorized("the Authorization header must read `Bearer if_...`")
+    if app_context.tokens.file is not None and looks_like_token(key):
+        return app_context.tokens.caller(key.strip())
+    caller = authenticate_key(app_context.store, key.strip())
+    if caller is None:
+        raise Unauthorized("this key is unknown or revoked")
+    return _asking(caller)
+
+
+def _asking(caller: Caller) -> Caller:
+    """Let the limits of the caller's key hold for what this request asks."""
+    if caller.limits and caller.quota_id is not None:
+        CALLING_KEY.set(KeyLimits(caller.quota_id, caller.limits))
+    return caller
+
+
+def require(caller: Caller, scope: Scope) -> None:
+    """Raise Forbidden unless the caller has the scope."""
+    if not caller.has_scope(scope):
+        raise Forbidden(f"this key lacks the scope {scope}; it has {', '.join(sorted(caller.scopes)) or 'none'}")
+
+
+def check_host(app_context: AppContext) -> None:
+    """Refuse a Host header that is malformed, or that an open farm on loopback does not go by."""
+    host = request.headers.get("Host", "")
+    if not HOST.fullmatch(host):
+        raise RequestError("the Host header is missing or malformed", code="bad_host")
+    settings = app_context.settings
+    if settings.auth == "auto" and is_open(settings):
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        if not (is_loopback(name) or name.endswith(".localhost") or name == settings.host):
+            raise Forbidden(
+                f"an open farm answers only to localhost, not to {name}; set IMAGEFARM_AUTH=keys (or open) to serve other names"
+            )
+
+
+def check_origin(app_context: AppContext) -> None:
+    """Refuse a change that a browser sends from a page of another origin on the strength of where it runs."""
+    if request.method in SAFE_METHODS or "Authorization" in request.headers:
+        return
+    origin = request.headers.get("Origin")
+    cross = origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
+    site = request.headers.get("Sec-Fetch-Site")
+    if cross or site in {"cross-site", "same-site"}:
+        raise Forbidden("a page of another origin may not change anything here")
+    if origin is None and site is None and SESSION_COOKIE in request.cookies:
+        # every browser says one of them with a form: without, nobody knows whose page sent it
+        raise Forbidden("a change made by a signed-in browser must say from which page it comes (Origin); programs send a key")

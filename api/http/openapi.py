@@ -1,0 +1,177 @@
+"""The OpenAPI 3.1 document, made from the registered routes: nothing in it is written twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from api.http.problems import MEDIA, ProblemResponse
+from api.http.request_limit import HEADERS
+from api.http.routes import JSON, Route
+from imagefarm import __version__
+from imagefarm.ids import PATTERN
+
+REF = "#/components/schemas/{model}"
+REASONS = {
+    200: "Done.",
+    201: "Made.",
+    202: "Accepted and stored.",
+    204: "Nothing more to say.",
+    206: "A part of the file.",
+    302: "See there.",
+    304: "Not changed.",
+    400: "The request cannot be read.",
+    401: "No key, or not a valid one.",
+    403: "The key lacks the scope.",
+    404: "There is no such thing, or it is not yours.",
+    409: "Its state forbids this, or the first request with this key still runs.",
+    413: "The body is too large.",
+    415: "The body has the wrong type.",
+    416: "The file has no such part.",
+    422: "A field is wrong; the problem names it.",
+    429: "A limit was reached; Retry-After says when to come back.",
+    503: "The farm, or a part of it, is away or full; Retry-After says when to come back.",
+}
+Json = dict[str, Any]
+Names = dict[Any, Json]
+"""References to schemas by (model, mode)."""
+
+
+def document(routes: list[Route]) -> Json:
+    """The whole document."""
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ProblemResponse, "serialization")]
+    for route in routes:
+        wanted += [(route.body, "validation")] if route.body else []
+        wanted += [(route.response, "serialization")] if route.response else []
+    names, definitions = models_json_schema(list(dict.fromkeys(wanted)), ref_template=REF)
+    paths: Json = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, names)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "imagefarm",
+            "version": __version__,
+            "description": "A render farm for text-to-image diffusion. Errors are RFC 9457 problems that name the field; "
+            "lists are paged by `next_cursor`; ids of other tenants do not exist.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
+        "paths": paths,
+        "components": {
+            "schemas": definitions.get("$defs", {}),
+            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, `if_...`"}},
+        },
+    }
+
+
+def _operation(route: Route, names: Names) -> Json:
+    summary, description = route.words
+    operation: Json = {
+        "operationId": route.name,
+        "tags": [route.tag],
+        "summary": summary,
+        "description": description,
+        "parameters": _parameters(route),
+        "responses": _responses(route, names),
+        "security": [],
+    }
+    if route.scope is not None:
+        operation["security"] = [{"key": []}]
+        operation["x-scope"] = str(route.scope)
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": names[route.body, "validation"]}}}
+    elif route.consumes:
+        operation["requestBody"] = {"required": True, "content": {media: _upload(media) for media in route.consumes}}
+    return operation
+
+
+def _upload(media: str) -> Json:
+    if media == "multipart/form-data":
+        return {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "string", "contentMediaType": "application/octet-stream"}},
+            }
+        }
+    return {"schema": {"type": "string"}} if media.startswith("text/") else {}
+
+
+def _parameters(route: Route) -> list[Json]:
+    found: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)} for name in route.path_names
+    ]
+    if route.query is not None:
+        schema = route.query.model_json_schema(ref_template=REF)
+        definitions = schema.get("$defs", {})
+        required = schema.get("required", [])
+        for name, part in schema.get("properties", {}).items():
+            whole = _inlined(_without_null(part), definitions)
+            parameter: Json = {"name": name, "in": "query", "required": name in required, "schema": whole}
+            if text := whole.pop("description", part.get("description")):
+                parameter["description"] = text
+            found.append(parameter)
+    for header in route.headers:
+        found.append({"name": header.name, "in": "header", "description": header.description, "schema": header.schema})
+    return found
+
+
+def _path_schema(name: str) -> Json:
+    return {"type": "string", "pattern": f"^{PATTERN.pattern}$"} if name.endswith("_id") else {"type": "string", "minLength": 1}
+
+
+def _without_null(part: Json) -> Json:
+    """A query cannot hold null: an optional parameter is one that is left out."""
+    options = [option for option in part.get("anyOf", []) if option.get("type") != "null"]
+    if len(options) != 1:
+        return dict(part)
+    rest = {key: value for key, value in part.items() if key not in {"anyOf", "default", "title"}}
+    return {**options[0], **rest}
+
+
+def _inlined(part: Any, definitions: Json) -> Any:
+    if isinstance(part, dict):
+        if reference := part.get("$ref"):
+            return _inlined(definitions[reference.rsplit("/", 1)[1]], definitions)
+        return {key: _inlined(value, definitions) for key, value in part.items() if key != "title"}
+    return [_inlined(item, definitions) for item in part] if isinstance(part, list) else part
+
+
+def _responses(route: Route, names: Names) -> Json:
+    content: Json = {}
+    if route.response is not None:
+        content = {JSON: {"schema": names[route.response, "serialization"]}}
+    elif route.media != JSON:
+        content = {route.media: {}}
+    responses: Json = {}
+    for status in (route.status, *route.extra_statuses):
+        responses[str(status)] = {"description": REASONS[status]} | (
+            {"content": content} if content and status not in {204, 304} else {}
+        )
+        if route.is_counted and route.path.startswith("/api/"):
+            responses[str(status)]["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
+    problem = {MEDIA: {"schema": names[ProblemResponse, "serialization"]}}
+    for status in sorted(expected_errors(route) - {route.status, *route.extra_statuses}):
+        responses[str(status)] = {"description": REASONS[status], "content": problem}
+    return responses
+
+
+def expected_errors(route: Route) -> set[int]:
+    """The statuses of refusals that follow from a declaration."""
+    statuses = {400, 422, 503, *route.errors}
+    if route.scope is not None:
+        statuses |= {401, 403}
+    if route.is_counted or route.scope is not None:
+        statuses.add(429)
+    if route.path_names:
+        statuses.add(404)
+    if route.body is not None or route.consumes:
+        statuses |= {413, 415}
+    if "idempotency" in route.parameters:
+        statuses |= {409, 413}
+    return statuses

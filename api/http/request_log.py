@@ -1,0 +1,64 @@
+"""Every request: an id, checks of host and origin, security headers, one structured line in the log."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import structlog
+from flask import Flask, Response, g, request
+
+from api.http.auth import check_host, check_origin
+from api.http.context import current_app_context
+from imagefarm.ids import new_id
+from imagefarm.logs import get_logger
+from scheduler.queue.limits import CALLING_KEY
+
+log = get_logger(__name__)
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,64}")
+QUIET = frozenset({"/healthz", "/readyz"})
+FOR_STREAMS = "imagefarm.for_streams"
+"""What the environment of a page has that nobody asked for: it is rendered for those who follow it."""
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+"""What every answer carries unless its handler said otherwise."""
+
+
+def init_app(app: Flask) -> None:
+    """Watch every request of the application."""
+    app.before_request(_before)
+    app.after_request(_after)
+
+
+def _before() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if REQUEST_ID.fullmatch(given) else new_id("req")
+    g.began = time.perf_counter()
+    structlog.contextvars.clear_contextvars()  # a server's thread serves one request after another
+    structlog.contextvars.bind_contextvars(service="api", request_id=g.request_id)
+    CALLING_KEY.set(None)
+    app_context = current_app_context()
+    check_host(app_context)
+    check_origin(app_context)
+
+
+def _after(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    level = "debug" if request.path in QUIET or FOR_STREAMS in request.environ else "info"
+    getattr(log, level)(
+        "request",
+        method=request.method,
+        path=request.path,  # not the query, which may hold prompts
+        status=response.status_code,
+        ms=round(1000 * (time.perf_counter() - g.get("began", time.perf_counter())), 1),
+    )
+    return response

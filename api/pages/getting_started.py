@@ -1,0 +1,89 @@
+"""`/getting-started`: a first picture by curl, Python, command line and table, with the reader's own address in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Blueprint, Response, request
+
+from api.http.auth import authenticate, require
+from api.http.context import current_app_context
+from api.pages.i18n import language
+from api.pages.rendering import page
+from imagefarm.auth import Scope, is_open
+
+pages = Blueprint("pages_getting_started", __name__)
+
+PROMPTS = {"en": "a red mug on a white background", "zh": "白色背景上的红色马克杯"}
+KEY = "if_YOUR_KEY"
+"""Stands for the reader's key; the page's script puts the real one in, which never leaves the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One way to a first picture. `code` is run by the tests as it stands."""
+
+    id: str
+    title: str
+    hint: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class GettingStartedView:
+    """The steps. `asks_key` where the farm does."""
+
+    steps: tuple[Step, ...]
+    url: str
+    asks_key: bool
+    key: str = KEY
+
+
+@pages.get("/getting-started")
+def getting_started_page() -> Response:
+    """Show the first steps."""
+    app_context = current_app_context()
+    require(authenticate(app_context), Scope.READ)
+    asks = not is_open(app_context.settings)
+    url = request.host_url.rstrip("/")
+    return page("getting_started.html", GettingStartedView(steps(url, PROMPTS[language()], asks_key=asks), url, asks))
+
+
+def steps(url: str, prompt: str, *, asks_key: bool) -> tuple[Step, ...]:
+    """The same first picture in four ways, for a farm at `url`."""
+    header = " \\\n  -H 'Authorization: Bearer " + KEY + "'" if asks_key else ""
+    client = f'Client("{url}", key="{KEY}")' if asks_key else f'Client("{url}")'
+    exported = f"export IMAGEFARM_URL={url}\n" + (f"export IMAGEFARM_API_KEY={KEY}\n" if asks_key else "")
+    return (
+        Step(
+            "curl",
+            "With curl",
+            "The answer comes when the picture is made, within 60 seconds; its `images` say where the file is.",
+            f"curl -s {url}/api/v1/jobs{header} \\\n"
+            "  -H 'Content-Type: application/json' -H 'Prefer: wait=60' \\\n"
+            f'  -d \'{{"prompt": "{prompt}", "seed": 42}}\'',
+        ),
+        Step(
+            "python",
+            "With Python",
+            "The client comes with the project; everything it does is the REST interface.",
+            "from imagefarm import Client\n\n"
+            f"with {client} as farm:\n"
+            f'    job = farm.wait(farm.submit("{prompt}", seed=42))\n'
+            '    print(farm.download(job, "pictures"))',
+        ),
+        Step(
+            "cli",
+            "From the command line",
+            "Progress is shown while it renders; `--json` is for programs.",
+            exported + f'imagefarm submit "{prompt}" --seed 42 --out pictures',
+        ),
+        Step(
+            "table",
+            "From a table",
+            "A row is a picture: the template names the columns. Its page shows progress, errors and the contact sheet.",
+            f"printf 'sku,product\\nA-1,red mug\\nA-2,blue chair\\n' |\n"
+            f"  curl -s '{url}/api/v1/batches?name=First&template=%7B%7B%20product%20%7D%7D'{header} \\\n"
+            "    -H 'Content-Type: text/csv' --data-binary @-",
+        ),
+    )

@@ -1,0 +1,333 @@
+"""The list of jobs `/jobs`, one job `/jobs/{id}`, and the forms that cancel it or run it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask import Blueprint, Response, redirect, request
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.http.auth import authenticate, require
+from api.http.context import AppContext, current_app_context
+from api.pages.jobs.cards import JobCard, Picture, job_cards, picture
+from api.pages.jobs.filter import PERIODS, PageFilter, read_filter
+from api.pages.live.render_cache import cached_per_tenant
+from api.pages.rendering import page
+from api.v1.jobs import routes as api_jobs
+from api.v1.jobs.attempts import AttemptResponse, attempts_of
+from api.v1.jobs.replay import compared, replay_job, worst
+from imagefarm.auth import Caller, Scope
+from imagefarm.errors import NotFound
+from imagefarm.states import JobState
+from imagefarm.store import db_now, jobs
+from imagefarm.store.models import Batch, Event, Image, Job, Tenant, Worker
+from scheduler.assets.store import assets_of
+from scheduler.batches import bulk_actions
+
+pages = Blueprint("pages_jobs", __name__)
+
+ROWS = 40
+NEW_COUNTED = 50
+MAX_CHOICES = 60
+"""Tenants, workers and batches that the filter offers by name."""
+MAX_EVENTS = 200
+RECIPE_ORDER = (
+    "model",
+    "steps",
+    "guidance",
+    "sampler",
+    "seed",
+    "negative_prompt",
+    "strength",
+    "init_image",
+    "loras",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobsView:
+    """A page of the list. `fresh` jobs are newer than its first row; `again` is its address when it refreshes itself."""
+
+    filter: PageFilter
+    jobs: tuple[JobCard, ...]
+    older: str | None
+    fresh: int
+    again: str
+    models: tuple[str, ...]
+    states: tuple[JobState, ...]
+    periods: tuple[str, ...]
+    is_admin: bool
+    may_cancel: bool
+    may_retry: bool
+    tenants: tuple[tuple[str, str], ...]
+    workers: tuple[str, ...]
+    batches: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One audited change. `seq` is its place in the chain, None until it is sealed."""
+
+    at: float
+    kind: str
+    data: str
+    seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of the job's life and how long it took: `start` and `width` are percent of the whole."""
+
+    name: str
+    seconds: float
+    start: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What this job shows as a replay of another: the worst of its images gives the verdict."""
+
+    of: str
+    verdict: str
+    psnr_db: float | None
+    differs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureView:
+    """One image with its audit record as text."""
+
+    picture: Picture
+    index: int
+    format: str
+    bytes: int
+    sha256: str
+    pixel_sha256: str
+    ms: float
+    audit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """All that is known of a job."""
+
+    job: JobCard
+    recipe: tuple[tuple[str, str], ...]
+    recipe_hash: str
+    negative_prompt: str
+    seed: str
+    labels: tuple[tuple[str, str], ...]
+    error_code: str | None
+    error_detail: str | None
+    cost_s: float
+    actual_s: float | None
+    pictures: tuple[PictureView, ...]
+    attempts: tuple[AttemptResponse, ...]
+    events: tuple[EventView, ...]
+    spent: tuple[Span, ...]
+    replayed: Replayed | None
+    assets: tuple[str, ...]
+    shows_tenant: bool
+    url: str
+
+
+@pages.get("/jobs")
+@cached_per_tenant
+def jobs_page() -> Response:
+    """List jobs; the address is the filter."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.READ)
+    asked = read_filter(request.args)
+    with app_context.store.read() as session:
+        wanted = asked.wanted(caller, session.scalar(select(db_now())) or 0.0)
+        # an id followed by anything sorts behind the id itself: so `upto` is the first row
+        found = jobs.list_jobs(session, wanted, before=asked.before or (asked.upto and asked.upto + "~") or None, limit=ROWS)
+        first = found.jobs[0].id if found.jobs else ""
+        steady = replace(asked, upto="" if asked.before else asked.upto or first)
+        view = JobsView(
+            filter=asked,
+            jobs=job_cards(session, app_context, found.jobs),
+            older=f"/jobs{replace(asked, upto='', before=found.next_before).query}" if found.next_before else None,
+            fresh=jobs.count_newer(session, wanted, asked.upto, NEW_COUNTED) if asked.upto else 0,
+            again=f"/jobs{steady.query}",
+            models=tuple(app_context.catalogue.names()),
+            states=tuple(JobState),
+            periods=tuple(PERIODS),
+            is_admin=caller.is_admin,
+            may_cancel=any(state in bulk_actions.CANCELLABLE for state in asked.states),
+            may_retry=any(state in bulk_actions.RETRYABLE for state in asked.states),
+            tenants=_tenants(session) if caller.is_admin else (),
+            workers=tuple(session.scalars(select(Worker.name).distinct().order_by(Worker.name).limit(MAX_CHOICES))),
+            batches=_batches(session, caller),
+        )
+    return page("jobs.html", view)
+
+
+@pages.get("/jobs/<job_id>")
+def job_page(job_id: str) -> Response:
+    """Show one job."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.READ)
+    with app_context.store.read() as session:
+        view = _job_view(session, app_context, caller, api_jobs.visible_job(session, caller, job_id))
+    return page("job.html", view)
+
+
+@pages.get("/jobs/<job_id>/preview.webp")
+def preview(job_id: str) -> Response:
+    """A look at an image in the making, or nothing: the job may end while a page asks, which is no error to show anybody."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.READ)
+    given = request.args.get("index", "0")
+    try:
+        return api_jobs.get_preview(
+            app_context, caller, job_id, api_jobs.PreviewQuery(index=int(given) if given.isdecimal() else 0)
+        )
+    except (NotFound, ValidationError):
+        return Response(status=204)
+
+
+@pages.post("/jobs/<job_id>/cancel")
+def cancel_form(job_id: str) -> Any:
+    """Cancel a job, and go back to it."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.SUBMIT)
+    api_jobs.cancel(app_context, caller, job_id)
+    return redirect(f"/jobs/{job_id}", 303)
+
+
+@pages.post("/jobs/<job_id>/retry")
+def retry_form(job_id: str) -> Any:
+    """Run a failed or cancelled job again, and go back to it."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.SUBMIT)
+    api_jobs.retry(app_context, caller, job_id)
+    return redirect(f"/jobs/{job_id}", 303)
+
+
+@pages.post("/jobs/<job_id>/replay")
+def replay_form(job_id: str) -> Any:
+    """Render a job's recipe again, and go to the new job."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.SUBMIT)
+    return redirect(f"/jobs/{replay_job(app_context, caller, job_id).id}", 303)
+
+
+def _tenants(session: Session) -> tuple[tuple[str, str], ...]:
+    """Tenants to choose from, by name; none where there is one only."""
+    found = session.execute(select(Tenant.id, Tenant.name).order_by(Tenant.name).limit(MAX_CHOICES)).all()
+    return tuple((id_, name) for id_, name in found) if len(found) > 1 else ()
+
+
+def _batches(session: Session, caller: Caller) -> tuple[tuple[str, str], ...]:
+    """The newest batches to choose from."""
+    newest = select(Batch.id, Batch.name).order_by(Batch.id.desc()).limit(MAX_CHOICES)
+    if caller.tenant_filter is not None:
+        newest = newest.where(Batch.tenant_id == caller.tenant_filter)
+    return tuple((id_, name) for id_, name in session.execute(newest))
+
+
+def _job_view(session: Session, app_context: AppContext, caller: Caller, job: Job) -> JobView:
+    attempts = attempts_of(session, job.id)
+    events = session.scalars(select(Event).where(Event.subject == job.id).order_by(Event.id).limit(MAX_EVENTS)).all()
+    images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
+    return JobView(
+        job=job_cards(session, app_context, [job])[0],
+        recipe=_recipe_rows(job.recipe),
+        recipe_hash=job.recipe_hash,
+        negative_prompt=str(job.recipe.get("negative_prompt") or ""),
+        seed=str(job.recipe["seed"]),
+        labels=tuple(sorted((str(name), str(value)) for name, value in job.labels.items())),
+        error_code=job.error_code,
+        error_detail=job.error_detail,
+        cost_s=job.cost_s,
+        actual_s=job.actual_s,
+        pictures=tuple(_picture_view(image) for image in images),
+        attempts=tuple(attempts),
+        events=tuple(EventView(row.at, row.kind, pretty(row.data, indent=None), row.seq) for row in events),
+        spent=_spent(job, attempts[0] if attempts else None, images),
+        replayed=_replayed(session, app_context, caller, job),
+        shows_tenant=caller.is_admin,
+        assets=tuple(sorted(assets_of(job.recipe))),
+        url=request.host_url.rstrip("/"),
+    )
+
+
+def _spent(job: Job, last: AttemptResponse | None, images: Sequence[Image]) -> tuple[Span, ...]:
+    """Where the time of a job that has succeeded went, its last attempt's by the audit records of its images."""
+    if job.state != JobState.SUCCEEDED or job.finished_at is None or last is None or not images:
+        return ()
+    whole = max(job.finished_at - last.claimed_at, 0.0)
+
+    def told(*path: str) -> float:
+        total = 0.0
+        for image in images:
+            value: Any = image.audit
+            for name in path:
+                value = value.get(name) if isinstance(value, dict) else None
+            total += value if isinstance(value, int | float) else 0.0
+        return total / 1000
+
+    parts = [("text", told("encode_ms")), ("steps", told("denoise_ms")), ("decoding", told("decode_ms"))]
+    parts.append(("file", told("timings_ms", "encode") + told("timings_ms", "store")))
+    known = sum(seconds for _, seconds in parts)
+    if known > whole:  # pictures are written beside the device: the parts may overlap
+        parts = [(name, seconds * whole / known) for name, seconds in parts]
+    parts = [("waiting", max(last.claimed_at - job.created_at, 0.0)), ("loading and sharing", max(whole - known, 0.0)), *parts]
+    length = sum(seconds for _, seconds in parts) or 1.0
+    spans, start = [], 0.0
+    for name, seconds in parts:
+        if (width := 100 * seconds / length) >= 0.1:
+            spans.append(Span(name, round(seconds, 4), round(start, 2), round(width, 2)))
+            start += width
+    return tuple(spans)
+
+
+def _replayed(session: Session, app_context: AppContext, caller: Caller, job: Job) -> Replayed | None:
+    if job.state != JobState.SUCCEEDED or (found := compared(session, app_context, caller, job)) is None:
+        return None
+    of, images = found
+    verdict = worst(images)
+    least = min((one.psnr_db for one in images if one.psnr_db is not None), default=None)
+    return Replayed(of, verdict, least, tuple(dict.fromkeys(words for one in images for words in one.differs)))
+
+
+def _picture_view(image: Image) -> PictureView:
+    return PictureView(
+        picture(image),
+        image.index,
+        image.format,
+        image.bytes,
+        image.sha256,
+        image.pixel_sha256,
+        image.ms,
+        pretty(image.audit),
+    )
+
+
+def _recipe_rows(recipe: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The recipe's fields as text, the ones people look for first; absent ones are left out."""
+    names = [name for name in RECIPE_ORDER if name in recipe]
+    names += [name for name in recipe if name not in {*RECIPE_ORDER, "prompt", "width", "height"}]
+    return tuple(
+        (name, value if isinstance(value, str) else pretty(value, indent=None))
+        for name, value in ((name, recipe[name]) for name in names)
+        if value not in (None, [], "")
+    )
+
+
+def pretty(value: object, indent: int | None = 2) -> str:
+    """JSON for people to read."""
+    return json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=True)

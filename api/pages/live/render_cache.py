@@ -1,0 +1,93 @@
+"""One rendering for all who follow the same page: five hundred open pages cost the farm three renderings a second, not hundreds.
+
+Only a page that fetches itself gets a shared rendering, made at most `RENDER_CACHE_S` ago; its script waits as long after a
+change, so what it gets holds the change. Whoever opens a page, or comes back to it from a form, gets one of their own. Shared
+are the pages of one tenant, with the same scopes, in one language, at one address: nothing else of the caller is in them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from functools import wraps
+from typing import Any
+
+from flask import Flask, Response, current_app, g, request
+
+from api.http.auth import SESSION_COOKIE, authenticate
+from api.http.context import current_app_context
+from api.pages.i18n import language
+
+RENDER_CACHE_S = 0.3
+MAX_ENTRIES = 200
+"""Renderings kept, of some ten kilobytes each; those not asked for longest go first."""
+KEY = "imagefarm.pages.render_cache"
+Page = tuple[int, list[tuple[str, str]], bytes]
+
+
+class RenderCache:
+    """The newest renderings by what they depend on. Each is made once, while others wait for it."""
+
+    def __init__(self) -> None:
+        self._cached: OrderedDict[Hashable, tuple[float, Future[Page]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Page]) -> Page:
+        """The rendering begun less than `RENDER_CACHE_S` ago, or a new one. What `make` raises is raised to all that wait."""
+        with self._lock:
+            began, page = self._cached.get(key, (float("-inf"), Future()))
+            if mine := time.monotonic() - began >= RENDER_CACHE_S:
+                page = Future()
+                self._cached[key] = (time.monotonic(), page)
+                while len(self._cached) > MAX_ENTRIES:
+                    self._cached.popitem(last=False)
+            self._cached.move_to_end(key)
+        if mine:
+            try:
+                page.set_result(make())
+            except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+                page.set_exception(error)
+        return page.result()
+
+
+def init_app(app: Flask) -> None:
+    """Keep the renderings of this process; tell the pages' script how long it has to wait."""
+    app.extensions[KEY] = RenderCache()
+    app.jinja_env.globals["render_cache_ms"] = round(1000 * RENDER_CACHE_S)
+
+
+def cached_per_tenant(view: Callable[..., Response]) -> Callable[..., Response]:
+    """Let those who follow this page share a rendering. It may show nothing of the caller but tenant and scopes."""
+
+    @wraps(view)
+    def answer(**arguments: str) -> Response:
+        if "HX-Request" not in request.headers:
+            return view(**arguments)
+
+        def make() -> Page:
+            g.whole = True  # whatever this reader has already, others need it whole
+            response = view(**arguments)
+            return response.status_code, list(response.headers), response.get_data()
+
+        caller = authenticate(current_app_context())
+        key = (
+            caller.tenant_id,
+            caller.scopes,
+            SESSION_COOKIE in request.cookies,
+            language(),
+            request.host_url,
+            request.full_path,
+        )
+        status, headers, body = current_app.extensions[KEY].get(key, make)
+        return Response(body, status, headers).make_conditional(request)  # type: ignore[return-value]
+
+    answer.is_cached_per_tenant = True  # type: ignore[attr-defined]
+    return answer
+
+
+def is_cached_per_tenant(view: Callable[..., Any]) -> bool:
+    """True for a page that shows nothing of its reader but tenant and scopes."""
+    return bool(getattr(view, "is_cached_per_tenant", False))

@@ -1,0 +1,298 @@
+"""The studio `/studio`: write what a picture shall show, and watch it appear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, redirect, request
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api.http.auth import authenticate, require
+from api.http.context import AppContext, current_app_context
+from api.http.field_errors import field_errors
+from api.http.routes import too_large
+from api.pages.i18n import language
+from api.pages.rendering import page
+from api.pages.studio.form import (
+    KindChoice,
+    Size,
+    counts_of,
+    from_recipe,
+    kinds_of,
+    larger_size,
+    loras_of,
+    request_of,
+    sizes_of,
+    typed,
+)
+from api.pages.studio.gallery import Gallery, Part, gallery
+from api.v1.images.assets import store_picture
+from api.v1.images.image_urls import fetch_pictures, names_urls
+from api.v1.jobs import routes as api_jobs
+from imagefarm.auth import Caller, Scope
+from imagefarm.catalogue import ModelEntry
+from imagefarm.errors import Conflict, FieldError, InvalidRequest, RequestError, UnknownModel
+from imagefarm.ids import is_id
+from imagefarm.prompts.enhance import Suggestion, enhance, joined
+from imagefarm.recipe import MAX_PROMPT_CHARS, JobRequest
+from imagefarm.states import WorkerState
+from imagefarm.store.models import Model, Worker
+from imagefarm.text import check_text
+from scheduler.queue import admission
+
+pages = Blueprint("pages_studio", __name__)
+
+VARIATIONS = 4
+UPSCALED = "lanczos:2"
+"""How a picture is enlarged by one press."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """A model to choose, and what hinders it."""
+
+    name: str
+    title: str
+    state: str
+    served: bool
+
+    @property
+    def hindrance(self) -> str:
+        if self.state in {"missing", "invalid"}:
+            return self.state
+        return "" if self.served else "no worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudioView:
+    """The form and the gallery. `fields` are what the form holds, `errors` what was wrong with it."""
+
+    models: tuple[ModelChoice, ...]
+    entry: ModelEntry
+    sizes: tuple[Size, ...]
+    counts: tuple[int, ...]
+    kinds: tuple[KindChoice, ...]
+    loras: tuple[str, ...]
+    fields: tuple[tuple[str, str], ...]
+    suggestion: Suggestion | None
+    variant: int
+    errors: tuple[FieldError, ...]
+    refusal: str
+    gallery: Gallery
+    submitted: str
+    max_prompt: int = MAX_PROMPT_CHARS
+
+
+@pages.get("/studio")
+def studio_page() -> Response:
+    """Show the form, filled from `?from=JOB` or from the address, and what was made here lately."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.READ)
+    fields = typed(request.args)
+    with app_context.store.read() as session:
+        if origin := request.args.get("from"):
+            job = api_jobs.visible_job(session, caller, origin)
+            given = {name: value for name, value in fields.items() if value}
+            fields = (
+                from_recipe(job.recipe, job.count)
+                | ({} if "seed" in request.args or "keep" in request.args else {"seed": ""})
+                | given
+            )
+        return page("studio.html", _view(session, app_context, caller, fields, submitted=request.args.get("job", "")))
+
+
+@pages.post("/studio")
+def studio_form() -> Any:
+    """Submit what the form says, or a job again, changed `as` said; errors come back beside the fields."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.SUBMIT)
+    request.max_content_length = app_context.settings.max_asset_bytes + app_context.settings.max_body_bytes
+    fields = typed({})
+    try:
+        fields = (
+            _asked_again(app_context, caller)
+            if request.form.get("again")
+            else _with_init_image(app_context, caller, typed(request.form))
+        )
+        entry = app_context.catalogue.get(fields["model"] or app_context.catalogue.default)
+        job_id = _submit(app_context, caller, request_of(fields, entry))
+    except RequestEntityTooLarge:
+        return _refused(app_context, caller, fields, too_large())
+    except ValidationError as error:
+        return _refused(app_context, caller, fields, InvalidRequest(field_errors(error, JobRequest, whole="form")))
+    except RequestError as error:
+        return _refused(app_context, caller, fields | typed(request.form), error)
+    kept = f"&seed={fields['seed']}&keep=on" if fields["keep"] else ""
+    kind = f"&kind={fields['kind']}" if any(one.name == fields["kind"] for one in kinds_of(entry, "en")) else ""
+    return redirect(f"/studio?from={job_id}&job={job_id}{kind}{kept}", 303)
+
+
+@pages.post("/studio/suggest")
+def suggestion_form() -> Response:
+    """Suggest what the prompt leaves unsaid: the piece alone for the page's script, else the page; `add` takes it up."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.SUBMIT)
+    fields = _with_init_image(app_context, caller, typed(request.form))
+    variant = int(request.form.get("variant", "0").strip()[:4]) if request.form.get("variant", "").isdecimal() else 0
+    suggestion = _suggestion(fields, variant)
+    if request.headers.get("HX-Request"):
+        return page("suggestion.html", suggestion, variant=variant)
+    if suggestion is not None and (slot := request.form.get("add")):
+        taken = [one.text for one in suggestion.additions if slot in {one.slot, "all"}]
+        fields["prompt"] = joined(fields["prompt"], *taken)
+        suggestion = _suggestion(fields, variant)
+    with app_context.store.read() as session:
+        return page("studio.html", _view(session, app_context, caller, fields, suggestion=suggestion, variant=variant))
+
+
+@pages.post("/studio/init-image")
+def init_image_form() -> Response:
+    """Take a picture in to begin from, and show it in the form; the page's script asks for this piece as it is dropped."""
+    app_context = current_app_context()
+    caller = authenticate(app_context)
+    require(caller, Scope.SUBMIT)
+    request.max_content_length = app_context.settings.max_asset_bytes + app_context.settings.max_body_bytes
+    fields = typed({})
+    refusal = ""
+    try:
+        fields = typed(request.form) | {"init_image": ""}
+        fields = _with_init_image(app_context, caller, typed(request.form))
+    except RequestEntityTooLarge:
+        refusal = too_large().detail
+    except InvalidRequest as error:
+        refusal = "; ".join(f"{one.detail} – {one.remedy}" for one in error.errors)
+    except RequestError as error:
+        refusal = error.detail
+    may_begin = (
+        "init_image"
+        in app_context.catalogue.by_alias.get(fields["model"], app_context.catalogue.get(app_context.catalogue.default)).features
+    )
+    return page("init_image.html", tuple(fields.items()), may_begin=may_begin, refusal=refusal)
+
+
+def _with_init_image(app_context: AppContext, caller: Caller, fields: dict[str, str]) -> dict[str, str]:
+    """The fields with the picture that came as a file, if one did, stored as an asset; or without any, if so asked."""
+    if request.form.get("no_init_image"):
+        return fields | {"init_image": "", "strength": ""}
+    file = request.files.get("init_image_file")
+    if file is None or not file.filename:
+        return fields
+    data = file.read(app_context.settings.max_asset_bytes + 1)
+    return fields | {"init_image": store_picture(app_context, caller, file.filename, data)[0].id}
+
+
+def _asked_again(app_context: AppContext, caller: Caller) -> dict[str, str]:
+    """The fields of the job that is asked for again, changed as the button says."""
+    with app_context.store.read() as session:
+        job = api_jobs.visible_job(session, caller, request.form["again"])
+    change, seed = request.form.get("as", ""), request.form.get("seed", "").strip()
+    same_seed = {"count": "1", "seed": seed or str(job.recipe["seed"])}
+    fields = from_recipe(job.recipe, job.count)
+    if change == "variations":
+        return fields | {"count": str(VARIATIONS), "seed": ""}
+    if change == "upscale":
+        return fields | same_seed | {"upscale": UPSCALED}
+    if change == "larger":
+        larger = larger_size(app_context.catalogue.get(job.model), int(job.recipe["width"]), int(job.recipe["height"]))
+        if larger is None:
+            raise Conflict(f"model {job.model} makes no larger picture of this shape; upscale it instead")
+        return fields | same_seed | {"size": larger.value}
+    raise InvalidRequest([FieldError(field="as", detail="is none of the changes", remedy="use variations, larger or upscale")])
+
+
+def _suggestion(fields: Mapping[str, str], variant: int) -> Suggestion | None:
+    prompt = fields["prompt"]
+    try:
+        check_text(prompt)
+    except ValueError:
+        return None  # said when the form is sent
+    if not prompt or len(prompt) > MAX_PROMPT_CHARS:
+        return None
+    return enhance(prompt, kind=fields["kind"], variant=variant)
+
+
+def _submit(app_context: AppContext, caller: Caller, asked: JobRequest) -> str:
+    if names_urls(asked):
+        asked = fetch_pictures(app_context, caller, asked)
+    with app_context.store.write() as session:
+        row = admission.prepare(app_context.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
+        api_jobs.check_assets(session, caller, row["recipe"])
+        admission.submit(session, [row], app_context.settings)
+    app_context.ticket_sender.notify_lane(row["model"])
+    return str(row["id"])
+
+
+def _refused(app_context: AppContext, caller: Caller, fields: dict[str, str], error: RequestError) -> Response:
+    errors = tuple(error.errors) if isinstance(error, InvalidRequest) else ()
+    with app_context.store.read() as session:
+        view = _view(session, app_context, caller, fields, errors=errors, refusal="" if errors else error.detail)
+    return page("studio.html", view, error.status)
+
+
+def _view(
+    session: Session,
+    app_context: AppContext,
+    caller: Caller,
+    fields: Mapping[str, str],
+    *,
+    errors: tuple[FieldError, ...] = (),
+    refusal: str = "",
+    submitted: str = "",
+    suggestion: Suggestion | None = None,
+    variant: int = 0,
+) -> StudioView:
+    try:
+        entry = app_context.catalogue.get(fields["model"] or app_context.catalogue.default)
+    except UnknownModel:
+        entry = app_context.catalogue.get(app_context.catalogue.default)
+    return StudioView(
+        models=_choices(session, app_context),
+        entry=entry,
+        sizes=sizes_of(entry),
+        counts=counts_of(entry),
+        kinds=kinds_of(entry, language()),
+        loras=loras_of(app_context.catalogue, entry),
+        fields=tuple(fields.items()),
+        suggestion=suggestion or _suggestion(fields, variant),
+        variant=variant,
+        errors=errors,
+        refusal=refusal,
+        gallery=gallery(session, app_context, caller, _part(), request.host_url.rstrip("/")),
+        submitted=submitted,
+    )
+
+
+def _part() -> Part:
+    """The part of the gallery that the address asks for."""
+    given = {name: request.args.get(name, "") for name in ("before", "down_to")}
+    wrong = [
+        FieldError(field=name, detail="is no id of a job", remedy="leave it out: the newest are shown")
+        for name, value in given.items()
+        if value and not is_id(value, "job")
+    ]
+    if wrong:
+        raise InvalidRequest(wrong)
+    return Part(**given)
+
+
+def _choices(session: Session, app_context: AppContext) -> tuple[ModelChoice, ...]:
+    learnt = dict(session.execute(select(Model.name, Model.state)).all())
+    serves = session.scalars(select(Worker.serves).where(Worker.state != WorkerState.OFFLINE)).all()
+    choices = [
+        ModelChoice(
+            name=entry.name,
+            title=entry.title,
+            state=learnt.get(entry.name, "unknown"),
+            served=any(entry.name in one for one in serves),
+        )
+        for entry in app_context.catalogue.entries.values()
+    ]
+    return tuple(sorted(choices, key=lambda choice: bool(choice.hindrance)))

@@ -1,0 +1,1 @@
+"""Tenants, keys, users and their limits over REST."""

@@ -1,0 +1,98 @@
+"""People who sign in: made, listed, given a new password and disabled by admins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from api.http.context import AppContext
+from api.http.routes import Routes
+from api.http.schemas import Body, ResponseModel, Time
+from api.v1.accounts.keys import Name
+from imagefarm.auth import Caller, Scope
+from imagefarm.text import check_text
+from imagefarm.users import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, UserInfo, create_user, disable_user, list_users, set_password
+
+routes = Routes(tag="users")
+
+Role = Literal["viewer", "member", "admin"]
+Password = Annotated[
+    str,
+    Field(
+        min_length=MIN_PASSWORD_CHARS, max_length=MAX_PASSWORD_CHARS, json_schema_extra={"format": "password", "writeOnly": True}
+    ),
+    AfterValidator(check_text),
+]
+
+
+class UserRequest(Body):
+    """A person to be made."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")] = Field(
+        description="To sign in with; small and large letters are the same"
+    )
+    password: Password
+    role: Role = Field("member", description="viewer (read), member (read, submit) or admin (all, of every tenant)")
+    tenant: Name = Field("default", description="Name of the tenant they belong to, who is made if new")
+
+
+class PasswordRequest(Body):
+    """A new password."""
+
+    password: Password
+
+
+class UserResponse(ResponseModel):
+    """A person, without the password."""
+
+    id: str
+    name: str
+    role: Role
+    tenant_id: str
+    tenant: str
+    created_at: Time
+    disabled_at: Time | None
+    last_sign_in_at: Time | None
+
+
+class UserList(ResponseModel):
+    """Everybody, by name."""
+
+    items: list[UserResponse]
+    next_cursor: None = None
+
+
+@routes.get("/api/v1/users", scope=Scope.ADMIN, response=UserList)
+def list_people(app_context: AppContext, caller: Caller) -> UserList:
+    """List the users."""
+    return UserList(items=[_response(info) for info in list_users(app_context.store)])
+
+
+@routes.post("/api/v1/users", scope=Scope.ADMIN, response=UserResponse, status=201, errors=(409,))
+def create_person(app_context: AppContext, caller: Caller, body: UserRequest) -> UserResponse:
+    """Make a user, who signs in to the pages with name and password."""
+    return _response(create_user(app_context.store, **body.model_dump(), by=caller.name))
+
+
+@routes.post("/api/v1/users/{user}/password", scope=Scope.ADMIN, response=UserResponse)
+def change_password(app_context: AppContext, caller: Caller, user: str, body: PasswordRequest) -> UserResponse:
+    """Give a user, by name or id, a new password.
+
+    Their browsers are signed out.
+    """
+    return _response(set_password(app_context.store, user, body.password, by=caller.name))
+
+
+@routes.post("/api/v1/users/{user}/disable", scope=Scope.ADMIN, response=UserResponse)
+def disable_person(app_context: AppContext, caller: Caller, user: str) -> UserResponse:
+    """Let a user, by name or id, sign in no more.
+
+    Their browsers are signed out. Disabling again changes nothing; the name stays taken.
+    """
+    return _response(disable_user(app_context.store, user, by=caller.name))
+
+
+def _response(info: UserInfo) -> UserResponse:
+    return UserResponse.model_validate(asdict(info))

@@ -1,0 +1,128 @@
+"""Downloads of a batch: manifest, report, archive of its images, and the rows that were rejected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from flask import Response
+from pydantic import Field
+
+from api.http.routes import AppContext, Caller, Routes, Scope
+from api.http.schemas import Body, Query
+from api.v1.batches.picks import PickState
+from api.v1.batches.routes import get_batch, tenant_of_batch, visible_batch
+from api.v1.batches.schemas import BatchResponse
+from api.v1.jobs.routes import visible_job
+from imagefarm.errors import Conflict
+from imagefarm.states import BatchState
+from scheduler.batches import lifecycle
+from scheduler.batches.export import batch_delivery
+from scheduler.batches.export.archive import stream_zip
+from scheduler.batches.export.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl, report_csv
+from scheduler.batches.table.delivery_target import DeliveryTarget
+from scheduler.delivery.buckets import check_bucket
+
+routes = Routes(tag="batches")
+job_routes = Routes(tag="jobs")
+
+CSV = "text/csv"
+JSON_LINES = "application/x-ndjson"
+ZIP = "application/zip"
+
+
+class BatchDownloadQuery(Query):
+    """Which images of a batch to download."""
+
+    pick: PickState | None = Field(None, description="Only those that were decided so; open: not decided yet")
+
+
+@routes.get("/api/v1/batches/{batch_id}/manifest.csv", scope=Scope.READ, media=CSV)
+def batch_manifest_csv(app_context: AppContext, caller: Caller, batch_id: str, query: BatchDownloadQuery) -> Response:
+    """Get a batch's manifest as CSV.
+
+    A line for each picture: row, sku, name, file, seed, sha256, state, reason, job, custom_id, pick, verdict, channel. A picture
+    that was re-rolled has no file: the one that takes its place has its name. A cell that a spreadsheet would run begins with an
+    apostrophe.
+    """
+    name = _name(app_context, caller, batch_id)
+    return _stream(manifest_csv(entries(app_context.store, batch_id, query.pick)), CSV, f"{name}-manifest.csv")
+
+
+@routes.get("/api/v1/batches/{batch_id}/manifest.jsonl", scope=Scope.READ, media=JSON_LINES)
+def batch_manifest_jsonl(app_context: AppContext, caller: Caller, batch_id: str, query: BatchDownloadQuery) -> Response:
+    """Get a batch's manifest as JSON Lines."""
+    name = _name(app_context, caller, batch_id)
+    return _stream(manifest_jsonl(entries(app_context.store, batch_id, query.pick)), JSON_LINES, f"{name}-manifest.jsonl")
+
+
+@routes.get("/api/v1/batches/{batch_id}/report.csv", scope=Scope.READ, media=CSV)
+def batch_report_csv(app_context: AppContext, caller: Caller, batch_id: str) -> Response:
+    """Get a line for each row of a batch's table.
+
+    row, sku, change (of an update: reused, changed, new, again or removed), jobs, pictures, states, problem. Rows of the
+    earlier table that are gone come last, without a number.
+    """
+    name = _name(app_context, caller, batch_id)
+    return _stream(report_csv(app_context.store, batch_id), CSV, f"{name}-report.csv")
+
+
+@routes.get("/api/v1/batches/{batch_id}/errors.csv", scope=Scope.READ, media=CSV)
+def batch_errors_csv(app_context: AppContext, caller: Caller, batch_id: str) -> Response:
+    """Get the rows that failed.
+
+    Rows that were refused or whose jobs failed, as they came, with the reason: mend them and send the table again.
+    """
+    name = _name(app_context, caller, batch_id)
+    return _stream(errors_csv(app_context.store, batch_id), CSV, f"{name}-errors.csv")
+
+
+@routes.get("/api/v1/batches/{batch_id}/archive.zip", scope=Scope.READ, media=ZIP)
+def batch_archive(app_context: AppContext, caller: Caller, batch_id: str, query: BatchDownloadQuery) -> Response:
+    """Get a batch's pictures as a ZIP file.
+
+    It is made while it is sent, and holds what has succeeded so far, with a manifest of just that.
+    """
+    name = _name(app_context, caller, batch_id)
+    return _stream(stream_zip(entries(app_context.store, batch_id, query.pick), app_context.outputs), ZIP, f"{name}.zip")
+
+
+class DeliverBody(DeliveryTarget, Body):
+    """A bucket that the operator allows, and the folder in it."""
+
+
+@routes.post("/api/v1/batches/{batch_id}/deliver", scope=Scope.SUBMIT, response=BatchResponse, status=202, errors=(404, 409))
+def deliver_batch(app_context: AppContext, caller: Caller, batch_id: str, body: DeliverBody) -> BatchResponse:
+    """Upload a batch's files to a bucket.
+
+    When it is done, or at once if it is: masters and channels under their names, then the manifest; not what was rejected. What
+    is there already is not sent again, so a delivery that failed may simply be asked for anew. Its state is in the batch.
+    """
+    tenant = tenant_of_batch(app_context, caller, batch_id)
+    with app_context.store.write() as session:
+        check_bucket(session, app_context.settings, body.bucket, tenant, field="bucket")
+        batch = lifecycle.get_for_update(session, batch_id, tenant)
+        if batch.state in {BatchState.CANCELLED, BatchState.VALIDATING}:
+            raise Conflict(f"batch {batch_id} is {batch.state}; only what is, or will be, done can be delivered")
+        batch_delivery.schedule(session, batch, DeliveryTarget(bucket=body.bucket, prefix=body.prefix), by=caller.name)
+    return get_batch(app_context, caller, batch_id)
+
+
+@job_routes.get("/api/v1/jobs/{job_id}/archive.zip", scope=Scope.READ, media=ZIP)
+def job_archive(app_context: AppContext, caller: Caller, job_id: str) -> Response:
+    """Get a job's pictures as a ZIP file, with a manifest."""
+    with app_context.store.read() as session:
+        visible_job(session, caller, job_id)
+    return _stream(stream_zip(entries_of_job(app_context.store, job_id), app_context.outputs), ZIP, f"{job_id}.zip")
+
+
+def _name(app_context: AppContext, caller: Caller, batch_id: str) -> str:
+    """A file name for the batch, in ASCII as headers need it. Raises NotFound for a batch that the caller may not see."""
+    with app_context.store.read() as session:
+        batch = visible_batch(session, caller, batch_id)
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", batch.name).strip("-")[:60] or batch.id
+
+
+def _stream(chunks: Iterable[str] | Iterable[bytes], media: str, file_name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{file_name}"', "X-Accel-Buffering": "no"}
+    return Response(chunks, content_type=f"{media}; charset=utf-8" if media != ZIP else ZIP, headers=headers)

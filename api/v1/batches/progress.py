@@ -1,0 +1,72 @@
+"""How a batch gets on: its rate, when it will be done, and what failed, grouped by reason."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.http.schemas import ResponseModel
+from imagefarm.states import JobState
+from imagefarm.store import db_now
+from imagefarm.store.models import Job
+
+RATE_S = 60.0
+REMEDIES = {
+    "oom": "Ask for a smaller picture, or let a worker with more memory serve the model; then retry.",
+    "poison": "These jobs brought their workers down. Look at one of them, change what is odd about it, and submit it anew.",
+    "nan_output": "The model made no valid picture. Another seed or fewer steps may do; retrying renders the same.",
+    "blank_output": "The pictures were one plain colour. Another prompt or seed may do; retrying renders the same.",
+    "model_invalid": "Mend the model's files on the workers, then retry.",
+    "expired": "No worker came to them in time. Retry them, or give them longer.",
+    "storage": "The store of the pictures did not take them. See that it is there and has room, then retry.",
+    "device_error": "A worker's device failed. Look at the workers, then retry.",
+    "deadline": "They took longer than they may. Ask for fewer steps or a smaller picture.",
+    "fetch_failed": "A picture's address did not answer. See that it can be reached, then retry.",
+}
+"""What a person can do about it, by error code; of others the detail says all."""
+
+
+class FailureGroup(ResponseModel):
+    """Jobs of a batch that failed for one reason."""
+
+    code: str
+    number: int
+    detail: str = Field(description="Of one of them")
+    remedy: str = Field(description="Empty where the detail says all")
+
+
+class BatchProgress(ResponseModel):
+    """How a batch gets on."""
+
+    jobs_per_minute: int = Field(description="That succeeded in the last minute")
+    left_s: float | None = Field(description="Seconds to its end at this rate; null when nothing moves, or nothing is left")
+    failures: list[FailureGroup] = Field(description="Why jobs failed, the most common reason first")
+
+
+def progress_of(session: Session, batch_id: str, left: int) -> BatchProgress:
+    """How a batch gets on of which so many jobs have not ended."""
+    rate = _rate(session, batch_id) if left else 0
+    return BatchProgress(
+        jobs_per_minute=rate, left_s=round(left / rate * 60, 1) if rate else None, failures=_failures(session, batch_id)
+    )
+
+
+def _rate(session: Session, batch_id: str) -> int:
+    recent = select(func.count()).where(
+        Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED, Job.finished_at > db_now() - RATE_S
+    )
+    return session.scalar(recent) or 0
+
+
+def _failures(session: Session, batch_id: str) -> list[FailureGroup]:
+    rows = session.execute(
+        select(Job.error_code, func.count(), func.min(Job.error_detail))
+        .where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
+        .group_by(Job.error_code)
+        .order_by(func.count().desc())
+    )
+    return [
+        FailureGroup(code=code or "unknown", number=number, detail=detail or "", remedy=REMEDIES.get(code or "", ""))
+        for code, number, detail in rows
+    ]

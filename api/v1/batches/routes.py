@@ -1,0 +1,273 @@
+"""Batches: submit a table, list, get, pause, resume, cancel, approve, retry what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Annotated, Any
+
+from flask import Response
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.http.cursor import make_cursor, read_cursor
+from api.http.idempotency_key import IdempotencyKey, read_key, replay
+from api.http.routes import IDEMPOTENCY_KEY, AppContext, Caller, Reply, Routes, Scope
+from api.http.schemas import Query
+from api.v1.batches.batch_request import CONSUMES, BatchParameters, BatchRequest, read_batch_request
+from api.v1.batches.progress import progress_of
+from api.v1.batches.schemas import BatchList, BatchResponse, batch_responses, dry_run_response, new_batch_response
+from api.v1.images.thumbnails import decode_slots
+from api.v1.jobs.routes import next_link
+from api.v1.jobs.schemas import base_url
+from imagefarm.errors import NotFound
+from imagefarm.ids import is_id
+from imagefarm.imaging.channels import presets, resolve
+from imagefarm.states import BatchState
+from imagefarm.store.models import Batch, Job
+from scheduler.batches import lifecycle
+from scheduler.batches.create import create_batch
+from scheduler.batches.quote import make_quote
+from scheduler.batches.table.incremental import PreviousBatch, earlier_batch, inherit
+from scheduler.batches.table.table_images import TableImages
+from scheduler.batches.table.table_plan import Submitter, TablePlan, plan_table
+from scheduler.delivery.buckets import check_bucket
+from scheduler.queue.admission import learnt_costs
+from scheduler.queue.limits import tenant_limits
+
+routes = Routes(tag="batches")
+
+
+class BatchQuery(Query):
+    """Filters of the list of batches."""
+
+    state: list[BatchState] = Field(default_factory=list, description="Any of these; may be repeated")
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+
+
+@routes.post(
+    "/api/v1/batches",
+    scope=Scope.SUBMIT,
+    response=BatchResponse,
+    status=202,
+    extra_statuses=(200,),
+    errors=(404, 409, 429),
+    headers=(IDEMPOTENCY_KEY,),
+    consumes=CONSUMES,
+    max_body=lambda settings: settings.max_table_bytes,
+)
+def submit_batch(app_context: AppContext, caller: Caller, query: BatchParameters) -> Reply | Response:
+    """Submit a table.
+
+    A CSV table with a header, or one JSON object a line; or a form with the table as `file`, and as `archive` a ZIP of the
+    pictures that it names; or, for few rows, one JSON object `{"name", "template", "defaults", "variants", "rows"}`. The
+    template makes a row's prompt: `{{ column }}`, filters such as `|lower` and `|default('')`, `{% if column %}`. Columns
+    called like fields of a recipe (`model`, `width`, `seed` ...) win over the defaults; `image`, `mask` and `subject` name
+    pictures: a path in the ZIP, an asset's id or name, or a URL. The answer is 202 once every job is stored for good; a bad
+    row refuses the whole table, unless `on_error=skip`. `update_of` names an earlier batch of the same table: only what
+    changed since is rendered. `dry_run=true` stores nothing and answers 200 with the report, the
+    cost and the first prompts.
+    """
+    base = base_url()
+    with read_batch_request(query, app_context.settings) as batch_request:
+        key = read_key(batch_request.sha256)
+        if batch_request.options.dry_run:
+            return Reply(quote_of(app_context, caller, batch_request), 200)
+        with app_context.store.write() as session:
+            stored = key.take(session, caller.tenant_id)
+        if stored is not None:
+            return replay(stored)
+        responses: list[BatchResponse] = []
+
+        def save_response(session: Session, batch: Batch) -> None:
+            responses.append(new_batch_response(session, batch, base))
+            key.keep(session, caller.tenant_id, 202, responses[-1].model_dump_json())
+
+        try:
+            launch(app_context, caller, batch_request, on_commit=save_response)
+        except BaseException:
+            _free(app_context, caller, key)
+            raise
+    response = responses[-1]
+    return Reply(response, 202, {"Location": response.urls.self} if response.urls else {})
+
+
+def launch(
+    app_context: AppContext,
+    caller: Caller,
+    batch_request: BatchRequest,
+    on_commit: Callable[[Session, Batch], None] | None = None,
+) -> str:
+    """Store a table with its pictures and its jobs, let them go, and return the batch's id. Raises what `create_batch` does."""
+    with plan_of(app_context, caller, batch_request) as (plan, table_images):
+        batch_id = create_batch(
+            app_context.store,
+            plan,
+            batch_request.options,
+            app_context.settings,
+            tenant_id=caller.tenant_id,
+            save_images=partial(table_images.save, app_context.outputs),
+            on_commit=on_commit,
+        )
+    for model in sorted(plan.models):
+        app_context.ticket_sender.notify_lane(model)
+    return batch_id
+
+
+@contextmanager
+def plan_of(
+    app_context: AppContext, caller: Caller, batch_request: BatchRequest, *, keep: bool = True
+) -> Iterator[tuple[TablePlan, TableImages]]:
+    """A table's plan for this caller, and the pictures that it names; of an update, its options are made whole.
+
+    Raises InvalidRequest, NotFound, Conflict.
+    """
+    previous = None
+    if (named := batch_request.options.update_of) is not None:
+        with app_context.store.read() as session:
+            earlier = earlier_batch(session, caller.tenant_id, named)
+        batch_request.options = inherit(batch_request.options, earlier)
+        previous = PreviousBatch(app_context.store, earlier.id)
+    options = batch_request.options
+    options.channels = [*resolve(options.channels, presets(app_context.settings.channels_file))]
+    table_images = TableImages(
+        app_context.store,
+        app_context.settings,
+        tenant_id=caller.tenant_id,
+        archive=batch_request.archive,
+        decode_slots=decode_slots,
+    )
+    with closing(table_images):
+        with app_context.store.read() as session:
+            if options.deliver is not None:
+                check_bucket(session, app_context.settings, options.deliver.bucket, caller.tenant_id)
+            submitter = Submitter(
+                catalogue=app_context.catalogue,
+                tenant_id=caller.tenant_id,
+                limits=tenant_limits(session, caller.tenant_id),
+                costs=learnt_costs(session),
+                table_images=table_images,
+            )
+        most = app_context.settings.max_queued_per_tenant
+        with closing(
+            plan_table(batch_request.table, batch_request.options, submitter, max_jobs=most, keep=keep, previous=previous)
+        ) as plan:
+            yield plan, table_images
+
+
+def quote_of(app_context: AppContext, caller: Caller, batch_request: BatchRequest) -> BatchResponse:
+    """What a table would cost this caller, and what is wrong with it. Stores nothing."""
+    keep = batch_request.options.reuse or batch_request.options.update_of is not None
+    with plan_of(app_context, caller, batch_request, keep=keep) as (plan, _), app_context.store.read() as session:
+        is_update = batch_request.options.update_of is not None
+        quote = make_quote(
+            session,
+            plan,
+            app_context.catalogue,
+            reuse_of=caller.tenant_id if keep else None,
+            is_update=is_update,
+            channels=batch_request.options.channels,
+        )
+    return dry_run_response(plan, quote, batch_request.options)
+
+
+def _free(app_context: AppContext, caller: Caller, key: IdempotencyKey) -> None:
+    with app_context.store.write() as session:
+        key.give_back(session, caller.tenant_id)
+
+
+@routes.get("/api/v1/batches", scope=Scope.READ, response=BatchList)
+def list_batches(app_context: AppContext, caller: Caller, query: BatchQuery) -> Reply:
+    """List batches, newest first."""
+    states = tuple(dict.fromkeys(query.state))
+    wanted = f"batches {caller.tenant_filter} {states}"
+    before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="batch"))
+    where: list[Any] = []
+    if caller.tenant_filter is not None:
+        where.append(Batch.tenant_id == caller.tenant_filter)
+    if states:
+        where.append(Batch.state.in_(states))
+    if before is not None:
+        where.append(Batch.id < before)
+    with app_context.store.read() as session:
+        found = session.scalars(select(Batch).where(*where).order_by(Batch.id.desc()).limit(query.limit + 1)).all()
+        items = batch_responses(session, found[: query.limit], base_url())
+    cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
+    return Reply(BatchList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.get("/api/v1/batches/{batch_id}", scope=Scope.READ, response=BatchResponse)
+def get_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    """Get a batch."""
+    with app_context.store.read() as session:
+        response = batch_responses(session, [visible_batch(session, caller, batch_id)], base_url())[0]
+        counts = response.counts
+        response.progress = progress_of(session, batch_id, counts.held + counts.queued + counts.running)
+    return response
+
+
+@routes.post("/api/v1/batches/{batch_id}/pause", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def pause_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    """Pause a batch.
+
+    What waits is held; what runs finishes.
+    """
+    lifecycle.pause(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return get_batch(app_context, caller, batch_id)
+
+
+@routes.post("/api/v1/batches/{batch_id}/resume", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def resume_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    """Let a paused batch go on."""
+    lifecycle.resume(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return _notified_batch(app_context, caller, batch_id)
+
+
+@routes.post("/api/v1/batches/{batch_id}/cancel", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def cancel_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    """Cancel what of a batch has not ended."""
+    lifecycle.cancel(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return get_batch(app_context, caller, batch_id)
+
+
+@routes.post("/api/v1/batches/{batch_id}/retry-failed", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def retry_failed_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    """Run the failed jobs of a batch again."""
+    lifecycle.retry_failed(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return _notified_batch(app_context, caller, batch_id)
+
+
+@routes.post("/api/v1/batches/{batch_id}/approve", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
+def approve_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    """Approve the canary of a batch.
+
+    The rest of the batch is queued.
+    """
+    lifecycle.approve(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
+    return _notified_batch(app_context, caller, batch_id)
+
+
+def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
+    """The batch, if the caller may know of it. Raises NotFound."""
+    batch = session.get(Batch, batch_id)
+    if batch is None or not caller.can_see(batch.tenant_id):
+        raise NotFound(f"no batch {batch_id[:60]!r}")
+    return batch
+
+
+def tenant_of_batch(app_context: AppContext, caller: Caller, batch_id: str) -> str:
+    """Whose batch it is. Raises NotFound for one that the caller may not see."""
+    with app_context.store.read() as session:
+        return visible_batch(session, caller, batch_id).tenant_id
+
+
+def _notified_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    with app_context.store.read() as session:
+        first = select(Job.model).where(Job.batch_id == batch_id, Job.state == "queued").distinct().limit(20)
+        models = session.scalars(first).all()
+    for model in models:
+        app_context.ticket_sender.notify_lane(model)
+    return get_batch(app_context, caller, batch_id)

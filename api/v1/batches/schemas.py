@@ -1,0 +1,290 @@
+"""Batches as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.http.schemas import ResponseModel, Time
+from api.v1.batches.progress import BatchProgress
+from imagefarm.errors import FieldError
+from imagefarm.states import BatchState, JobState, PriorityClass
+from imagefarm.store.models import Batch, BatchDelivery
+from scheduler.batches import lifecycle
+from scheduler.batches.create import error_json
+from scheduler.batches.quote import Quote
+from scheduler.batches.review.picks import pick_counts
+from scheduler.batches.table.incremental import row_change
+from scheduler.batches.table.options import BatchOptions
+from scheduler.batches.table.table_plan import RowPlan, TablePlan
+
+
+class BatchCounts(ResponseModel):
+    """Rows of the table, jobs they make (accepted + rejected), those that take pictures that exist, and jobs by state."""
+
+    rows: int
+    jobs: int
+    accepted: int
+    rejected: int
+    reused: int
+    held: int
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class PickCounts(ResponseModel):
+    """How many pictures were decided how; open: not yet."""
+
+    approved: int
+    rejected: int
+    rerolled: int
+    open: int
+
+
+class BatchDeliveryResponse(ResponseModel):
+    """A batch's files on their way to a bucket. `state`: open until the batch is done, then waiting, delivered or failed."""
+
+    bucket: str
+    prefix: str
+    state: Literal["open", "waiting", "delivered", "failed"]
+    files: int = Field(description="Files that are there, the manifest too")
+    sent: int = Field(description="Files that the last try sent: what is there already is not sent again")
+    bytes: int
+    tries: int
+    error: str | None
+    finished_at: Time | None
+
+
+class RowError(ResponseModel):
+    """What is wrong with a row: where, what, and how to mend it."""
+
+    row: int | None
+    field: str
+    detail: str
+    remedy: str
+
+
+class BatchChanges(ResponseModel):
+    """Of a table that was sent again: its jobs by what became of them since."""
+
+    reused: int = Field(description="As they were: their pictures are taken, not rendered")
+    changed: int
+    new: int
+    unfinished: int = Field(description="As they were, but their pictures were never finished")
+    removed: int = Field(description="Jobs of the earlier batch that the table has no more; report.csv names them")
+
+
+class BatchStop(ResponseModel):
+    """Why the farm itself has paused a batch: so many of its jobs failed with one error. Resuming it forgets that."""
+
+    error: str
+    failed: int
+
+
+class BatchUrls(ResponseModel):
+    """Where to go on from a batch."""
+
+    self: str
+    jobs: str
+    pause: str
+    resume: str
+    cancel: str
+    retry_failed: str
+    approve: str
+    images: str
+    picks: str
+    finals: str
+    deliver: str
+    manifest_csv: str
+    manifest_jsonl: str
+    report_csv: str
+    errors_csv: str
+    archive: str
+
+
+class QuoteResponse(ResponseModel):
+    """What a dry run says: pictures, predicted GPU-seconds, seconds to the last picture, the first expanded prompts."""
+
+    pictures: int
+    reused: int = Field(description="Pictures of these that exist already; counted with `reuse=true`")
+    gpu_seconds: float
+    gpu_seconds_ahead: float = Field(description="Predicted for what waits already")
+    expected_finish_s: float | None = Field(description="Seconds from now; null when no live worker serves the models")
+    workers: int = Field(description="Live workers that serve a model of the batch")
+    models: list[str]
+    prompts: list[str]
+
+
+class RowReport(ResponseModel):
+    """What a dry run says of one row. One that was refused has no jobs, but errors."""
+
+    row: int
+    sku: str
+    jobs: int
+    pictures: int
+    gpu_seconds: float
+    prompt: str = Field(description="Of its first job")
+    change: str | None = Field(description="Of an update, or where a picture exists: reused, changed, new, unfinished")
+    errors: list[RowError]
+
+
+class BatchResponse(ResponseModel):
+    """A batch as it is now. A dry run has no id, state and URLs, but a quote and a report by row."""
+
+    id: str | None
+    name: str
+    state: BatchState | None
+    priority: PriorityClass
+    canary: int
+    stopped: BatchStop | None = Field(None, description="Why the farm paused it; null for one that was not, or was resumed")
+    counts: BatchCounts
+    update_of: str | None = Field(description="The batch that this one brings up to date")
+    changes: BatchChanges | None = Field(description="Of an update; null otherwise")
+    picks: PickCounts
+    delivery: BatchDeliveryResponse | None = Field(description="Of a batch that is delivered to a bucket")
+    drafts: str | None = Field(description="The batch whose approved pictures this one renders finally")
+    progress: BatchProgress | None = Field(None, description="Of one batch that is asked for; null in lists")
+    errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
+    quote: QuoteResponse | None
+    rows: list[RowReport] | None = Field(description="Of a dry run: the first 1,000 rows one by one")
+    created_at: Time | None
+    finished_at: Time | None
+    urls: BatchUrls | None
+
+
+class BatchList(ResponseModel):
+    """A page of batches, newest first. `next_cursor` is null on the last page."""
+
+    items: list[BatchResponse]
+    next_cursor: str | None
+
+
+def batch_responses(session: Session, batches: Sequence[Batch], base: str) -> list[BatchResponse]:
+    """Batches of the store as JSON, with the numbers of their jobs."""
+    numbers = lifecycle.counts(session, list(batches))
+    picks = pick_counts(session, list(numbers))
+    deliveries = {
+        delivery.batch_id: delivery
+        for delivery in session.scalars(select(BatchDelivery).where(BatchDelivery.batch_id.in_(numbers)))
+    }
+    return [_response(batch, numbers[batch.id], picks[batch.id], deliveries.get(batch.id), base) for batch in batches]
+
+
+def new_batch_response(session: Session, batch: Batch, base: str) -> BatchResponse:
+    """A batch that becomes real in this transaction, as it will be when its jobs have been let go."""
+    numbers = lifecycle.counts(session, [batch])[batch.id]
+    if batch.state == BatchState.QUEUED:
+        numbers["queued"], numbers["held"] = numbers["queued"] + numbers["held"], 0
+    return _response(batch, numbers, pick_counts(session, [batch.id])[batch.id], session.get(BatchDelivery, batch.id), base)
+
+
+def dry_run_response(plan: TablePlan, quote: Quote, options: BatchOptions) -> BatchResponse:
+    """What a batch would be."""
+    return BatchResponse(
+        id=None,
+        name=options.name,
+        state=None,
+        priority=options.priority,
+        canary=options.canary,
+        counts=BatchCounts(
+            rows=plan.rows,
+            jobs=plan.accepted + plan.rejected,
+            accepted=plan.accepted,
+            rejected=plan.rejected,
+            reused=0,
+            **{str(state): 0 for state in JobState},
+        ),
+        update_of=options.update_of,
+        changes=None if quote.changes is None else BatchChanges(**quote.changes),
+        picks=PickCounts(approved=0, rejected=0, rerolled=0, open=0),
+        delivery=None,
+        drafts=None,
+        errors=row_errors(plan.errors),
+        rows=[_row_report(report) for report in plan.reports],
+        quote=QuoteResponse(
+            pictures=quote.pictures,
+            reused=quote.reused,
+            gpu_seconds=round(quote.gpu_s, 3),
+            gpu_seconds_ahead=round(quote.ahead_s, 3),
+            expected_finish_s=None if quote.finish_s is None else round(quote.finish_s, 1),
+            workers=quote.workers,
+            models=sorted(plan.models),
+            prompts=plan.prompts,
+        ),
+        created_at=None,
+        finished_at=None,
+        urls=None,
+    )
+
+
+def _row_report(report: RowPlan) -> RowReport:
+    return RowReport(
+        row=report.row,
+        sku=report.sku,
+        jobs=report.jobs,
+        pictures=report.pictures,
+        gpu_seconds=round(report.gpu_s, 3),
+        prompt=report.prompt,
+        change=row_change(report.changes),
+        errors=row_errors(report.errors),
+    )
+
+
+def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
+    """Errors of rows as JSON."""
+    return [RowError.model_validate(error_json(error)) for error in errors]
+
+
+def _response(
+    batch: Batch, numbers: dict[str, int], picks: dict[str, int], delivery: BatchDelivery | None, base: str
+) -> BatchResponse:
+    url = f"{base}/api/v1/batches/{batch.id}"
+    state = BatchState(batch.state)
+    if state is BatchState.QUEUED and any(numbers[name] for name in lifecycle.STARTED):
+        state = BatchState.RUNNING  # the sweep will write it down
+    return BatchResponse(
+        id=batch.id,
+        name=batch.name,
+        state=state,
+        priority=PriorityClass(batch.options.get("priority", PriorityClass.BULK)),
+        canary=batch.options.get("canary", 0),
+        stopped=BatchStop(**stopped) if (stopped := batch.options.get(lifecycle.STOPPED)) else None,
+        counts=BatchCounts(**numbers),
+        update_of=batch.options.get("update_of"),
+        changes=BatchChanges(**changes) if (changes := batch.options.get("changes")) else None,
+        picks=PickCounts(**picks),
+        delivery=None
+        if delivery is None
+        else BatchDeliveryResponse.model_validate({name: getattr(delivery, name) for name in BatchDeliveryResponse.model_fields}),
+        drafts=batch.drafts,
+        errors=[RowError.model_validate(error) for error in batch.errors],
+        quote=None,
+        rows=None,
+        created_at=batch.created_at,
+        finished_at=batch.finished_at,
+        urls=BatchUrls(
+            self=url,
+            jobs=f"{base}/api/v1/jobs?batch={batch.id}",
+            pause=f"{url}/pause",
+            resume=f"{url}/resume",
+            cancel=f"{url}/cancel",
+            retry_failed=f"{url}/retry-failed",
+            approve=f"{url}/approve",
+            images=f"{url}/images",
+            picks=f"{url}/picks",
+            finals=f"{url}/finals",
+            deliver=f"{url}/deliver",
+            manifest_csv=f"{url}/manifest.csv",
+            manifest_jsonl=f"{url}/manifest.jsonl",
+            report_csv=f"{url}/report.csv",
+            errors_csv=f"{url}/errors.csv",
+            archive=f"{url}/archive.zip",
+        ),
+    )

@@ -1,0 +1,266 @@
+"""Events: a job's as a stream, everybody's as a stream for pages, and the audit to read and to verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated, Any
+
+from flask import Response
+from pydantic import AfterValidator, Field
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from api.http.context import AppContext
+from api.http.cursor import make_cursor, read_cursor
+from api.http.routes import LAST_EVENT_ID, Reply, Routes
+from api.http.schemas import Query, ResponseModel, Time, rfc3339
+from api.http.sse import HEARTBEAT, HEARTBEAT_S, MEDIA, RETRY, event_text, last_event_id, stream
+from api.live.event_fanout import CLOSE, EventFanout, Subscription
+from api.live.event_fanout import Event as LiveEvent
+from api.v1.jobs.routes import POLL_S, next_link, visible_job
+from api.v1.jobs.schemas import base_url, job_response
+from imagefarm.auth import Caller, Scope
+from imagefarm.logs import get_logger
+from imagefarm.states import JobState
+from imagefarm.store import audit
+from imagefarm.store.models import Event, Job
+from imagefarm.text import check_text
+
+log = get_logger(__name__)
+routes = Routes(tag="events")
+
+LOOKED_AT = 200_000
+"""Newest events among which kinds and tenants are looked for: of neither there is an index."""
+MIN_PACE_MS, PACE_MS_PER_PAGE = 200, 6
+TEXT = "\0text"
+"""Under this name an event carries its own text, once somebody has written it."""
+FOR_ALL = frozenset({"away", "back", "bulk.changed", "close"})
+"""Kinds that say nothing of anybody: Redis lost and found, a bulk change, the end."""
+
+
+class AuditEvent(ResponseModel):
+    """One event of the audit. `seq` and `hash` are its place in the chain, null until the next sweep seals it."""
+
+    id: int
+    at: Time
+    kind: str
+    subject: str
+    tenant_id: str | None
+    data: dict[str, Any]
+    seq: int | None
+    hash: str | None
+
+
+class AuditEventList(ResponseModel):
+    """A page of the audit, newest first."""
+
+    items: list[AuditEvent]
+    next_cursor: str | None
+
+
+class EventQuery(Query):
+    """Which events to list."""
+
+    subject: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
+        None, description="Id of a job, image, worker ..."
+    )
+    kind: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
+        None, description=f"Its beginning: `job.`, `key.created` ...; looked for among the newest {LOOKED_AT:,} events"
+    )
+    tenant: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
+        None, description=f"Id of a tenant; looked for among the newest {LOOKED_AT:,} events"
+    )
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+
+
+class ChainResponse(ResponseModel):
+    """Whether every event still follows from the one before it."""
+
+    whole: bool
+    sealed: int = Field(description="Events in the chain")
+    unsealed: int = Field(description="Events that the next sweep will seal")
+    head: str = Field(description="Hash of the last sealed event: keep it elsewhere, and a cut tail shows too")
+    broken_at: int | None = Field(description="The first place that does not follow")
+    detail: str
+
+
+@routes.get(
+    "/api/v1/jobs/{job_id}/events", scope=Scope.READ, media=MEDIA, extra_statuses=(204,), errors=(503,), headers=(LAST_EVENT_ID,)
+)
+def job_events(app_context: AppContext, caller: Caller, job_id: str) -> Response:
+    """Follow a job as server-sent events.
+
+    `job` carries the whole job, at the beginning and after every change; `job.claimed`, `job.succeeded` and so on carry the
+    change itself, with an id; `progress` carries a step and, if the job asked with `preview`, new small pictures: `previews`, a
+    list of objects with `index`, `step`, `width`, `height`, `media` and `data` (base64). The stream ends when the job has.
+    `Last-Event-ID` goes on after that event; if nothing can follow any more the answer is 204, at which browsers stop asking.
+    """
+    last = last_event_id()
+    with app_context.store.read() as session:
+        job = visible_job(session, caller, job_id)
+        newer = select(Event.id).where(Event.subject == job_id, Event.id > last).limit(1)
+        if last and JobState(job.state).is_final and session.scalar(newer) is None:
+            return Response(status=204)
+    subscription = app_context.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] in FOR_ALL)
+    return stream(
+        _follow_job(app_context, job_id, base_url(), last, subscription), partial(app_context.events.unsubscribe, subscription)
+    )
+
+
+@routes.get("/api/v1/events/stream", scope=Scope.READ, media=MEDIA, errors=(503,))
+def live_events(app_context: AppContext, caller: Caller) -> Response:
+    """Follow everything one may see as server-sent events, as it happens.
+
+    The event's name is its kind (`job.progress`, `job.succeeded`, `worker.offline` ...), its data has `subject` and `data`.
+    Nothing is replayed: read the lists at the beginning and after `away` (Redis cannot be heard: poll), `back` (it can
+    again) and `bulk.changed` (a bulk change). `pace` says how often, in milliseconds, a page should read them at most.
+    """
+    subscription = app_context.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.can_see(event.get("tenant_id")))
+    return stream(_follow_all(app_context.events, subscription), partial(app_context.events.unsubscribe, subscription))
+
+
+@routes.get("/api/v1/events", scope=Scope.ADMIN, response=AuditEventList)
+def list_events(app_context: AppContext, caller: Caller, query: EventQuery) -> Reply:
+    """Read the audit, newest first; of one subject, of a kind or of a tenant, if given."""
+    asked = f"events {query.subject} {query.kind} {query.tenant}"
+    before = read_cursor(query.cursor, asked, form=_is_number)
+    statement = select(Event).order_by(Event.id.desc()).limit(query.limit + 1)
+    if before is not None:
+        statement = statement.where(Event.id < int(before))
+    with app_context.store.read() as session:
+        wanted = events_wanted(session, subject=query.subject or "", kind=query.kind or "", tenant=query.tenant or "")
+        rows = list(session.scalars(statement.where(*wanted)))
+    cursor = make_cursor(str(rows[query.limit - 1].id), asked) if len(rows) > query.limit else None
+    items = [
+        AuditEvent(
+            id=row.id,
+            at=row.at,
+            kind=row.kind,
+            subject=row.subject,
+            tenant_id=row.tenant_id,
+            data=row.data,
+            seq=row.seq,
+            hash=row.hash,
+        )
+        for row in rows[: query.limit]
+    ]
+    return Reply(AuditEventList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.get("/api/v1/audit/verify", scope=Scope.ADMIN, response=ChainResponse)
+def verify_audit(app_context: AppContext, caller: Caller) -> ChainResponse:
+    """Walk the whole audit chain and say whether every link holds."""
+    with app_context.store.read() as session:
+        report = audit.verify(session)
+    return ChainResponse(
+        whole=report.whole,
+        sealed=report.sealed,
+        unsealed=report.unsealed,
+        head=report.head,
+        broken_at=report.broken_at,
+        detail=report.detail,
+    )
+
+
+def events_wanted(session: Session, *, subject: str, kind: str, tenant: str) -> list[ColumnElement[bool]]:
+    """The conditions for events of a subject, of a kind by its beginning, of a tenant; empty means any."""
+    where: list[ColumnElement[bool]] = []
+    if subject:
+        where.append(Event.subject == subject)
+    if kind:
+        where.append(Event.kind.startswith(kind, autoescape=True))
+    if tenant:
+        where.append(Event.tenant_id == tenant)
+    if where and not subject:
+        where.append(Event.id > (session.scalar(select(func.max(Event.id))) or 0) - LOOKED_AT)
+    return where
+
+
+def _is_number(text: str) -> bool:
+    return text.isdigit() and len(text) <= 18
+
+
+def _follow_job(app_context: AppContext, job_id: str, base: str, last: int, subscription: Subscription) -> Iterator[str]:
+    yield RETRY
+    first = True
+    while True:
+        try:
+            texts, last, ended = _news_of(app_context, job_id, base, last, first=first)
+            first = False
+        except (DBAPIError, PoolTimeout) as error:
+            log.warning("events.database_away", job=job_id, error=str(error)[:200])
+            texts, ended = [": the database is away\n\n"], False
+        yield from texts
+        if ended:
+            return
+        said_at = time.monotonic()
+        look_at = said_at + POLL_S
+        while (left := look_at - time.monotonic()) > 0:
+            event = subscription.next(left)
+            if event is CLOSE:
+                return
+            if event is not None and event["kind"] != "job.progress":
+                break
+            if event is not None:
+                progress = {"step": event.get("step", 0), "steps": event.get("steps", 0)}
+                yield event_text("progress", progress | ({"previews": event["previews"]} if "previews" in event else {}))
+        else:
+            yield HEARTBEAT
+
+
+def _news_of(app_context: AppContext, job_id: str, base: str, last: int, *, first: bool) -> tuple[list[str], int, bool]:
+    """What is new of a job: the texts to send, the id of the last event in them, and whether it has ended."""
+    with app_context.store.read() as session:
+        job = session.get(Job, job_id)
+        if job is None:
+            return [], last, True
+        rows = session.scalars(select(Event).where(Event.subject == job_id, Event.id > last).order_by(Event.id).limit(500)).all()
+        response = job_response(session, app_context, job, base) if rows or first else None
+        ended = JobState(job.state).is_final
+    texts = [
+        event_text(row.kind, {"at": rfc3339(row.at), "kind": row.kind, "subject": row.subject, "data": row.data}, row.id)
+        for row in rows
+    ]
+    last = rows[-1].id if rows else last
+    if response is not None:
+        texts.append(event_text("job", response.model_dump_json(), last or None))
+    return texts, last, ended
+
+
+def _follow_all(fanout: EventFanout, subscription: Subscription) -> Iterator[str]:
+    told = _pace_ms(fanout)
+    yield RETRY + event_text("pace", {"ms": told})
+    while True:
+        event = subscription.next(HEARTBEAT_S)
+        if event is CLOSE:
+            return
+        if not 0.8 * told <= (now := _pace_ms(fanout)) <= 1.25 * told:  # many came since, or went
+            told = now
+            yield event_text("pace", {"ms": told})
+        yield HEARTBEAT if event is None else text_of(event)
+
+
+def _pace_ms(fanout: EventFanout) -> int:
+    """How often a page that follows should fetch itself at most: the more pages, the seldomer, or they would be all the load."""
+    return max(MIN_PACE_MS, PACE_MS_PER_PAGE * fanout.streams)
+
+
+def text_of(event: LiveEvent) -> str:
+    """The event as it is sent: written once for all who follow, since with five hundred of them the writing is what costs."""
+    if TEXT not in event:
+        event[TEXT] = _live_text(event)
+    return str(event[TEXT])
+
+
+def _live_text(event: LiveEvent) -> str:
+    kind = "".join(character for character in event["kind"] if character.isprintable())
+    news = {key: value for key, value in event.items() if key not in {"kind", "tenant_id", TEXT}}
+    if "previews" in news:
+        # whoever watches everything is told that there is one, and gets it where it is
+        news["previews"] = [{key: value for key, value in preview.items() if key != "data"} for preview in news["previews"]]
+    return event_text(kind, news)

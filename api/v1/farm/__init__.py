@@ -1,0 +1,1 @@
+"""The state of the farm over REST: queue, workers, models, settings."""

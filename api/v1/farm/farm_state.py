@@ -1,0 +1,110 @@
+"""The farm's state in a word, and why: what the pages begin with, and what the queue's answer says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast
+
+from flask import current_app
+from redis import Redis
+from redis.exceptions import RedisError
+
+from api.http.context import current_app_context
+from imagefarm.states import WorkerState
+from imagefarm.store.models import Worker
+
+SWEEP_LATE_S = 30.0
+REDIS_HEALTH = "imagefarm.redis_health"
+FarmState = Literal["idle", "rendering", "waiting", "starting", "paused", "no_worker", "degraded"]
+
+
+@dataclass(frozen=True, slots=True)
+class FarmStatus:
+    """The farm's state in a word, how it is coloured, and the reason. `text` and `reason` are keys of the translation."""
+
+    text: str
+    tone: str
+    reason: str
+    values: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def name(self) -> FarmState:
+        """The word for programs."""
+        return cast("FarmState", self.text.lower().replace(" ", "_"))
+
+
+class Lane(Protocol):
+    """What of a lane matters here."""
+
+    @property
+    def queued(self) -> int: ...
+
+    @property
+    def workers(self) -> int: ...
+
+
+class RedisHealth:
+    """Whether Redis answers; asked at most every two seconds, whoever wants to know."""
+
+    EVERY_S = 2.0
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self._asked_at = -self.EVERY_S
+        self._is_up = True
+        self._lock = threading.Lock()
+
+    def is_up(self) -> bool:
+        """True if Redis answered when it was last asked."""
+        with self._lock:
+            if time.monotonic() - self._asked_at >= self.EVERY_S:
+                try:
+                    self._is_up = bool(self.redis.ping())
+                except (RedisError, OSError):
+                    self._is_up = False
+                self._asked_at = time.monotonic()
+            return self._is_up
+
+
+def redis_is_up() -> bool:
+    """Whether Redis answers this process."""
+    health: RedisHealth | None = current_app.extensions.get(REDIS_HEALTH)
+    if health is None:
+        health = current_app.extensions.setdefault(REDIS_HEALTH, RedisHealth(current_app_context().redis))
+    return health.is_up()
+
+
+def farm_status(
+    alive: Sequence[Worker], lanes: Sequence[Lane], queued: int, running: int, *, redis_is_up: bool, sweep_late_s: float
+) -> FarmStatus:
+    """The state in a word: the first thing that is wrong, else what is going on."""
+    usable = [worker for worker in alive if worker.desired_state == WorkerState.READY]
+    stuck = [lane for lane in lanes if lane.queued and not lane.workers]
+    counts = (("queued", queued), ("running", running), ("workers", len(alive)))
+    if not redis_is_up:
+        return FarmStatus(
+            "Degraded", "bad", "Redis does not answer. Jobs are safe in the database; rendering goes on when it is back."
+        )
+    if not alive:
+        reason = "{queued} jobs wait, and no worker is running." if queued else "Jobs are accepted, but no worker is running."
+        return FarmStatus("No worker", "bad", reason, counts)
+    if sweep_late_s > SWEEP_LATE_S:
+        return FarmStatus(
+            "Degraded", "bad", "The scheduler has not swept for a while: lost jobs are not recovered. Is it running?"
+        )
+    if not usable:
+        return FarmStatus("Paused", "warn", "Every worker is draining or quarantined; {queued} jobs wait.", counts)
+    if running:
+        return FarmStatus("Rendering", "busy", "{running} jobs are being rendered, {queued} wait.", counts)
+    if queued and all(worker.state == WorkerState.STARTING for worker in usable):
+        return FarmStatus("Starting", "busy", "A worker is loading its model; {queued} jobs wait.", counts)
+    if stuck:
+        return FarmStatus("Waiting", "warn", "{queued} jobs wait for a model that no worker serves.", counts)
+    if queued:
+        return FarmStatus("Waiting", "warn", "{queued} jobs wait for a worker to take them.", counts)
+    if all(worker.state == WorkerState.STARTING for worker in usable):
+        return FarmStatus("Starting", "busy", "A worker is loading its model.")
+    return FarmStatus("Idle", "good", "Ready: nothing waits.")

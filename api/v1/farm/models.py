@@ -1,0 +1,144 @@
+"""The models of the catalogue, and what the workers have learnt of each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from sqlalchemy import select
+
+from api.http.context import AppContext
+from api.http.routes import Routes, read_body, whole_body
+from api.http.schemas import Body, ResponseModel
+from imagefarm.auth import Caller, Scope
+from imagefarm.catalogue import Defaults, Limits, ModelEntry
+from imagefarm.states import WorkerState
+from imagefarm.store.models import Model, Worker
+from imagefarm.text import check_text
+from scheduler.queue import workers
+
+routes = Routes(tag="models")
+
+
+class ModelResponse(ResponseModel):
+    """A model: what it is, what it allows, and whether it can be used now."""
+
+    name: str
+    title: str
+    family: str
+    license: str
+    notes: str
+    default: bool = Field(description="True for the model of requests that name none")
+    aliases: list[str]
+    features: list[str]
+    samplers: list[str]
+    loras: list[str]
+    defaults: Defaults
+    limits: Limits
+    state: str = Field(description="unknown (not loaded yet), ready, missing or invalid")
+    reason: str
+    digest: str
+    cost_s: float = Field(description="GPU-seconds of one default image: learnt, or a first guess")
+    load_s: float | None = Field(description="Seconds of the last load")
+    tier: str = Field(description="How a worker last held it in memory: see `imagefarm plan`; empty until it was loaded")
+    weights: str = Field(description="full, int8, fp8 or nf4")
+    fidelity: str = Field(description="What that costs against the model as released")
+    bytes: int | None = Field(description="Of its weights on the device")
+    workers: int = Field(description="Workers that serve it now")
+    resident: int = Field(description="Workers that have it in memory now")
+
+
+class ModelList(ResponseModel):
+    """Every model of the catalogue."""
+
+    items: list[ModelResponse]
+    next_cursor: None = None
+
+
+@routes.get("/api/v1/models", scope=Scope.READ, response=ModelList)
+def list_models(app_context: AppContext, caller: Caller) -> ModelList:
+    """List the models."""
+    return ModelList(items=_models(app_context, list(app_context.catalogue.entries.values())))
+
+
+@routes.get("/api/v1/models/{name}", scope=Scope.READ, response=ModelResponse, errors=(422,))
+def get_model(app_context: AppContext, caller: Caller, name: str) -> ModelResponse:
+    """Get a model by its name or an alias."""
+    return _models(app_context, [app_context.catalogue.get(name)])[0]
+
+
+class ModelCommandRequest(Body):
+    """Which worker is meant; without one, all that serve the model."""
+
+    worker: Annotated[str, Field(max_length=255), AfterValidator(check_text)] | None = Field(None, description="Id or name")
+
+
+class ModelCommandResponse(ResponseModel):
+    """Who was told. They hear of it with their next heartbeat, and carry it out when nothing renders."""
+
+    model: str
+    workers: list[str] = Field(description="Ids")
+
+
+@routes.post("/api/v1/models/{name}/warm", scope=Scope.ADMIN, response=ModelCommandResponse, status=202, errors=(422,))
+def warm_model(app_context: AppContext, caller: Caller, name: str) -> ModelCommandResponse:
+    """Have workers load a model before anybody asks for it.
+
+    A JSON body `{"worker": "..."}` names the one that is meant.
+    """
+    return _send_command(app_context, caller, name, "warm")
+
+
+@routes.post("/api/v1/models/{name}/unload", scope=Scope.ADMIN, response=ModelCommandResponse, status=202, errors=(422,))
+def unload_model(app_context: AppContext, caller: Caller, name: str) -> ModelCommandResponse:
+    """Have workers free the memory that a model takes; the next job that asks for it loads it again.
+
+    A JSON body `{"worker": "..."}` names the one that is meant.
+    """
+    return _send_command(app_context, caller, name, "unload")
+
+
+def _send_command(app_context: AppContext, caller: Caller, name: str, do: Literal["warm", "unload"]) -> ModelCommandResponse:
+    model = app_context.catalogue.get(name).name
+    worker = read_body(ModelCommandRequest).worker if whole_body() else None
+    return ModelCommandResponse(
+        model=model, workers=workers.send_command(app_context.store, do, model, worker=worker, by=caller.name)
+    )
+
+
+def _models(app_context: AppContext, entries: list[ModelEntry]) -> list[ModelResponse]:
+    with app_context.store.read() as session:
+        learnt = {row.name: row for row in session.scalars(select(Model))}
+        alive = session.execute(select(Worker.serves, Worker.resident).where(Worker.state != WorkerState.OFFLINE)).all()
+    responses = []
+    for entry in entries:
+        row = learnt.get(entry.name)
+        facts = row.facts if row else {}
+        responses.append(
+            ModelResponse(
+                name=entry.name,
+                title=entry.title,
+                family=entry.family,
+                license=entry.license,
+                notes=entry.notes,
+                default=entry.name == app_context.catalogue.default,
+                aliases=list(entry.aliases),
+                features=list(entry.features),
+                samplers=list(entry.known_samplers),
+                loras=[name for name, lora in app_context.catalogue.loras.items() if entry.family in lora.families],
+                defaults=entry.defaults,
+                limits=entry.limits,
+                state=row.state if row else "unknown",
+                reason=row.reason if row else "",
+                digest=row.digest if row else "",
+                cost_s=(row.cost_s if row else None) or entry.cost_s,
+                load_s=row.load_s if row else None,
+                tier=str(facts.get("tier", "")),
+                weights=str(facts.get("weights", "")),
+                fidelity=str(facts.get("fidelity", "")),
+                bytes=facts.get("bytes"),
+                workers=sum(entry.name in serves for serves, _ in alive),
+                resident=sum(entry.name in resident for _, resident in alive),
+            )
+        )
+    return responses

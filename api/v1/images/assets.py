@@ -1,0 +1,209 @@
+"""Assets: send pictures in, one or a ZIP of many; list them, get one, its file."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from typing import Annotated, BinaryIO
+
+from flask import Response, request, send_file
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api.http.cursor import make_cursor, read_cursor
+from api.http.routes import AppContext, Caller, Reply, Routes, Scope, too_large
+from api.http.schemas import Query, ResponseModel, Time
+from api.v1.batches.schemas import RowError, row_errors
+from api.v1.images.thumbnails import decode_slots
+from api.v1.jobs.routes import next_link
+from api.v1.jobs.schemas import base_url
+from imagefarm.errors import FieldError, InvalidRequest, NotFound
+from imagefarm.ids import is_id
+from imagefarm.imaging.formats import MEDIA
+from imagefarm.store.models import Asset
+from imagefarm.text import Text
+from scheduler.assets.image_zip import PictureZip
+from scheduler.assets.store import asset_name, check_picture, keep_asset
+
+routes = Routes(tag="assets")
+
+ZIP = "application/zip"
+CONSUMES = ("multipart/form-data", ZIP, "image/png", "image/jpeg", "image/webp")
+CHUNK_BYTES = 256 * 1024
+MAX_ERRORS = 100
+
+
+class AssetResponse(ResponseModel):
+    """A picture that was sent in. Recipes name it as `init_image`, tables by its id or its name."""
+
+    id: str
+    name: str
+    sha256: str
+    format: str
+    width: int
+    height: int
+    bytes: int
+    created_at: Time
+    url: str
+
+
+class AssetList(ResponseModel):
+    """A page of assets, newest first. `next_cursor` is null on the last page."""
+
+    items: list[AssetResponse]
+    next_cursor: str | None
+
+
+class AssetsResponse(ResponseModel):
+    """What was stored. A picture that the tenant has already is not stored twice: its first asset is the answer."""
+
+    items: list[AssetResponse]
+    stored: int = Field(description="How many of them are new")
+    errors: list[RowError] = Field(description="Files of the ZIP that are no pictures that the farm takes")
+
+
+class UploadQuery(Query):
+    """The name of a single picture that is sent as the body."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
+
+
+class AssetQuery(Query):
+    """Filters of the list of assets."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+
+
+@routes.post(
+    "/api/v1/assets",
+    scope=Scope.SUBMIT,
+    response=AssetsResponse,
+    status=201,
+    consumes=CONSUMES,
+    max_body=lambda settings: settings.max_table_bytes,
+)
+def upload_assets(app_context: AppContext, caller: Caller, query: UploadQuery) -> AssetsResponse:
+    """Send pictures in.
+
+    A PNG, JPEG or WebP as the body, or as `file` of a form; or a ZIP of them, in which each path is a picture's name. A
+    picture that its EXIF says lies on its side is turned upright.
+    """
+    with tempfile.TemporaryFile() as spool:
+        file, name = _uploaded(spool)
+        name = query.name or name or "picture"
+        is_zip = request.mimetype == ZIP or file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        if is_zip:
+            return _store_zip(app_context, caller, file)
+        item, new = store_picture(app_context, caller, name, file.read(app_context.settings.max_asset_bytes + 1))
+        return AssetsResponse(items=[item], stored=int(new), errors=[])
+
+
+def _uploaded(spool: BinaryIO) -> tuple[BinaryIO, str]:
+    try:
+        if request.mimetype == "multipart/form-data":
+            if list(request.files) != ["file"] or len(request.files.getlist("file")) != 1:
+                raise InvalidRequest([FieldError(field="file", detail="is not exactly one file", remedy="send it as `file`")])
+            upload = request.files["file"]
+            upload.save(spool)
+            name = upload.filename or ""
+        else:
+            name = ""
+            while chunk := request.stream.read(CHUNK_BYTES):
+                spool.write(chunk)
+    except RequestEntityTooLarge:
+        raise too_large() from None
+    spool.seek(0)
+    return spool, name
+
+
+def store_picture(app_context: AppContext, caller: Caller, name: str, data: bytes) -> tuple[AssetResponse, bool]:
+    """Check and keep one picture; return its asset and whether it is new. Raises InvalidRequest for what is none."""
+    name = asset_name(name)
+    with decode_slots:
+        picture = check_picture(data, app_context.settings, name=name)
+    asset, new = keep_asset(app_context.store, app_context.outputs, picture, name=name, tenant_id=caller.tenant_id)
+    return _response(asset, base_url()), new
+
+
+def _store_zip(app_context: AppContext, caller: Caller, file: BinaryIO) -> AssetsResponse:
+    items: list[AssetResponse] = []
+    errors: list[FieldError] = []
+    stored = 0
+    for name, data in PictureZip(file, app_context.settings, field="file"):
+        try:
+            if isinstance(data, FieldError):
+                raise InvalidRequest([data])
+            item, new = store_picture(app_context, caller, name, data)
+        except InvalidRequest as error:
+            errors += error.errors[: max(0, MAX_ERRORS - len(errors))]
+        else:
+            items.append(item)
+            stored += new
+    if not items:
+        nothing = FieldError(field="file", detail="has no picture that can be stored", remedy="send PNG, JPEG or WebP files")
+        raise InvalidRequest([*errors, nothing])
+    return AssetsResponse(items=items, stored=stored, errors=row_errors(errors))
+
+
+@routes.get("/api/v1/assets", scope=Scope.READ, response=AssetList)
+def list_assets(app_context: AppContext, caller: Caller, query: AssetQuery) -> Reply:
+    """List assets, newest first."""
+    wanted = f"assets {caller.tenant_filter} {query.name!r}"
+    before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="asset"))
+    statement = select(Asset).order_by(Asset.id.desc()).limit(query.limit + 1)
+    if caller.tenant_filter is not None:
+        statement = statement.where(Asset.tenant_id == caller.tenant_filter)
+    if query.name is not None:
+        statement = statement.where(Asset.name == query.name)
+    if before is not None:
+        statement = statement.where(Asset.id < before)
+    with app_context.store.read() as session:
+        found = session.scalars(statement).all()
+    cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
+    items = [_response(asset, base_url()) for asset in found[: query.limit]]
+    return Reply(AssetList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.get("/api/v1/assets/{asset_id}", scope=Scope.READ, response=AssetResponse)
+def get_asset(app_context: AppContext, caller: Caller, asset_id: str) -> AssetResponse:
+    """Get an asset."""
+    with app_context.store.read() as session:
+        return _response(_visible(session, caller, asset_id), base_url())
+
+
+@routes.get("/api/v1/assets/{asset_id}/file", scope=Scope.READ, media="image/*")
+def asset_file(app_context: AppContext, caller: Caller, asset_id: str) -> Response:
+    """Get the picture of an asset."""
+    with app_context.store.read() as session:
+        asset = _visible(session, caller, asset_id)
+    try:
+        file = app_context.outputs.open(asset.storage_key)
+    except FileNotFoundError:
+        raise NotFound(f"the file of {asset.id} is gone") from None
+    return send_file(file, mimetype=MEDIA[asset.format], etag=asset.sha256, max_age=3600)
+
+
+def _visible(session: Session, caller: Caller, asset_id: str) -> Asset:
+    asset = session.get(Asset, asset_id)
+    if asset is None or not caller.can_see(asset.tenant_id):
+        raise NotFound(f"no asset {asset_id[:60]!r}")
+    return asset
+
+
+def _response(asset: Asset, base: str) -> AssetResponse:
+    return AssetResponse(
+        id=asset.id,
+        name=asset.name,
+        sha256=asset.sha256,
+        format=asset.format,
+        width=asset.width,
+        height=asset.height,
+        bytes=asset.bytes,
+        created_at=asset.created_at,
+        url=f"{base}/api/v1/assets/{asset.id}/file",
+    )

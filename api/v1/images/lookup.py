@@ -1,0 +1,69 @@
+"""From a file back to its job: by the hash of the file, of its pixels, or by what its metadata claims."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from PIL import Image as Picture
+from sqlalchemy import ColumnElement, select
+
+from api.http.context import AppContext
+from api.v1.images.thumbnails import decode_slots
+from imagefarm.auth import Caller
+from imagefarm.imaging.labels import FARM
+from imagefarm.imaging.metadata import read_metadata
+from imagefarm.imaging.png import pixel_sha256
+from imagefarm.store.models import Image
+
+MAX_IMAGES = 20
+"""Images that one lookup answers with."""
+MAX_PIXELS = 4096 * 4096
+"""Larger pictures are not decoded: that would take more memory than this process may use."""
+
+
+@dataclass(slots=True)
+class LookupResult:
+    """What a lookup found. `images` are those of the farm that the file is, `by` how they were found."""
+
+    sha256: str
+    pixel_sha256: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    images: list[Image] = field(default_factory=list)
+    by: Literal["file", "pixels", "metadata"] | None = None
+
+
+def find(app_context: AppContext, caller: Caller, data: bytes) -> LookupResult:
+    """Look a file up among the images that the caller may see. Raises RequestError if it is no picture."""
+    found = LookupResult(hashlib.sha256(data).hexdigest())
+    with decode_slots:
+        found.metadata = read_metadata(data)
+        found.pixel_sha256 = _pixels(data)
+    record = found.metadata.get(FARM, {})
+    ways: list[tuple[Literal["file", "pixels", "metadata"], ColumnElement[bool]]] = [
+        ("file", Image.sha256 == found.sha256),
+        ("pixels", Image.pixel_sha256 == (found.pixel_sha256 or "")),
+    ]
+    job, index = record.get("job"), record.get("index")
+    if isinstance(job, str) and isinstance(index, int) and 0 <= index < 2**31 and "\x00" not in job:
+        ways.append(("metadata", (Image.job_id == job) & (Image.index == index)))
+    with app_context.store.read() as session:
+        for way, condition in ways:
+            statement = select(Image).where(condition).order_by(Image.id.desc()).limit(MAX_IMAGES)
+            if caller.tenant_filter is not None:
+                statement = statement.where(Image.tenant_id == caller.tenant_filter)
+            found.images = list(session.scalars(statement))
+            if found.images:
+                found.by = way
+                break
+    return found
+
+
+def _pixels(data: bytes) -> str | None:
+    with Picture.open(io.BytesIO(data)) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            return None
+        rgb = picture.convert("RGB")
+        return pixel_sha256(rgb.width, rgb.height, rgb.tobytes())

@@ -1,0 +1,231 @@
+"""Images: metadata with audit, the file and its thumbnail, and the way back from a file to its job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from flask import Response, request
+from pydantic import Field, model_validator
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+from werkzeug.wsgi import wrap_file
+
+from api.http.context import AppContext
+from api.http.cursor import make_cursor, read_cursor
+from api.http.routes import Reply, Routes, whole_upload
+from api.http.schemas import Query, ResponseModel, Time
+from api.v1.images.lookup import LookupResult, find
+from api.v1.images.thumbnails import SIZES, thumbnail
+from api.v1.jobs.routes import next_link
+from api.v1.jobs.schemas import ImageResponse, base_url, image_response
+from imagefarm.auth import Caller, Scope
+from imagefarm.errors import FieldError, InvalidRequest, NotFound
+from imagefarm.ids import is_id
+from imagefarm.imaging.channels import ChannelName
+from imagefarm.imaging.formats import MEDIA, extension
+from imagefarm.recipe import Recipe
+from imagefarm.store.jobs import channel_files_of
+from imagefarm.store.models import ChannelFile, Image, Job
+from scheduler.batches.review.picks import ImageRef, picks_of
+
+routes = Routes(tag="images")
+
+FOREVER = "private, max-age=31536000, immutable"
+"""An image's id names one file for ever; only its own tenant may keep it."""
+MAX_LOOKUP_BYTES = 64 * 1024 * 1024
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FoundImage(ImageResponse):
+    """An image with the way to its job."""
+
+    job_id: str
+    job_url: str
+    created_at: Time
+
+
+class ImageDetail(FoundImage):
+    """An image with all that is known of how it was made."""
+
+    recipe: Recipe
+    recipe_hash: str
+    labels: dict[str, str]
+    custom_id: str | None
+    batch_id: str | None
+    ms: float = Field(description="Milliseconds from claim to stored")
+    audit: dict[str, Any] = Field(description="What a re-render needs: weights, versions, device, step shapes, timings")
+
+
+class ImageList(ResponseModel):
+    """A page of images, newest first."""
+
+    items: list[FoundImage]
+    next_cursor: str | None
+
+
+class ImageQuery(Query):
+    """Which images to list; by a hash, these are all that have it."""
+
+    sha256: Sha256 | None = Field(None, description="SHA-256 of the file")
+    pixel_sha256: Sha256 | None = Field(None, description="SHA-256 of the decoded pixels")
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = None
+
+    @model_validator(mode="after")
+    def _one_hash(self) -> ImageQuery:
+        if self.sha256 and self.pixel_sha256:
+            raise ValueError("has both sha256 and pixel_sha256; send one of them")
+        return self
+
+
+class FileQuery(Query):
+    """Which form of the picture to get."""
+
+    channel: ChannelName | None = Field(None, description="The file for this channel of its batch")
+
+    thumb: Literal["64", "128", "256", "512"] | None = Field(None, description="Longest side of a small WebP instead of the file")
+
+
+class LookupResponse(ResponseModel):
+    """What is known of a file that was sent in."""
+
+    sha256: str
+    pixel_sha256: str | None = Field(description="null where the picture is too large to be decoded for it")
+    metadata: dict[str, Any] = Field(description="What the file says of itself; a claim by whoever made it")
+    items: list[FoundImage] = Field(description="Images of the farm that it is, surest first")
+    found_by: Literal["file", "pixels", "metadata"] | None
+
+
+@routes.get("/api/v1/images", scope=Scope.READ, response=ImageList)
+def list_images(app_context: AppContext, caller: Caller, query: ImageQuery) -> Reply:
+    """List images, newest first, or find those with a hash."""
+    asked = f"images {caller.tenant_filter} {query.sha256} {query.pixel_sha256}"
+    before = read_cursor(query.cursor, asked, form=partial(is_id, prefix="img"))
+    where = [Image.id < before] if before is not None else []
+    if query.sha256 is not None:
+        where.append(Image.sha256 == query.sha256)
+    if query.pixel_sha256 is not None:
+        where.append(Image.pixel_sha256 == query.pixel_sha256)
+    with app_context.store.read() as session:
+        rows = newest_images(session, caller, where, query.limit + 1)
+        items = found_images(session, rows[: query.limit], base_url())
+    cursor = make_cursor(rows[query.limit - 1].id, asked) if len(rows) > query.limit else None
+    return Reply(ImageList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.get("/api/v1/images/{image_id}", scope=Scope.READ, response=ImageDetail)
+def get_image(app_context: AppContext, caller: Caller, image_id: str) -> ImageDetail:
+    """Get an image's metadata: its recipe and the audit of its making."""
+    with app_context.store.read() as session:
+        image = visible_image(session, caller, image_id)
+        job = session.get_one(Job, image.job_id)
+        [found] = found_images(session, [image], base_url())
+    return ImageDetail(
+        **dict(found),
+        recipe=Recipe.model_validate(job.recipe),
+        recipe_hash=job.recipe_hash,
+        labels=job.labels,
+        custom_id=job.custom_id,
+        batch_id=job.batch_id,
+        ms=image.ms,
+        audit=image.audit,
+    )
+
+
+@routes.get("/api/v1/images/{image_id}/file", scope=Scope.READ, media="image/*", extra_statuses=(206, 304), errors=(416,))
+def get_image_file(app_context: AppContext, caller: Caller, image_id: str, query: FileQuery) -> Response:
+    """Get an image's file.
+
+    Its ETag is the file's SHA-256; ranges can be asked for. `thumb` answers a small WebP for lists and pages instead.
+    """
+    if query.channel is not None and query.thumb is not None:
+        detail = "is asked for together with a channel"
+        raise InvalidRequest([FieldError(field="thumb", detail=detail, remedy="send one of them")])
+    with app_context.store.read() as session:
+        image = visible_image(session, caller, image_id)
+        kept = image if query.channel is None else session.get(ChannelFile, (image.id, query.channel))
+    if kept is None:
+        raise NotFound(f"{image_id} has no file for channel {query.channel}")
+    try:
+        if query.thumb is not None:
+            return _thumb(app_context, image, int(query.thumb))
+        file = app_context.outputs.open(kept.storage_key)
+    except FileNotFoundError:
+        raise NotFound(f"the file of {image_id} is gone from storage", code="file_missing") from None
+    response = Response(wrap_file(request.environ, file), direct_passthrough=True)
+    response.content_type = MEDIA.get(kept.format, "application/octet-stream")
+    response.content_length = kept.bytes
+    stem = image.id if query.channel is None else f"{image.id}-{query.channel}"
+    response.headers["Content-Disposition"] = f'inline; filename="{stem}.{extension(kept.format)}"'
+    return _conditional(response, kept.sha256, kept.bytes)
+
+
+@routes.post(
+    "/api/v1/images/lookup",
+    scope=Scope.READ,
+    response=LookupResponse,
+    consumes=("multipart/form-data", "image/png", "image/jpeg", "image/webp", "application/octet-stream"),
+    max_body=lambda settings: max(settings.max_body_bytes, MAX_LOOKUP_BYTES),
+)
+def lookup_image(app_context: AppContext, caller: Caller) -> LookupResponse:
+    """Find the job of a picture from its file alone.
+
+    Send the file as the body, or as the part `file` of a form. It is looked up by the hash of the file, then of its pixels
+    (which survive a change of format without loss), then by what its metadata claims.
+    """
+    found: LookupResult = find(app_context, caller, whole_upload("file"))
+    with app_context.store.read() as session:
+        items = found_images(session, found.images, base_url())
+    return LookupResponse(
+        sha256=found.sha256,
+        pixel_sha256=found.pixel_sha256,
+        metadata=found.metadata,
+        items=items,
+        found_by=found.by,
+    )
+
+
+def visible_image(session: Session, caller: Caller, image_id: str) -> Image:
+    """The image, if the caller may know of it. Raises NotFound."""
+    image = session.get(Image, image_id)
+    if image is None or not caller.can_see(image.tenant_id):
+        raise NotFound(f"no image {image_id[:60]!r}")
+    return image
+
+
+def newest_images(session: Session, caller: Caller, where: list[ColumnElement[bool]], limit: int) -> list[Image]:
+    """The newest images that match and that the caller may see."""
+    if caller.tenant_filter is not None:
+        where = [*where, Image.tenant_id == caller.tenant_filter]
+    return list(session.scalars(select(Image).where(*where).order_by(Image.id.desc()).limit(limit)))
+
+
+def found_images(session: Session, images: Sequence[Image], base: str) -> list[FoundImage]:
+    """Images as JSON, each with its job and with what was decided of it there."""
+    picks = picks_of(session, {image.job_id for image in images})
+    picked = {ref: decided.pick for ref, decided in picks.items()}
+    files = channel_files_of(session, {image.id for image in images})
+    return [
+        FoundImage(
+            **dict(image_response(image, base, picked.get(ImageRef(image.job_id, image.index)), files.get(image.id, ()))),
+            job_id=image.job_id,
+            job_url=f"{base}/api/v1/jobs/{image.job_id}",
+            created_at=image.created_at,
+        )
+        for image in images
+    ]
+
+
+def _thumb(app_context: AppContext, image: Image, side: int) -> Response:
+    assert side in SIZES
+    data = thumbnail(app_context, image, side)
+    return _conditional(Response(data, content_type="image/webp"), f"{image.sha256}-{side}", len(data))
+
+
+def _conditional(response: Response, etag: str, length: int) -> Response:
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = FOREVER
+    response.make_conditional(request.environ, accept_ranges=True, complete_length=length)
+    return response

@@ -1,0 +1,364 @@
+"""Jobs: submit, get, list, cancel, retry."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlencode
+
+from flask import Response, request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.http.context import AppContext
+from api.http.cursor import make_cursor, read_cursor
+from api.http.idempotency_key import IdempotencyKey, replay
+from api.http.routes import JSON, PREFER, Reply, Routes
+from api.http.schemas import Body, Query, QueryTime, ResponseModel
+from api.live.event_fanout import CLOSE
+from api.v1.images.image_urls import fetch_pictures, names_urls
+from api.v1.jobs.schemas import JobList, JobResponse, base_url, job_response, job_responses, submitted_response
+from imagefarm.auth import Caller, Scope
+from imagefarm.errors import Conflict, NotFound, Unavailable
+from imagefarm.ids import is_id
+from imagefarm.recipe import MAX_COUNT, JobRequest, Recipe
+from imagefarm.states import JobState
+from imagefarm.store import jobs
+from imagefarm.store.idempotency import Stored
+from imagefarm.store.job_access_paths import JobFilter
+from imagefarm.store.models import Job
+from imagefarm.text import NotBool, check_text
+from scheduler.assets.store import check_references
+from scheduler.batches import bulk_actions
+from scheduler.batches.bulk_actions import MAX_JOBS, BulkReport, reopen
+from scheduler.queue import admission, submit
+from scheduler.queue.cancel import cancel_job, retry_where
+from scheduler.queue.limits import check_queue
+
+routes = Routes(tag="jobs")
+
+POLL_S = 2.0
+"""How often a waiting request looks into the database itself, should a live event be missed."""
+NO_BATCH = "none"
+WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
+
+
+def _label(text: str) -> str:
+    name, colon, _ = text.partition(":")
+    if not colon or not name:
+        raise ValueError("is not a label; write it name:value")
+    return text
+
+
+class JobFilters(BaseModel):
+    """Which jobs: all that is given must match."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: list[JobState] = Field(default_factory=list, description="Any of these; may be repeated")
+    model: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = None
+    batch: Annotated[str, Field(min_length=1, max_length=40), AfterValidator(check_text)] | None = Field(
+        None, description="Id of a batch; `none` for jobs that did not come from one"
+    )
+    label: list[Annotated[str, Field(max_length=330, pattern="^[^:]+:"), AfterValidator(check_text), AfterValidator(_label)]] = (
+        Field(default_factory=list, max_length=8, description="`name:value`; may be repeated")
+    )
+    text: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_text)] | None = Field(
+        None, description="A part of the prompt"
+    )
+    custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = None
+    worker: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = Field(
+        None, description="Name of a worker that attempted it"
+    )
+    created_after: QueryTime | None = None
+    created_before: QueryTime | None = None
+
+    def wanted(self, caller: Caller) -> JobFilter:
+        """As the store takes it, within what the caller may see."""
+        return JobFilter(
+            tenant_id=caller.tenant_filter,
+            states=tuple(dict.fromkeys(self.state)),
+            model=self.model,
+            batch_id=None if self.batch == NO_BATCH else self.batch,
+            single=self.batch == NO_BATCH,
+            custom_id=self.custom_id,
+            worker=self.worker,
+            labels=tuple((name, value) for name, _, value in (label.partition(":") for label in self.label)),
+            text=self.text,
+            created_after=self.created_after,
+            created_before=self.created_before,
+        )
+
+
+class JobQuery(JobFilters, Query):
+    """Filters of the list of jobs; all that are given must match."""
+
+    limit: int = Field(50, ge=1, le=200)
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+
+
+class BulkBody(JobFilters, Body):
+    """Which jobs to change: the filters of the list of jobs, all that are given must match."""
+
+    expected: Annotated[int, Field(ge=0, le=MAX_JOBS), NotBool] | None = Field(
+        None, description="How many you saw. If more match now, nothing is changed; without it nothing is either"
+    )
+
+
+class BulkResponse(ResponseModel):
+    """What a change of many jobs did."""
+
+    matched: int = Field(description="Jobs that match and could be changed")
+    changed: int = Field(description="Jobs that this request changed; the others ended meanwhile, or another was first")
+
+
+@routes.post(
+    "/api/v1/jobs", scope=Scope.SUBMIT, response=JobResponse, status=202, extra_statuses=(200,), errors=(429,), headers=(PREFER,)
+)
+def submit_job(app_context: AppContext, caller: Caller, body: JobRequest, idempotency: IdempotencyKey) -> Reply | Response:
+    """Submit a job.
+
+    Everything but the prompt has a default. The answer is 202 once the job is stored for good; with `Prefer: wait=N` it
+    is 200 if the job ended within N seconds. `init_image` is an asset, or a URL whose picture becomes one.
+    """
+    base = base_url()
+    made: Made | Stored | None = None
+    if names_urls(body):
+        made = idempotency.answered(app_context.store, caller.tenant_id)
+        body = body if made else fetch_pictures(app_context, caller, body)
+    try:
+        made = made or _submit(app_context, caller, body, idempotency, base)
+    except submit.OvertakenError:
+        made = _submit(app_context, caller, body, idempotency, base)  # the other's answer is there now
+    if isinstance(made, Stored):
+        job_id = json.loads(made.response)["id"] if _wait_s(app_context) else ""
+        return _waited(app_context, caller, job_id, base) if job_id else replay(made)
+    app_context.ticket_sender.notify_lane(made.model)
+    if _wait_s(app_context):
+        return _waited(app_context, caller, made.id, base)
+    return Response(made.response, 202, content_type=JSON, headers={"Location": made.url})
+
+
+class Made(NamedTuple):
+    """A job that was submitted, and its answer."""
+
+    id: str
+    model: str
+    url: str
+    response: str
+
+
+def _submit(app_context: AppContext, caller: Caller, body: JobRequest, idempotency: IdempotencyKey, base: str) -> Made | Stored:
+    recipe, warnings = app_context.catalogue.resolve(body)
+    with app_context.store.write() as session:
+        context = submit.read_submit_context(session, caller.tenant_id, recipe.model, idempotency.key)
+        if context.is_key_known and (stored := idempotency.take(session, caller.tenant_id)) is not None:
+            return stored
+        row = admission.row_of(app_context.catalogue, body, recipe, warnings, caller.tenant_id, cost_s=context.cost_s)
+        check_references(session, recipe, caller.can_see)
+        job = submit.validate(session, row, context, app_context.settings)
+        response = submitted_response(session, app_context, job, base, (recipe, context.wait_context))
+        text = response.model_dump_json()
+        submit.write(session, row, None if context.is_key_known else idempotency.with_work(202, text))
+        if context.is_key_known:
+            idempotency.keep(session, caller.tenant_id, 202, text)
+    return Made(job.id, job.model, response.urls.self, text)
+
+
+@routes.get("/api/v1/jobs", scope=Scope.READ, response=JobList)
+def list_jobs(app_context: AppContext, caller: Caller, query: JobQuery) -> Reply:
+    """List jobs, newest first.
+
+    Go on with `next_cursor` (also in the `Link` header) until it is null. A page may hold fewer jobs than
+    `limit`, or none, although more follow: what is rare (a `label`, a `text`) is looked for a short time a page.
+    """
+    wanted = query.wanted(caller)
+    before = read_cursor(query.cursor, repr(wanted), form=partial(is_id, prefix="job"))
+    with app_context.store.read() as session:
+        page = jobs.list_jobs(session, wanted, before=before, limit=query.limit)
+        items = job_responses(session, app_context, page.jobs, base_url())
+    cursor = make_cursor(page.next_before, repr(wanted)) if page.next_before else None
+    return Reply(JobList(items=items, next_cursor=cursor), headers=next_link(cursor))
+
+
+@routes.get("/api/v1/jobs/{job_id}", scope=Scope.READ, response=JobResponse)
+def get_job(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
+    """Get a job."""
+    with app_context.store.read() as session:
+        return job_response(session, app_context, visible_job(session, caller, job_id), base_url())
+
+
+class PreviewQuery(Query):
+    """Which of the job's images; a job of many shows the first four."""
+
+    index: int = Field(0, ge=0, lt=MAX_COUNT)
+    step: int | None = Field(None, ge=0, description="Has no effect: an address of its own for each step")
+
+
+@routes.get("/api/v1/jobs/{job_id}/preview", scope=Scope.READ, media="image/webp")
+def get_preview(app_context: AppContext, caller: Caller, job_id: str, query: PreviewQuery) -> Response:
+    """Get a small picture of an image in the making.
+
+    There is one while a job runs that was submitted with `preview`; 404 otherwise. Nothing of it is kept.
+    """
+    with app_context.store.read() as session:
+        running = visible_job(session, caller, job_id).state == JobState.RUNNING
+    data = app_context.progress.preview(job_id, query.index) if running else None
+    if data is None:
+        raise NotFound(f"no preview of image {query.index} of {job_id}: it does not run, or was not asked for", code="no_preview")
+    return Response(data, content_type="image/webp", headers={"Cache-Control": "no-store"})
+
+
+@routes.post("/api/v1/jobs/{job_id}/cancel", scope=Scope.SUBMIT, response=JobResponse, errors=(409,))
+def cancel(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
+    """Cancel a job.
+
+    A running one stops within a step. Cancelling again changes nothing; a job that has succeeded or failed cannot be
+    cancelled.
+    """
+    with app_context.store.read() as session:
+        tenant_id = visible_job(session, caller, job_id).tenant_id
+    cancel_job(app_context.store, job_id, tenant_id, by=caller.name)
+    with app_context.store.read() as session:
+        return job_response(session, app_context, visible_job(session, caller, job_id), base_url())
+
+
+@routes.post("/api/v1/jobs/{job_id}/retry", scope=Scope.SUBMIT, response=JobResponse, status=202, errors=(409, 429))
+def retry(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
+    """Run a failed or cancelled job again.
+
+    The recipe stays the same, and so does the picture. A job that waits or runs already is left as it is.
+    """
+    with app_context.store.write() as session:
+        job = visible_job(session, caller, job_id)
+        if job.state == JobState.SUCCEEDED:
+            raise Conflict(f"job {job_id} has already succeeded; submit its recipe with another seed for another picture")
+        if JobState(job.state).is_final:
+            check_queue(session, job.tenant_id, 1, app_context.settings)
+            reopen(session, retry_where(session, [Job.id == job_id], by=caller.name), by=caller.name)
+            session.refresh(job)
+        response = job_response(session, app_context, job, base_url())
+    app_context.ticket_sender.notify_lane(job.model)
+    return response
+
+
+@routes.post("/api/v1/jobs/cancel", scope=Scope.SUBMIT, response=BulkResponse, errors=(409,))
+def cancel_all(app_context: AppContext, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
+    """Cancel all jobs that match.
+
+    Ask first without `expected`: the answer says how many match, and nothing is changed. Then ask with that number: those
+    that have not ended are cancelled, running ones stop within a step. Asking again changes nothing more.
+    """
+
+    def change() -> BulkReport:
+        return bulk_actions.cancel_matching(app_context.store, body.wanted(caller), expected=body.expected, by=caller.name)
+
+    return _bulk(app_context, caller, idempotency, change)
+
+
+@routes.post("/api/v1/jobs/retry", scope=Scope.SUBMIT, response=BulkResponse, errors=(409, 429))
+def retry_all(app_context: AppContext, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
+    """Run all failed or cancelled jobs that match again.
+
+    Ask first without `expected`, as for cancelling; use an `Idempotency-Key`, so that a repeated request does not run again
+    what has failed once more.
+    """
+
+    def change() -> BulkReport:
+        return bulk_actions.retry_matching(
+            app_context.store, body.wanted(caller), app_context.settings, expected=body.expected, by=caller.name
+        )
+
+    return _bulk(app_context, caller, idempotency, change)
+
+
+def _bulk(
+    app_context: AppContext, caller: Caller, idempotency: IdempotencyKey, change: Callable[[], BulkReport]
+) -> Reply | Response:
+    """Change many jobs in many transactions, once for each Idempotency-Key."""
+    with app_context.store.write() as session:
+        stored = idempotency.take(session, caller.tenant_id)
+    if stored is not None:
+        return replay(stored)
+    try:
+        report = change()
+    except BaseException:
+        app_context.store.run_with_retry(lambda session: idempotency.give_back(session, caller.tenant_id))
+        raise
+    for model in sorted(report.models):
+        app_context.ticket_sender.notify_lane(model)
+    response = BulkResponse(matched=report.matched, changed=report.changed)
+    app_context.store.run_with_retry(lambda session: idempotency.keep(session, caller.tenant_id, 200, response.model_dump_json()))
+    return Reply(response)
+
+
+def visible_job(session: Session, caller: Caller, job_id: str) -> Job:
+    """The job, if the caller may know of it. Raises NotFound."""
+    job = jobs.get_job(session, job_id, caller.tenant_filter)
+    if job is None:
+        raise NotFound(f"no job {job_id[:60]!r}")
+    return job
+
+
+def next_link(cursor: str | None) -> dict[str, str]:
+    """The `Link` header to the next page of the current request's list."""
+    if cursor is None:
+        return {}
+    parameters = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    return {"Link": f'<{request.base_url}?{urlencode([*parameters, ("cursor", cursor)])}>; rel="next"'}
+
+
+def check_assets(session: Session, caller: Caller, recipe: dict[str, Any]) -> None:
+    """Refuse a recipe that names an asset which the caller may not see, or assets that do not go together."""
+    check_references(session, Recipe.model_validate(recipe), caller.can_see)
+
+
+def _wait_s(app_context: AppContext) -> float:
+    """Seconds that the caller would wait for the job's end: `Prefer: wait=N`, within the setting `max_wait_s`."""
+    found = WAIT.search(",".join(request.headers.getlist("Prefer")))
+    return min(float(found[1]), app_context.settings.max_wait_s) if found else 0.0
+
+
+def _waited(app_context: AppContext, caller: Caller, job_id: str, base: str) -> Reply:
+    """The job's answer, after waiting for its end as long as the caller prefers."""
+    wait_s = _wait_s(app_context)
+    ended = wait_s > 0 and wait_for_end(app_context, job_id, wait_s)
+    with app_context.store.read() as session:
+        response = job_response(session, app_context, visible_job(session, caller, job_id), base)
+    headers = {"Location": response.urls.self} | ({"Preference-Applied": f"wait={wait_s:.0f}"} if wait_s else {})
+    return Reply(response, 200 if ended else 202, headers)
+
+
+def wait_for_end(app_context: AppContext, job_id: str, wait_s: float) -> bool:
+    """Wait until a job is final, `wait_s` seconds at most; return whether it is. Holds no database session meanwhile.
+
+    Waiting takes a stream's place; when all are taken the preference is not followed.
+    """
+    deadline = time.monotonic() + wait_s
+    try:
+        subscription = app_context.events.subscribe(
+            lambda event: event.get("subject") == job_id or event["kind"] == "bulk.changed"
+        )
+    except Unavailable:
+        return False
+    try:
+        while True:
+            with app_context.store.read() as session:
+                state = session.scalar(select(Job.state).where(Job.id == job_id))
+            if state is None or JobState(state).is_final:
+                return state is not None
+            next_look = time.monotonic() + POLL_S
+            while True:
+                left = min(deadline, next_look) - time.monotonic()
+                event = subscription.next(left) if left > 0 else None
+                if event is CLOSE or time.monotonic() >= deadline:
+                    return False
+                if event is None or event["kind"] != "job.progress":
+                    break
+    finally:
+        app_context.events.unsubscribe(subscription)

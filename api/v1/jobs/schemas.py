@@ -1,0 +1,215 @@
+"""Jobs and their images as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from flask import request
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from api.http.context import AppContext
+from api.http.schemas import ResponseModel, Time
+from imagefarm.recipe import Recipe, Seed
+from imagefarm.states import JobState, PriorityClass
+from imagefarm.store import jobs
+from imagefarm.store.models import ChannelFile, Image, Job
+from scheduler.batches.review.picks import ImageRef, picks_of
+from scheduler.queue import pending_reason
+
+
+class ChannelResponse(ResponseModel):
+    """A picture in the form that one channel of its batch asks for."""
+
+    channel: str
+    format: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    url: str
+
+
+class ImageResponse(ResponseModel):
+    """One picture of a job. The hashes are SHA-256: of the file, and of its decoded pixels."""
+
+    id: str
+    index: int
+    seed: Seed
+    width: int
+    height: int
+    format: str
+    sha256: str
+    pixel_sha256: str
+    bytes: int
+    url: str
+    thumb_url: str
+    pick: Literal["approved", "rejected", "rerolled"] | None = Field(description="What was decided of it in its batch")
+    scores: dict[str, Any] | None = Field(description="What the batch's gate measured, and its `verdict`")
+    channels: list[ChannelResponse] = Field(description="Its files for the channels of its batch")
+
+
+class JobError(ResponseModel):
+    """Why a job failed. `code` is stable, `detail` is for people."""
+
+    code: str
+    detail: str
+
+
+class Progress(ResponseModel):
+    """How many of its denoising steps a job has done."""
+
+    step: int
+    steps: int
+
+
+class JobUrls(ResponseModel):
+    """Where to go on from a job."""
+
+    self: str
+    events: str
+    cancel: str
+    retry: str
+
+
+class JobResponse(ResponseModel):
+    """A job as it is now."""
+
+    id: str
+    state: JobState
+    recipe: Recipe
+    recipe_hash: str
+    count: int
+    priority: PriorityClass
+    labels: dict[str, str]
+    custom_id: str | None
+    batch_id: str | None
+    from_image: str | None = Field(description="The picture that it replaces, or the draft that it renders finally")
+    attempt: int
+    error: JobError | None
+    pending_reason: str | None = Field(description="What it waits for, or what became of it; null in lists")
+    progress: Progress
+    images: list[ImageResponse]
+    warnings: list[str]
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    urls: JobUrls
+
+
+class JobList(ResponseModel):
+    """A page of jobs, newest first. `next_cursor` is null on the last page."""
+
+    items: list[JobResponse]
+    next_cursor: str | None
+
+
+def base_url() -> str:
+    """The farm as the caller of the current request addresses it, without a slash at the end."""
+    return request.host_url.rstrip("/")
+
+
+def image_response(image: Image, base: str, pick: str | None = None, files: Sequence[ChannelFile] = ()) -> ImageResponse:
+    """One image as JSON; `pick` is what was decided of it, `files` are its channels'."""
+    url = f"{base}/api/v1/images/{image.id}/file"
+    return ImageResponse(
+        id=image.id,
+        index=image.index,
+        seed=int(image.seed),
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        sha256=image.sha256,
+        pixel_sha256=image.pixel_sha256,
+        bytes=image.bytes,
+        url=url,
+        thumb_url=f"{url}?thumb=256",
+        pick=pick,
+        scores=image.scores,
+        channels=[
+            ChannelResponse(
+                channel=file.channel,
+                format=file.format,
+                width=file.width,
+                height=file.height,
+                bytes=file.bytes,
+                sha256=file.sha256,
+                url=f"{url}?channel={file.channel}",
+            )
+            for file in files
+        ],
+    )
+
+
+def job_response(session: Session, app_context: AppContext, job: Job, base: str, *, step: int | None = None) -> JobResponse:
+    """One job as JSON, with the reason why it waits. `step` is its progress where that is known already."""
+    if step is None:
+        step = app_context.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
+    images = _images(session, [job], base)
+    return _response(
+        job, images.get(job.id, []), base, step, pending_reason.read_pending_reason(session, job, app_context.settings)
+    )
+
+
+def submitted_response(
+    session: Session, app_context: AppContext, job: Job, base: str, known: tuple[Recipe, pending_reason.WaitContext]
+) -> JobResponse:
+    """A job about to be written as JSON, by what its submit has looked at."""
+    recipe, wait_context = known
+    return _made(job, recipe, base, reason=pending_reason.read_pending_reason(session, job, app_context.settings, wait_context))
+
+
+def job_responses(session: Session, app_context: AppContext, rows: Sequence[Job], base: str) -> list[JobResponse]:
+    """Many jobs as JSON, without asking for each why it waits."""
+    images = _images(session, rows, base)
+    steps = app_context.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
+    return [_response(job, images.get(job.id, []), base, steps.get(job.id, 0), None) for job in rows]
+
+
+def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[ImageResponse]]:
+    """Images by job. Only a job that has succeeded has any: they are committed with its success."""
+    found = jobs.images_of(session, [job.id for job in rows if job.state == JobState.SUCCEEDED])
+    picks = picks_of(session, [job.id for job in rows if job.batch_id is not None and job.id in found])
+    picked = {ref: decided.pick for ref, decided in picks.items()}
+    files = jobs.channel_files_of(session, {image.id for images in found.values() for image in images})
+    return {
+        job_id: [
+            image_response(image, base, picked.get(ImageRef(job_id, image.index)), files.get(image.id, ())) for image in images
+        ]
+        for job_id, images in found.items()
+    }
+
+
+def _response(job: Job, images: list[ImageResponse], base: str, step: int, reason: str | None) -> JobResponse:
+    return _made(job, Recipe.model_validate(job.recipe), base, images=images, progress=step, reason=reason)
+
+
+def _made(
+    job: Job, recipe: Recipe, base: str, *, reason: str | None, images: Sequence[ImageResponse] = (), progress: int = 0
+) -> JobResponse:
+    url = f"{base}/api/v1/jobs/{job.id}"
+    return JobResponse(
+        id=job.id,
+        state=JobState(job.state),
+        recipe=recipe,
+        recipe_hash=job.recipe_hash,
+        count=job.count,
+        priority=PriorityClass(job.priority_class),
+        labels=job.labels,
+        custom_id=job.custom_id,
+        batch_id=job.batch_id,
+        from_image=job.from_image,
+        attempt=job.attempt,
+        error=JobError(code=job.error_code, detail=job.error_detail or "") if job.error_code else None,
+        pending_reason=reason,
+        progress=Progress(
+            step=recipe.steps if job.state == JobState.SUCCEEDED else min(progress, recipe.steps), steps=recipe.steps
+        ),
+        images=list(images),
+        warnings=job.warnings,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        urls=JobUrls(self=url, events=f"{url}/events", cancel=f"{url}/cancel", retry=f"{url}/retry"),
+    )

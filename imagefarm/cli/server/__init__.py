@@ -1,0 +1,1 @@
+"""Commands that run on the farm's own machine."""

@@ -1,0 +1,1 @@
+"""Images that users send in or name by URL."""

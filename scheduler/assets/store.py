@@ -1,0 +1,195 @@
+"""Assets: pictures that are sent in to begin from. Each is stored once per tenant, upright, and bounded before it is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from PIL import Image as Picture
+from PIL import ImageOps, UnidentifiedImageError
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import FieldError, InvalidRequest
+from imagefarm.ids import is_id, new_id
+from imagefarm.output_store import OutputStore
+from imagefarm.recipe import Recipe
+from imagefarm.settings import Settings
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append
+from imagefarm.store.bulk_insert import insert_many
+from imagefarm.store.models import Asset, AssetUse
+from imagefarm.text import check_text
+
+FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPicture:
+    """A picture that was decoded whole: its bytes to store, upright."""
+
+    data: bytes
+    format: str
+    width: int
+    height: int
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def check_picture(data: bytes, settings: Settings, *, name: str = "file") -> CheckedPicture:
+    """Decode a picture that came from outside; raise InvalidRequest naming `name` for what is none, or is too large.
+
+    One whose EXIF says that it lies on its side is turned and stored as PNG; any other is stored as it came.
+    """
+    if len(data) > settings.max_asset_bytes:
+        _refuse(name, f"has more than {settings.max_asset_bytes} bytes", "send a smaller file")
+    try:
+        with Picture.open(io.BytesIO(data), formats=list(FORMATS)) as picture:
+            kind, (width, height) = str(picture.format), picture.size
+            if width * height > settings.max_asset_pixels:  # before decoding: 17 kB of PNG can be 144 megapixels
+                _refuse(name, f"has {width}x{height} pixels, more than {settings.max_asset_pixels}", "send a smaller picture")
+            if getattr(picture, "n_frames", 1) > 1:
+                _refuse(name, "is an animation", "send a single picture")
+            picture.load()
+            if picture.getexif().get(ORIENTATION, 1) == 1:
+                return CheckedPicture(data, FORMATS[kind], width, height)
+            upright = ImageOps.exif_transpose(picture)
+            buffer = io.BytesIO()
+            upright.convert("RGBA" if "A" in upright.getbands() else "RGB").save(buffer, "PNG")
+            return CheckedPicture(buffer.getvalue(), "png", *upright.size)
+    except UnidentifiedImageError:
+        _refuse(name, "is not a PNG, JPEG or WebP picture", "convert it")
+    except (OSError, ValueError, SyntaxError, MemoryError, Picture.DecompressionBombError) as error:
+        _refuse(name, f"cannot be decoded: {str(error)[:200]}", "save it anew")
+
+
+def keep_asset(store: Store, outputs: OutputStore, picture: CheckedPicture, *, name: str, tenant_id: str) -> tuple[Asset, bool]:
+    """Store a picture for a tenant; return its asset, and whether it is new. The file is there before the row is."""
+    sha256 = picture.sha256
+    if (found := store.run_with_retry(lambda session: seen_again(session, tenant_id, sha256))) is not None:
+        mend_file(outputs, found, picture.data)
+        return found, False
+    key = asset_key(tenant_id, picture)
+    outputs.write(key, picture.data)
+
+    def add(session: Session) -> tuple[Asset, bool]:
+        if (found := seen_again(session, tenant_id, sha256)) is not None:  # another request was quicker; the file is the same
+            return found, False
+        row = asset_row(new_id("asset"), key, picture, name=name, tenant_id=tenant_id)
+        session.execute(insert(Asset).values(**row, created_at=db_now()))
+        append(session, "asset.stored", row["id"], tenant_id, {"sha256": sha256})
+        return session.get_one(Asset, row["id"]), True
+
+    return store.run_with_retry(add)
+
+
+def asset_key(tenant_id: str, picture: CheckedPicture) -> str:
+    """Where a tenant's picture lies."""
+    sha256 = picture.sha256
+    return f"assets/{sha256[:2]}/{tenant_id}/{sha256}.{picture.format}"
+
+
+def asset_row(asset_id: str, key: str, picture: CheckedPicture, *, name: str, tenant_id: str) -> dict[str, Any]:
+    """The row of an asset, without its time."""
+    return {
+        "id": asset_id,
+        "tenant_id": tenant_id,
+        "sha256": picture.sha256,
+        "storage_key": key,
+        "name": name,
+        "format": picture.format,
+        "width": picture.width,
+        "height": picture.height,
+        "bytes": len(picture.data),
+    }
+
+
+def seen_again(session: Session, tenant_id: str, sha256: str) -> Asset | None:
+    """The tenant's asset with these bytes, marked as wanted now, so that it is not collected at this moment."""
+    statement = update(Asset).where(Asset.tenant_id == tenant_id, Asset.sha256 == sha256).values(used_at=db_now())
+    return session.scalars(statement.returning(Asset)).first()
+
+
+def mend_file(outputs: OutputStore, asset: Asset, data: bytes) -> None:
+    """Write an asset's file again if it has been lost."""
+    try:
+        outputs.open(asset.storage_key).close()
+    except FileNotFoundError:
+        outputs.write(asset.storage_key, data)
+
+
+def check_references(session: Session, recipe: Recipe, can_see: Callable[[str], bool]) -> None:
+    """Raise InvalidRequest, naming the field, unless every asset of a recipe is there, is seen, and goes with the others."""
+    errors: list[FieldError] = []
+    found: dict[str, Asset] = {}
+    for field, asset_id in recipe.assets.items():
+        asset = session.get(Asset, asset_id)
+        if asset is None or not can_see(asset.tenant_id):
+            errors.append(FieldError(field=field, detail="there is no such asset", remedy="upload it first"))
+        else:
+            found[field] = asset
+    errors += mismatched({field: (asset.width, asset.height) for field, asset in found.items()})
+    if errors:
+        raise InvalidRequest(errors)
+
+
+def mismatched(sizes: Mapping[str, tuple[int, int]]) -> list[FieldError]:
+    """What is wrong with the sizes (width, height) of a recipe's assets, by the fields that name them."""
+    errors = []
+    for field, other in (("mask", "init_image"), ("subject.mask", "subject.image")):
+        if field in sizes and other in sizes and sizes[field] != sizes[other]:
+            (width, height), (wide, high) = sizes[field], sizes[other]
+            detail = f"has {width}x{height} pixels, its {other} {wide}x{high}"
+            errors.append(FieldError(field=field, detail=detail, remedy="send a mask of the picture's size"))
+    return errors
+
+
+def find_asset(session: Session, tenant_id: str, name: str) -> str | None:
+    """The id of a tenant's asset, by its id or by the name it was sent in with (the newest of that name)."""
+    if is_id(name, "asset"):
+        return session.scalar(select(Asset.id).where(Asset.id == name, Asset.tenant_id == tenant_id))
+    return session.scalar(
+        select(Asset.id).where(Asset.tenant_id == tenant_id, Asset.name == name).order_by(Asset.id.desc()).limit(1)
+    )
+
+
+def assets_of(recipe: Mapping[str, Any]) -> set[str]:
+    """The ids of all pictures that a stored recipe begins from."""
+    subject = recipe.get("subject") or {}
+    named = (recipe.get("init_image"), recipe.get("mask"), subject.get("image"), subject.get("mask"))
+    return {name for name in named if name is not None and is_id(name, "asset")}
+
+
+def uses_of(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that say which pictures a new job begins from."""
+    return [{"asset_id": asset, "job_id": job["id"]} for asset in sorted(assets_of(job["recipe"]))]
+
+
+def record_use(session: Session, jobs: Iterable[Mapping[str, Any]]) -> None:
+    """Note which pictures these new jobs begin from, in the transaction that writes them."""
+    insert_many(session, AssetUse, [use for job in jobs for use in uses_of(job)])
+
+
+def asset_name(name: str) -> str:
+    """`name` as an asset may have it. Raises InvalidRequest."""
+    try:
+        check_text(name)
+    except ValueError as error:
+        _refuse("name", str(error), "rename the file")
+    if not name or len(name) > 255:
+        _refuse("name", "has not 1 to 255 characters", "rename the file")
+    return name
+
+
+def _error(name: str, detail: str, remedy: str) -> FieldError:
+    return FieldError(field=name[:100].encode("utf-8", "backslashreplace").decode(), detail=detail, remedy=remedy)
+
+
+def _refuse(field: str, detail: str, remedy: str) -> NoReturn:
+    raise InvalidRequest([_error(field, detail, remedy)])

@@ -1,0 +1,132 @@
+"""Cancel or retry all jobs that match a filter, a few hundred a transaction, and never more than the caller saw.
+
+First all ids are read, without locks; then each transaction changes a chunk of them by conditional update, with counters and
+audit. So a job that has ended meanwhile stays as it ended, two callers never change the same job twice, and a request that
+was cut off is simply made again: what it did is not matched any more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import Conflict
+from imagefarm.settings import Settings
+from imagefarm.states import BatchState, JobState
+from imagefarm.store import Store
+from imagefarm.store.audit import append
+from imagefarm.store.job_access_paths import JobFilter
+from imagefarm.store.jobs import matching_ids
+from imagefarm.store.models import Batch, Job
+from scheduler.batches.lifecycle import CHUNK, YIELD_S, reconcile_all_jobs
+from scheduler.queue.cancel import cancel_where, retry_where
+from scheduler.queue.limits import check_queue
+from scheduler.queue.transition import ChangedJob
+
+CANCELLABLE = (JobState.HELD, JobState.QUEUED, JobState.RUNNING)
+"""What can be cancelled."""
+RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
+"""What can be retried."""
+MAX_JOBS = 500_000
+"""Jobs that one request may change."""
+
+
+@dataclass
+class BulkReport:
+    """How many jobs matched, and how many this request changed (the others had ended, or another was first)."""
+
+    matched: int
+    changed: int = 0
+    models: set[str] = field(default_factory=set)
+    """Of the changed ones."""
+
+
+def cancel_matching(store: Store, wanted: JobFilter, *, expected: int | None, by: str) -> BulkReport:
+    """Cancel every open job that matches; running ones stop within a step.
+
+    `expected` is how many the caller saw: if more match now, Conflict is raised and nothing done. None only looks.
+    """
+    ids = _matching(store, wanted, CANCELLABLE, expected)
+    if expected is None:
+        return BulkReport(len(ids))
+    return _in_chunks(store, ids, lambda session, where: cancel_where(session, where, by=by))
+
+
+def retry_matching(store: Store, wanted: JobFilter, settings: Settings, *, expected: int | None, by: str) -> BulkReport:
+    """Queue every failed or cancelled job that matches again, as new work; `expected` as for `cancel_matching`.
+
+    Raises LimitExceeded, before anything is done, if they do not fit their tenants' queues. Batches that were done go on.
+    """
+    ids = _matching(store, wanted, RETRYABLE, expected)
+    if expected is None:
+        return BulkReport(len(ids))
+    with store.read() as session:
+        tenants: Counter[str] = Counter()
+        for chunk in _chunks(ids):
+            tenants.update(session.scalars(select(Job.tenant_id).where(Job.id.in_(chunk))))
+        for tenant_id, number in tenants.items():
+            check_queue(session, tenant_id, number, settings)
+    batches: set[str] = set()
+
+    def retry(session: Session, where: list[ColumnElement[bool]]) -> list[ChangedJob]:
+        changed = retry_where(session, where, by=by)
+        batches.update(reopen(session, changed, by=by))
+        return changed
+
+    report = _in_chunks(store, ids, retry)
+    for batch_id in sorted(batches):
+        reconcile_all_jobs(store, batch_id)  # of a paused one they wait
+    return report
+
+
+def reopen(session: Session, changed: Sequence[ChangedJob], *, by: str) -> set[str]:
+    """Batches that were done have work again, in the caller's transaction. Returns all batches of these jobs."""
+    ids = {job.batch_id for job in changed if job.batch_id is not None}
+    if ids:
+        reopened = session.execute(
+            update(Batch)
+            .where(Batch.id.in_(ids), Batch.state == BatchState.DONE)
+            .values(state=BatchState.QUEUED, finished_at=None)
+            .returning(Batch.id, Batch.tenant_id)
+        ).all()
+        for batch_id, tenant_id in reopened:
+            append(session, "batch.retried", batch_id, tenant_id, {"by": by})
+    return ids
+
+
+def _matching(store: Store, wanted: JobFilter, states: Sequence[JobState], expected: int | None) -> list[str]:
+    """Ids of the jobs that match and are in one of `states`, oldest first. Raises Conflict if they are more than expected."""
+    if wanted.states:
+        states = [state for state in states if state in wanted.states]
+    max_jobs = MAX_JOBS if expected is None else min(expected, MAX_JOBS)
+    ids: list[str] = []
+    while states:
+        with store.read() as session:  # a page each: a long read would keep SQLite's log from being cut
+            page = matching_ids(session, wanted, states, after=ids[-1] if ids else "", limit=10 * CHUNK)
+        ids += page
+        if expected is not None and len(ids) > max_jobs:
+            raise Conflict(f"more than {max_jobs} jobs match now; look again, then ask with the new number")
+        if len(page) < 10 * CHUNK:
+            break
+    return ids
+
+
+def _in_chunks(
+    store: Store, ids: list[str], change: Callable[[Session, list[ColumnElement[bool]]], list[ChangedJob]]
+) -> BulkReport:
+    report = BulkReport(len(ids))
+    for chunk in _chunks(ids):
+        changed = store.run_with_retry(lambda session, chunk=chunk: change(session, [Job.id.in_(chunk)]))  # type: ignore[misc]
+        report.changed += len(changed)
+        report.models |= {job.model for job in changed}
+        time.sleep(YIELD_S)
+    return report
+
+
+def _chunks(ids: list[str]) -> list[list[str]]:
+    return [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]

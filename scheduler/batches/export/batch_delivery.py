@@ -1,0 +1,209 @@
+"""Uploads a batch's files to a bucket when it is done: masters and channels under their names, then the manifest.
+
+A file that is there with the same SHA-256 is not sent again, so a delivery that broke off goes on where it was, and one that is
+repeated sends nothing. Pictures that were rejected or re-rolled are left out.
+
+| state | |
+|---|---|
+| open | the batch is not done yet |
+| waiting | it is due, at once or after a pause |
+| delivered | all is there; it is due again when the batch gets further pictures |
+| failed | given up after about a day; `POST /api/v1/batches/ID/deliver` tries anew |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from imagefarm.imaging.formats import MEDIA
+from imagefarm.logs import get_logger
+from imagefarm.output_store import OutputStore
+from imagefarm.settings import Settings
+from imagefarm.states import BatchState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append
+from imagefarm.store.models import Batch, BatchDelivery
+from scheduler.batches.export.manifest import Entry, entries, manifest_csv
+from scheduler.batches.review.picks import Picked
+from scheduler.batches.table.delivery_target import DeliveryTarget
+from scheduler.delivery.buckets import Bucket, UploadError, open_bucket
+
+log = get_logger(__name__)
+
+BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
+"""Pause after each failed try; after the last the delivery is given up."""
+SENDING_S = 180.0
+"""A delivery that was taken and has told of no progress for so long is due again: its sender died."""
+TELL_S = 10.0
+MANIFEST = "manifest.csv"
+LEFT_OUT = {Picked.REJECTED, Picked.REROLLED}
+
+
+def schedule(session: Session, batch: Batch, target: DeliveryTarget, *, by: str) -> None:
+    """Have a batch delivered when it is done, or at once if it is; also again, in the caller's transaction."""
+    values: dict[str, Any] = {
+        "tenant_id": batch.tenant_id,
+        "bucket": target.bucket,
+        "prefix": target.prefix,
+        "state": "waiting" if batch.state == BatchState.DONE else "open",
+        "tries": 0,
+        "next_at": session.scalar(select(db_now())) or 0.0,
+        "error": None,
+        "finished_at": None,
+    }
+    if session.get(BatchDelivery, batch.id, with_for_update=True) is None:
+        session.execute(insert(BatchDelivery).values(batch_id=batch.id, files=0, sent=0, bytes=0, **values))
+    else:
+        session.execute(update(BatchDelivery).where(BatchDelivery.batch_id == batch.id).values(**values))
+    append(session, "batch.delivery", batch.id, batch.tenant_id, {"by": by, **target.model_dump()})
+
+
+def due_when_done(session: Session, batch_ids: Collection[str]) -> None:
+    """These batches are done: what is to be delivered of them is due, in the sweep's transaction."""
+    if batch_ids:
+        session.execute(
+            update(BatchDelivery)
+            .where(BatchDelivery.batch_id.in_(batch_ids))
+            .values(state="waiting", tries=0, next_at=db_now(), error=None)
+        )
+
+
+def upload_due(store: Store, settings: Settings, outputs: OutputStore) -> bool:
+    """Upload one batch that is due; False if none is. Two uploaders never take the same one."""
+    due = (BatchDelivery.state == "waiting", BatchDelivery.next_at <= db_now())
+    with store.read() as session:
+        if session.scalar(select(BatchDelivery.batch_id).where(*due).limit(1)) is None:
+            return False
+
+    def take(session: Session) -> BatchDelivery | None:
+        batch_id = session.scalar(
+            select(BatchDelivery.batch_id).where(*due).order_by(BatchDelivery.next_at).limit(1).with_for_update(skip_locked=True)
+        )
+        if batch_id is None:
+            return None
+        session.execute(update(BatchDelivery).where(BatchDelivery.batch_id == batch_id).values(next_at=db_now() + SENDING_S))
+        return session.get_one(BatchDelivery, batch_id, populate_existing=True)
+
+    taken = store.run_with_retry(take)
+    if taken is not None:
+        _Upload(store, outputs, taken).run(settings)
+    return taken is not None
+
+
+class _Upload:
+    """One try to upload one batch."""
+
+    def __init__(self, store: Store, outputs: OutputStore, delivery: BatchDelivery) -> None:
+        self.store, self.outputs, self.delivery = store, outputs, delivery
+        self.files = self.sent = self.bytes = 0
+        self.lost: set[str] = set()
+        self._told_at = time.monotonic()
+
+    def run(self, settings: Settings) -> None:
+        delivery = self.delivery
+        try:
+            bucket = open_bucket(settings, delivery.bucket)
+            for entry in self._included():
+                self._send_picture(bucket, entry)
+            listed = "".join(manifest_csv(self._listed())).encode()
+            self._send(bucket, MANIFEST, listed, hashlib.sha256(listed).hexdigest(), "text/csv; charset=utf-8")
+        except (UploadError, OSError) as error:
+            detail = error.detail if isinstance(error, UploadError) else f"a picture cannot be read: {error.strerror or error}"
+            tries = delivery.tries + 1
+            final = tries > len(BACKOFF_S)
+            log.warning(
+                "batch_delivery.failed", batch=delivery.batch_id, bucket=delivery.bucket, tries=tries, error=detail, final=final
+            )
+            pause = 0.0 if final else BACKOFF_S[tries - 1]
+            self._end("failed" if final else "waiting", error=detail, tries=tries, pause=pause)
+        else:
+            log.info("batch_delivery.finished", batch=delivery.batch_id, bucket=delivery.bucket, files=self.files, sent=self.sent)
+            error_text = f"{len(self.lost)} files are gone from the farm's store" if self.lost else None
+            self._end("delivered", error=error_text, tries=delivery.tries + 1, pause=0.0)
+
+    def _included(self) -> Iterator[Entry]:
+        return (e for e in entries(self.store, self.delivery.batch_id) if e.storage_key and e.pick not in LEFT_OUT)
+
+    def _listed(self) -> Iterator[Entry]:
+        for entry in self._included():
+            lost = entry.storage_key in self.lost
+            yield replace(entry, file="", reason="its file is gone from the store") if lost else entry
+
+    def _send_picture(self, bucket: Bucket, entry: Entry) -> None:
+        try:
+            data = self.outputs.read(entry.storage_key)
+        except FileNotFoundError:
+            self.lost.add(entry.storage_key)
+            return
+        ending = entry.file.rsplit(".", 1)[-1]
+        self._send(bucket, entry.file, data, entry.sha256, MEDIA.get(ending, "application/octet-stream"))
+
+    def _send(self, bucket: Bucket, name: str, data: bytes, sha256: str, media: str) -> None:
+        key = f"{self.delivery.prefix}/{name}"
+        if not bucket.has(key, sha256):
+            bucket.put(key, data, sha256, media)
+            self.sent += 1
+            self.bytes += len(data)
+        self.files += 1
+        if time.monotonic() - self._told_at > TELL_S:
+            self._told_at = time.monotonic()
+            with self.store.write() as session:
+                session.execute(
+                    self._mine().values(files=self.files, sent=self.sent, bytes=self.bytes, next_at=db_now() + SENDING_S)
+                )
+
+    def _mine(self) -> Any:
+        """What may still be written: not if the batch is to go elsewhere by now, or got further pictures."""
+        delivery = self.delivery
+        where = (
+            BatchDelivery.batch_id == delivery.batch_id,
+            BatchDelivery.state == "waiting",
+            BatchDelivery.bucket == delivery.bucket,
+            BatchDelivery.prefix == delivery.prefix,
+        )
+        return update(BatchDelivery).where(*where, BatchDelivery.tries == delivery.tries, BatchDelivery.next_at > db_now())
+
+    def _end(self, state: str, *, error: str | None, tries: int, pause: float) -> None:
+        def end(session: Session) -> None:
+            values = {"state": state, "error": error, "tries": tries, "files": self.files, "sent": self.sent, "bytes": self.bytes}
+            finished = db_now() if state != "waiting" else None
+            ended = session.execute(
+                self._mine().values(**values, next_at=db_now() + pause, finished_at=finished).returning(BatchDelivery.batch_id)
+            )
+            if ended.first() is not None and state != "waiting":
+                data = {"bucket": self.delivery.bucket, "prefix": self.delivery.prefix, "files": self.files, "sent": self.sent}
+                event = "batch.delivered" if state == "delivered" else "batch.undelivered"
+                append(
+                    session, event, self.delivery.batch_id, self.delivery.tenant_id, data | ({"error": error} if error else {})
+                )
+
+        self.store.run_with_retry(end)
+
+
+class BatchUploader:
+    """Uploads what is due off the sweep's path: one thread, woken by each sweep."""
+
+    def __init__(self, store: Store, settings: Settings, outputs: OutputStore) -> None:
+        self.store, self.settings, self.outputs = store, settings, outputs
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Start uploading unless it is being done already."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="batch-uploader", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while upload_due(self.store, self.settings, self.outputs):
+                pass
+        except Exception as error:  # noqa: BLE001 - a thread's end would be silent; the next sweep wakes a new one
+            log.error("batch_delivery.uploader_failed", error=str(error)[:300])

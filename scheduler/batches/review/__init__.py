@@ -1,0 +1,1 @@
+"""Decisions on a batch's images: picks, finals, the quality gate."""

@@ -1,0 +1,263 @@
+"""Picks: what people (or a batch's gate) decide about its pictures. Approved ones become finals; a re-roll renders the same
+recipe with the next seed, as a job of its own that takes over the picture's name.
+
+A batch may be picked from while it renders. Asking for what is already so changes nothing, so a request can be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import Conflict, FieldError, InvalidRequest
+from imagefarm.ids import new_id
+from imagefarm.recipe import canonical_json
+from imagefarm.settings import Settings
+from imagefarm.states import BatchState, JobState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append_many
+from imagefarm.store.models import Batch, Image, Job, Pick
+from scheduler.batches import lifecycle
+from scheduler.batches.table.file_names import file_stem
+from scheduler.batches.table.seeds import next_seed
+from scheduler.queue import admission
+
+CHUNK = 250
+"""Pictures that one transaction picks."""
+MAX_ERRORS = 100
+REROLL_RANK = -1
+"""Somebody waits for a re-roll: it goes before what else waits in its flow."""
+
+
+class Picked(StrEnum):
+    """What was decided of a picture. Without a row it is open."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    REROLLED = "rerolled"
+
+
+class PickAction(StrEnum):
+    """What to do about a picture."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    REROLL = "reroll"
+    CLEAR = "clear"
+
+
+RESULT: dict[PickAction, Picked | None] = {
+    PickAction.APPROVE: Picked.APPROVED,
+    PickAction.REJECT: Picked.REJECTED,
+    PickAction.REROLL: Picked.REROLLED,
+    PickAction.CLEAR: None,
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageRef:
+    """Which picture of which job: what a pick is about."""
+
+    job_id: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.job_id}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class PickRequest:
+    """One picture of a request and what shall become of it; `position` is its place in the request."""
+
+    position: int
+    image_id: str
+    action: PickAction
+
+
+def pick(
+    store: Store, batch_id: str, tenant_id: str, requests: Sequence[PickRequest], settings: Settings, *, by: str
+) -> set[str]:
+    """Decide about pictures of a batch; return the models for which re-rolls were queued.
+
+    All of it is checked before anything changes. Raises NotFound, InvalidRequest naming each picture that cannot be decided
+    so, Conflict for re-rolls of a batch that takes no more jobs, LimitExceeded if the queue has no room for the re-rolls.
+    """
+    with store.read() as session:
+        batch = lifecycle.get_visible(session, batch_id, tenant_id)
+        _check(session, batch, requests)
+    models: set[str] = set()
+    for start in range(0, len(requests), CHUNK):
+        some = requests[start : start + CHUNK]
+        models |= store.run_with_retry(lambda session, some=some: _decide(session, batch_id, some, settings, by))  # type: ignore[misc]
+        time.sleep(lifecycle.YIELD_S)
+    lifecycle.reconcile_all_jobs(store, batch_id)
+    return models
+
+
+def _check(session: Session, batch: Batch, requests: Sequence[PickRequest]) -> None:
+    errors: list[FieldError] = []
+
+    def wrong(request: PickRequest, detail: str, remedy: str) -> None:
+        if len(errors) < MAX_ERRORS:
+            errors.append(FieldError(field=f"picks.{request.position}.image_id", detail=detail, remedy=remedy))
+
+    seen: dict[str, PickAction] = {}
+    for start in range(0, len(requests), CHUNK):
+        some = requests[start : start + CHUNK]
+        occurrences = _occurrences(session, batch.id, {request.image_id for request in some})
+        known = picks_of(session, {ref.job_id for found in occurrences.values() for ref, _, _ in found})
+        for request in some:
+            if seen.setdefault(request.image_id, request.action) is not request.action:
+                wrong(request, f"{request.image_id} is there twice, with another pick", "decide once")
+            if not occurrences.get(request.image_id):
+                wrong(request, f"batch {batch.id} has no picture {request.image_id}", "name pictures of this batch")
+            elif request.action is not PickAction.REROLL:
+                replaced = [known[ref].replaced_by for ref, _, _ in occurrences[request.image_id] if ref in known]
+                if by := next(filter(None, replaced), None):
+                    wrong(request, f"{request.image_id} was re-rolled: {by} takes its place", f"decide about the picture of {by}")
+    if errors:
+        raise InvalidRequest(errors)
+    if any(request.action is PickAction.REROLL for request in requests) and batch.state in CLOSED:
+        raise Conflict(f"batch {batch.id} is {batch.state}: nothing of it can be rendered again; submit it anew")
+
+
+CLOSED = {BatchState.CANCELLED, BatchState.VALIDATING}
+
+
+def _decide(session: Session, batch_id: str, requests: Sequence[PickRequest], settings: Settings, by: str) -> set[str]:
+    batch = lifecycle.get_for_update(session, batch_id)
+    occurrences = _occurrences(session, batch_id, {request.image_id for request in requests})
+    known = picks_of(session, {ref.job_id for found in occurrences.values() for ref, _, _ in found})
+    now = session.scalar(select(db_now())) or 0.0
+    events: list[tuple[str, str, str | None, dict[str, Any]]] = []
+    rerolls: list[dict[str, Any]] = []
+    for image_id, action in {request.image_id: request.action for request in requests}.items():
+        wanted = RESULT[action]
+        for ref, job, image in occurrences.get(image_id, []):
+            before = known.get(ref)
+            if (None if before is None else before.pick) == wanted or (before is not None and before.replaced_by):
+                continue
+            row = None
+            if wanted is Picked.REROLLED:
+                if batch.state in CLOSED:
+                    continue  # it was cancelled a moment ago
+                row = reroll_row(job, image, held=batch.state == BatchState.PAUSED)
+                rerolls.append(row)
+            set_pick(session, before, ref, batch_id, wanted, at=now, replaced_by=row["id"] if row else None)
+            data = {"batch": batch_id, "job": ref.job_id, "pick": wanted or "open", "by": by}
+            events.append(("image.picked", image_id, batch.tenant_id, data | ({"replaced_by": row["id"]} if row else {})))
+    append_many(session, events)
+    if rerolls:
+        add_rerolls(session, batch, rerolls, settings, by=by)
+    return {row["model"] for row in rerolls}
+
+
+def set_pick(
+    session: Session,
+    before: Pick | None,
+    ref: ImageRef,
+    batch_id: str,
+    wanted: Picked | None,
+    *,
+    at: float,
+    replaced_by: str | None,
+) -> None:
+    """Write one decision over the one before, in the caller's transaction."""
+    if wanted is None:
+        session.execute(delete(Pick).where(Pick.job_id == ref.job_id, Pick.index == ref.index))
+    elif before is None:
+        session.add(Pick(job_id=ref.job_id, index=ref.index, batch_id=batch_id, pick=wanted, replaced_by=replaced_by, at=at))
+    else:
+        before.pick, before.replaced_by, before.at = wanted, replaced_by, at
+
+
+def reroll_row(job: Job, image: Image, *, held: bool = False) -> dict[str, Any]:
+    """The row of the job that renders a picture again with the next seed, under the picture's name."""
+    seed = next_seed(int(image.seed))
+    recipe = job.recipe | {"seed": str(seed)}
+    return {
+        "id": new_id("job"),
+        "tenant_id": job.tenant_id,
+        "priority_class": job.priority_class,
+        "rank": REROLL_RANK,
+        "model": job.model,
+        "compat_key": job.compat_key,
+        "state": str(JobState.HELD if held else JobState.QUEUED),
+        "recipe": recipe,
+        "recipe_hash": hashlib.sha256(canonical_json(recipe).encode()).hexdigest(),
+        "prompt": job.prompt,
+        "count": 1,
+        "labels": job.labels,
+        "custom_id": job.custom_id,
+        "batch_id": job.batch_id,
+        "row": job.row,
+        "name": None if job.name is None else file_stem(job.name, image.index, job.count),
+        "rerolls": 0,
+        "from_image": image.id,
+        "warnings": [],
+        "cost_s": job.cost_s / job.count,
+        "attempt": 0,
+        "crashes": 0,
+        "preview": False,
+        "not_before": 0.0,
+        "expires_in": None,
+    }
+
+
+def add_rerolls(session: Session, batch: Batch, rows: list[dict[str, Any]], settings: Settings, *, by: str) -> None:
+    """Give a batch further jobs, and open it again if it was done, in the caller's transaction. Raises LimitExceeded."""
+    admission.submit(session, rows, settings)
+    batch.accepted += len(rows)
+    lifecycle.reopen(session, batch, by=by)
+
+
+def _occurrences(session: Session, batch_id: str, image_ids: Collection[str]) -> dict[str, list[tuple[ImageRef, Job, Image]]]:
+    """For each picture: where in the batch it is. One that jobs reuse may be in several places."""
+    images = {image.id: image for image in session.scalars(select(Image).where(Image.id.in_(image_ids)))}
+    makers = {image.job_id for image in images.values()}
+    jobs: dict[str, list[Job]] = {}
+    for column in (Job.id, Job.reuses):
+        for job in session.scalars(select(Job).where(column.in_(makers), Job.batch_id == batch_id)):
+            if column is Job.reuses or job.reuses is None:
+                jobs.setdefault(job.reuses or job.id, []).append(job)
+    return {
+        image.id: [(ImageRef(job.id, image.index), job, image) for job in jobs.get(image.job_id, []) if image.index < job.count]
+        for image in images.values()
+    }
+
+
+def picks_of(session: Session, job_ids: Iterable[str]) -> dict[ImageRef, Pick]:
+    """The picks of these jobs' pictures."""
+    ids = list(job_ids)
+    if not ids:
+        return {}
+    return {ImageRef(row.job_id, row.index): row for row in session.scalars(select(Pick).where(Pick.job_id.in_(ids)))}
+
+
+def pick_counts(session: Session, batch_ids: Collection[str]) -> dict[str, dict[str, int]]:
+    """For each batch: how many pictures were approved, rejected and re-rolled, and how many are open."""
+    result = {batch_id: {"approved": 0, "rejected": 0, "rerolled": 0, "open": 0} for batch_id in batch_ids}
+    if not result:
+        return result
+    # an index with the state leads here; a batch's pictures are those of its succeeded jobs
+    pictures = session.execute(
+        select(Job.batch_id, func.sum(Job.count))
+        .where(Job.batch_id.in_(result), Job.state == JobState.SUCCEEDED)
+        .group_by(Job.batch_id)
+    )
+    for batch_id, number in pictures:
+        result[batch_id or ""]["open"] = number
+    picked = session.execute(
+        select(Pick.batch_id, Pick.pick, func.count()).where(Pick.batch_id.in_(result)).group_by(Pick.batch_id, Pick.pick)
+    )
+    for batch_id, kind, number in picked:
+        result[batch_id][kind] = number
+        result[batch_id]["open"] -= number
+    return result

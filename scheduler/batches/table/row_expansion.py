@@ -1,0 +1,252 @@
+"""From one row to its jobs: template, variants, overrides, seed and name, each checked as a single submit would be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, NoReturn
+
+from pydantic import BaseModel, Field, ValidationError
+
+from imagefarm.errors import FieldError, InvalidRequest
+from imagefarm.recipe import JobRequest, Prompt, Seed, canonical_json
+from imagefarm.text import Label, Text
+from scheduler.batches.table.file_names import MAX_STEM_BYTES, NamePattern, NameRegistry, default_pattern, sanitize
+from scheduler.batches.table.options import BatchOptions
+from scheduler.batches.table.seeds import SeedPolicy, choose_seed
+from scheduler.batches.table.spool import PlannedJob
+from scheduler.batches.table.table_images import IMAGE_FIELDS
+from scheduler.batches.table.table_reader import RECIPE_COLUMNS, Row, refuse
+from scheduler.batches.table.template import PromptTemplate, RowTemplateError
+from scheduler.batches.table.variants import combinations
+
+MAX_BASES = 1000
+"""Distinct settings of a table that are remembered; more are worked out again."""
+TEMPLATE_SECONDS = 30.0
+"""Time that one table may spend in its template."""
+
+JSON = json.JSONEncoder(ensure_ascii=False)
+
+JobRow = dict[str, Any]
+"""A row of the table `job`, as `scheduler.queue.admission.prepare` makes it."""
+
+
+class RowExpansionError(Exception):
+    """The row cannot become jobs; `errors` say why."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__(errors[0].detail)
+        self.errors = errors
+
+
+class _Varying(BaseModel):
+    """What differs from row to row; everything else is checked once for all rows that share it."""
+
+    prompt: Prompt
+    seed: Seed
+    labels: dict[Label, Annotated[Text, Field(max_length=256)]]
+    custom_id: Annotated[Text, Field(min_length=1, max_length=128)] | None
+
+
+class RowExpander:
+    """Makes the jobs of one table's rows. `columns` None: they are not known ahead."""
+
+    def __init__(
+        self, options: BatchOptions, columns: tuple[str, ...] | None, make_job_row: Callable[[dict[str, Any]], JobRow]
+    ) -> None:
+        """Raises InvalidRequest for what is wrong for every row alike, so that it is said once."""
+        self.options = options
+        self.make_job_row = make_job_row
+        self.variants = combinations(options.variants)
+        self.template = PromptTemplate(options.template) if options.template.strip() else None
+        self.pattern = NamePattern(options.name_pattern) if options.name_pattern else None
+        self.sku_pattern = NamePattern(default_pattern(options.variants))
+        self.names = NameRegistry()
+        self.base_seed = self._check_defaults()
+        self._template_s = 0.0
+        self._bases: dict[Any, tuple[JobRow, RecipeHasher] | InvalidRequest] = {}
+        if columns is not None:
+            self._check_columns(columns)
+        if options.seeds is SeedPolicy.FIXED and self.base_seed is None and "seed" not in (columns or ("seed",)):
+            refuse("seeds", "fixed needs a seed", "send a seed, or choose row, sku or random")
+
+    def _check_defaults(self) -> int | None:
+        if not isinstance(self.options.defaults.get("subject", ""), str | dict):
+            refuse("defaults.subject", "is not an object", 'send one like {"shadow": 0.4}, or the name of a photo')
+        try:
+            # a picture's name becomes an id later
+            fields = {name: value for name, value in self.options.defaults.items() if name not in IMAGE_FIELDS}
+            return JobRequest.model_validate({**fields, "prompt": "x"}).seed
+        except ValidationError as error:
+            raise InvalidRequest([replace(e, field=f"defaults.{e.field}") for e in field_errors(error)]) from None
+
+    def _check_columns(self, columns: tuple[str, ...]) -> None:
+        options = self.options
+        for name in options.variants:
+            if name in columns:
+                refuse("variants", f"{name!r} is a column as well", "give the variant another name, or take the column out")
+        known = {*columns, *options.variants}
+        if self.template is not None:
+            self.template.check_names(known)
+        elif "prompt" not in columns:
+            refuse("template", "there is neither a template nor a column prompt", "send a template such as {{ name }} on white")
+        for name in options.labels or ():
+            if name not in known:
+                refuse("labels", f"there is no column {name!r}", f"known: {', '.join(sorted(known))}")
+        if self.pattern is not None:
+            self.pattern.check_names(known)
+        if options.seeds is SeedPolicy.SKU and "sku" not in columns:
+            refuse("seeds", "sku needs a column sku", "add the column, or choose fixed, row or random")
+
+    def jobs(self, row: Row) -> list[tuple[PlannedJob, JobRow]]:
+        """The jobs of a row, one for each variant, each with the job row that it shares with others.
+
+        Raises RowExpansionError if any of them cannot be.
+        """
+        return [self._job(row, variant) for variant in self.variants]
+
+    def _job(self, row: Row, variant: Mapping[str, Any]) -> tuple[PlannedJob, JobRow]:
+        values = row.cells
+        if variant:
+            if both := row.cells.keys() & variant.keys():
+                _raise_row_error(
+                    row, min(both), "is a variant as well", "take it out of the rows, or give the variant another name"
+                )
+            values = {**row.cells, **variant}
+        fields = {name: values[name] for name in values.keys() & RECIPE_COLUMNS}
+        seed = fields.pop("seed", None)
+        base, hasher = self._base(row, fields)
+        try:
+            varying = _Varying.model_validate(
+                {
+                    "prompt": self._prompt(row, values),
+                    "seed": self._seed(row, variant) if seed is None else seed,
+                    "labels": self._labels(values),
+                    "custom_id": None if (custom := values.get("custom_id")) is None else str(custom),
+                }
+            )
+        except ValidationError as error:
+            raise RowExpansionError([replace(e, row=row.number) for e in field_errors(error)]) from None
+        name = self._name(row, values, base, varying.seed)
+        recipe_hash = hasher.recipe_hash(varying.prompt, varying.seed)
+        job = PlannedJob(row.number, -1, varying.prompt, varying.seed, recipe_hash, varying.labels, varying.custom_id, name)
+        return job, base
+
+    def _prompt(self, row: Row, values: Mapping[str, Any]) -> str:
+        if self.template is None:
+            if "prompt" not in values:
+                _raise_row_error(row, "prompt", "is empty", "write what the picture shall show, or send a template")
+            return str(values["prompt"])
+        start = time.perf_counter()
+        try:
+            return self.template.render(values)
+        except RowTemplateError as error:
+            known = ", ".join(sorted(values)) or "none"
+            _raise_row_error(row, "template", str(error), f"fill in the cell, or use |default(''); this row has: {known}")
+        finally:
+            self._template_s += time.perf_counter() - start
+            if self._template_s > TEMPLATE_SECONDS:
+                refuse("template", f"took more than {TEMPLATE_SECONDS:.0f} s for this table", "make it simpler", row.number)
+
+    def _seed(self, row: Row, variant: Mapping[str, Any]) -> int:
+        sku = None if (cell := row.cells.get("sku")) is None else str(cell)
+        policy = self.options.seeds
+        if policy is None and self.base_seed is not None:
+            policy = SeedPolicy.FIXED
+        elif policy is None:
+            policy = SeedPolicy.RANDOM if sku is None else SeedPolicy.SKU
+        try:
+            return choose_seed(policy, base=self.base_seed, row=row.number, sku=sku, variant=variant)
+        except ValueError as error:
+            _raise_row_error(row, "seed", str(error), "fill in the cell, or choose another seeds policy")
+
+    def _labels(self, values: Mapping[str, Any]) -> dict[str, str]:
+        names = self.options.variants if self.options.labels is None else self.options.labels
+        return {name: str(values[name]) for name in ("sku", *names) if name in values}
+
+    def _name(self, row: Row, values: Mapping[str, Any], base: JobRow, seed: int) -> str | None:
+        pattern = self.pattern or (self.sku_pattern if "sku" in values else None)
+        if pattern is None:
+            # a job id is the name of last resort; it is known only later
+            name = sanitize(str(values.get("custom_id", "")))[: MAX_STEM_BYTES // 4]
+            if not name:
+                return None
+        else:
+            try:
+                name = pattern.stem({**values, "row": row.number, "seed": seed, "model": base["model"]})
+            except ValueError as error:
+                _raise_row_error(row, "name_pattern", str(error), "fill in the cell, or change the name pattern")
+        if clash := self.names.clash(name, base["count"], row.number):
+            stem, other = clash
+            where = "another variant of this row" if other == row.number else f"row {other}"
+            remedy = "make sku (or custom_id) unique, or tell the files apart: name_pattern with {row} or a variant"
+            _raise_row_error(row, "name_pattern", f"its file name {stem!r} is taken by {where}", remedy)
+        return name
+
+    def _base(self, row: Row, fields: dict[str, Any]) -> tuple[JobRow, RecipeHasher]:
+        """The job row for these recipe fields: worked out once, since most rows of a table share theirs."""
+        key = tuple(sorted((name, type(value).__name__, repr(value)) for name, value in fields.items()))
+        found = self._bases.get(key)
+        if found is None:
+            if len(self._bases) >= MAX_BASES:
+                self._bases.clear()
+            found = self._bases[key] = self._make_base(fields)
+        if isinstance(found, InvalidRequest):
+            raise RowExpansionError([replace(error, row=row.number) for error in found.errors])
+        return found
+
+    def _make_base(self, fields: dict[str, Any]) -> tuple[JobRow, RecipeHasher] | InvalidRequest:
+        options = self.options
+        whole = {**options.defaults, **fields, "priority": options.priority, "expires_in": options.expires_in}
+        if isinstance(common := options.defaults.get("subject"), dict):
+            whole["subject"] = _subject(common, fields.get("subject"))
+        try:
+            # prompt and seed stand in: no check of the catalogue looks at them
+            row = self.make_job_row({**whole, "prompt": "x", "seed": 0})
+        except ValidationError as error:
+            return InvalidRequest(field_errors(error))
+        except InvalidRequest as error:
+            return error
+        return row, RecipeHasher(row["recipe"])
+
+
+def _subject(common: dict[str, Any], own: Any) -> Any:
+    """A row's subject: what the defaults say of all of them, and the row's own photo. A row without one has no subject."""
+    if own is None:
+        return common if "image" in common else None
+    return {**common, **(own if isinstance(own, dict) else {"image": own})}
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Each thing that pydantic found wrong, as an error of a field."""
+    return [
+        FieldError(
+            field=".".join(str(part) for part in item["loc"]) or "request",
+            detail=item["msg"].removeprefix("Value error, "),
+            remedy="mend it, or leave it out for the default",
+        )
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def _raise_row_error(row: Row, column: str, detail: str, remedy: str) -> NoReturn:
+    raise RowExpansionError([FieldError(field=column, detail=detail, remedy=remedy, row=row.number)])
+
+
+class RecipeHasher:
+    """The canonical JSON of recipes that differ in prompt and seed alone, with a gap for each of the two."""
+
+    def __init__(self, recipe: dict[str, Any]) -> None:
+        prompt, seed = secrets.token_hex(16), secrets.token_hex(16)  # nothing in a recipe is called so
+        text = canonical_json(recipe | {"prompt": prompt, "seed": seed})
+        self.before, _, rest = text.partition(f'"{prompt}"')
+        self.between, _, self.after = rest.partition(f'"{seed}"')
+
+    def recipe_hash(self, prompt: str, seed: int) -> str:
+        """`Recipe.recipe_hash` of the recipe with this prompt and seed."""
+        text = f'{self.before}{JSON.encode(prompt)}{self.between}"{seed}"{self.after}'
+        return hashlib.sha256(text.encode()).hexdigest()

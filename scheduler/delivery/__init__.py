@@ -1,0 +1,1 @@
+"""What leaves the farm: webhooks, buckets."""

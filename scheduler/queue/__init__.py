@@ -1,0 +1,1 @@
+"""The queue: submit, claim, lease, finish, retry, cancel."""

@@ -1,0 +1,75 @@
+"""Cancel, hold and retry: by conditional update, so that there is exactly one winner and repeating does no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from imagefarm.errors import Conflict, NotFound
+from imagefarm.states import JobState
+from imagefarm.store import Store
+from imagefarm.store.models import Job
+from scheduler.queue.transition import ChangedJob, change_state
+
+
+def cancel_job(store: Store, job_id: str, tenant_id: str, *, by: str = "request") -> bool:
+    """Cancel a job at whatever stage it is; return whether this call did it (False: it was cancelled before).
+
+    A running job is cancelled at once in SQL; its worker notices within one step and its writes are fenced off. Raises
+    NotFound for a job that is not the tenant's, Conflict for one that already succeeded or failed.
+    """
+
+    def work(session: Session) -> bool:
+        if cancel_where(session, [Job.id == job_id, Job.tenant_id == tenant_id], by=by):
+            return True
+        state = session.scalar(select(Job.state).where(Job.id == job_id, Job.tenant_id == tenant_id))
+        if state is None:
+            raise NotFound(f"no job {job_id}")
+        if state != JobState.CANCELLED:
+            raise Conflict(f"job {job_id} has already {state}")
+        return False
+
+    return store.run_with_retry(work)
+
+
+def cancel_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
+    """Cancel every open job that matches, in the caller's transaction; return those that were cancelled."""
+    changed: list[ChangedJob] = []
+    for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING):
+        changed += change_state(
+            session, where, before, JobState.CANCELLED, event="job.cancelled", data={"by": by, "was": str(before)}, reason=by
+        )
+    return changed
+
+
+def retry_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
+    """Queue failed and cancelled jobs that match again, as new work, in the caller's transaction."""
+    changed: list[ChangedJob] = []
+    for before in (JobState.FAILED, JobState.CANCELLED):
+        changed += change_state(
+            session,
+            where,
+            before,
+            JobState.QUEUED,
+            event="job.retried",
+            data={"by": by},
+            crashes=0,
+            not_before=0.0,
+            error_code=None,
+            error_detail=None,
+            finished_at=None,
+            expires_at=None,
+        )
+    return changed
+
+
+def hold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
+    """Hold waiting jobs back (a paused batch), in the caller's transaction."""
+    return change_state(session, where, JobState.QUEUED, JobState.HELD, event="job.held", data={"by": by})
+
+
+def release_held_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
+    """Let held jobs go, in the caller's transaction."""
+    return change_state(session, where, JobState.HELD, JobState.QUEUED, event="job.hold_released", data={"by": by})

@@ -1,0 +1,44 @@
+"""Leases: renewed while steps advance, expired when a worker is known or presumed dead."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import bindparam, update
+from sqlalchemy.orm import Session
+
+from imagefarm.settings import Settings
+from imagefarm.states import JobState
+from imagefarm.store import Store, db_now
+from imagefarm.store.models import Job
+from scheduler.queue.retry import requeue_after_crash
+from scheduler.queue.transition import chunks
+
+
+def renew(store: Store, owner: str, jobs: Collection[str], lease_s: float) -> set[str]:
+    """Renew the leases of `jobs` held by `owner`; return those it still holds.
+
+    A job that is missing from the answer was cancelled, expired or claimed by another: stop rendering it. Call this only
+    when the denoising loop has advanced; a blind heartbeat would keep a hung job alive for ever.
+    """
+    held: set[str] = set()
+
+    def work(session: Session) -> set[str]:
+        for ids in chunks(jobs):
+            statement = (
+                update(Job)
+                .where(Job.id.in_(ids), Job.owner == owner, Job.state == JobState.RUNNING)
+                .values(lease_until=db_now() + bindparam("lease_s", lease_s))
+                .returning(Job.id)
+            )
+            held.update(session.scalars(statement))
+        return held
+
+    return store.run_with_retry(work, timeout_s=lease_s, durable=False) if jobs else held
+
+
+def expire_owner(store: Store, owner: str, settings: Settings, reason: str, *, self_inflicted: bool = False) -> int:
+    """A worker incarnation is dead for certain: give its jobs back at once. Returns how many."""
+    return store.run_with_retry(
+        lambda session: len(requeue_after_crash(session, [Job.owner == owner], settings, reason, self_inflicted=self_inflicted))
+    )

@@ -1,0 +1,97 @@
+"""Replay: a job's recipe rendered again, and what came out held against what came out then."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from PIL import Image as Picture
+from PIL import ImageChops, ImageStat
+
+from imagefarm.output_store import OutputStore
+from imagefarm.recipe import JobRequest
+from imagefarm.store.models import Image, Job
+
+LABEL = "replay_of"
+"""The label of a replay: the id of the job that it renders again."""
+NEAR_DB = 40.0
+"""From this PSNR on a picture is near: no eye tells the two apart."""
+CAUSES: tuple[tuple[str, str], ...] = (
+    ("recipe_hash", "the recipe"),
+    ("model.digest", "the model's weights"),
+    ("device", "the device"),
+    ("dtype", "the number format"),
+    ("versions.torch", "the version of torch"),
+    ("versions.diffusers", "the version of diffusers"),
+    ("versions.transformers", "the version of transformers"),
+    ("worker.host", "the host"),
+    ("step_shapes", "the images that shared its forward passes"),
+    ("decode", "the images that were decoded with it"),
+)
+"""What can make a picture differ: where it stands in the audit record, and in words."""
+
+
+class Verdict(StrEnum):
+    IDENTICAL = "identical"
+    NEAR = "near"
+    DIFFERENT = "different"
+    MISSING = "missing"
+    """One of the two is not there: not rendered (yet), or its file is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One image of a replay. `psnr_db` is None where the pixels are equal or cannot be compared; `differs` names what was
+    not the same in the making, equal pixels or not."""
+
+    index: int
+    verdict: Verdict
+    psnr_db: float | None
+    differs: tuple[str, ...]
+
+
+def replay_request(job: Job) -> JobRequest:
+    """The request that renders this job's recipe again, with the same seeds."""
+    asked = {name: value for name, value in job.recipe.items() if value is not None}
+    return JobRequest.model_validate(asked | {"count": job.count, "labels": {LABEL: job.id}})
+
+
+def compare(outputs: OutputStore, then: Sequence[Image], now: Sequence[Image], count: int) -> tuple[Comparison, ...]:
+    """The images of two jobs of one recipe, one by one. Decodes files only where the pixels' hashes differ."""
+    old, new = ({image.index: image for image in images} for images in (then, now))
+    return tuple(_compared(outputs, index, old.get(index), new.get(index)) for index in range(count))
+
+
+def _compared(outputs: OutputStore, index: int, old: Image | None, new: Image | None) -> Comparison:
+    if old is None or new is None:
+        return Comparison(index=index, verdict=Verdict.MISSING, psnr_db=None, differs=())
+    differs = tuple(words for path, words in CAUSES if _at(old.audit, path) != _at(new.audit, path))
+    if old.pixel_sha256 == new.pixel_sha256:
+        return Comparison(index=index, verdict=Verdict.IDENTICAL, psnr_db=None, differs=differs)
+    try:
+        psnr = psnr_db(outputs.read(old.storage_key), outputs.read(new.storage_key))
+    except FileNotFoundError:
+        return Comparison(index=index, verdict=Verdict.MISSING, psnr_db=None, differs=differs)
+    near = psnr is not None and psnr >= NEAR_DB
+    return Comparison(index=index, verdict=Verdict.NEAR if near else Verdict.DIFFERENT, psnr_db=psnr, differs=differs)
+
+
+def psnr_db(one: bytes, other: bytes) -> float | None:
+    """How alike two pictures are, in decibels; None if their sizes differ, infinite if they are equal."""
+    with Picture.open(io.BytesIO(one)) as first, Picture.open(io.BytesIO(other)) as second:
+        if first.size != second.size:
+            return None
+        squares = ImageStat.Stat(ImageChops.difference(first.convert("RGB"), second.convert("RGB"))).sum2
+    error = sum(squares) / (3 * first.size[0] * first.size[1])
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def _at(record: Mapping[str, Any], path: str) -> Any:
+    value: Any = record
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

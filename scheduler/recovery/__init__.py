@@ -1,0 +1,1 @@
+"""What puts the farm right again: sweep, breaker, clean-up."""

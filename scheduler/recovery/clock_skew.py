@@ -1,0 +1,39 @@
+"""What to do when the database's clock jumped, as when its host woke up or was corrected.
+
+Leases live on that clock. A jump forward looks like a long absence of the sweep, and is met as one: nothing is reaped for a
+lease, in which whoever lives renews. After a jump back, what was to be over soon lies far ahead: the lease of a worker that
+died would hold its jobs for as long as the jump was, and a retry would wait as long. Such times are brought back.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from imagefarm.settings import Settings
+from imagefarm.states import JobState, WorkerState
+from imagefarm.store import db_now
+from imagefarm.store.audit import append
+from imagefarm.store.models import BatchDelivery, Job, SweepState, WebhookDelivery, Worker
+from scheduler.queue.retry import MAX_BACKOFF_S
+
+MIN_JUMP_S = 1.0
+"""A clock that is corrected by less runs on, as far as leases are concerned."""
+
+
+def handle_clock_jump(session: Session, state: SweepState, now: float, settings: Settings) -> bool:
+    """True if the clock is behind where the last sweep saw it; then everything that waits for a time is brought near again."""
+    if now >= state.last_at - MIN_JUMP_S:
+        return False
+    lease = now + settings.lease_s
+    state.reap_after = min(state.reap_after, lease)
+    session.execute(update(Job).where(Job.state == JobState.RUNNING, Job.lease_until > lease).values(lease_until=lease))
+    session.execute(update(Job).where(Job.state == JobState.QUEUED, Job.not_before > now + MAX_BACKOFF_S).values(not_before=now))
+    session.execute(
+        update(Worker).where(Worker.state != WorkerState.OFFLINE, Worker.heartbeat_at > db_now()).values(heartbeat_at=db_now())
+    )
+    back_s = state.last_at - now
+    for table in (WebhookDelivery, BatchDelivery):
+        session.execute(update(table).where(table.state == "waiting").values(next_at=table.next_at - back_s))
+    append(session, "sweep.clock", "sweep", None, {"back_s": round(back_s, 1)})
+    return True

@@ -1,0 +1,259 @@
+"""The sweep: every few seconds, idempotent, in short transactions. From SQL alone it recovers whatever was lost elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import case, func, literal, literal_column, null, select, text, union_all, update
+from sqlalchemy.orm import Session
+
+from imagefarm.logs import get_logger
+from imagefarm.settings import Settings
+from imagefarm.states import BatchState, JobState
+from imagefarm.store import Store, db_now
+from imagefarm.store.audit import append, seal
+from imagefarm.store.engine import unlikely
+from imagefarm.store.models import Attempt, Backlog, Batch, Job, SweepState
+from scheduler.batches import lifecycle
+from scheduler.batches.export import batch_delivery
+from scheduler.delivery import webhooks
+from scheduler.metrics import rollup
+from scheduler.queue.retry import requeue_after_crash
+from scheduler.queue.transition import change_state
+from scheduler.queue.workers import expire_stale_workers
+from scheduler.recovery import clock_skew
+from scheduler.recovery.breaker import BreakerReport, trip
+
+log = get_logger(__name__)
+
+SWEEP_LOCK = 0x1F_A2
+"""PostgreSQL advisory lock: two sweeps at once do no harm, but the second need not run."""
+MAX_SEAL_CHUNKS, SEAL_CHUNK_SIZE = 8, 1000
+"""How many times one sweep seals, and how many events each time."""
+YIELD_S = 0.005
+"""Pause between two, in which others get their turn."""
+RECONCILE_EVERY = 20
+"""Counting all open jobs is done in every so many sweeps."""
+EXPIRE_CHUNK_SIZE, MAX_EXPIRE_CHUNKS = 500, 4
+"""Jobs whose time is up that are failed by one statement, and how many times one sweep does so."""
+
+TOO_LATE = "its time was up before a worker could start it"
+TOO_LATE_AGAIN = "its time was up before a worker could start it again; an earlier attempt did not end well"
+
+# their states are spelt out as in the partial indexes that serve them
+LATE = (
+    select(Job.id)
+    .where(Job.state == literal_column("'running'"), unlikely(Job.lease_until < db_now()))
+    .order_by(Job.lease_until)
+    .limit(1)
+)
+EXPIRED = (
+    select(Job.id)
+    .where(literal_column("job.state IN ('queued', 'held')"), Job.expires_at.is_not(None), unlikely(Job.expires_at < db_now()))
+    .order_by(Job.expires_at)
+    .limit(EXPIRE_CHUNK_SIZE)
+)
+
+TRIED = select(Attempt.job_id).where(Attempt.job_id == Job.id, Attempt.outcome != "released").exists()
+"""Whether it has begun at all; a worker that took it too late gave it back."""
+
+
+@dataclass
+class SweepReport:
+    """What one sweep found and did."""
+
+    ran: bool = True
+    waited_after_gap: bool = False
+    clock_jumped_back: bool = False
+    requeued: int = 0
+    failed: int = 0
+    expired: int = 0
+    stale_workers: list[str] = field(default_factory=list)
+    drift: int = 0
+    sealed: int = 0
+    batches_done: int = 0
+    unreconciled: list[str] = field(default_factory=list)
+    """Batches whose jobs were not where its state wants them."""
+    reconciled: int = 0
+    """Jobs of those that were moved there."""
+    stopped: BreakerReport = field(default_factory=BreakerReport)
+    lanes: dict[str, int] = field(default_factory=dict)
+    """Jobs that wait, by model."""
+
+
+def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> SweepReport:
+    """Reap expired leases, fail expired jobs, finish and reconcile batches, seal the audit, and say which lanes have work.
+
+    Expiring, reconciling and sealing are done in short transactions: a long one would keep every other writer waiting.
+    """
+    reconcile = reconcile and _drifts(store)
+    expired = _expire(store)
+    report = store.run_with_retry(lambda session: _sweep(session, store.is_sqlite, settings, reconcile, expired))
+    report.reconciled = lifecycle.reconcile_batches(store, report.unreconciled)
+    for _ in range(MAX_SEAL_CHUNKS if report.ran else 0):
+        sealed = store.run_with_retry(
+            lambda session: seal(session, SEAL_CHUNK_SIZE) if _is_alone(session, store.is_sqlite) else 0
+        )
+        report.sealed += sealed
+        if sealed < SEAL_CHUNK_SIZE:
+            break
+        time.sleep(YIELD_S)
+    if report.ran:
+        store.run_with_retry(lambda session: webhooks.enqueue_deliveries(session) if _is_alone(session, store.is_sqlite) else 0)
+        report.lanes = _lanes(store)
+    return report
+
+
+def _is_alone(session: Session, is_sqlite: bool) -> bool:
+    """Whether this transaction is the only one that sweeps: on SQLite writers take turns anyway."""
+    return is_sqlite or bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": SWEEP_LOCK}))
+
+
+def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: bool, expired: int) -> SweepReport:
+    report = SweepReport(expired=expired)
+    if not _is_alone(session, is_sqlite):
+        report.ran = False
+        return report
+    now = session.scalar(select(db_now())) or 0.0
+    state = session.get_one(SweepState, 1)
+    if state.last_at and now - state.last_at > max(3 * settings.sweep_interval_s, settings.lease_s / 2):
+        # the sweep was away, perhaps with the database: workers may not have been able to renew either
+        state.reap_after = now + settings.lease_s
+        append(session, "sweep.gap", "sweep", None, {"seconds": round(now - state.last_at, 1)})
+    report.clock_jumped_back = clock_skew.handle_clock_jump(session, state, now, settings)
+    state.last_at = now
+    report.waited_after_gap = now < state.reap_after
+    if not report.waited_after_gap:
+        if session.scalar(LATE) is not None:
+            _reap(session, settings, report)
+        report.stale_workers = expire_stale_workers(session, max(settings.lease_s, 15.0))
+    report.stopped = trip(session)
+    report.unreconciled = lifecycle.find_unreconciled(session)
+    report.batches_done = _finish_batches(session)
+    if reconcile:
+        report.drift = reconcile_backlog(session)
+        state.drift += report.drift
+    rollup.roll(session, now)
+    if report.requeued or report.failed or report.expired or report.drift:
+        log.info("sweep", requeued=report.requeued, failed=report.failed, expired=report.expired, drift=report.drift)
+    if report.stopped.workers or report.stopped.batches:
+        log.warning("breaker", workers=report.stopped.workers, batches=report.stopped.batches)
+    return report
+
+
+def _lanes(store: Store) -> dict[str, int]:
+    """How many jobs wait, by model, once those whose batches were reconciled are among them."""
+    waiting = func.sum(Backlog.queued)
+    with store.read() as session:
+        rows: Any = session.execute(select(Backlog.model, waiting).group_by(Backlog.model).having(waiting > 0))
+        return {model: int(jobs) for model, jobs in rows}
+
+
+def _reap(session: Session, settings: Settings, report: SweepReport) -> None:
+    """Take back the jobs whose lease has run out."""
+    reaped = requeue_after_crash(
+        session, [Job.lease_until < db_now()], settings, "its lease ran out: the worker hung, died, or lost touch"
+    )
+    states = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_([job.id for job in reaped]))).all())
+    report.failed = sum(1 for value in states.values() if value == JobState.FAILED)
+    report.requeued = len(reaped) - report.failed
+
+
+def _expire(store: Store) -> int:
+    """Fail jobs whose time was up before they began, those that have waited longest first; return how many."""
+    total = 0
+    for _ in range(MAX_EXPIRE_CHUNKS):
+        looked_at, failed = store.run_with_retry(_expire_some)
+        total += failed
+        if looked_at < EXPIRE_CHUNK_SIZE:
+            break
+        time.sleep(YIELD_S)
+    return total
+
+
+def _expire_some(session: Session) -> tuple[int, int]:
+    ids = session.scalars(EXPIRED).all()
+    failed = 0
+    for before in (JobState.QUEUED, JobState.HELD) if ids else ():
+        failed += len(
+            change_state(
+                session,
+                [Job.id.in_(ids), Job.expires_at < db_now()],
+                before,
+                JobState.FAILED,
+                event="job.failed",
+                data={"reason": "expired"},
+                error_code="expired",
+                error_detail=case((TRIED, TOO_LATE_AGAIN), else_=TOO_LATE),
+            )
+        )
+    return len(ids), failed
+
+
+def _finish_batches(session: Session) -> int:
+    """Batches whose last job has ended are done."""
+    open_jobs = (
+        select(Job.id).where(Job.batch_id == Batch.id, Job.state.in_([JobState.HELD, JobState.QUEUED, JobState.RUNNING])).exists()
+    )
+    done = session.execute(
+        update(Batch)
+        .where(Batch.state.in_([BatchState.QUEUED, BatchState.RUNNING]), ~open_jobs)
+        .values(state=BatchState.DONE, finished_at=db_now())
+        .returning(Batch.id, Batch.tenant_id)
+    ).all()
+    for batch_id, tenant_id in done:
+        append(session, "batch.done", batch_id, tenant_id, {})
+    batch_delivery.due_when_done(session, [batch_id for batch_id, _ in done])
+    return len(done)
+
+
+def _drifts(store: Store) -> bool:
+    """Whether a counter is off. Counting a million jobs takes a second, in which no writer should have to wait: so this looks
+    without locks, by one statement, whose one snapshot has the counters as they were with the jobs.
+    """
+    kept = select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, literal("kept"), Backlog.queued, Backlog.running)
+    true = select(Job.model, Job.priority_class, Job.tenant_id, Job.state, func.count(), null())
+    of_a_flow = (Job.model, Job.priority_class, Job.tenant_id, Job.state)
+    counted = [
+        true.where(Job.state == literal_column(f"'{state}'")).group_by(*of_a_flow)
+        for state in (JobState.QUEUED, JobState.RUNNING)
+    ]
+    numbers: dict[tuple[str, str, str], Counter[str]] = {}
+    with store.read() as session:
+        rows: Any = session.execute(union_all(kept, *counted))
+        for model, priority_class, tenant_id, what, number, running in rows:
+            found = numbers.setdefault((model, priority_class, tenant_id), Counter())
+            if what == "kept":
+                found.subtract({JobState.QUEUED: number, JobState.RUNNING: running})
+            else:
+                found[what] += number
+    return any(any(found.values()) for found in numbers.values())
+
+
+def reconcile_backlog(session: Session) -> int:
+    """Count the open jobs and put right every counter that is off; return how many were."""
+    # lock, then count: who changed a job before the lock has committed its counter too, who changes one later waits
+    order = (Backlog.model, Backlog.priority_class, Backlog.tenant_id)
+    kept = session.scalars(select(Backlog).order_by(*order).with_for_update()).all()
+    counted: dict[tuple[str, str, str], dict[str, int]] = {}
+    rows = session.execute(
+        select(Job.model, Job.priority_class, Job.tenant_id, Job.state, func.count())
+        .where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+        .group_by(Job.model, Job.priority_class, Job.tenant_id, Job.state)
+    )
+    for model, priority_class, tenant_id, state, number in rows:
+        counted.setdefault((model, priority_class, tenant_id), {})[state] = number
+    drift = 0
+    for row in kept:
+        true = counted.pop((row.model, row.priority_class, row.tenant_id), {})
+        queued, running = true.get(JobState.QUEUED, 0), true.get(JobState.RUNNING, 0)
+        if (row.queued, row.running) != (queued, running):
+            drift += 1
+            row.queued, row.running = queued, running
+    # what is left has no row yet: whoever is about to write it adds its own numbers, so it is not touched here
+    if drift:
+        append(session, "backlog.drift", "backlog", None, {"rows": drift})
+    return drift

@@ -1,0 +1,67 @@
+"""Signing in with a key: the pages and pictures of a farm that asks for keys, out of reach of scripts and other sites."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imagefarm.auth import Scope, create_key, revoke_key
+from tests.api.conftest import api_settings, make_api
+from tests.api.pages.conftest import Site
+from tests.api.pages.reading import Reading
+
+ORIGIN = {"Origin": "http://localhost"}
+
+
+@pytest.fixture
+def closed(redis_url: str, tmp_path: Path) -> Iterator[Site]:
+    """A farm that asks for keys."""
+    site = Site(make_api(api_settings(tmp_path / "data", f"sqlite:///{tmp_path / 'farm.db'}", redis_url, auth="keys")).app)
+    yield site
+    site.app_context.close()
+
+
+def test_without_a_key_every_page_asks_for_one(closed: Site) -> None:
+    for path in ("/", "/studio", "/jobs", "/batches", "/lookup", "/admin"):
+        response = closed.page(path)
+        assert response.status_code == 401
+        assert 'name="key"' in response.text
+        assert f'name="next" value="{path}"' in response.text
+        assert Reading(response.text).wrong == []
+    assert "登录" in closed.page("/", "zh").text
+
+
+def test_a_key_opens_the_pages_until_signed_out_or_revoked(closed: Site) -> None:
+    made = create_key(closed.app_context.store, name="reader", scopes=(Scope.READ, Scope.SUBMIT))
+    response = closed.http.post("/sign-in", data={"key": made.key, "next": "/jobs"}, headers=ORIGIN)
+    assert (response.status_code, response.headers["Location"]) == (303, "/jobs")
+    cookie = response.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert closed.http.get("/jobs").status_code == 200
+    assert closed.http.get("/admin").status_code == 403
+    assert closed.http.get("/api/v1/jobs").status_code == 200
+    assert closed.http.post("/studio", data={"prompt": "a mug"}, headers={"Origin": "https://example.org"}).status_code == 403
+    assert closed.http.post("/studio", data={"prompt": "a mug"}, headers=ORIGIN).status_code == 303
+    assert "Sign out" in closed.http.get("/jobs").text
+    assert closed.http.post("/sign-out", headers=ORIGIN).status_code == 303
+    assert closed.http.get("/jobs").status_code == 401
+    closed.http.post("/sign-in", data={"key": made.key}, headers=ORIGIN)
+    revoke_key(closed.app_context.store, made.info.id)
+    assert closed.http.get("/jobs").status_code == 401
+
+
+def test_a_wrong_key_is_told_so_and_kept_nowhere(closed: Site) -> None:
+    response = closed.http.post("/sign-in", data={"key": "if_wrong_key"}, headers=ORIGIN)
+    assert response.status_code == 401
+    assert "This key is unknown or revoked." in response.text
+    assert "Set-Cookie" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "onward", ["https://example.org", "//example.org", "/\\example.org", "/\\\\x", "javascript:alert(1)", "/a\nb", ""]
+)
+def test_nobody_is_led_elsewhere(closed: Site, onward: str) -> None:
+    made = create_key(closed.app_context.store, name="reader")
+    response = closed.http.post("/sign-in", data={"key": made.key, "next": onward}, headers=ORIGIN)
+    assert response.headers["Location"] == "/"

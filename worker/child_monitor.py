@@ -1,0 +1,232 @@
+"""What the worker's parent process does besides Celery's own work: it never touches a device, so it can always answer.
+
+- Its child died: the jobs go back to the queue at once, and a ticket makes somebody take them.
+- Its child is idle while a lane has work: a ticket was lost, so one is issued.
+- It is told to end: the child is told to drain.
+- Its child takes more memory than it may (see worker.process.memory_limit): it is ended.
+- Its child's interpreter stands still (see worker.process.liveness): it is ended.
+- The operator drains the worker: it leaves its lanes' tickets to others.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from typing import Any
+
+from billiard.common import human_status
+from celery import Celery, bootsteps
+from celery.platforms import EX_OK
+from celery.worker import state as celery_state
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagefarm.event_publisher import EventPublisher
+from imagefarm.logs import get_logger
+from imagefarm.redis import connect_redis
+from imagefarm.settings import Settings
+from imagefarm.states import WorkerState
+from imagefarm.store import Store
+from imagefarm.store.models import Backlog, Worker
+from scheduler import tickets
+from scheduler.celery_app import lane_queue
+from scheduler.queue.workers import mark_offline
+from worker.leases.lease_keeper import HUNG_EXIT, STUCK_EXIT
+from worker.process.identity import next_incarnation
+from worker.process.liveness import LivenessMonitor
+from worker.process.memory_limit import GIB, MemoryLimit
+
+log = get_logger(__name__)
+
+LOOK_EVERY_S = 3.0
+"""How often an idle worker looks for work without a ticket."""
+REAP_EVERY_S = 0.5
+"""How often the pool looks for a child that died: one waitpid."""
+NOT_ITS_OWN = {None, -signal.SIGKILL, -signal.SIGTERM, STUCK_EXIT}
+"""Exit codes of a child that may have been killed from outside, or that waited for what no job brings about."""
+ENDS = {
+    HUNG_EXIT: "hung: a step did not end, and the process was ended",
+    STUCK_EXIT: "hung: a model's load, or the storing of pictures, did not end, and the process was ended",
+}
+TROUBLES = (SQLAlchemyError, RedisError, OperationalError, OSError)
+
+
+class ChildMonitor:
+    """The parent's own thread: requeues the jobs of children that died and looks for work that nobody was told of."""
+
+    def __init__(self, app: Celery, settings: Settings, serves: list[str], node: str) -> None:
+        self.app = app
+        self.settings = settings
+        self.serves = serves
+        self.node = node
+        self.incarnation = ""
+        """Of the child that lives now."""
+        self.failures = 0
+        self._deaths: list[tuple[str, str, bool]] = []
+        self._wake = threading.Event()
+        self._stopping = False
+        self._consuming = True
+        self._store: Store | None = None
+        self._redis: Redis | None = None
+        self._thread = threading.Thread(target=self._run, name="child-monitor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Requeue the jobs of the children that died, and end."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def child_starts(self) -> None:
+        """A child is about to be made: it gets a new incarnation."""
+        self.incarnation = next_incarnation()
+
+    def child_ended(self, incarnation: str, exitcode: int | None, ended_here: tuple[str, bool] | None = None) -> None:
+        """A child is no more; `ended_here` is why this process killed it, and whether a job is to blame. Called in Celery's
+        event loop, which must not wait for SQL.
+        """
+        reason = ENDS.get(exitcode or 0, f"its process ended with {human_status(exitcode)}")
+        reason, self_inflicted = ended_here or (reason, exitcode not in NOT_ITS_OWN)
+        self._deaths.append((incarnation, reason, self_inflicted))
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(LOOK_EVERY_S)
+            self._wake.clear()
+            try:
+                self._requeue_dead_child()
+                if self._stopping:
+                    return
+                self._look_for_work()
+            except TROUBLES as error:
+                self.failures += 1
+                log.warning("child_monitor.failed", error=str(error)[:200], failures=self.failures)
+                if self._stopping:
+                    return
+
+    def _requeue_dead_child(self) -> None:
+        while self._deaths:
+            incarnation, reason, self_inflicted = self._deaths[0]
+            jobs = mark_offline(self.store, incarnation, self.settings, reason, clean=False, self_inflicted=self_inflicted)
+            log.info("child.ended", worker=incarnation, reason=reason, jobs=jobs)
+            del self._deaths[0]
+
+    def _look_for_work(self) -> None:
+        with self.store.read() as session:
+            waiting = session.execute(
+                select(Backlog.model, func.sum(Backlog.queued))
+                .where(Backlog.queued > 0, Backlog.model.in_(self.serves))
+                .group_by(Backlog.model)
+            ).all()
+            desired_state = session.scalar(select(Worker.desired_state).where(Worker.id == self.incarnation))
+        self._follow(desired_state or WorkerState.READY)
+        if celery_state.active_requests or not self._consuming:
+            return
+        for model, _ in waiting:
+            if tickets.waiting(self.redis, self.settings.redis_prefix, model) == 0:
+                tickets.issue(self.app, model)
+                return  # one is enough: whoever takes it serves all its lanes
+
+    def _follow(self, desired_state: str) -> None:
+        """While the worker drains, others shall get its lanes' tickets."""
+        consuming = desired_state == WorkerState.READY
+        if consuming == self._consuming:
+            return
+        for model in self.serves:
+            if consuming:
+                self.app.control.add_consumer(lane_queue(model), destination=[self.node])
+            else:
+                self.app.control.cancel_consumer(lane_queue(model), destination=[self.node])
+        self._consuming = consuming
+
+    @property
+    def store(self) -> Store:
+        """Made at first use: the database may be away when the worker starts."""
+        if self._store is None:
+            self._store = Store(self.settings.database, pool_size=2)
+            self._store.listener = EventPublisher(self.redis, self.settings.redis_prefix)
+        return self._store
+
+    @property
+    def redis(self) -> Redis:
+        if self._redis is None:
+            self._redis = connect_redis(self.settings)
+        return self._redis
+
+
+class ChildMonitorStep(bootsteps.StartStopStep):
+    """The step of Celery's worker that lets the child monitor see its pool. The pool has one process."""
+
+    requires = ("celery.worker.components:Pool",)
+    child_monitor: ChildMonitor
+    liveness_monitor: LivenessMonitor
+    limit: MemoryLimit | None = None
+
+    def start(self, worker: Any) -> None:
+        self.child_monitor.node = worker.hostname
+        self.child_monitor.start()
+        max_gib, pool = self.child_monitor.settings.worker_memory_limit_gib, worker.pool._pool
+
+        def children() -> list[int]:
+            return [process.pid for process in list(pool._pool)]
+
+        if max_gib:
+            self.limit = MemoryLimit(int(max_gib * GIB), children)
+            self.limit.start()
+        self.liveness_monitor.children = children
+        self.liveness_monitor.start()
+
+        def drain(_number: int, _frame: Any) -> None:
+            # Celery's own handler waits for a slice to end by itself, or (with REMAP_SIGTERM) its whole soft time-out,
+            # whether anything still runs or not. A drain is told to the child, and ends when the child has drained.
+            celery_state.should_stop = EX_OK
+            self._drain_children(worker)
+
+        signal.signal(signal.SIGTERM, drain)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """The pool makes its callbacks anew at every connection to the broker, and after this: hang on to them then."""
+        pool = worker.pool._pool
+        hub.call_soon(self._watch, pool)
+        # The pool looks for the dead when a child's pipe closes, but a process that is killed closes its pipes a moment
+        # before it can be waited for; then the pool would look again after 5 s. Ends with the connection, as its own timers.
+        hub.call_repeatedly(REAP_EVERY_S, pool.maintain_pool)
+
+    def _watch(self, pool: Any) -> None:
+        celerys_own = pool.on_process_down
+
+        def on_process_down(process: Any) -> None:
+            celerys_own(process)
+            if not getattr(process, "end_reported", False):
+                process.end_reported = True
+                # the next child is made after this, so the incarnation is still that of the dead one
+                self.child_monitor.child_ended(self.child_monitor.incarnation, process.exitcode, self._ended_here(process.pid))
+
+        pool.on_process_down = on_process_down
+
+    def _ended_here(self, pid: int) -> tuple[str, bool] | None:
+        too_much = self.limit.ended.pop(pid, None) if self.limit is not None else None
+        return (too_much, True) if too_much is not None else self.liveness_monitor.ended.pop(pid, None)
+
+    def close(self, worker: Any) -> None:
+        """The worker ends, also by Ctrl-C or a control command, and will wait for its child."""
+        self._drain_children(worker)
+
+    def _drain_children(self, worker: Any) -> None:
+        """A child that renders shall drain and not take its time; one that does not is ended by its pool."""
+        if celery_state.active_requests:
+            for process in worker.pool._pool._pool:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+
+    def stop(self, _worker: Any) -> None:
+        """Nothing yet: the pool stops after this, and the jobs of its last child are to be requeued (see worker.service)."""

@@ -1,0 +1,61 @@
+"""What the engine hands back: finished images and jobs, failed jobs, and the report of one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.queue.claim import ClaimedJob
+from scheduler.queue.retry import Failure
+from worker.engine.previews import Preview
+from worker.inputs.input_images import NOTHING, Inputs
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedImage:
+    """One finished picture of a job, with what its audit row needs."""
+
+    index: int
+    """Place in the job, from 0."""
+    seed: int
+    pixels: NDArray[np.uint8]
+    """(height, width, 3), RGB."""
+    facts: dict[str, Any]
+    """dtype, device, sigmas and timesteps, step shapes, decode pass, remarks of the guards, times in ms, embeddings digest."""
+    warnings: list[str]
+    """`blank`: one plain colour, also in its isolated retry. `tiled`: decoded in tiles for want of memory.
+    `prompt_cut`: the prompt is longer than the model reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedJob:
+    """A job all of whose images are done. What needs no device, such as a subject that is put on top, is still to be done to
+    them. `gpu_s` is its share of the passes it took part in, in seconds."""
+
+    job: ClaimedJob
+    images: list[RenderedImage]
+    gpu_s: float
+    inputs: Inputs = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    """A job that left the running set because of `failure`; its neighbours go on."""
+
+    job: ClaimedJob
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did."""
+
+    progress: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Job id -> (steps done, steps in all), for every job still in the running set."""
+    previews: dict[str, list[Preview]] = field(default_factory=dict)
+    """Job id -> small pictures of its images in the making, where it asked for them."""
+    rendered: list[RenderedJob] = field(default_factory=list)
+    failed: list[FailedJob] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""What an image starts from: input images, subjects, masks."""

@@ -1,0 +1,97 @@
+"""The pictures that a recipe begins from: assets, decoded and brought to the recipe's size."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from imagefarm.errors import RenderError
+from imagefarm.imaging.metadata import MAX_PIXELS
+from imagefarm.output_store import OutputStore
+from imagefarm.recipe import Recipe
+from imagefarm.store import Store
+from imagefarm.store.models import Asset
+from worker.inputs.cutout import cut_out
+from worker.inputs.scene import Placed, placed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Inputs:
+    """What a job's images are made from besides words."""
+
+    image: NDArray[np.uint8] | None = None
+    """(height, width, 3) RGB at the recipe's size."""
+    mask: NDArray[np.uint8] | None = None
+    """(height, width): white where the image is painted anew."""
+    subject: Placed | None = None
+    """What is put onto the finished picture."""
+
+    def fit(self, recipe: Recipe) -> bool:
+        """Whether they are what the recipe needs."""
+        size = (recipe.height, recipe.width)
+        return (recipe.init_image is None or (self.image is not None and self.image.shape == (*size, 3))) and (
+            recipe.mask is None or (self.mask is not None and self.mask.shape == size)
+        )
+
+    def beginning(self, *, can_inpaint: bool, cell: int) -> Inputs:
+        """What a model begins from. One that can inpaint paints around a subject, which it sees; another makes a background
+        from words alone. `cell` is how many pixels a latent covers.
+        """
+        if self.subject is None or not can_inpaint:
+            return self
+        image, mask = self.subject.to_paint_around(cell)
+        return Inputs(image, mask, self.subject)
+
+
+NOTHING = Inputs()
+
+
+def load_inputs(store: Store, outputs: OutputStore, recipe: Recipe, tenant_id: str) -> Inputs:
+    """Read and decode the recipe's assets.
+
+    Scaled to cover the recipe's size and cropped around the middle, turned as their EXIF says, on white where they are
+    transparent. Raises RenderError("input_invalid") naming field and asset; OSError if the store is away.
+    """
+    pictures = {field: _picture(store, outputs, field, asset, tenant_id) for field, asset in recipe.assets.items()}
+    size = (recipe.width, recipe.height)
+    image, mask = pictures.get("init_image"), pictures.get("mask")
+    subject = None
+    if recipe.subject is not None:
+        cutout = cut_out(pictures["subject.image"], recipe.subject.mask, pictures.get("subject.mask"))
+        subject = placed(recipe.subject, cutout, recipe.width, recipe.height)
+    return Inputs(
+        subject=subject,
+        image=None if image is None else np.array(ImageOps.fit(on_white(image), size, Image.Resampling.LANCZOS)),
+        mask=None if mask is None else np.array(ImageOps.fit(on_white(mask).convert("L"), size, Image.Resampling.LANCZOS)),
+    )
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """An RGBA picture as RGB."""
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
+def _picture(store: Store, outputs: OutputStore, field: str, asset_id: str, tenant_id: str) -> Image.Image:
+    """The asset upright, as RGBA."""
+    with store.read() as session:
+        asset = session.get(Asset, asset_id)
+    if asset is None or asset.tenant_id != tenant_id:
+        raise RenderError("input_invalid", f"{field}: there is no asset {asset_id} any more; upload it again")
+    try:
+        data = outputs.read(asset.storage_key)
+    except FileNotFoundError:
+        raise RenderError("input_invalid", f"{field}: the file of asset {asset.id} is gone; upload it again") from None
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise RenderError("input_invalid", f"{field}: asset {asset.id} has more than {MAX_PIXELS} pixels")
+            return ImageOps.exif_transpose(image).convert("RGBA")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RenderError("input_invalid", f"{field}: asset {asset.id} cannot be decoded: {error}") from None

@@ -1,0 +1,1 @@
+"""Jobs under this worker's lease: renewal, cancellation."""

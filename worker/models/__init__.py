@@ -1,0 +1,1 @@
+"""Pipelines on the device: loading, residency, LoRAs, embeddings, acceleration."""

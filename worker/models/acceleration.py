@@ -1,0 +1,167 @@
+"""What may make passes faster, each behind a setting: another kernel for attention, compiled blocks, the decoder's layout.
+
+None of it changes a picture by more than its last bits, but it does change those; so the audit says what was on, and an
+isolated retry of a picture that came out broken is taken without any of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from imagefarm.errors import ConfigurationError
+from imagefarm.logs import get_logger
+from imagefarm.settings import Settings
+from worker.memory.planner import Tier
+
+log = get_logger(__name__)
+
+GPU = "cuda"
+AUTO = "auto"
+BACKEND: str | Callable[..., Any] = "inductor"
+"""Of torch.compile."""
+RECOMPILE_LIMIT = 32
+"""Kinds of passes a block is compiled for (one image or more, with a mask or without, ...); others run as it was released."""
+COMPILERS = ("g++", "clang++", "c++")
+
+
+class Kernel(NamedTuple):
+    """One way to compute attention: diffusers' name of it, and what it needs."""
+
+    name: str
+    device: str = ""
+    package: str = ""
+
+
+KERNELS = {
+    "native": Kernel("native"),
+    "math": Kernel("_native_math"),
+    "efficient": Kernel("_native_efficient", GPU),
+    "cudnn": Kernel("_native_cudnn", GPU),
+    "flash-varlen": Kernel("flash_varlen", GPU, "flash_attn"),
+    "sage-varlen": Kernel("sage_varlen", GPU, "sageattention"),
+    "xformers": Kernel("xformers", GPU, "xformers"),
+}
+"""Those that take a mask: images of several lengths share a pass. diffusers' others refuse one, and its `*_hub` kernels would be
+fetched from the hub while a worker runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccelerationSettings:
+    """What is wanted."""
+
+    attention: str = AUTO
+    compiled: bool = False
+    channels_last: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> AccelerationSettings:
+        """What the settings want."""
+        return cls(settings.attention, settings.torch_compile, settings.vae_channels_last)
+
+    def check(self, device: torch.device) -> None:
+        """Raise ConfigurationError naming the setting and the remedy if it cannot be had on `device`."""
+        kernel = KERNELS.get(self.attention)
+        if kernel is not None and kernel.device and kernel.device != device.type:
+            here = ", ".join([AUTO, *(name for name, each in KERNELS.items() if not each.device)])
+            raise ConfigurationError(f"attention = {self.attention} needs a GPU, and this worker renders on {device}; use {here}")
+        if kernel is not None and kernel.package and importlib.util.find_spec(kernel.package) is None:
+            raise ConfigurationError(
+                f"attention = {self.attention} needs the package {kernel.package}, which is not installed here"
+            )
+        if self.compiled and (missing := _why_not_compiled(device)):
+            raise ConfigurationError(f"torch_compile needs {missing}; install one, or set torch_compile = false")
+
+
+class Acceleration:
+    """A pipeline's networks with what was wanted of them done. `facts` says what is in force."""
+
+    def __init__(self, denoiser: Any, vae: Any, settings: AccelerationSettings, tier: Tier) -> None:
+        self._denoiser = denoiser
+        self.facts: dict[str, Any] = {}
+        self.compiled = False
+        """Whether the denoiser's blocks are compiled when they first run."""
+        self._kernel = ""
+        if settings.attention != AUTO:
+            self._use(settings.attention)
+        if settings.compiled:
+            self._compile(tier)
+        if settings.channels_last:
+            vae.to(memory_format=torch.channels_last)
+            self.facts["decoder_layout"] = "channels-last"
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """As the model was released, for an isolated retry: neither compiled nor another kernel."""
+        if not self.facts:
+            yield
+            return
+        with torch.compiler.set_stance("force_eager"):
+            if self._kernel:
+                _set_attention(self._denoiser, KERNELS["native"].name)
+            try:
+                yield
+            finally:
+                if self._kernel:
+                    _set_attention(self._denoiser, self._kernel)
+
+    def has_compiled(self) -> None:
+        """The compiler works here; should it fail at a pass to come, that pass runs as the model was released."""
+        torch._dynamo.config.suppress_errors = True
+
+    def give_up_compiling(self, error: Exception) -> None:
+        """The compiler failed: go on without."""
+        log.warning("not compiled", error=" ".join(str(error).split())[:300])
+        for module in self._denoiser.modules():
+            module._compiled_call_impl = None
+        self.compiled = False
+        self.facts["compiled"] = f"no: {type(error).__name__}"
+
+    def _use(self, attention: str) -> None:
+        name = KERNELS[attention].name
+        if _set_attention(self._denoiser, name):
+            self._kernel = name
+            self.facts["attention"] = attention
+        else:  # UNets call PyTorch's own attention themselves
+            self.facts["attention"] = f"PyTorch's own: {type(self._denoiser).__name__} takes no other"
+
+    def _compile(self, tier: Tier) -> None:
+        if tier is not Tier.RESIDENT:
+            # hooks that cast or move weights would be compiled into every block, or break it into pieces
+            self.facts["compiled"] = f"no: at tier {tier} hooks handle the weights"
+            return
+        torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+        # shapes are variables: another size or number of images needs no compilation of its own
+        self._denoiser.compile_repeated_blocks(backend=BACKEND, dynamic=True)
+        self.compiled = True
+        self.facts["compiled"] = "blocks"
+
+
+def _set_attention(denoiser: Any, name: str) -> bool:
+    """Have all of a denoiser's attention use a kernel; return whether any of it can."""
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    takes = [
+        module.processor for module in denoiser.modules() if hasattr(getattr(module, "processor", None), "_attention_backend")
+    ]
+    # not by the model's own method, which changes the choice of the whole process with it
+    for processor in takes:
+        processor._attention_backend = AttentionBackendName(name)
+    return bool(takes)
+
+
+def _why_not_compiled(device: torch.device) -> str:
+    match device.type:
+        case "cuda":
+            return "" if importlib.util.find_spec("triton") else "the package triton on a GPU"
+        case "cpu":
+            named = os.environ.get("CXX", "")
+            return "" if any(map(shutil.which, (named, *COMPILERS) if named else COMPILERS)) else "a C++ compiler on a CPU"
+    return f"a GPU or a CPU (this worker renders on {device})"

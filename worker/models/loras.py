@@ -1,0 +1,97 @@
+"""The LoRAs that recipes name: which are on a loaded pipeline now, and changing them between running sets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.errors import RenderError
+from imagefarm.recipe import Lora
+from worker.failures import is_out_of_memory
+from worker.weights.digests import WeightDigests
+from worker.weights.model_files import lora_file
+
+Wanted = tuple[tuple[str, float], ...]
+
+
+class LoraSet:
+    """The LoRAs of one pipeline. They belong to the whole model, so that all images of a running set share them.
+
+    Without any, the pipeline is as it was loaded, bit for bit.
+    """
+
+    def __init__(self, pipe: Any, entry: ModelEntry, catalogue: Catalogue, digests: WeightDigests) -> None:
+        self.facts: list[dict[str, Any]] = []
+        """Name, weight and SHA-256 of each LoRA in force, for the audit."""
+        self._pipe = pipe
+        self._entry = entry
+        self._catalogue = catalogue
+        self._digests = digests
+        self._in_force: Wanted = ()
+        self._loaded: set[str] = set()
+
+    @property
+    def key(self) -> str:
+        """What tells this set from another; empty without any. A LoRA may change the text encoder too."""
+        return ",".join(f"{fact['sha256']}:{fact['weight']:g}" for fact in self.facts)
+
+    def use(self, loras: Sequence[Lora]) -> None:
+        """Bring exactly these into force. Not while a running set is under way.
+
+        Raises RenderError("model_invalid") naming the LoRA; then none is in force.
+        """
+        # sorted: floating-point sums depend on their order, a recipe's picture must not
+        wanted: Wanted = tuple(sorted((lora.name, lora.weight) for lora in loras))
+        if wanted == self._in_force:
+            return
+        try:
+            self._change(wanted)
+        except BaseException:
+            self._clear()
+            raise
+
+    def _change(self, wanted: Wanted) -> None:
+        if not wanted:
+            # unloaded rather than disabled: a disabled one still costs a little at every layer
+            self._clear()
+            return
+        facts = []
+        for name, weight in wanted:
+            file = lora_file(self._catalogue, name)
+            facts.append({"name": name, "weight": weight, "sha256": self._digests.of(file)})
+            if name not in self._loaded:
+                self._load(name, file)
+        unwanted = self._loaded - {name for name, _ in wanted}
+        if unwanted:
+            self._pipe.delete_adapters([_adapter(name) for name in unwanted])
+            self._loaded -= unwanted
+        self._pipe.set_adapters([_adapter(name) for name, _ in wanted], [weight for _, weight in wanted])
+        self._in_force, self.facts = wanted, facts
+
+    def _load(self, name: str, file: Path) -> None:
+        options = {"use_safetensors": True, "local_files_only": True, "adapter_name": _adapter(name)}
+        try:
+            self._pipe.load_lora_weights(str(file.parent), weight_name=file.name, **options)
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise self._mismatch(name, " ".join(str(error).split())[:300]) from error
+        # weights for another model are passed over without an error
+        if not any(_adapter(name) in adapters for adapters in self._pipe.get_list_adapters().values()):
+            raise self._mismatch(name, "none of its weights has a place there")
+        self._loaded.add(name)
+
+    def _mismatch(self, name: str, why: str) -> RenderError:
+        return RenderError("model_invalid", f"LoRA {name} does not go with model {self._entry.name}: {why}")
+
+    def _clear(self) -> None:
+        self._pipe.unload_lora_weights()
+        self._in_force, self._loaded, self.facts = (), set(), []
+
+
+def _adapter(name: str) -> str:
+    """The name as peft takes it: it becomes part of a module's path, where a dot would separate."""
+    return "lora_" + hashlib.sha256(name.encode()).hexdigest()[:12]

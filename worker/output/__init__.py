@@ -1,0 +1,1 @@
+"""From decoded pixels to a committed row: compositing, scores, channels, audit."""

@@ -1,0 +1,1 @@
+"""The worker's processes: identity, liveness, deadlines, drain, memory limit."""

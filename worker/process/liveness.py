@@ -1,0 +1,145 @@
+"""Whether the child's interpreter still runs, seen from its parent.
+
+A thread of the child watches its deadlines (see worker.leases.lease_keeper). Native code that hangs while it holds the GIL
+stops every thread of the child, the watching one too: the leases run out, and the child keeps its device. So a thread of the
+child increments a counter in memory shared with the parent, and the parent kills a child whose counter has stopped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from imagefarm.logs import get_logger
+
+log = get_logger(__name__)
+
+LIVENESS_FILE = "FARM_WORKER_LIVENESS"
+"""Environment variable in which the parent names the file of the shared memory to the child that is about to start."""
+COUNT_INTERVAL_S = 0.5
+CHECK_INTERVAL_S = 1.0
+STALL_TIMEOUT_S = 20.0
+"""A child that says nothing for so long is hung. Shorter than a lease, so that its jobs come back for this reason; no torch
+operation holds the lock while it computes, however long that takes.
+"""
+LOAD_STALL_TIMEOUT_S = 300.0
+"""The same while it starts or loads a model: libraries and weights of a cold disk are read with the lock held."""
+PHASES = ("starting", "idle", "loading", "finishing", "step")
+SLOW_PHASES = ("starting", "loading")
+_COUNT, _PHASE = struct.Struct("<Q"), 8
+SIZE = _PHASE + 1
+
+
+class LivenessCounter:
+    """In the child: counts, and says what the render thread does."""
+
+    def __init__(self, path: str | None) -> None:
+        """`path` as the parent gave it; None: nobody looks."""
+        self._page: mmap.mmap | None = None
+        self._count = 0
+        if path:
+            try:
+                with Path(path).open("r+b") as file:
+                    self._page = mmap.mmap(file.fileno(), SIZE)
+                Path(path).unlink()  # both have it open; nothing is left behind, however they end
+            except OSError as error:
+                log.warning("worker.unmonitored", error=str(error))
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="liveness", daemon=True).start()
+
+    def count(self) -> None:
+        """The interpreter runs."""
+        if self._page is not None:
+            self._count += 1
+            self._page[: _COUNT.size] = _COUNT.pack(self._count)
+
+    def set_phase(self, phase: str) -> None:
+        """The render thread is doing this now."""
+        if self._page is not None:
+            self._page[_PHASE] = PHASES.index(phase)
+
+    def _run(self) -> None:
+        while True:
+            self.count()
+            time.sleep(COUNT_INTERVAL_S)
+
+
+class LivenessMonitor:
+    """In the parent: a thread that looks whether the child counts, and ends it when it has stopped.
+
+    A child that has not begun to count is not judged; Celery's own limit (worker_proc_alive_timeout) ends one that cannot
+    start. Time in which this process stood still itself, as a paused machine does, is not counted either.
+    """
+
+    def __init__(self) -> None:
+        self.children: Callable[[], list[int]] = list
+        """Pids of the pool's processes, which is one."""
+        self.ended: dict[int, tuple[str, bool]] = {}
+        """By pid: why, and whether a step and so a job is to blame."""
+        self.stalled_s = 0.0
+        self._page: mmap.mmap | None = None
+        self._path = ""
+        self._seen: tuple[mmap.mmap | None, int] = None, 0
+        self._checked_at = time.monotonic()
+        self._stop = threading.Event()
+
+    def child_starts(self) -> None:
+        """A child is about to be made: it gets memory of its own, and finds it by its environment."""
+        if self._path:
+            Path(self._path).unlink(missing_ok=True)  # of a child that did not come so far
+        self._page, self._path = None, ""
+        os.environ.pop(LIVENESS_FILE, None)
+        try:
+            file, self._path = tempfile.mkstemp(prefix="imagefarm-child-")
+            try:
+                os.write(file, bytes(SIZE))  # now, not at the first count: a full disk would end who counts
+                self._page = mmap.mmap(file, SIZE)
+            finally:
+                os.close(file)
+        except OSError as error:  # a child that nobody watches is better than none
+            log.warning("worker.unmonitored", error=str(error))
+            return
+        os.environ[LIVENESS_FILE] = self._path
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="liveness-monitor", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def check(self) -> None:
+        """End the child if it has been silent for too long."""
+        now = time.monotonic()
+        since, self._checked_at = min(now - self._checked_at, 2 * CHECK_INTERVAL_S), now
+        page = self._page
+        if page is None:
+            return
+        (count,) = _COUNT.unpack(page[: _COUNT.size])
+        if count == 0 or (page, count) != self._seen:
+            self._seen, self.stalled_s = (page, count), 0.0
+            return
+        self.stalled_s += since
+        phase = PHASES[page[_PHASE]]
+        if self.stalled_s <= (LOAD_STALL_TIMEOUT_S if phase in SLOW_PHASES else STALL_TIMEOUT_S):
+            return
+        for pid in self.children():
+            if pid in self.ended or page is not self._page:
+                continue
+            reason = f"hung: its process gave no sign of life for {self.stalled_s:.0f} s ({phase}), and was ended"
+            self.ended[pid] = reason, phase == "step"
+            log.critical("worker.stalled", pid=pid, phase=phase, stalled_s=round(self.stalled_s, 1))
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _run(self) -> None:
+        while not self._stop.wait(CHECK_INTERVAL_S):
+            self.check()

@@ -1,0 +1,1 @@
+"""The render loop: claims ahead, progress, heartbeat, commands."""

@@ -1,0 +1,1 @@
+"""Weight files: headers, digests, where they lie."""
