@@ -289,7 +289,7 @@ def upgrade() -> None:
         sa.Column("image_id", sa.String(40), nullable=False),
         sa.Column("dhash", sa.String(16), nullable=False),
         sa.PrimaryKeyConstraint("batch_id", "row", "image_id", name=op.f("pk_image_hash")),
-        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_look_image_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["image_id"], ["image.id"], name=op.f("fk_image_hash_image_id"), ondelete="CASCADE"),
     )
     op.create_index(op.f("ix_image_hash_image_id"), "image_hash", ["image_id"])
 
@@ -479,7 +479,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("finished_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_batch_delivery")),
-        sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], name=op.f("fk_push_batch_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], name=op.f("fk_batch_delivery_batch_id"), ondelete="CASCADE"),
     )
     op.create_index("ix_batch_delivery_due", "batch_delivery", ["next_at"], sqlite_where=waiting, postgresql_where=waiting)
 

@@ -139,7 +139,7 @@ def test_a_catalogue(farm: Up, client: Client, receiver: Receiver, tmp_path: Pat
     # three rows change: only those are rendered
     changed, _ = write_table(tmp_path, rows, changed=3)
     update = client.batch(changed, archive=archive, update_of=drafts.id)
-    assert update.model_dump()["changes"] == {"reused": 2 * rows - 6, "changed": 6, "new": 0, "again": 0, "removed": 0}
+    assert update.model_dump()["changes"] == {"reused": 2 * rows - 6, "changed": 6, "new": 0, "unfinished": 0, "removed": 0}
     done = client.wait_batch(update, timeout_s=120)
     rendered = {job.labels["sku"] for job in client.list(batch=done.id) if job.attempt > 0}
     assert rendered == {f"P{rows}-{n:03}" for n in range(3)}

@@ -9,7 +9,7 @@ from api.pages.assets import FOLDER
 from api.pages.chinese import WORDS
 
 TEMPLATES = sorted((FOLDER.parent / "templates" / "pages").glob("*.html"))
-SOURCES = [*TEMPLATES, *sorted((FOLDER.parent / "pages").glob("*.py")), FOLDER.parent / "farm_state.py"]
+SOURCES = [*TEMPLATES, *sorted((FOLDER.parent / "pages").glob("*.py")), FOLDER.parent / "v1" / "farm" / "farm_state.py"]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)

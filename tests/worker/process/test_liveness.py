@@ -104,10 +104,10 @@ def test_a_child_that_has_not_begun_to_count_is_not_judged(quick: None) -> None:
 def test_what_the_parent_slept_through_itself_is_not_counted() -> None:
     watch = LivenessMonitor()
     watch.child_starts()
-    liveness = LivenessCounter(os.environ[LIVENESS_FILE])
+    counter = LivenessCounter(os.environ[LIVENESS_FILE])
     assert not Path(os.environ[LIVENESS_FILE]).exists(), "nothing is left behind"
-    liveness.set_phase("step")
-    liveness.count()
+    counter.set_phase("step")
+    counter.count()
     watch.check()
     watch.check()
     before = watch.stalled_s
