@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from imagefarm.version import __version__
+
 if TYPE_CHECKING:
     from imagefarm.client import Client, ClientError
 
-__all__ = ["Client", "ClientError"]
-__version__ = "0.1.0"
+__all__ = ["Client", "ClientError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # at first use: every service imports this package, and few need an HTTP client
-    if name in __all__:
+    if name in ("Client", "ClientError"):
         import imagefarm.client
 
         return getattr(imagefarm.client, name)

@@ -10,8 +10,8 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from api.http.problems import MEDIA, ProblemResponse
 from api.http.request_limit import HEADERS
 from api.http.routes import JSON, Route
-from imagefarm import __version__
 from imagefarm.ids import PATTERN
+from imagefarm.version import __version__
 
 REF = "#/components/schemas/{model}"
 REASONS = {

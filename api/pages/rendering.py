@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from api.http.request_priority import YIELD_BUDGET
 from api.pages import i18n
-from imagefarm import __version__
+from imagefarm.version import __version__
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; "

@@ -6,10 +6,10 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from imagefarm import __version__
 from imagefarm.imaging.labels import EXIF_IFD, FARM, MADE, PARAMETERS, SOFTWARE, USER_COMMENT, XMP, user_comment, xmp_packet
 from imagefarm.imaging.png import encode_png
 from imagefarm.recipe import Format
+from imagefarm.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from imagefarm import __version__
+from imagefarm.version import __version__
 
 PARAMETERS = "parameters"
 FARM = "imagefarm"

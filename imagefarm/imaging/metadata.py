@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from imagefarm import __version__
 from imagefarm.errors import RequestError
 from imagefarm.imaging.labels import FARM, PARAMETERS, texts_of
 from imagefarm.recipe import Recipe
+from imagefarm.version import __version__
 
 MAX_PIXELS = 64 * 1024 * 1024
 """A small file may claim a huge picture; larger ones are not opened."""

@@ -18,15 +18,16 @@ from imagefarm.states import PriorityClass
 from scheduler.queue.claim import ClaimedJob
 from scheduler.queue.retry import Failure, FailureClass
 from worker.engine.grouping import group
-from worker.engine.passes import free_cached, run_pass
+from worker.engine.passes import run_pass
 from worker.engine.pixels import is_blank, to_uint8
 from worker.engine.previews import Previews
 from worker.engine.results import FailedJob, RenderedImage, RenderedJob, StepReport
 from worker.engine.running_set import RunningJob, Slot
 from worker.engine.timing import DeviceTimer, timed
 from worker.failures import AttemptFailed, failure_of, is_out_of_memory
-from worker.families.base import cast_to
+from worker.families.tensors import cast_to
 from worker.inputs.input_images import NOTHING, Inputs
+from worker.memory.device_cache import free_cached
 from worker.memory.micro_batch_limits import MicroBatchLimits
 from worker.memory.peak_memory import PeakMemoryMeter, headroom, meter_for
 from worker.upscalers.tiles import TiledUpscale

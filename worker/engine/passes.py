@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from imagefarm.logs import get_logger
 from scheduler.queue.retry import Failure, FailureClass
 from worker.engine.running_set import Slot
 from worker.failures import failure_of
-from worker.memory.gc_control import collect_frozen
+from worker.memory.device_cache import free_cached
 from worker.memory.micro_batch_limits import MicroBatchLimits
 
 log = get_logger(__name__)
@@ -52,15 +50,6 @@ def run_pass(slots: list[Slot], work: Work, *, limits: MicroBatchLimits, size: i
         return
     for job in jobs:
         run_pass([slot for slot in slots if slot.job is job], work, limits=limits, size=size, last_resort=last_resort)
-
-
-def free_cached(device: torch.device) -> None:
-    """Give memory that nothing uses back to the device."""
-    collect_frozen()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def _attempt(slots: list[Slot], work: Work) -> Failure | None:

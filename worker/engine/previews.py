@@ -9,7 +9,6 @@ a later one. Jobs that do not ask cost nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from imagefarm.logs import get_logger
-from worker.families.base import Family, signed, to_device
-
-if TYPE_CHECKING:
-    from worker.engine.running_set import Slot
+from worker.engine.results import Preview
+from worker.engine.running_set import Slot
+from worker.families.base import Family
+from worker.families.tensors import signed, to_device
 
 log = get_logger(__name__)
 
@@ -34,17 +33,6 @@ CHARTS, CHART_SIDE, CHUNK_SIZE = 64, 64, 16
 REACH = 3
 """A latent's neighbours tell of its colour too: with them the pictures are 4 to 6 dB closer than without."""
 RIDGE = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """An image as it would be if the denoiser were right at this step."""
-
-    index: int
-    step: int
-    """Steps done when it was seen."""
-    pixels: NDArray[np.uint8]
-    """(height, width, 3), RGB, MAX_SIDE at most."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from scheduler.queue.claim import ClaimedJob
 from scheduler.queue.retry import Failure
-from worker.engine.previews import Preview
 from worker.inputs.input_images import NOTHING, Inputs
 
 
@@ -47,6 +46,17 @@ class FailedJob:
 
     job: ClaimedJob
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """An image as it would be if the denoiser were right at this step."""
+
+    index: int
+    step: int
+    """Steps done when the preview was taken."""
+    pixels: NDArray[np.uint8]
+    """(height, width, 3), RGB, `previews.MAX_SIDE` at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from worker.engine.results import RenderedImage
 from worker.engine.timing import DeviceTimer
 from worker.families.base import Embedding, Sample
 from worker.inputs.input_images import Inputs
-
-if TYPE_CHECKING:
-    from worker.upscalers.tiles import TiledUpscale
+from worker.upscalers.tiles import TiledUpscale
 
 
 @dataclass(slots=True, eq=False, repr=False)

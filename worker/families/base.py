@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
+from worker.families.inpaint import InpaintState
 
 if TYPE_CHECKING:
-    from worker.families.inpaint import InpaintState
     from worker.weights.model_files import ModelFiles
 
 
@@ -157,29 +156,3 @@ class Family(Protocol):
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) latents -> (B, 3, H, W) in about -1..1, in the decoder's dtype."""
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy from the host without waiting for what the device has still to do, as a plain copy to CUDA would."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def signed(image: NDArray[np.uint8]) -> torch.Tensor:
-    """(H, W, 3) RGB -> (1, 3, H, W) in -1..1, laid out in memory as diffusers does it: the layout decides the last bits."""
-    return torch.from_numpy(image[None].astype(np.float32) / 255.0).permute(0, 3, 1, 2) * 2.0 - 1.0
-
-
-@contextmanager
-def cast_to(module: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Run `module` at `dtype` for a while. Widening and narrowing back restores every weight exactly."""
-    tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
-    before = [(tensor, tensor.dtype) for tensor in tensors if tensor.dtype != dtype]
-    with torch.inference_mode(False):  # a weight made in inference mode could not be assigned
-        try:
-            for tensor, _ in before:
-                tensor.data = tensor.data.to(dtype)
-            with torch.inference_mode():
-                yield
-        finally:
-            for tensor, narrow in before:
-                tensor.data = tensor.data.to(narrow)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worker.families.base import to_device
+from worker.families.tensors import to_device
 
 
 @dataclass(frozen=True, slots=True, repr=False)

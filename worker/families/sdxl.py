@@ -9,7 +9,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from imagefarm.recipe import Recipe
-from worker.families.base import Embedding, Sample, to_device
+from worker.families.base import Embedding, Sample
+from worker.families.tensors import to_device
 from worker.families.unet import UNetFamily, tokens_cut
 
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import torch
 from diffusers import StableDiffusionPipeline
 
-from worker.families.base import Embedding, to_device
+from worker.families.base import Embedding
+from worker.families.tensors import to_device
 from worker.families.unet import UNetFamily, tokens_cut
 
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.recipe import Recipe
-from worker.families.base import Embedding, Sample, signed, to_device
+from worker.families.base import Embedding, Sample
 from worker.families.inpaint import InpaintState, latent_mask
+from worker.families.tensors import signed, to_device
 from worker.weights.model_files import ModelFiles
 
 MAX_PROMPT_TOKENS = 512

@@ -13,7 +13,8 @@ from PIL import Image
 
 from imagefarm.errors import RenderError
 from imagefarm.recipe import Recipe
-from worker.families.base import Embedding, Sample, signed, to_device
+from worker.families.base import Embedding, Sample
+from worker.families.tensors import signed, to_device
 from worker.families.z_image import ZImage, image_tokens, padded
 
 USER, ASSISTANT, END = "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>"

@@ -13,8 +13,8 @@ from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
 from imagefarm.settings import Settings
-from worker.engine.passes import free_cached
 from worker.families import family_class
+from worker.memory.device_cache import free_cached
 from worker.memory.planner import Plan, Tier
 from worker.memory.select_tier import AUTO, device_memory, select_tier
 from worker.models.acceleration import AccelerationSettings

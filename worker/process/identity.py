@@ -7,11 +7,11 @@ import platform
 import socket
 from importlib.metadata import PackageNotFoundError, version
 
-from imagefarm import __version__
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import ConfigurationError
 from imagefarm.ids import is_id, new_id
 from imagefarm.settings import Settings
+from imagefarm.version import __version__
 from scheduler.queue.workers import WorkerIdentity
 
 INCARNATION = "FARM_WORKER_INCARNATION"

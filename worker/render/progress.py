@@ -17,7 +17,7 @@ from imagefarm.redis import JobProgress, publish_progress
 from scheduler.queue.claim import ClaimedJob
 
 if TYPE_CHECKING:
-    from worker.engine.previews import Preview
+    from worker.engine.results import Preview
 
 log = get_logger(__name__)
 

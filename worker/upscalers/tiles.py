@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from imagefarm.errors import RenderError
-from worker.engine.passes import free_cached
 from worker.failures import is_out_of_memory
+from worker.memory.device_cache import free_cached
 from worker.upscalers.nets import Net
 
 MIN_SIDE = 32

@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.http.context import AppContext
 from api.http.routes import Reply, Routes
 from api.http.schemas import ResponseModel
-from imagefarm import __version__
 from imagefarm.store.models import SweepState
+from imagefarm.version import __version__
 
 routes = Routes(tag="health")
 

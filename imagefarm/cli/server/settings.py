@@ -6,9 +6,9 @@ from typing import Any
 
 import typer
 
-from imagefarm import __version__
 from imagefarm.cli.output import AsJson, print_json, print_table
 from imagefarm.settings import load_settings, redacted
+from imagefarm.version import __version__
 
 
 def register(app: typer.Typer) -> None:

@@ -20,7 +20,7 @@ from imagefarm.auth import Scope
 from imagefarm.errors import Unavailable
 from imagefarm.redis import JobProgress, connect_redis, publish, publish_progress
 from tests.api.farm_api import FarmApi, problem
-from worker.engine.previews import Preview
+from worker.engine.results import Preview
 from worker.render.progress import preview_json
 
 Sent = tuple[str, int | None, dict[str, Any]]

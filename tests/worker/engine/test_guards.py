@@ -15,7 +15,8 @@ from tests.worker.model_jobs import SmallModels, finish, pictures, psnr
 from worker.engine.engine import StepEngine
 from worker.engine.pixels import is_blank, to_uint8
 from worker.engine.results import FailedJob, RenderedJob
-from worker.families.base import Sample, cast_to
+from worker.families.base import Sample
+from worker.families.tensors import cast_to
 from worker.models.loading import LoadedPipeline
 
 STEPS = 4

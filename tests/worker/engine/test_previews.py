@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.worker.model_jobs import SmallModels, psnr
 from worker.engine.engine import StepEngine
-from worker.engine.previews import IMAGES, Preview
-from worker.engine.results import RenderedJob
+from worker.engine.previews import IMAGES
+from worker.engine.results import Preview, RenderedJob
 
 
 def watch(engine: StepEngine, job: Any) -> tuple[list[Preview], list[NDArray[np.uint8]]]:

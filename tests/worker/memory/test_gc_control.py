@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imagefarm.gc_control import freeze_startup_objects
-from worker.engine.passes import free_cached
+from worker.memory.device_cache import free_cached
 from worker.memory.gc_control import collect_frozen
 
 

@@ -1,1 +1,0 @@
-"""Product mode: a photo's subject stays pixel for pixel, its surroundings are made."""
