@@ -1,1 +1,1 @@
-"""The step engine: a running set of images that share forward passes, joined and left at every step boundary."""
+"""The step engine: a running set of images that share forward passes. Images join and leave at step boundaries."""

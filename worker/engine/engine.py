@@ -1,4 +1,4 @@
-"""The step engine: images of many jobs share forward passes; each joins and leaves at a step boundary."""
+"""The step engine: images of many jobs share forward passes. Each image joins and leaves at a step boundary."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 DECODER_DTYPE = torch.float32
-"""For decoding once more what was not finite."""
+"""The dtype of a second decode, after the first one was not finite."""
 MAX_DECODED_PIXELS = 2 * 1024 * 1024
-"""Pixels of one decoder pass at most; its activations are many times larger than the pictures."""
+"""Most pixels in one decoder pass. The decoder's activations are many times larger than the images."""
 DEFAULT_TEXT_ENCODER_BATCH_SIZE = 8
-"""New prompts in one pass of the text encoder. On a CPU it was measured to gain nothing, and the first would wait for all."""
+"""Most new prompts in one pass of the text encoder. On a CPU, larger passes gained nothing and delayed the first job."""
 LANCZOS = "lanczos"
 UPSCALE_BUDGET_S = 0.03
-"""Time for upscaling between two steps, one tile at least."""
+"""Seconds for upscaling between two steps. At least one tile is always upscaled."""
 DECODED_PART = 6
-"""Between two steps a sixth of a full set is decoded, and what waits beyond one set: those of a batch all end at once, and who
-joins at the next step shall not wait for all of them."""
+"""Between two steps the engine decodes at most one sixth of a full running set, plus what waits beyond one full set.
+Images of a batch often end together; a job that joins at the next step must not wait for all of their decodes."""
 STEPS_AHEAD = 2
-"""Steps that may be queued on the device: one runs while the next is made ready, and newcomers still join at once."""
+"""Steps that may be queued on the device. One runs while the next is prepared, so new jobs can still join quickly."""
 
 
 class StepEngine:
-    """The running set of one loaded pipeline. Not thread-safe: one thread adds, steps and drops.
+    """The running set of one loaded pipeline. Not thread-safe: one thread calls `add`, `step` and `drop`.
 
-    `max_images` is how many images share a forward pass at most. A job alone gives the very bits that its diffusers
-    pipeline gives.
+    `max_images` is the most images that share a forward pass. A job that renders alone gives the same bytes as its
+    diffusers pipeline.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class StepEngine:
         self.pipeline = pipeline
         self.family = pipeline.family
         if self.family.device.type == "cuda":
-            torch.cuda.set_device(self.family.device)  # of this thread: another one may have loaded the model
+            torch.cuda.set_device(self.family.device)  # per thread: another thread may have loaded the model
         self.max_images = max_images
         self.text_encoder_batch_size = text_encoder_batch_size or (
             DEFAULT_TEXT_ENCODER_BATCH_SIZE if self.family.device.type != "cpu" else 1
         )
         self.tiled = tiled
-        """Whether pictures larger than a tile are decoded in tiles from the start."""
+        """Whether images larger than one tile are always decoded in tiles."""
         self.meter: PeakMemoryMeter = meter_for(self.family.device)
         self.headroom = headroom(self.family.device)
         self._jobs: dict[str, RunningJob] = {}
@@ -80,22 +80,22 @@ class StepEngine:
         self._last_pass: DeviceTimer | None = None
         self._largest = (0, 0)
         self._longest = 0
-        """Tokens of the longest image in the last step."""
+        """Length in tokens of the longest image in the last step."""
         self._previews = Previews(self.family)
 
     @property
     def compat_key(self) -> str | None:
-        """What newcomers must share; None when the running set is empty."""
+        """The compat key that new jobs must have; None when the running set is empty."""
         return next((running.job.compat_key for running in self._jobs.values()), None)
 
     @property
     def room(self) -> int:
-        """Free places, in images; 0 when full. What only waits for the decoder takes none: it is in no step any more."""
+        """Free places, in images. An image that only waits for the decoder takes no place, because it is in no further step."""
         return max(0, self.current_max_images - sum(1 for slot in self._slots() if not slot.waits_for_decoder))
 
     @property
     def current_max_images(self) -> int:
-        """Images that the running set may have: as many as a pass of the longest among them is known to hold."""
+        """The most images that the running set may hold: what a pass at the longest member's length is known to hold."""
         return self._cap(self._longest) if self._longest else self.max_images
 
     @property
@@ -104,10 +104,10 @@ class StepEngine:
         return list(self._jobs)
 
     def add(self, job: ClaimedJob, inputs: Inputs = NOTHING) -> None:
-        """Take a job into the running set: its first step is the next one. `inputs` are the pictures that it begins from.
+        """Add a job to the running set; its first step is the next one. `inputs` are the images that the job starts from.
 
-        Raises AttemptFailed (a RenderError with its failure) if this job cannot be rendered; its neighbours are untouched.
-        ValueError if it cannot share the running set.
+        Raises AttemptFailed (a RenderError with its failure) if this job cannot be rendered; other jobs are not affected.
+        Raises ValueError if the job cannot share the running set.
         """
         if self.compat_key not in (None, job.compat_key):
             raise ValueError(f"job {job.id} ({job.compat_key}) cannot join a running set of {self.compat_key}")
@@ -119,13 +119,13 @@ class StepEngine:
             failure = failure_of(error)
             if failure.code == "oom":
                 free_cached(self.family.device)
-            log.warning("a job could not start", job=job.id, code=failure.code, exc_info=failure.kind is FailureClass.UNKNOWN)
+            log.warning("job.start_failed", job=job.id, code=failure.code, exc_info=failure.kind is FailureClass.UNKNOWN)
             raise AttemptFailed(failure) from None
 
     def encode_ahead(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Encode the prompts of jobs that are about to be added, so that new ones share passes of the encoder.
+        """Encode the prompts of jobs that are about to be added, so that new prompts share passes of the encoder.
 
-        Only a help: what goes wrong here is left to `add`, where it belongs to one job.
+        This is an optimisation. Errors are only logged here, because `add` raises them again for the job that causes them.
         """
         pipeline, batch_size = self.pipeline, self.text_encoder_batch_size
         if batch_size < 2 or len(jobs) < 2:
@@ -136,15 +136,15 @@ class StepEngine:
             texts = [text for job in jobs for text in self.family.texts(job.recipe)]
             pipeline.embeddings.fill(self._scope(), texts, self.family.encode_many, batch_size=batch_size)
         except Exception as error:  # noqa: BLE001 - a prompt that cannot be encoded must not fail its neighbours
-            log.warning("prompts were not encoded together", jobs=len(jobs), error=str(error)[:200])
+            log.warning("prompts.shared_encode_failed", jobs=len(jobs), error=str(error)[:200])
             free_cached(self.family.device)
 
     def drop(self, job_id: str) -> bool:
-        """Take a job out at this step boundary, as when it was cancelled; return whether it was there."""
+        """Remove a job at this step boundary (it was cancelled, for example); return whether it was present."""
         return self._jobs.pop(job_id, None) is not None
 
     def step(self) -> StepReport:
-        """Take every image one step further, and decode some of those that are done: all of them, unless many end at once."""
+        """Advance every image by one step, then decode some of the finished images."""
         if len(self._queued) == STEPS_AHEAD:
             self._queued[0].wait()
         self._denoise([slot for slot in self._slots() if not slot.sample.done])
@@ -159,7 +159,7 @@ class StepEngine:
         if not inputs.fit(recipe):
             raise RenderError("input_invalid", f"{', '.join(recipe.assets)}: {recipe.width}x{recipe.height} pixels are needed")
         if recipe.upscale is not None and recipe.upscale.model != LANCZOS:
-            pipeline.upscalers.get(recipe.upscale.model)  # what is missing is said before the picture is made
+            pipeline.upscalers.get(recipe.upscale.model)  # a missing upscaler is reported before the image is rendered
         if not self._jobs:
             pipeline.loras.use(recipe.loras)
         inputs = inputs.beginning(can_inpaint="inpaint" in pipeline.entry.features, cell=family.pipe.vae_scale_factor)
@@ -184,7 +184,7 @@ class StepEngine:
         return running
 
     def _scope(self) -> tuple[str, ...]:
-        """What decides an embedding besides the text."""
+        """What an embedding depends on besides the text."""
         return (self.pipeline.encoder_digest, *self.family.encoding, self.pipeline.loras.key)
 
     def _slots(self) -> list[Slot]:
@@ -208,7 +208,7 @@ class StepEngine:
 
     @contextmanager
     def _measured(self, limits: MicroBatchLimits, size: int, images: int) -> Iterator[None]:
-        """Learn what the pass inside takes at its peak, until that is known. A pass that fails teaches nothing here."""
+        """Measure the peak memory of the enclosed pass until it is known. A failed pass is not measured."""
         if not limits.wants(size, images):
             yield
             return
@@ -242,14 +242,14 @@ class StepEngine:
         try:
             self.family.advance(slot.sample, prediction)
         except Exception as error:
-            log.warning("a scheduler failed", job=slot.job.job.id, exc_info=True)
+            log.warning("image.scheduler_failed", job=slot.job.job.id, exc_info=True)
             slot.job.failure = failure_of(error)
             return
-        # a sum is cheaper than isfinite, and no finite latents can make it overflow
+        # a sum is cheaper than isfinite, and finite latents are far too small to overflow it
         slot.sample.finite_check = slot.sample.finite_check + slot.sample.latents.sum(dtype=torch.float32)
 
     def _too_large(self, slots: list[Slot]) -> None:
-        """The last resort of one image that ran out of memory alone."""
+        """The last resort for one image that ran out of memory on its own."""
         (slot,) = slots
         if slot.blank is None:
             raise AttemptFailed(Failure(FailureClass.RESOURCE, "oom", self._what_would_fit(slot)))
@@ -266,7 +266,7 @@ class StepEngine:
         )
 
     def _next_to_decode(self) -> list[Slot]:
-        """The part of those that wait for the decoder whose turn it is: people's first, then those that came first."""
+        """The next images to decode: interactive jobs first, then in order of arrival."""
         waiting = [slot for slot in self._slots() if slot.waits_for_decoder]
         waiting.sort(key=lambda slot: slot.job.job.priority_class != PriorityClass.INTERACTIVE)
         return waiting[: max(ceil(self.max_images / DECODED_PART), len(waiting) - self.max_images)]
@@ -310,7 +310,7 @@ class StepEngine:
         measured = self._measured(limits, _pixels(slots[0]), len(slots))
         with timed(self.family.device) as timer, measured, torch.inference_mode():
             decoded = self.family.decode(torch.cat([slot.sample.latents for slot in slots]))
-            # checked before the conversion, which turns NaN into black without a word
+            # checked before the conversion to uint8, which turns NaN into black silently
             finite = torch.isfinite(decoded).flatten(1).all(dim=1)
             pixels = to_uint8(decoded)
         pictures, is_finite = pixels.cpu().numpy(), finite.tolist()
@@ -323,7 +323,7 @@ class StepEngine:
                 self._accept(slot, pictures[place])
 
     def _decode_safely(self, slots: list[Slot]) -> None:
-        """The latents are finite and the picture is not: the decoder alone is run once more."""
+        """The latents are finite but the image is not: run only the decoder again, in float32."""
         (slot,) = slots
         slot.remarks.append(f"decoded again in float32: {slot.decode['dtype']} gave numbers that are not finite")
         with cast_to(self.family.vae, DECODER_DTYPE):
@@ -351,7 +351,7 @@ class StepEngine:
             vae.disable_tiling()
 
     def _accept(self, slot: Slot, pixels: NDArray[np.uint8]) -> None:
-        # a subject is put onto its background later, which may well be plain
+        # a subject is composited later, onto a background that may well be one plain colour
         if slot.job.inputs.subject is not None or not is_blank(pixels):
             self._deliver(slot, pixels)
         elif slot.isolated:
@@ -370,7 +370,7 @@ class StepEngine:
             slot.upscaling = TiledUpscale(pixels, self.pipeline.upscalers.get(upscale.model))
 
     def _run_upscale(self, slots: list[Slot]) -> None:
-        """Some tiles of the picture that waits longest: the running set's next step is never far."""
+        """Upscale some tiles of the image that has waited longest, within the time budget, so that the next step starts soon."""
         for slot in slots[:1]:
             upscaling = slot.upscaling
             assert upscaling is not None
@@ -385,7 +385,7 @@ class StepEngine:
                 slot.upscale_s, slot.upscaling = upscaling.seconds, None
 
     def _retry_isolated(self, slot: Slot, why: str) -> None:
-        """Make the image once more from its seed, alone and at the safest dtype; the second time the job fails."""
+        """Render the image again from its seed, isolated and in the safest dtype. After a second failure the job fails."""
         safest = self.pipeline.safest_dtype
         if slot.isolated:
             slot.job.failure = Failure(

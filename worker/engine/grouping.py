@@ -1,4 +1,4 @@
-"""Which images share a forward pass: equal keys, and lengths so near that padding wastes less than a quarter."""
+"""Grouping images into forward passes: equal keys, and lengths close enough that padding wastes less than a quarter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 MAX_WASTE = 0.25
-"""Share of a pass that may be padding."""
+"""Largest share of a pass that may be padding."""
 
 
 def group(
@@ -18,16 +18,16 @@ def group(
     tokens: Callable[[Item], int],
     cap: Callable[[int], int],
 ) -> list[list[Item]]:
-    """Partition `items` into passes of equal `key`, at most `cap(longest tokens)` long, wasting under MAX_WASTE on padding.
+    """Partition `items` into passes of equal `key`, at most `cap(longest tokens)` items each, with padding under MAX_WASTE.
 
-    Example: lengths 96, 96, 320 give [320] and [96, 96]: one pass of three would be 46 % padding.
+    Example: lengths 96, 96, 320 give [320] and [96, 96], because one pass of three would be 46 % padding.
     """
     by_key: dict[Hashable, list[Item]] = {}
     for item in items:
         by_key.setdefault(key(item), []).append(item)
     passes: list[list[Item]] = []
     for members in by_key.values():
-        # longest first, so that the first of a pass is its padded length; the sort is stable, so slots keep their order
+        # longest first: the first item sets the padded length. The sort is stable, so slots keep their order.
         current: list[Item] = []
         longest = total = 0
         for item in sorted(members, key=tokens, reverse=True):

@@ -1,4 +1,4 @@
-"""Shared passes that survive: out of memory halves them, any other error is tried job by job to find whose it is."""
+"""Forward passes that survive errors: out of memory halves a pass; any other error is traced to the job that causes it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Work = Callable[[list[Slot]], None]
 
 
 def run_pass(slots: list[Slot], work: Work, *, limits: MicroBatchLimits, size: int, last_resort: Work | None = None) -> None:
-    """Run `work(slots)`; it must change nothing if it raises.
+    """Run `work(slots)`. `work` must change nothing if it raises.
 
-    Out of memory: free what is cached and run half as many at a time, down to one image; `last_resort` is then tried.
-    Another error: each job once by itself, so that only the one to blame fails. A failure ends up in its job.
+    Out of memory: free the device's cache and run half as many slots at a time, down to one image; then try `last_resort`.
+    Any other error: run each job on its own, so that only the job that causes the error fails. Its failure is stored in it.
     """
     slots = [slot for slot in slots if slot.running]
     if not slots:
@@ -53,7 +53,7 @@ def run_pass(slots: list[Slot], work: Work, *, limits: MicroBatchLimits, size: i
 
 
 def _attempt(slots: list[Slot], work: Work) -> Failure | None:
-    """Run the pass; return why it failed. The exception ends here: its frames would keep the pass's tensors alive."""
+    """Run the pass; return the error or None. The exception is dropped here, because its frames hold the pass's tensors."""
     try:
         work(slots)
     except Exception as error:

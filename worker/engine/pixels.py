@@ -1,4 +1,4 @@
-"""From the decoder's tensor to 8-bit pixels, and what can be seen from them."""
+"""From the decoder's tensor to 8-bit pixels, and checks on them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 
 def to_uint8(decoded: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) in -1..1 -> (B, H, W, 3) of uint8 on the same device, byte for byte as diffusers rounds.
+    """Convert (B, 3, H, W) in -1..1 to (B, H, W, 3) uint8 on the same device, rounded exactly as diffusers does.
 
-    Done before the copy to the host: a quarter of the bytes travel.
+    The conversion runs before the copy to the host, so a quarter of the bytes is copied.
     """
     unit = (decoded * 0.5 + 0.5).clamp(0, 1)
     return (unit.permute(0, 2, 3, 1).float() * 255).round().to(torch.uint8).contiguous()
 
 
 def is_blank(pixels: NDArray[np.uint8]) -> bool:
-    """Whether the picture is one plain colour (black included), give or take one level."""
+    """Whether the image is one plain colour (black included), within one level per channel."""
     corner = pixels[0, 0].astype(np.int16)
-    # most pictures answer on a few rows; only a blank one is read whole
+    # a few rows settle most images; only a blank one is read completely
     few_rows = pixels[:: max(1, len(pixels) // 8)]
     return all(np.abs(part.astype(np.int16) - corner).max() <= 1 for part in (few_rows, pixels))

@@ -1,9 +1,9 @@
-"""Previews: small pictures of images in the making, for jobs that ask. One small convolution in place of the decoder.
+"""Previews: small images of samples in progress, for jobs that ask for them.
 
-A latent is, near enough, a colour: three by three of them give one, far cheaper than decoding. The convolution is fitted
-once for each pipeline to what its own encoder makes of charts of colours, so that any decoder has previews and none needs a
-table of numbers. The rest is asynchronous: the small picture travels to the host while the next step runs, and is taken at
-a later one. Jobs that do not ask cost nothing.
+One latent is roughly one colour, so a small convolution over 3x3 latents replaces the decoder at a fraction of its cost. The
+convolution is fitted once per pipeline to what the pipeline's own encoder makes of colour charts. It therefore works for any
+VAE and needs no table of coefficients. The preview is copied to the host while the next step runs and collected at a later
+step. Jobs that do not ask for previews pay nothing.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from worker.families.tensors import signed, to_device
 log = get_logger(__name__)
 
 IMAGES = 4
-"""Images of one job that are shown, the first ones."""
+"""Only the first images of a job have previews."""
 LOOKS = 10
-"""Previews of one image, about."""
+"""About how many previews one image gets."""
 MAX_SIDE = 128
-"""Pixels: a latent of 1024 pixels has as many."""
+"""Longest side of a preview in pixels: as many as a 1024-pixel image has latents."""
 CHARTS, CHART_SIDE, CHUNK_SIZE = 64, 64, 16
 REACH = 3
-"""A latent's neighbours tell of its colour too: with them the pictures are 4 to 6 dB closer than without."""
+"""Neighbouring latents add information about the colour: with them, previews are 4 to 6 dB closer to the image."""
 RIDGE = 1e-3
 
 
 @dataclass(slots=True)
 class _OnTheWay:
-    """A preview that may still be travelling from the device."""
+    """A preview whose copy from the device may still be running."""
 
     job_id: str
     index: int
@@ -47,7 +47,7 @@ class _OnTheWay:
 
 
 class Previews:
-    """Takes looks at the running set's images."""
+    """Takes previews of the running set's images."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
@@ -56,16 +56,16 @@ class Previews:
         self._on_the_way: list[_OnTheWay] = []
 
     def look(self, slot: Slot, prediction: torch.Tensor) -> None:
-        """Look at an image before it takes the step that was predicted, if its job asked and it is time. Never raises."""
+        """Take a preview of an image before it takes the predicted step, if its job asked for one and it is due. Never raises."""
         sample = slot.sample
         if not slot.job.job.preview or slot.index >= IMAGES or slot.isolated or self._broken:
             return
         if sample.step % max(1, sample.steps // LOOKS) or sample.step == sample.steps - 1:
-            return  # after the last step the picture itself comes
+            return  # after the last step the image itself follows
         try:
             self._begin(slot, prediction)
         except Exception:
-            # a job is not worse for want of its preview
+            # a failed preview does not harm the job
             self._broken = True
             log.warning("previews failed; there are none until the model is loaded again", exc_info=True)
 
@@ -102,26 +102,26 @@ class Previews:
 
 @torch.inference_mode()
 def fit_colours(family: Family) -> torch.Tensor:
-    """(3, channels + 1, REACH, REACH): a convolution from latents, and a channel of ones, to red, green and blue in 0..1."""
+    """(3, channels + 1, REACH, REACH): a convolution from latents (and a channel of ones) to red, green and blue in 0..1."""
     charts = torch.cat([signed(chart) for chart in colour_charts()])
     latents = [family.encode_image(to_device(some, family.device)).float().cpu() for some in charts.split(CHUNK_SIZE)]
     known = _with_ones(torch.cat(latents))
     around = torch.nn.functional.unfold(known, REACH).permute(0, 2, 1).flatten(0, 1).double()
     colours = torch.nn.functional.interpolate((charts + 1) / 2, latents[0].shape[-2:], mode="area")
-    # a little ridge: what says nothing of colour must not be given large numbers
+    # a small ridge term keeps the weights of uninformative channels small
     gram = around.T @ around + RIDGE * len(around) * torch.eye(around.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(gram, around.T @ colours.permute(0, 2, 3, 1).flatten(0, 2).double())
     return to_device(weights.float().T.reshape(3, known.shape[1], REACH, REACH).contiguous(), family.device)
 
 
 def _with_ones(latents: torch.Tensor) -> torch.Tensor:
-    """Latents (B, C, h, w) with a channel of ones for what is added, and their edges repeated for the convolution's reach."""
+    """Latents (B, C, h, w) with a channel of ones for the bias, and edges repeated for the convolution's reach."""
     ones = torch.ones_like(latents[:, :1])
     return torch.nn.functional.pad(torch.cat([latents, ones], dim=1), (REACH // 2,) * 4, mode="replicate")
 
 
 def colour_charts() -> list[NDArray[np.uint8]]:
-    """Small pictures of coloured shapes on plain grounds, always the same: as near to products as random ones come."""
+    """Colour charts: small images of coloured shapes on plain grounds, always the same, roughly like product images."""
     random = np.random.default_rng(1)
     charts = []
     for number in range(CHARTS):

@@ -1,4 +1,4 @@
-"""What the engine hands back: finished images and jobs, failed jobs, and the report of one step."""
+"""What the engine returns: finished images and jobs, failed jobs, and the report of one step."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from worker.inputs.input_images import NOTHING, Inputs
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """One finished picture of a job, with what its audit row needs."""
+    """One finished image of a job, with what its audit row needs."""
 
     index: int
-    """Place in the job, from 0."""
+    """Index of the image in its job, from 0."""
     seed: int
     pixels: NDArray[np.uint8]
     """(height, width, 3), RGB."""
     facts: dict[str, Any]
-    """dtype, device, sigmas and timesteps, step shapes, decode pass, remarks of the guards, times in ms, embeddings digest."""
+    """dtype, device, sigmas and timesteps, step shapes, decode pass, remarks of the guards, times in ms, embedding digest."""
     warnings: list[str]
-    """`blank`: one plain colour, also in its isolated retry. `tiled`: decoded in tiles for want of memory.
+    """`blank`: one plain colour, also after an isolated retry. `tiled`: decoded in tiles because memory was short.
     `prompt_cut`: the prompt is longer than the model reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedJob:
-    """A job all of whose images are done. What needs no device, such as a subject that is put on top, is still to be done to
-    them. `gpu_s` is its share of the passes it took part in, in seconds."""
+    """A job whose images are all decoded. Work that needs no device, such as compositing a subject, is still to be done.
+    `gpu_s` is the job's share of its passes, in seconds."""
 
     job: ClaimedJob
     images: list[RenderedImage]
@@ -42,7 +42,7 @@ class RenderedJob:
 
 @dataclass(frozen=True, slots=True)
 class FailedJob:
-    """A job that left the running set because of `failure`; its neighbours go on."""
+    """A job that left the running set because of `failure`. Other jobs continue."""
 
     job: ClaimedJob
     failure: Failure
@@ -50,7 +50,7 @@ class FailedJob:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """An image as it would be if the denoiser were right at this step."""
+    """A preview: the image as it would be if the current prediction were exact."""
 
     index: int
     step: int
@@ -66,6 +66,6 @@ class StepReport:
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Job id -> (steps done, steps in all), for every job still in the running set."""
     previews: dict[str, list[Preview]] = field(default_factory=dict)
-    """Job id -> small pictures of its images in the making, where it asked for them."""
+    """Job id -> previews of its images, for jobs that asked for them."""
     rendered: list[RenderedJob] = field(default_factory=list)
     failed: list[FailedJob] = field(default_factory=list)

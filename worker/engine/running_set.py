@@ -1,4 +1,4 @@
-"""The running set's members: jobs, and the slots in which their images are made."""
+"""The members of the running set: jobs, and the slots that hold their images."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from worker.upscalers.tiles import TiledUpscale
 
 @dataclass(slots=True, eq=False, repr=False)
 class RunningJob:
-    """A claimed job whose images are being made."""
+    """A claimed job whose images are being rendered."""
 
     job: ClaimedJob
     embeddings: Mapping[str, Embedding]
     inputs: Inputs
     encoding: DeviceTimer
-    """Its prompts, unless they were known, its noise, its schedule, and the picture it begins from."""
+    """Milliseconds to prepare the job: embeddings (unless cached), noise, schedule, input image."""
     loras: list[dict[str, Any]]
     slots: list[Slot] = field(default_factory=list)
     failure: Failure | None = None
 
     @property
     def progress(self) -> tuple[int, int]:
-        """(steps done, steps in all) of the image that has furthest to go."""
+        """(steps done, steps in total) of the job's slowest image."""
         behind = min((slot.sample for slot in self.slots if slot.image is None), key=lambda sample: sample.step, default=None)
         sample = behind or self.slots[0].sample
         return sample.step, sample.steps
@@ -52,7 +52,7 @@ class RunningJob:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Slot:
-    """The place of one image in the running set."""
+    """One image in the running set."""
 
     job: RunningJob
     index: int
@@ -61,9 +61,9 @@ class Slot:
     dtype: torch.dtype
     """The denoiser's dtype for this image."""
     lengths: tuple[int, ...]
-    """Of its parts in a forward pass, in tokens; the same at every step."""
+    """Lengths in tokens of the image's parts in a forward pass; constant over all steps."""
     isolated: bool = False
-    """Its isolated retry: shares no pass, at the safest dtype."""
+    """Whether this is an isolated retry: it shares no pass and uses the safest dtype."""
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     step_shapes: list[dict[str, Any]] = field(default_factory=list)
@@ -71,17 +71,17 @@ class Slot:
     decoding: list[tuple[DeviceTimer, float]] = field(default_factory=list)
     decode: dict[str, Any] = field(default_factory=dict)
     decode_not_finite: bool = False
-    """Its latents were finite, its decoded picture was not."""
+    """Whether the latents were finite but the decoded image was not."""
     blank: NDArray[np.uint8] | None = None
-    """A first picture that was one plain colour."""
+    """A first result that was one plain colour."""
     upscale_s: float = 0.0
     upscaling: TiledUpscale | None = None
-    """Its picture, on its way through an upscaler."""
+    """The image's upscale in progress."""
     image: RenderedImage | None = None
 
     @property
     def tokens(self) -> int:
-        """Its length in a forward pass."""
+        """The image's length in tokens in a forward pass."""
         return sum(self.lengths)
 
     @property
@@ -90,20 +90,20 @@ class Slot:
 
     @property
     def waits_for_decoder(self) -> bool:
-        """Whether it has taken its last step and has no picture yet."""
+        """Whether the last step is done and the image is not decoded yet."""
         return self.running and self.sample.done and self.upscaling is None
 
     def seconds(self, timers: list[tuple[DeviceTimer, float]]) -> float:
-        """This image's share of the passes in `timers`."""
+        """This image's share of the passes in `timers`, in seconds."""
         return sum(timer.seconds * share for timer, share in timers)
 
     def host_seconds(self) -> float:
-        """This image's share of the render thread's CPU time inside the model: what a call of its pipeline would do too."""
+        """This image's share of the render thread's CPU time inside the model, which a plain call of the pipeline also spends."""
         encoding = self.job.encoding.host_s / len(self.job.slots)
         return encoding + sum(timer.host_s * share for timer, share in (*self.denoising, *self.decoding))
 
     def note_pass(self, line: dict[str, Any]) -> None:
-        """Keep the shape of a pass; equal ones in a row are kept as one line with the steps it lasted."""
+        """Record the shape of a pass. Equal consecutive shapes are stored as one entry with their number of steps."""
         step = self.sample.step
         if self.step_shapes and {**self.step_shapes[-1], "steps": None} == {**line, "steps": None}:
             self.step_shapes[-1]["steps"][1] = step
@@ -115,7 +115,7 @@ class Slot:
         return None if placed is None else placed.facts() | {"tool": "text" if self.sample.inpaint is None else "inpaint"}
 
     def facts(self) -> dict[str, Any]:
-        """What the audit keeps about how this image was made."""
+        """The part of the audit that says how this image was rendered."""
         sample = self.sample
         sigmas = getattr(sample.scheduler, "sigmas", None)
         return {

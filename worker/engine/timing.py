@@ -1,4 +1,4 @@
-"""How long the device took, without waiting for it: CUDA events read later, the host's clock elsewhere."""
+"""Device time without waiting for the device: CUDA events that are read later, the host's clock on other devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class DeviceTimer:
-    """One timed stretch of device work."""
+    """One timed interval of device work."""
 
     def __init__(self, device: torch.device) -> None:
         self._events = (
@@ -19,7 +19,7 @@ class DeviceTimer:
         self._seconds: float | None = None
         self._started = self._cpu_started = 0.0
         self.host_s = 0.0
-        """CPU seconds of this thread: the whole work where the CPU is the device, elsewhere only what it takes to queue it."""
+        """CPU seconds of this thread: all of the work on a CPU device, otherwise only the time to queue it."""
 
     def start(self) -> None:
         self._cpu_started = time.thread_time()
@@ -36,13 +36,13 @@ class DeviceTimer:
             self._seconds = time.perf_counter() - self._started
 
     def wait(self) -> None:
-        """Block until the work inside is done."""
+        """Block until the timed work is done."""
         if self._events:
             self._events[1].synchronize()
 
     @property
     def seconds(self) -> float:
-        """Device seconds; waits for the work to end, so read it after the picture has been copied."""
+        """Device seconds. Waits for the work to end, so read it after the image has been copied."""
         if self._seconds is None and self._events:
             self.wait()
             self._seconds = self._events[0].elapsed_time(self._events[1]) / 1000
@@ -51,7 +51,7 @@ class DeviceTimer:
 
 @contextmanager
 def timed(device: torch.device) -> Iterator[DeviceTimer]:
-    """Time the device work queued inside."""
+    """Time the device work queued in the body."""
     timer = DeviceTimer(device)
     timer.start()
     try:

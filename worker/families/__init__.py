@@ -1,4 +1,4 @@
-"""Model families: what differs between pipelines, one file each over one small protocol."""
+"""Model families: what differs between pipelines, one file each, behind one small interface."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def family_class(name: str) -> type[Family]:
-    """The class of a catalogue's `family`. Raises RenderError("not_supported") saying what an unknown one lacks."""
-    # imported here: each pulls its own pipelines out of diffusers
+    """The class for a catalogue entry's `family`. Raises RenderError("not_supported") with the missing package or class."""
+    # imported here because each family imports its own diffusers pipelines
     match name:
         case "z-image":
             from worker.families.z_image import ZImage

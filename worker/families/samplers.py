@@ -1,4 +1,4 @@
-"""The samplers of UNet models by the names that recipes use."""
+"""The samplers of UNet models, by the names that recipes use."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SAMPLERS: dict[str, Any] = {
 
 
 def make_scheduler(sampler: str, config: Any) -> Any:
-    """A fresh scheduler of `sampler` for a model whose own scheduler has `config`.
+    """A new scheduler of `sampler` for a model whose own scheduler has `config`.
 
-    Raises RenderError("not_supported") naming the known samplers.
+    Raises RenderError("not_supported") with the known samplers.
     """
     if sampler not in SAMPLERS:
         raise RenderError("not_supported", f"no sampler {sampler!r}; use one of {', '.join(SAMPLERS)}")

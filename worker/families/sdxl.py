@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two text encoders, and the picture's size as a condition."""
+"""Stable Diffusion XL: two text encoders, and the image size as a condition."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class StableDiffusionXL(UNetFamily):
         return Embedding(torch.zeros_like(prompt.tokens), pooled)
 
     def _conditions(self, recipe: Recipe, prompt: Embedding, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        # original size, crop, target size: the picture whole and at its own size
+        # original size, crop, target size: the full image at its own size
         size = [recipe.height, recipe.width]
         return {"time_ids": to_device(torch.tensor([[*size, 0, 0, *size]], dtype=dtype), self.device)}
 

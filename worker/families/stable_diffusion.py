@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 and its kin: SD-Turbo, LCM, fine-tunes of the same shape."""
+"""Stable Diffusion 1.5 and models of the same architecture: SD-Turbo, LCM, fine-tunes."""
 
 from __future__ import annotations
 

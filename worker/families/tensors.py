@@ -1,4 +1,4 @@
-"""Tensors on their way to a model: copies to the device, pixels as a tensor, and a change of dtype for a while."""
+"""Tensor helpers of the families: copies to the device, pixels to tensors, a temporary change of dtype."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy from the host without waiting for what the device has still to do, as a plain copy to CUDA would."""
+    """Copy from the host without waiting for the work that is queued on the device; a plain copy to CUDA would wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def signed(image: NDArray[np.uint8]) -> torch.Tensor:
-    """(H, W, 3) RGB -> (1, 3, H, W) in -1..1, laid out in memory as diffusers does it: the layout decides the last bits."""
+    """(H, W, 3) RGB -> (1, 3, H, W) in -1..1, in the memory layout that diffusers uses. The layout affects the last bits."""
     return torch.from_numpy(image[None].astype(np.float32) / 255.0).permute(0, 3, 1, 2) * 2.0 - 1.0
 
 
@@ -25,7 +25,7 @@ def cast_to(module: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Run `module` at `dtype` for a while. Widening and narrowing back restores every weight exactly."""
     tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
     before = [(tensor, tensor.dtype) for tensor in tensors if tensor.dtype != dtype]
-    with torch.inference_mode(False):  # a weight made in inference mode could not be assigned
+    with torch.inference_mode(False):  # a weight created in inference mode could not be assigned
         try:
             for tensor, _ in before:
                 tensor.data = tensor.data.to(dtype)

@@ -1,4 +1,4 @@
-"""What the UNet families share: samplers, pairs for guidance, per-image timesteps; images of one size share a pass."""
+"""What the UNet families share: samplers, guidance pairs, per-image timesteps. Images of one size share a pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.weights.model_files import ModelFiles, adapter_file
 
 
 class UNetFamily(ABC):
-    """A Stable Diffusion pipeline step by step: bit-equal to it for an image alone."""
+    """A Stable Diffusion pipeline, driven step by step. An image that renders alone is bit-equal to the pipeline's."""
 
     pipelines: ClassVar[tuple[str, ...]]
     pipeline_type: ClassVar[Any]
@@ -53,7 +53,7 @@ class UNetFamily(ABC):
         if entry.adapter is not None:
             file = adapter_file(entry, catalogue)
             pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True)
-            # part of what the model is: merged once, it costs nothing per step
+            # the adapter is part of the model: fused once, it costs nothing per step
             pipe.fuse_lora(lora_scale=entry.adapter.weight)
             pipe.unload_lora_weights()
         return pipe
@@ -63,10 +63,10 @@ class UNetFamily(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> Embedding:
-        """Encode one text by the pipeline's own text encoders."""
+        """Encode one text with the pipeline's own text encoders."""
 
     def encode_many(self, texts: Sequence[str]) -> list[Embedding]:
-        # CLIP reads 77 tokens in milliseconds: sharing its passes would save nothing
+        # CLIP encodes 77 tokens in milliseconds; sharing passes would save nothing
         return [self.encode(text) for text in texts]
 
     @torch.inference_mode()
@@ -104,8 +104,8 @@ class UNetFamily(ABC):
         else:
             encoded, noise = self._encoded(init_image, generator, dtype)
             if mask is not None:
-                encoded = encoded.contiguous()  # as the inpainting pipelines lay it out: the layout decides the last bits
-            # the inpainting pipelines begin from pure noise where image-to-image has the picture shine through
+                encoded = encoded.contiguous()  # the inpainting pipelines use this layout, and the layout affects the last bits
+            # the inpainting pipelines start from pure noise, while image-to-image starts from the noised image
             from_noise = mask is not None and recipe.strength in {None, 1.0}
             latents = noise * scheduler.init_noise_sigma if from_noise else scheduler.add_noise(encoded, noise, timesteps[:1])
             if mask is not None:
@@ -137,7 +137,7 @@ class UNetFamily(ABC):
     def predict(self, samples: Sequence[Sample]) -> list[torch.Tensor]:
         dtype = self.denoiser.dtype
         inputs = [sample.scheduler.scale_model_input(sample.latents, sample.timesteps[sample.step]) for sample in samples]
-        # all negatives, then all positives: the pipeline's own order for an image alone
+        # all negatives, then all positives: the pipeline's own order for one image
         guided = [place for place, sample in enumerate(samples) if sample.negative is not None]
         order = [*guided, *range(len(samples))]
         prompts = [_present(samples[place].negative) for place in guided] + [sample.prompt for sample in samples]
@@ -171,7 +171,7 @@ class UNetFamily(ABC):
 
     @torch.inference_mode()
     def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
-        # what the UNet is shown has the same form for every sampler, whatever form the sampler keeps its latents in
+        # the UNet's input has the same scale for every sampler, whatever scale the sampler keeps its latents in
         timestep = sample.timesteps[sample.step]
         shown = sample.scheduler.scale_model_input(sample.latents, timestep)
         kept = float(sample.scheduler.alphas_cumprod[round(float(timestep))])
@@ -232,30 +232,30 @@ class UNetFamily(ABC):
     def _scheduler(self, sampler: str) -> Any:
         if sampler not in self._schedulers:
             self._schedulers[sampler] = make_scheduler(sampler, self.pipe.scheduler.config)
-        # set_timesteps replaces what a step changes, so that a shallow copy is a scheduler of its own
+        # set_timesteps replaces the objects that a step changes, so a shallow copy is an independent scheduler
         return copy.copy(self._schedulers[sampler])
 
     def _inpaint_state(
         self, mask: NDArray[np.uint8], encoded: torch.Tensor, noise: torch.Tensor, generator: torch.Generator
     ) -> InpaintState:
-        """What stays of an encoded image. Raises RenderError for a UNet that takes the mask itself."""
+        """The kept part of an encoded image. Raises RenderError for a UNet with a mask input of its own."""
         if self.denoiser.config.in_channels != self.vae.config.latent_channels:
             raise RenderError("not_supported", f"mask: a UNet of {self.denoiser.config.in_channels} channels is not stepped here")
-        # the pipelines encode the masked image too, which such a UNet has no use for; only the numbers drawn for it matter
+        # the pipelines also encode the masked image, which this UNet does not use; only the random numbers drawn matter
         torch.randn(encoded.shape, generator=generator, dtype=self.vae.dtype)
         return InpaintState(encoded, noise, latent_mask(mask, encoded, self.device))
 
     def _encoded(
         self, image: NDArray[np.uint8], generator: torch.Generator, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The image as latents, and the noise to put on it, drawn as the image-to-image pipelines draw them."""
+        """The image as latents and the noise for it, drawn in the order of the image-to-image pipelines."""
         encoded = self.encode_image(to_device(signed(image), self.device), generator, dtype)
         noise = to_device(torch.randn(encoded.shape, generator=generator, dtype=dtype), self.device)
         return encoded, noise
 
 
 def tokens_cut(tokenizer: Any, text: str) -> int:
-    """Tokens at the end of `text` that CLIP has no place for (it takes 75 and two marks)."""
+    """Tokens at the end of `text` beyond CLIP's limit (75 and two marks)."""
     return max(0, len(tokenizer(text, verbose=False).input_ids) - int(tokenizer.model_max_length))
 
 

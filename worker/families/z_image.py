@@ -1,4 +1,4 @@
-"""Z-Image (Turbo and base): mixed sizes, steps and prompt lengths share one forward pass of its transformer."""
+"""Z-Image (Turbo and base): its transformer takes mixed sizes, steps and prompt lengths in one forward pass."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from worker.families.tensors import signed, to_device
 from worker.weights.model_files import ModelFiles
 
 MAX_PROMPT_TOKENS = 512
-"""Tokens; the encoder always runs on this many, padded, as the pipeline does: another length gives other bits."""
+"""Tokens. The encoder always runs on this padded length, as in the pipeline; another length changes the last bits."""
 PADDED_TO = 32
 """The transformer pads captions and images to multiples of this."""
 
 
 class ZImage:
-    """`ZImagePipeline` step by step: bit-equal to it for an image alone."""
+    """`ZImagePipeline`, driven step by step. An image that renders alone is bit-equal to the pipeline's."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("ZImagePipeline",)
     pipeline_type: ClassVar[Any] = ZImagePipeline
@@ -42,14 +42,14 @@ class ZImage:
         self.dtype: torch.dtype = pipe.transformer.dtype
         template = hashlib.sha256(str(pipe.tokenizer.chat_template).encode()).hexdigest()[:16]
         self.encoding: tuple[str, ...] = (template, str(MAX_PROMPT_TOKENS), str(pipe.text_encoder.dtype))
-        # some releases store the encoder with its language head, which an image has no use for
+        # some releases store the encoder with its language head, which rendering does not use
         self._encoder = getattr(pipe.text_encoder, "model", pipe.text_encoder)
 
     @classmethod
     def load(cls, entry: ModelEntry, catalogue: Catalogue, files: ModelFiles, dtype: torch.dtype) -> Any:
         common: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
         if files.lone_file is not None:
-            # releases in one file hold the transformer alone; encoder and decoder come with the configuration
+            # single-file releases hold the transformer alone; encoder and VAE come from the configured source
             common["transformer"] = ZImageTransformer2DModel.from_single_file(
                 str(files.lone_file), config=str(files.folder), subfolder="transformer", local_files_only=True, dtype=dtype
             )
@@ -72,14 +72,14 @@ class ZImage:
             )
         made = []
         for text, mask, states in zip(written, masks, hidden.last_hidden_state, strict=True):
-            # the places are found on the host, where the mask is: asking the device would wait for it
+            # positions are found on the host, where the mask is; asking the device would wait for it
             places = to_device(mask.nonzero()[:, 0], self.device)
             cut = max(0, len(tokenizer(text, verbose=False).input_ids) - MAX_PROMPT_TOKENS)
             made.append(Embedding(states.index_select(0, places), cut=cut))
         return made
 
     def _written(self, text: str) -> str:
-        """The prompt as the encoder reads it."""
+        """The prompt with the encoder's chat template."""
         written: str = self.pipe.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
         )
@@ -142,13 +142,14 @@ class ZImage:
         for sample, output in zip(samples, outputs[: len(samples)], strict=True):
             prediction = output.float()
             if sample.negative is not None:
-                # from the positive, not from the negative as in Stable Diffusion: weight 1 here is weight 2 there
+                # guidance is added to the positive prediction, not to the negative as in Stable Diffusion: weight 1 here is 2
+                # there
                 prediction = prediction + sample.guidance * (prediction - against[id(sample)].float())
             predictions.append(-prediction.squeeze(1)[None])
         return predictions
 
     def _run(self, entries: Sequence[tuple[Sample, Embedding]]) -> list[torch.Tensor]:
-        """One pass of the transformer over pairs of an image and the prompt that it is seen with."""
+        """One pass of the transformer over pairs of an image and its prompt."""
         dtype = self.denoiser.dtype
         outputs: list[torch.Tensor] = self.denoiser(
             [sample.latents[0].unsqueeze(1).to(dtype) for sample, _ in entries],
@@ -167,7 +168,7 @@ class ZImage:
             sample.latents = sample.inpaint.blend(sample.latents, self._known(sample, sample.inpaint))
 
     def estimate(self, sample: Sample, prediction: torch.Tensor) -> torch.Tensor:
-        # a flow's prediction is the way from the picture to the noise, and sigma how far along it the latents are
+        # a flow model predicts the direction from image to noise; sigma is the position of the latents on that path
         sigma = float(sample.scheduler.sigmas[len(sample.scheduler.sigmas) - 1 - sample.steps + sample.step])
         return sample.latents - sigma * prediction
 
@@ -200,7 +201,7 @@ class ZImage:
         return scheduler
 
     def _known(self, sample: Sample, inpaint: InpaintState) -> torch.Tensor:
-        """What is kept, with as much noise as the image has now: `scale_noise`, without its copy of sigmas to the device."""
+        """The kept part with the noise level of the current step: `scale_noise` without its copy of sigmas to the device."""
         if sample.done:
             return inpaint.latents
         sigmas = sample.scheduler.sigmas
@@ -211,7 +212,7 @@ class ZImage:
     def _encoded(
         self, image: NDArray[np.uint8], generator: torch.Generator, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The image as latents, and the noise to put on it, drawn as `ZImageImg2ImgPipeline` draws them."""
+        """The image as latents and the noise for it, drawn in the order of `ZImageImg2ImgPipeline`."""
         encoded = self.encode_image(to_device(signed(image), self.device), generator, dtype)
         noise = to_device(torch.randn(encoded.shape, generator=generator, dtype=dtype), self.device)
         return encoded, noise
@@ -224,7 +225,7 @@ def _first_step(recipe: Recipe) -> int:
 
 
 def image_tokens(latents: torch.Tensor) -> int:
-    """Tokens of an image from its latents, 2 x 2 each, as they are padded."""
+    """Image tokens of the latents (2 x 2 latents each), after padding."""
     return padded(latents.shape[-2] * latents.shape[-1] // 4)
 
 
@@ -234,7 +235,7 @@ def padded(length: int) -> int:
 
 @contextmanager
 def _without_last_layer(encoder: Any) -> Iterator[None]:
-    """The embedding is the input of the encoder's last layer: running that layer and the final norm would be for nothing."""
+    """The embedding is the input of the encoder's last layer, so that layer and the final norm are skipped."""
     layers, norm = encoder.layers, encoder.norm
     encoder.layers, encoder.norm = layers[:-1], torch.nn.Identity()
     try:

@@ -1,4 +1,4 @@
-"""Z-Image Omni and Edit: as Z-Image, with an image that the prompt speaks of."""
+"""Z-Image Omni and Edit: Z-Image with an image that the prompt refers to."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BEFORE_IMAGE, AFTER_IMAGE = f"{USER}<|vision_start|>", f"<|vision_end|>{END}"
 
 
 class ZImageOmni(ZImage):
-    """`ZImageOmniPipeline` step by step. An init image is shown to the model as a condition; strength has no part in it.
+    """`ZImageOmniPipeline`, driven step by step. An init image is a condition of the model; strength has no effect.
 
-    The pipeline splits a prompt where an image stands: before it, the words after it, and after the new image's own place.
+    The pipeline splits the prompt at the image: the text before it, the text after it, and the text after the new image's place.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("ZImageOmniPipeline",)
