@@ -28,6 +28,7 @@ from scheduler.delivery.webhooks import WebhookSender
 from scheduler.recovery.cleanup import CleanupRunner
 from scheduler.recovery.sweep import RECONCILE_EVERY, sweep
 from scheduler.tickets import top_up
+from scheduler.wiring import SWEEP_STEPS
 
 log = get_logger(__name__)
 settings = load_settings()
@@ -57,7 +58,7 @@ def run_sweep() -> None:
     redis = Services.redis = Services.redis or connect_redis(settings)
     store = Services.store = Services.store or Store(settings.database, pool_size=2)
     store.listener = store.listener or EventPublisher(redis, settings.redis_prefix)
-    report = sweep(store, settings, reconcile=Services.sweeps % RECONCILE_EVERY == 0)
+    report = sweep(store, settings, SWEEP_STEPS, reconcile=Services.sweeps % RECONCILE_EVERY == 0)
     Services.sweeps += 1
     store.checkpoint()
     webhook_sender = Services.webhook_sender = Services.webhook_sender or WebhookSender(store, settings)

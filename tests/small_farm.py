@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy.orm import Session
 
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import Settings
-from imagefarm.states import PriorityClass
+from imagefarm.states import JobState, PriorityClass
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import seal, verify
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Backlog, Image, Job, Tenant
 from scheduler.queue import admission, finish, workers
 from scheduler.queue.claim import ClaimedJob, ClaimLimits, claim
+from scheduler.queue.transition import ChangedJob, change_state
+from scheduler.recovery.sweep import SweepReport, sweep
+from scheduler.wiring import SWEEP_STEPS
+
+
+def hold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
+    """Hold waiting jobs, each with an event of its own."""
+    return change_state(session, where, JobState.QUEUED, JobState.HELD, event="job.held", data={"by": by})
+
+
+def release_held_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
+    """Queue held jobs, each with an event of its own."""
+    return change_state(session, where, JobState.HELD, JobState.QUEUED, event="job.hold_released", data={"by": by})
 
 
 @dataclass
@@ -65,7 +80,14 @@ class SmallFarm:
             limits=ClaimLimits(images=images, **limits),  # type: ignore[arg-type]
         )
 
-    def finish(self, job: ClaimedJob, actual_s: float | None = None, work: float = 0.0) -> list[str]:
+    def finish(
+        self,
+        job: ClaimedJob,
+        actual_s: float | None = None,
+        work: float = 0.0,
+        *,
+        on_commit: finish.OnCommit | None = None,
+    ) -> list[str]:
         images = [
             finish.FinishedImage(
                 index=index,
@@ -81,7 +103,11 @@ class SmallFarm:
             )
             for index in range(job.count)
         ]
-        return finish.succeed(self.store, job, images, actual_s=job.cost_s if actual_s is None else actual_s, work=work)
+        took_s = job.cost_s if actual_s is None else actual_s
+        return finish.succeed(self.store, job, images, actual_s=took_s, work=work, on_commit=on_commit)
+
+    def sweep(self, *, reconcile: bool = False) -> SweepReport:
+        return sweep(self.store, self.settings, SWEEP_STEPS, reconcile=reconcile)
 
     def job(self, job_id: str) -> Job:
         with self.store.read() as session:

@@ -19,7 +19,9 @@ from imagefarm.settings import Settings
 from imagefarm.store import Store
 from imagefarm.tokens import TokenReader
 from scheduler.celery_app import make_celery
+from scheduler.queue.pending_reason import PendingReasons
 from scheduler.tickets import TicketSender
+from scheduler.wiring import make_pending_reasons
 
 KEY = "imagefarm"
 REDIS_TIMEOUT_S = 1.0
@@ -40,6 +42,7 @@ class AppContext:
     events: EventFanout
     progress: ProgressReader
     requests: RequestLimit
+    pending_reasons: PendingReasons
 
     def close(self) -> None:
         """End the streams and give back every connection."""
@@ -69,6 +72,7 @@ def make_app_context(settings: Settings) -> AppContext:
         events=EventFanout(redis, settings.redis_prefix, max_streams=settings.max_streams),
         progress=ProgressReader(redis, settings.redis_prefix),
         requests=RequestLimit(settings),
+        pending_reasons=make_pending_reasons(settings),
     )
 
 

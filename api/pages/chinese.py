@@ -1,4 +1,4 @@
-"""The Chinese words of the pages, by their English text, and the Chinese of sentences that other parts of the farm make."""
+"""The Chinese words of the pages, by their English text."""
 
 from __future__ import annotations
 
@@ -466,32 +466,33 @@ WORDS: dict[str, str] = {
     "The farm made a mistake": "服务器出错了",
     "The body is too large": "内容太大",
     "This address does not take that method": "这个地址不接受这种方法",
-}
-
-SENTENCES: tuple[tuple[str, str], ...] = (
-    (r"^Held: its batch '(.*)' is paused\.$", r"暂缓：所属批次“\1”已暂停。"),
-    (
-        r"^Held: its batch '(.*)' was stopped, for (\d+) of its jobs failed with (\S+)\.$",
-        r"暂缓：所属批次“\1”已停止，因为它的 \2 个任务以 \3 失败。",
+    # why a job waits
+    "Held: its batch '{batch}' is paused.": "暂缓：所属批次“{batch}”已暂停。",
+    "Held: its batch '{batch}' was stopped, for {failed} of its jobs failed with {error}.": (
+        "暂缓：所属批次“{batch}”已停止，因为它的 {failed} 个任务以 {error} 失败。"
     ),
-    (r"^Held: its batch waits for approval\.$", "暂缓：所属批次等待批准。"),
-    (r"^Held: its batch enters the queue, some rows at a time\.$", "暂缓：所属批次的各行正在分批进入队列。"),
-    (r"^Held\.$", "暂缓。"),
-    (r"^Rendering, attempt (\d+)\.$", r"正在渲染，第 \1 次尝试。"),
-    (r"^Done\.$", "完成。"),
-    (r"^Cancelled\.$", "已取消。"),
-    (r"^Failed: (.*)\.$", r"失败：\1。"),
-    (r"^Waits (\d+) s before attempt (\d+), after a failure\.$", r"上次失败，\1 秒后进行第 \2 次尝试。"),
-    (r"^No worker serves model (\S+) now\.$", r"现在没有工作进程提供模型 \1。"),
-    (r"^Every worker that serves model (\S+) is draining or quarantined\.$", r"提供模型 \1 的工作进程都在收尾或被隔离。"),
-    (r"^No worker has the memory for model (\S+): (.*)\.$", r"没有工作进程有足够的内存或显存加载模型 \1：\2。"),
-    (r"^Your cap of (\d+) running jobs is reached\.$", r"已达到同时运行 \1 个任务的上限。"),
-    (r"^The cap of (\d+) running jobs of model (\S+) is reached\.$", r"已达到模型 \2 同时运行 \1 个任务的上限。"),
-    (r"^The quota of (\d+) running jobs of its key is reached\.$", r"已达到其密钥同时运行 \1 个任务的配额。"),
-    (r"^The worker is starting\.$", "工作进程正在启动。"),
-    (r"^(\d+) of your jobs of this lane are ahead of it\.", r"此队列中有你的 \1 个任务排在前面。"),
-    (r"^(\d+) or more of your jobs of this lane are ahead of it\.", r"此队列中至少有你的 \1 个任务排在前面。"),
-    (r"^It is the next of its lane\.", "它是此队列中的下一个。"),
-    (r"No worker has model (\S+) loaded yet; one will load it \(about (\d+) s\)\.$", r"模型 \1 还未加载，即将加载（约 \2 秒）。"),
-    (r"No worker has model (\S+) loaded yet; one will load it\.$", r"模型 \1 还未加载，即将加载。"),
-)
+    "Held: its batch waits for approval.": "暂缓：所属批次等待批准。",
+    "Held: its batch enters the queue, some rows at a time.": "暂缓：所属批次的各行正在分批进入队列。",
+    "Held.": "暂缓。",
+    "Rendering, attempt {attempt}.": "正在渲染，第 {attempt} 次尝试。",
+    "Done.": "完成。",
+    "Cancelled.": "已取消。",
+    "Failed: {error}.": "失败：{error}。",
+    "Waits {wait_s} s before attempt {attempt}, after a failure.": "上次失败，{wait_s} 秒后进行第 {attempt} 次尝试。",
+    "No worker serves model {model} now.": "现在没有工作进程提供模型 {model}。",
+    "Every worker that serves model {model} is draining or quarantined.": "提供模型 {model} 的工作进程都在收尾或被隔离。",
+    "No worker has the memory for model {model}: {detail}.": "没有工作进程有足够的内存或显存加载模型 {model}：{detail}。",
+    "Your cap of {max_running} running jobs is reached.": "已达到同时运行 {max_running} 个任务的上限。",
+    "The cap of {max_running} running jobs of model {model} is reached.": (
+        "已达到模型 {model} 同时运行 {max_running} 个任务的上限。"
+    ),
+    "The quota of {max_running} running jobs of its key is reached.": "已达到其密钥同时运行 {max_running} 个任务的配额。",
+    "The worker is starting.": "工作进程正在启动。",
+    "{ahead} of your jobs of this lane are ahead of it.": "此队列中有你的 {ahead} 个任务排在前面。",
+    "{ahead} or more of your jobs of this lane are ahead of it.": "此队列中至少有你的 {ahead} 个任务排在前面。",
+    "It is the next of its lane.": "它是此队列中的下一个。",
+    "No worker has model {model} loaded yet; one will load it.": "模型 {model} 还未加载，即将加载。",
+    "No worker has model {model} loaded yet; one will load it (about {load_s} s).": (
+        "模型 {model} 还未加载，即将加载（约 {load_s} 秒）。"
+    ),
+}

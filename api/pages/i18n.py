@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from flask import Flask, Response, g, has_request_context, request
 
-from api.pages.chinese import SENTENCES, WORDS
+from api.pages.chinese import WORDS
 from api.pages.english import NAMES
+from scheduler.queue.pending_reason import PendingReason
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 COOKIE = "imagefarm_lang"
@@ -15,8 +14,8 @@ YEAR_S = 365 * 86400
 
 
 def init_app(app: Flask) -> None:
-    """Give templates `_()`, `n_()`, `sentence()` and `language()`; keep a language chosen by `?lang=`."""
-    app.jinja_env.globals.update(_=translate, n_=plural, sentence=sentence, language=language, LANGUAGES=LANGUAGES)
+    """Give templates `_()`, `n_()`, `reason()` and `language()`; keep a language chosen by `?lang=`."""
+    app.jinja_env.globals.update(_=translate, n_=plural, reason=reason, language=language, LANGUAGES=LANGUAGES)
     app.after_request(_remember)
 
 
@@ -45,17 +44,9 @@ def plural(number: int, one: str, many: str, **values: object) -> str:
     return translate(one if number == 1 else many, n=f"{number:,}", **values)
 
 
-def sentence(text: str) -> str:
-    """A sentence made elsewhere in the farm (why a job waits) in the reader's language; unknown ones stay as they are."""
-    if language() != "zh":
-        return text
-    for pattern, chinese in _patterns():
-        text = pattern.sub(chinese, text)
-    return text
-
-
-def _patterns() -> list[tuple[re.Pattern[str], str]]:
-    return [(re.compile(pattern), chinese) for pattern, chinese in SENTENCES]  # re caches compiled patterns
+def reason(pending_reason: PendingReason) -> str:
+    """Why a job waits, in the reader's language."""
+    return " ".join(translate(sentence, **pending_reason.values) for sentence in pending_reason.sentences)
 
 
 def _remember(response: Response) -> Response:

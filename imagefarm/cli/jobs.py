@@ -71,7 +71,7 @@ def show(
     rows: list[tuple[object, object]] = [
         ("job", job.id),
         ("state", job.state),
-        ("pending_reason", job.pending_reason),
+        ("pending reason", job.pending_reason.message if job.pending_reason else ""),
         ("attempt", job.attempt),
     ]
     if job.error is not None:

@@ -146,6 +146,6 @@ def _print(job: Job, paths: list[Path]) -> None:
         ]
         print_table(("picture", "seed", "size", "sha256"), rows)
     elif job.is_final:
-        note(f"imagefarm: {job.id} {job.state}: {job.error.detail if job.error else job.pending_reason}")
+        note(f"imagefarm: {job.id} {job.state}: {job.reason}")
     else:
-        print(f"{job.id} {job.state}: {job.pending_reason}")
+        print(f"{job.id} {job.state}: {job.reason}")

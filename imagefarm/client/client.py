@@ -180,7 +180,7 @@ class Client(AdminClient):
 
             seen = self._wait(lambda: self.get(job), lambda seen: seen.is_final, timeout_s, show)
         if check and seen.state != JobState.SUCCEEDED:
-            raise JobFailedError(f"{seen.id} {seen.state}: {seen.error.detail if seen.error else seen.pending_reason}")
+            raise JobFailedError(f"{seen.id} {seen.state}: {seen.reason}")
         return seen
 
     def download(self, job: Job | str, folder: Path | str, *, name: str | None = None) -> Sequence[Path]:

@@ -81,6 +81,13 @@ class JobError(ResponseModel):
     detail: str = ""
 
 
+class PendingReason(ResponseModel):
+    """Why a job waits, or what became of it. The values that `message` names are further attributes, such as `ahead`."""
+
+    code: str
+    message: str = ""
+
+
 class Job(ResponseModel):
     """A job as the farm sees it. Times are UTC."""
 
@@ -94,7 +101,7 @@ class Job(ResponseModel):
     custom_id: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     error: JobError | None = None
-    pending_reason: str | None = None
+    pending_reason: PendingReason | None = None
     """What it waits for, or what became of it; lists leave it out."""
     progress: Progress = Field(default_factory=Progress)
     images: list[Image] = Field(default_factory=list)
@@ -103,6 +110,13 @@ class Job(ResponseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     urls: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, or what it waits for, in a sentence; empty in lists."""
+        if self.error is not None:
+            return self.error.detail
+        return "" if self.pending_reason is None else self.pending_reason.message
 
     @property
     def is_final(self) -> bool:

@@ -22,8 +22,7 @@ from imagefarm.states import BatchState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import Batch
-from scheduler.batches import lifecycle
-from scheduler.batches.export import batch_delivery
+from scheduler.batches import delivery_schedule, lifecycle
 from scheduler.batches.reuse import find_rendered, split, submit_reused
 from scheduler.batches.table.incremental import Change, counted, row_change
 from scheduler.batches.table.options import BatchOptions, OnError
@@ -123,7 +122,7 @@ def _open(
     data = {"rows": plan.rows, "jobs": plan.accepted} | ({"drafts": drafts} if drafts else {})
     append(session, "batch.submitted", batch_id, tenant_id, data)
     if options.deliver is not None:
-        batch_delivery.schedule(session, session.get_one(Batch, batch_id), options.deliver, by="its submission")
+        delivery_schedule.schedule(session, session.get_one(Batch, batch_id), options.deliver, by="its submission")
 
 
 def _write(

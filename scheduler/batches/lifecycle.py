@@ -1,7 +1,7 @@
 """A batch's life: pause, resume, cancel, approve, retry what failed.
 
 A batch says what its jobs should be; `reconcile_jobs` moves them there, a chunk a transaction, so that a batch of 100,000 jobs
-never blocks the other writers. The request reconciles what it changed; if its process dies, the sweep goes on.
+never blocks the other writers. The request reconciles what it changed; if its process dies, the sweep goes on (`sweep_steps`).
 
 | batch | its waiting jobs |
 |---|---|
@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -42,10 +42,6 @@ YIELD_S = 0.002
 """Pause between two chunks: without it the thread that gives the writer's place back takes it again before those who wait."""
 MAX_SYNC_JOBS = 5000
 """Jobs of a table that its submission lets into the queue before it is answered."""
-MAX_SWEEP_CHUNKS = 20
-"""Chunks that one sweep moves for those who could not."""
-STALE_S = 300.0
-"""A batch that is still being stored and has got no job for so long has lost its maker."""
 
 STOPPED = "stopped"
 """Key of a batch's options while the breaker has it paused: the error that its jobs ended with, and how many did."""
@@ -82,7 +78,7 @@ def get_visible(session: Session, batch_id: str, tenant_id: str) -> Batch:
 def reopen(session: Session, batch: Batch, *, by: str) -> None:
     """A batch that was done has got further jobs, in the caller's transaction."""
     if batch.state == S.DONE:
-        _enter(session, batch, S.QUEUED, "batch.reopened", by)
+        enter(session, batch, S.QUEUED, "batch.reopened", by)
 
 
 def reconcile_jobs(session: Session, batch_id: str) -> int:
@@ -148,7 +144,7 @@ def pause(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -
     def change(session: Session, batch: Batch) -> None:
         if batch.state != S.PAUSED:
             _expect(batch, "pause", S.QUEUED, S.RUNNING, S.HELD)
-            _enter(session, batch, S.PAUSED, "batch.paused", by)
+            enter(session, batch, S.PAUSED, "batch.paused", by)
 
     _change(store, batch_id, tenant_id, change)
 
@@ -179,9 +175,9 @@ def resume(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") 
         _expect(batch, "resume", S.PAUSED)
         batch.options = {name: value for name, value in batch.options.items() if name != STOPPED}
         if batch.options.get("approved", True):
-            _enter(session, batch, S.QUEUED, "batch.resumed", by)
+            enter(session, batch, S.QUEUED, "batch.resumed", by)
         else:
-            _enter(session, batch, S.HELD, "batch.resumed", by)
+            enter(session, batch, S.HELD, "batch.resumed", by)
             release_canary(session, batch, int(batch.options["canary_row"]))
 
     _change(store, batch_id, tenant_id, change)
@@ -197,7 +193,7 @@ def approve(store: Store, batch_id: str, tenant_id: str, *, by: str = "request")
             raise Conflict(f"batch {batch_id} has no canary to approve")
         _expect(batch, "approve", S.HELD, S.PAUSED)
         batch.options = {**batch.options, "approved": True}
-        _enter(session, batch, S.QUEUED if batch.state == S.HELD else S.PAUSED, "batch.approved", by)
+        enter(session, batch, S.QUEUED if batch.state == S.HELD else S.PAUSED, "batch.approved", by)
 
     _change(store, batch_id, tenant_id, change)
 
@@ -208,7 +204,7 @@ def cancel(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") 
     def change(session: Session, batch: Batch) -> None:
         if batch.state != S.CANCELLED:
             _expect(batch, "cancel", S.VALIDATING, S.HELD, S.QUEUED, S.RUNNING, S.PAUSED)
-            _enter(session, batch, S.CANCELLED, "batch.cancelled", by)
+            enter(session, batch, S.CANCELLED, "batch.cancelled", by)
 
     _change(store, batch_id, tenant_id, change)
 
@@ -222,7 +218,7 @@ def retry_failed(store: Store, batch_id: str, tenant_id: str, *, by: str = "requ
         failed = select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.FAILED).order_by(Job.id).limit(CHUNK)
         changed = retry_where(session, [Job.id.in_(failed.scalar_subquery()), Job.state == JobState.FAILED], by=by)
         if changed and batch.state == S.DONE:
-            _enter(session, batch, S.QUEUED, "batch.retried", by)
+            enter(session, batch, S.QUEUED, "batch.retried", by)
         return len(changed)
 
     total = 0
@@ -249,54 +245,11 @@ def _expect(batch: Batch, act: str, *states: BatchState) -> None:
         raise Conflict(f"cannot {act} batch {batch.id}: it is {batch.state}; possible when it is {', '.join(states)}")
 
 
-def _enter(session: Session, batch: Batch, state: BatchState, event: str, by: str) -> None:
+def enter(session: Session, batch: Batch, state: BatchState, event: str, by: str) -> None:
+    """Give a locked batch another state that is not its last, in the caller's transaction."""
     batch.state = state
     batch.finished_at = None
     append(session, event, batch.id, batch.tenant_id, {"by": by})
-
-
-def find_unreconciled(session: Session) -> list[str]:
-    """The sweep's part: give up batches whose maker died; return the ids of those that somebody must reconcile."""
-    last_job = select(Job.created_at).where(Job.batch_id == Batch.id).order_by(Job.batch_id.desc(), Job.id.desc()).limit(1)
-    stale = session.scalars(
-        select(Batch).where(
-            Batch.state == S.VALIDATING, func.coalesce(last_job.scalar_subquery(), Batch.created_at) < db_now() - STALE_S
-        )
-    ).all()
-    for batch in stale:
-        log.warning("batch.abandoned", batch=batch.id)
-        _enter(session, get_for_update(session, batch.id), S.CANCELLED, "batch.cancelled", "its submission was not completed")
-    session.flush()
-    session.execute(
-        update(Batch)
-        .where(Batch.state == S.QUEUED, select(Job.id).where(Job.batch_id == Batch.id, Job.state.in_(STARTED)).exists())
-        .values(state=S.RUNNING)
-    )
-    # in order: or else PostgreSQL goes through the whole table, as it takes jobs of such a state for many
-    misplaced = [
-        and_(
-            Batch.state == state,
-            select(Job.id)
-            .where(Job.batch_id == Batch.id, Job.state == before)
-            .order_by(Job.batch_id, Job.state, Job.id)
-            .limit(1)
-            .scalar_subquery()
-            .is_not(None),
-        )
-        for state, changes in TARGET_STATES.items()
-        if state != S.CANCELLED  # one is finished when it is reconciled
-        for before, _, _ in changes
-    ]
-    unreconciled = select(Batch.id).where(Batch.state.in_(list(TARGET_STATES)), Batch.finished_at.is_(None))
-    return list(session.scalars(unreconciled.where(or_(Batch.state == S.CANCELLED, *misplaced)).order_by(Batch.id)))
-
-
-def reconcile_batches(store: Store, batch_ids: Iterable[str]) -> int:
-    """Reconcile what others left, as much of it as one sweep does, a chunk a transaction; return how many jobs changed."""
-    total = 0
-    for batch_id in batch_ids:
-        total += reconcile_all_jobs(store, batch_id, MAX_SWEEP_CHUNKS * CHUNK - total)
-    return total
 
 
 STARTED = [JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -15,9 +16,7 @@ from imagefarm.states import JobState
 from imagefarm.store import Store, connection_of
 from imagefarm.store.audit import append_many
 from imagefarm.store.compiled import CompiledStatement
-from imagefarm.store.models import Batch, ChannelFile, Image, Job, Model
-from scheduler.batches.review.apply_quality_gate import apply_gate
-from scheduler.batches.table.quality_gate import QualityGate
+from imagefarm.store.models import ChannelFile, Image, Job, Model
 from scheduler.queue.claim import ClaimedJob, StoredShares, load_flow, lock_shares, save_shares
 from scheduler.queue.retry import Failure, after_failure
 from scheduler.queue.transition import change_state, change_state_to_succeeded
@@ -68,8 +67,21 @@ class FinishedImage:
     ms: float
     audit: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] | None = None
-    """What the batch's gate looks at; None without a gate."""
+    """Measured scores by name; None if nothing was measured."""
     channels: tuple[FinishedChannel, ...] = ()
+
+
+class OnCommit(Protocol):
+    """What joins the transaction that commits a job's images. The queue does not know what it decides.
+
+    A transaction may be retried, and one object may serve many jobs at once: it keeps nothing between two calls.
+    """
+
+    def lock(self, session: Session) -> None:
+        """Lock the rows that other transactions lock before a job, such as its batch."""
+
+    def apply(self, session: Session, job: Job, images: Sequence[Image]) -> None:
+        """Act on the images that were just stored, in the order of their index."""
 
 
 def succeed(
@@ -80,24 +92,22 @@ def succeed(
     actual_s: float,
     work: float = 0.0,
     warnings: list[str] | None = None,
-    gate: QualityGate | None = None,
-    settings: Settings | None = None,
+    on_commit: OnCommit | None = None,
 ) -> list[str]:
     """Commit a rendered job; return the ids of its image rows.
 
     `actual_s` is the GPU time that the job took, its share of shared passes; `work` what the job is worth in default images
-    of its model (0: do not learn from it). A `gate` (with `settings`) judges the
-    pictures by their scores. Raises LeaseLost if the attempt lost its job
-    (cancelled, expired, claimed by another): the caller then deletes the files. Safe to repeat when the answer of a commit
-    was lost: a job that this very attempt already finished counts as success.
+    of its model (0: do not learn from it). `on_commit` acts in the same transaction. Raises LeaseLost if the attempt lost its
+    job (cancelled, expired, claimed by another): the caller then deletes the files. Safe to repeat when the answer of a
+    commit was lost: a job that this very attempt already finished counts as success.
     """
     if sorted(image.index for image in images) != list(range(job.count)):
         raise ValueError(f"job {job.id} needs images 0..{job.count - 1}, got {[image.index for image in images]}")
 
     def commit(session: Session) -> list[str]:
         queue = lock_shares(session)
-        # before the job, as whoever cancels a batch locks them too
-        batch = session.get(Batch, job.batch_id, with_for_update=True) if gate is not None else None
+        if on_commit is not None:
+            on_commit.lock(session)
         sql = connection_of(session)
         every_warning = [*(sql.scalar(WARNINGS, {"of_job": job.id}) or []), *warnings] if warnings else None
         now = change_state_to_succeeded(session, job.fence, actual_s=actual_s, warnings=every_warning)
@@ -130,9 +140,9 @@ def succeed(
         INSERT_IMAGE.run_each(sql, rows)
         _keep_channels(session, [str(row["id"]) for row in rows], images)
         append_many(session, [_told_of_job(job, images), *(_told_of_image(row) for row in rows)], at=now)
-        if gate is not None and settings is not None and batch is not None:
+        if on_commit is not None:
             stored_images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
-            apply_gate(session, gate, settings, batch=batch, job=session.get_one(Job, job.id), images=stored_images)
+            on_commit.apply(session, session.get_one(Job, job.id), stored_images)
         _correct_charge(session, queue, job, actual_s)
         if work > 0 and actual_s > 0:
             _learn_cost(session, job.model, actual_s / work)

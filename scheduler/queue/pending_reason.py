@@ -1,21 +1,46 @@
-"""Why a job waits: one sentence for the person who asks."""
+"""Why a job waits, or what became of it: a code for programs, a sentence for people, and the values of both.
+
+The queue knows its own reasons. Why a job is held, only the part of the farm that holds it can say: `PendingReasons` is
+made with that part's function.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from imagefarm.settings import Settings
-from imagefarm.states import BatchState, JobState, WorkerState
+from imagefarm.states import JobState, WorkerState
 from imagefarm.store.compiled import CompiledStatement
 from imagefarm.store.engine import db_now
-from imagefarm.store.models import Backlog, Batch, Job, Model, Tenant, Worker
-from scheduler.batches.lifecycle import STOPPED
+from imagefarm.store.models import Backlog, Job, Model, Tenant, Worker
 from scheduler.queue.claim import KeyConcurrency
 from scheduler.queue.workers import INSUFFICIENT_MEMORY
+
+MESSAGES = {
+    "held": "Held.",
+    "running": "Rendering, attempt {attempt}.",
+    "succeeded": "Done.",
+    "failed": "Failed: {error}.",
+    "cancelled": "Cancelled.",
+    "retry_backoff": "Waits {wait_s} s before attempt {attempt}, after a failure.",
+    "no_worker": "No worker serves model {model} now.",
+    "no_ready_worker": "Every worker that serves model {model} is draining or quarantined.",
+    "insufficient_memory": "No worker has the memory for model {model}: {detail}.",
+    "tenant_limit": "Your cap of {max_running} running jobs is reached.",
+    "model_limit": "The cap of {max_running} running jobs of model {model} is reached.",
+    "key_limit": "The quota of {max_running} running jobs of its key is reached.",
+    "worker_starting": "The worker is starting.",
+    "next_in_lane": "It is the next of its lane.",
+    "jobs_ahead": "{ahead} of your jobs of this lane are ahead of it.",
+    "many_jobs_ahead": "{ahead} or more of your jobs of this lane are ahead of it.",
+    "model_not_loaded": "No worker has model {model} loaded yet; one will load it.",
+    "model_load_time_known": "No worker has model {model} loaded yet; one will load it (about {load_s} s).",
+}
+"""The English sentence of each code. Pages translate these and fill in the values themselves."""
 
 MAX_COUNTED = 1000
 """Jobs ahead are counted so far: every submit asks, and a table of a million rows may wait."""
@@ -73,45 +98,86 @@ class WorkerSnapshot(NamedTuple):
     insufficient_memory: dict[str, str] | None
 
 
-def read_pending_reason(session: Session, job: Job, settings: Settings, context: WaitContext | None = None) -> str:
-    """Say in a sentence what the job waits for, or what became of it. `context` is what was looked at already."""
-    if job.state == JobState.HELD:
-        batch = session.get(Batch, job.batch_id) if job.batch_id else None
-        if batch is not None and batch.state == BatchState.PAUSED and (stopped := (batch.options or {}).get(STOPPED)):
-            return (
-                f"Held: its batch {batch.name!r} was stopped, for {stopped['failed']} of its jobs failed with {stopped['error']}."
-            )
-        if batch is not None and batch.state == BatchState.PAUSED:
-            return f"Held: its batch {batch.name!r} is paused."
-        if batch is None:
-            return "Held."
-        if batch.state == BatchState.HELD:
-            return "Held: its batch waits for approval."
-        return "Held: its batch enters the queue, some rows at a time."
-    if job.state == JobState.RUNNING:
-        return f"Rendering, attempt {job.attempt}."
-    if job.state != JobState.QUEUED:
-        return {
-            JobState.SUCCEEDED: "Done.",
-            JobState.CANCELLED: "Cancelled.",
-            JobState.FAILED: f"Failed: {job.error_detail or job.error_code}.",
-        }[JobState(job.state)]
-    return _read_queued_reason(session, job, settings, context or _read_wait_context(session, job))
+class PendingReason(NamedTuple):
+    """Why one job waits. `code` names the reason, `values` are what its sentences name, and what a program may want besides.
+
+    `sentences` are the English formats, in order. `message` is those with the values filled in.
+    """
+
+    code: str
+    values: Mapping[str, str | int]
+    sentences: tuple[str, ...]
+
+    @property
+    def message(self) -> str:
+        return " ".join(sentence.format(**self.values) for sentence in self.sentences)
 
 
-def read_pending_reasons(session: Session, jobs: Sequence[Job], settings: Settings) -> list[str]:
-    """The sentence of each. Jobs of one tenant and model are decided by the same things: those are looked at once."""
-    contexts: dict[tuple[str, str], WaitContext] = {}
+class ExplainHeld(Protocol):
+    """Says what holds a job back; None if it is nothing that this part of the farm knows."""
 
-    def what_decides(job: Job) -> WaitContext | None:
-        if job.state != JobState.QUEUED:
-            return None
-        key = (job.tenant_id, job.model)
-        if key not in contexts:
-            contexts[key] = _read_wait_context(session, job)
-        return contexts[key]
+    def __call__(self, session: Session, job: Job) -> PendingReason | None: ...
 
-    return [read_pending_reason(session, job, settings, what_decides(job)) for job in jobs]
+
+def _because(code: str, **values: str | int) -> PendingReason:
+    return PendingReason(code, values, (MESSAGES[code],))
+
+
+class PendingReasons:
+    """Explains jobs by the limits in `settings` and by `explain_held`."""
+
+    def __init__(self, settings: Settings, explain_held: ExplainHeld) -> None:
+        self.settings = settings
+        self.explain_held = explain_held
+
+    def explain(self, session: Session, job: Job, context: WaitContext | None = None) -> PendingReason:
+        """What the job waits for, or what became of it. `context` is what was looked at already."""
+        if job.state == JobState.QUEUED:
+            return self._explain_queued(session, job, context or _read_wait_context(session, job))
+        if job.state == JobState.HELD:
+            return self.explain_held(session, job) or _because("held")
+        if job.state == JobState.RUNNING:
+            return _because("running", attempt=job.attempt)
+        if job.state == JobState.FAILED:
+            return _because("failed", error=job.error_detail or job.error_code or "", error_code=job.error_code or "")
+        return _because(str(job.state))
+
+    def explain_all(self, session: Session, jobs: Sequence[Job]) -> list[PendingReason]:
+        """The reason of each. Jobs of one tenant and model have one context, which is read once."""
+        contexts: dict[tuple[str, str], WaitContext] = {}
+
+        def context_of(job: Job) -> WaitContext | None:
+            if job.state != JobState.QUEUED:
+                return None
+            key = (job.tenant_id, job.model)
+            if key not in contexts:
+                contexts[key] = _read_wait_context(session, job)
+            return contexts[key]
+
+        return [self.explain(session, job, context_of(job)) for job in jobs]
+
+    def _explain_queued(self, session: Session, job: Job, context: WaitContext) -> PendingReason:
+        if job.not_before > context.now:
+            return _because("retry_backoff", wait_s=round(job.not_before - context.now), attempt=job.attempt + 1)
+        workers = [worker for worker in map(WorkerSnapshot._make, context.workers) if job.model in worker.serves]
+        usable = [worker for worker in workers if worker.desired_state == WorkerState.READY]
+        return (
+            _explain_workers(job.model, workers, usable)
+            or self._explain_limits(session, job, context)
+            or (_because("worker_starting") if all(worker.state == WorkerState.STARTING for worker in usable) else None)
+            or _explain_position(session, job, usable, context.load_s)
+        )
+
+    def _explain_limits(self, session: Session, job: Job, context: WaitContext) -> PendingReason | None:
+        max_running = min(self.settings.max_running_per_tenant, int(context.limits.get("running", 10**9)))
+        if context.running >= max_running:
+            return _because("tenant_limit", max_running=max_running)
+        most = self.settings.max_running_per_model.get(job.model)
+        if most is not None and (session.connection().scalar(MODEL_RUNNING, {"model": job.model}) or 0) >= most:
+            return _because("model_limit", max_running=most, model=job.model)
+        if job.quota_id is not None and not (key_concurrency := KeyConcurrency(session)).has_capacity(job.quota_id):
+            return _because("key_limit", max_running=round(key_concurrency.max_running(job.quota_id)))
+        return None
 
 
 def _read_wait_context(session: Session, job: Job) -> WaitContext:
@@ -120,33 +186,25 @@ def _read_wait_context(session: Session, job: Job) -> WaitContext:
     return WaitContext(now, limits or {}, running, load_s, [tuple(row) for row in sql.execute(WORKERS)])
 
 
-def _read_queued_reason(session: Session, job: Job, settings: Settings, context: WaitContext) -> str:
-    now, limits, running, load_s, _ = context
-    if job.not_before > now:
-        return f"Waits {job.not_before - now:.0f} s before attempt {job.attempt + 1}, after a failure."
-    workers = [worker for worker in map(WorkerSnapshot._make, context.workers) if job.model in worker.serves]
+def _explain_workers(model: str, workers: list[WorkerSnapshot], usable: list[WorkerSnapshot]) -> PendingReason | None:
     if not workers:
-        return f"No worker serves model {job.model} now."
-    usable = [worker for worker in workers if worker.desired_state == WorkerState.READY]
+        return _because("no_worker", model=model)
     if not usable:
-        return f"Every worker that serves model {job.model} is draining or quarantined."
-    if all(job.model in (worker.insufficient_memory or {}) for worker in usable):
-        return f"No worker has the memory for model {job.model}: {(usable[0].insufficient_memory or {})[job.model]}."
-    max_running = min(settings.max_running_per_tenant, int(limits.get("running", 10**9)))
-    if running >= max_running:
-        return f"Your cap of {max_running} running jobs is reached."
-    most = settings.max_running_per_model.get(job.model)
-    if most is not None and (session.connection().scalar(MODEL_RUNNING, {"model": job.model}) or 0) >= most:
-        return f"The cap of {most} running jobs of model {job.model} is reached."
-    if job.quota_id is not None and not (key_concurrency := KeyConcurrency(session)).has_capacity(job.quota_id):
-        return f"The quota of {key_concurrency.max_running(job.quota_id):.0f} running jobs of its key is reached."
-    if all(worker.state == WorkerState.STARTING for worker in usable):
-        return "The worker is starting."
+        return _because("no_ready_worker", model=model)
+    if all(model in (worker.insufficient_memory or {}) for worker in usable):
+        return _because("insufficient_memory", model=model, detail=(usable[0].insufficient_memory or {})[model])
+    return None
+
+
+def _explain_position(session: Session, job: Job, usable: list[WorkerSnapshot], load_s: float | None) -> PendingReason:
     flow = {"model": job.model, "priority_class": job.priority_class, "tenant_id": job.tenant_id}
     ahead = COUNT_AHEAD.run(session.connection(), flow | {"rank": job.rank, "job_id": job.id})[0][0]
-    number = f"{MAX_COUNTED} or more" if ahead == MAX_COUNTED else str(ahead)
-    place = f"{number} of your jobs of this lane are ahead of it." if ahead else "It is the next of its lane."
-    if not any(job.model in worker.resident for worker in usable):
-        load = f" (about {load_s:.0f} s)" if load_s else ""
-        return f"{place} No worker has model {job.model} loaded yet; one will load it{load}."
-    return place
+    code = "many_jobs_ahead" if ahead == MAX_COUNTED else "jobs_ahead" if ahead else "next_in_lane"
+    values: dict[str, str | int] = {"ahead": ahead}
+    if any(job.model in worker.resident for worker in usable):
+        return PendingReason(code, values, (MESSAGES[code],))
+    values["model"] = job.model
+    loading = "model_load_time_known" if load_s else "model_not_loaded"
+    if load_s:
+        values["load_s"] = round(load_s)
+    return PendingReason("model_not_loaded", values, (MESSAGES[code], MESSAGES[loading]))

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import case, func, literal, literal_column, null, select, text, union_all, update
+from sqlalchemy import case, func, literal_column, select, text
 from sqlalchemy.orm import Session
 
 from imagefarm.logs import get_logger
 from imagefarm.settings import Settings
-from imagefarm.states import BatchState, JobState
+from imagefarm.states import JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append, seal
 from imagefarm.store.engine import unlikely
-from imagefarm.store.models import Attempt, Backlog, Batch, Job, SweepState
-from scheduler.batches import lifecycle
-from scheduler.batches.export import batch_delivery
-from scheduler.delivery import webhooks
-from scheduler.metrics import rollup
+from imagefarm.store.models import Attempt, Backlog, Job, SweepState
 from scheduler.queue.retry import requeue_after_crash
 from scheduler.queue.transition import change_state
 from scheduler.queue.workers import expire_stale_workers
 from scheduler.recovery import clock_skew
+from scheduler.recovery.backlog import drifts, reconcile_backlog
 from scheduler.recovery.breaker import BreakerReport, trip
 
 log = get_logger(__name__)
@@ -61,6 +58,34 @@ TRIED = select(Attempt.job_id).where(Attempt.job_id == Job.id, Attempt.outcome !
 """Whether it has begun at all; a worker that took it too late gave it back."""
 
 
+@dataclass(frozen=True, slots=True)
+class InSweep:
+    """A step that runs inside the sweep's one transaction, which it must keep short. `run` gets the database's time."""
+
+    name: str
+    run: Callable[[Session, float], int]
+
+
+@dataclass(frozen=True, slots=True)
+class AfterSweep:
+    """A step that runs after the sweep's transaction, in short ones of its own. Two sweeps may run it at once."""
+
+    name: str
+    run: Callable[[Store], int]
+
+
+@dataclass(frozen=True, slots=True)
+class AfterSeal:
+    """A step that runs in one transaction, alone, once the new audit events have their place in the chain."""
+
+    name: str
+    run: Callable[[Session], int]
+
+
+SweepStep = InSweep | AfterSweep | AfterSeal
+"""What another part of the farm has the sweep do. The type says in which transaction; `run` returns how much it did."""
+
+
 @dataclass
 class SweepReport:
     """What one sweep found and did."""
@@ -74,37 +99,52 @@ class SweepReport:
     stale_workers: list[str] = field(default_factory=list)
     drift: int = 0
     sealed: int = 0
-    batches_done: int = 0
-    unreconciled: list[str] = field(default_factory=list)
-    """Batches whose jobs were not where its state wants them."""
-    reconciled: int = 0
-    """Jobs of those that were moved there."""
     stopped: BreakerReport = field(default_factory=BreakerReport)
+    steps: dict[str, int] = field(default_factory=dict)
+    """By the name of a registered step: how much it did."""
     lanes: dict[str, int] = field(default_factory=dict)
     """Jobs that wait, by model."""
 
 
-def sweep(store: Store, settings: Settings, *, reconcile: bool = False) -> SweepReport:
-    """Reap expired leases, fail expired jobs, finish and reconcile batches, seal the audit, and say which lanes have work.
+def sweep(store: Store, settings: Settings, steps: Sequence[SweepStep], *, reconcile: bool = False) -> SweepReport:
+    """Reap expired leases, fail expired jobs, run the registered steps, seal the audit, and say which lanes have work.
 
-    Expiring, reconciling and sealing are done in short transactions: a long one would keep every other writer waiting.
+    Steps of one kind run in their order. Expiring and sealing are done in short transactions: a long one would keep every
+    other writer waiting.
     """
-    reconcile = reconcile and _drifts(store)
+    reconcile = reconcile and drifts(store)
     expired = _expire(store)
-    report = store.run_with_retry(lambda session: _sweep(session, store.is_sqlite, settings, reconcile, expired))
-    report.reconciled = lifecycle.reconcile_batches(store, report.unreconciled)
-    for _ in range(MAX_SEAL_CHUNKS if report.ran else 0):
-        sealed = store.run_with_retry(
-            lambda session: seal(session, SEAL_CHUNK_SIZE) if _is_alone(session, store.is_sqlite) else 0
-        )
-        report.sealed += sealed
+    in_sweep = [step for step in steps if isinstance(step, InSweep)]
+    report = store.run_with_retry(
+        lambda session: _sweep(session, store.is_sqlite, settings, steps=in_sweep, reconcile=reconcile, expired=expired)
+    )
+    if not report.ran:
+        return report
+    for step in steps:
+        if isinstance(step, AfterSweep):
+            report.steps[step.name] = step.run(store)
+    report.sealed = _seal(store)
+    for step in steps:
+        if isinstance(step, AfterSeal):
+            report.steps[step.name] = _run_alone(store, step.run)
+    report.lanes = _lanes(store)
+    return report
+
+
+def _seal(store: Store) -> int:
+    total = 0
+    for _ in range(MAX_SEAL_CHUNKS):
+        sealed = _run_alone(store, lambda session: seal(session, SEAL_CHUNK_SIZE))
+        total += sealed
         if sealed < SEAL_CHUNK_SIZE:
             break
         time.sleep(YIELD_S)
-    if report.ran:
-        store.run_with_retry(lambda session: webhooks.enqueue_deliveries(session) if _is_alone(session, store.is_sqlite) else 0)
-        report.lanes = _lanes(store)
-    return report
+    return total
+
+
+def _run_alone(store: Store, work: Callable[[Session], int]) -> int:
+    """Run `work` in a transaction, unless another sweep is at it."""
+    return store.run_with_retry(lambda session: work(session) if _is_alone(session, store.is_sqlite) else 0)
 
 
 def _is_alone(session: Session, is_sqlite: bool) -> bool:
@@ -112,7 +152,9 @@ def _is_alone(session: Session, is_sqlite: bool) -> bool:
     return is_sqlite or bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": SWEEP_LOCK}))
 
 
-def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: bool, expired: int) -> SweepReport:
+def _sweep(
+    session: Session, is_sqlite: bool, settings: Settings, *, steps: Sequence[InSweep], reconcile: bool, expired: int
+) -> SweepReport:
     report = SweepReport(expired=expired)
     if not _is_alone(session, is_sqlite):
         report.ran = False
@@ -131,12 +173,11 @@ def _sweep(session: Session, is_sqlite: bool, settings: Settings, reconcile: boo
             _reap(session, settings, report)
         report.stale_workers = expire_stale_workers(session, max(settings.lease_s, 15.0))
     report.stopped = trip(session)
-    report.unreconciled = lifecycle.find_unreconciled(session)
-    report.batches_done = _finish_batches(session)
+    for step in steps:
+        report.steps[step.name] = step.run(session, now)
     if reconcile:
         report.drift = reconcile_backlog(session)
         state.drift += report.drift
-    rollup.roll(session, now)
     if report.requeued or report.failed or report.expired or report.drift:
         log.info("sweep", requeued=report.requeued, failed=report.failed, expired=report.expired, drift=report.drift)
     if report.stopped.workers or report.stopped.batches:
@@ -191,69 +232,3 @@ def _expire_some(session: Session) -> tuple[int, int]:
             )
         )
     return len(ids), failed
-
-
-def _finish_batches(session: Session) -> int:
-    """Batches whose last job has ended are done."""
-    open_jobs = (
-        select(Job.id).where(Job.batch_id == Batch.id, Job.state.in_([JobState.HELD, JobState.QUEUED, JobState.RUNNING])).exists()
-    )
-    done = session.execute(
-        update(Batch)
-        .where(Batch.state.in_([BatchState.QUEUED, BatchState.RUNNING]), ~open_jobs)
-        .values(state=BatchState.DONE, finished_at=db_now())
-        .returning(Batch.id, Batch.tenant_id)
-    ).all()
-    for batch_id, tenant_id in done:
-        append(session, "batch.done", batch_id, tenant_id, {})
-    batch_delivery.due_when_done(session, [batch_id for batch_id, _ in done])
-    return len(done)
-
-
-def _drifts(store: Store) -> bool:
-    """Whether a counter is off. Counting a million jobs takes a second, in which no writer should have to wait: so this looks
-    without locks, by one statement, whose one snapshot has the counters as they were with the jobs.
-    """
-    kept = select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, literal("kept"), Backlog.queued, Backlog.running)
-    true = select(Job.model, Job.priority_class, Job.tenant_id, Job.state, func.count(), null())
-    of_a_flow = (Job.model, Job.priority_class, Job.tenant_id, Job.state)
-    counted = [
-        true.where(Job.state == literal_column(f"'{state}'")).group_by(*of_a_flow)
-        for state in (JobState.QUEUED, JobState.RUNNING)
-    ]
-    numbers: dict[tuple[str, str, str], Counter[str]] = {}
-    with store.read() as session:
-        rows: Any = session.execute(union_all(kept, *counted))
-        for model, priority_class, tenant_id, what, number, running in rows:
-            found = numbers.setdefault((model, priority_class, tenant_id), Counter())
-            if what == "kept":
-                found.subtract({JobState.QUEUED: number, JobState.RUNNING: running})
-            else:
-                found[what] += number
-    return any(any(found.values()) for found in numbers.values())
-
-
-def reconcile_backlog(session: Session) -> int:
-    """Count the open jobs and put right every counter that is off; return how many were."""
-    # lock, then count: who changed a job before the lock has committed its counter too, who changes one later waits
-    order = (Backlog.model, Backlog.priority_class, Backlog.tenant_id)
-    kept = session.scalars(select(Backlog).order_by(*order).with_for_update()).all()
-    counted: dict[tuple[str, str, str], dict[str, int]] = {}
-    rows = session.execute(
-        select(Job.model, Job.priority_class, Job.tenant_id, Job.state, func.count())
-        .where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
-        .group_by(Job.model, Job.priority_class, Job.tenant_id, Job.state)
-    )
-    for model, priority_class, tenant_id, state, number in rows:
-        counted.setdefault((model, priority_class, tenant_id), {})[state] = number
-    drift = 0
-    for row in kept:
-        true = counted.pop((row.model, row.priority_class, row.tenant_id), {})
-        queued, running = true.get(JobState.QUEUED, 0), true.get(JobState.RUNNING, 0)
-        if (row.queued, row.running) != (queued, running):
-            drift += 1
-            row.queued, row.running = queued, running
-    # what is left has no row yet: whoever is about to write it adds its own numbers, so it is not touched here
-    if drift:
-        append(session, "backlog.drift", "backlog", None, {"rows": drift})
-    return drift

@@ -11,7 +11,7 @@ GIVEN_UP_S = 6.0
 CHUNK = 4
 STALE = {
     "imagefarm.store.idempotency": {"STALE_S": GIVEN_UP_S},
-    "scheduler.batches.lifecycle": {"STALE_S": GIVEN_UP_S},
+    "scheduler.batches.sweep_steps": {"STALE_S": GIVEN_UP_S},
     "scheduler.batches.table.spool": {"CHUNK_JOBS": CHUNK},
 }
 """A bulk submission that died half way is given up after a quarter of an hour; here sooner. Its transactions are small: some

@@ -13,8 +13,8 @@ from imagefarm.output_store import JOB_KEY, LocalOutputStore
 from imagefarm.states import FINAL, JobState
 from imagefarm.store.audit import seal, verify
 from imagefarm.store.models import Attempt, Backlog, Batch, Event, Image, Job, SweepState
+from scheduler.recovery.backlog import reconcile_backlog
 from scheduler.recovery.orphan_files import collect_orphan_files
-from scheduler.recovery.sweep import reconcile_backlog
 from tests.farm import Farm
 from tests.faults.client import Promises
 

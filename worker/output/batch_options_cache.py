@@ -9,18 +9,21 @@ from threading import Lock
 from sqlalchemy import select
 
 from imagefarm.imaging.channels import Channel
+from imagefarm.settings import Settings
 from imagefarm.store import Store
 from imagefarm.store.models import Batch
+from scheduler.batches.review.apply_quality_gate import GateOnCommit
 from scheduler.batches.table.quality_gate import QualityGate
+from scheduler.queue.finish import OnCommit
 
 MAX_CACHED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class PostprocessOptions:
-    """A batch's gate, if it has one, and its channels."""
+    """What a batch's gate does when a job is committed, if the batch has a gate, and its channels."""
 
-    gate: QualityGate | None = None
+    on_commit: OnCommit | None = None
     channels: tuple[Channel, ...] = ()
 
 
@@ -30,8 +33,9 @@ NO_OPTIONS = PostprocessOptions()
 class PostprocessOptionsCache:
     """The options of the batches that were asked for last, read once each. Many threads may ask."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
+        self._settings = settings
         self._cached: OrderedDict[str, PostprocessOptions] = OrderedDict()
         self._lock = Lock()
 
@@ -47,7 +51,7 @@ class PostprocessOptionsCache:
             options = session.scalar(select(Batch.options).where(Batch.id == batch_id)) or {}
         gate = options.get("gate")
         result = PostprocessOptions(
-            gate=None if gate is None else QualityGate.model_validate(gate),
+            on_commit=None if gate is None else GateOnCommit(batch_id, QualityGate.model_validate(gate), self._settings),
             channels=tuple(Channel.model_validate(channel) for channel in options.get("channels") or ()),
         )
         with self._lock:

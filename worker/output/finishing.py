@@ -70,7 +70,7 @@ class Finishing:
         self.settings = settings
         self.worker = worker
         self.leased_jobs = leased_jobs
-        self.options_cache = PostprocessOptionsCache(store)
+        self.options_cache = PostprocessOptionsCache(store, settings)
         self.failures = 0
         """Jobs whose end could not be committed; their leases run out and they are made again."""
         self.images = 0
@@ -128,8 +128,7 @@ class Finishing:
                 actual_s=rendered.gpu_s,
                 work=work,
                 warnings=sorted(remarks),
-                gate=options.gate,
-                settings=self.settings,
+                on_commit=options.on_commit,
             )
         except LeaseLost as error:
             self._discard(written)
@@ -194,7 +193,7 @@ class Finishing:
         written.append(key)
         self.outputs.write(key, data)
         stored = time.perf_counter()
-        scores = None if options.gate is None else measure(pixels, rendered.inputs.subject)
+        scores = None if options.on_commit is None else measure(pixels, rendered.inputs.subject)
         measured = time.perf_counter()
         channels = []
         for channel in options.channels:

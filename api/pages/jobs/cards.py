@@ -1,4 +1,4 @@
-"""A job as pages show it: pictures, prompt, state, and the one sentence that says why it is so."""
+"""A job as pages show it: pictures, prompt, state, and the reason why it is so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from api.http.context import AppContext
 from imagefarm.states import JobState
 from imagefarm.store import jobs
 from imagefarm.store.models import Image, Job
-from scheduler.queue import pending_reason
+from scheduler.queue.pending_reason import PendingReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class JobCard:
     tenant_id: str
     priority: str
     pictures: tuple[Picture, ...]
-    pending_reason: str
+    pending_reason: PendingReason
     step: int
     steps: int
     attempt: int
@@ -102,5 +102,5 @@ def job_cards(session: Session, app_context: AppContext, rows: Sequence[Job]) ->
             finished_at=job.finished_at,
             warnings=tuple(map(str, job.warnings)),
         )
-        for job, reason in zip(rows, pending_reason.read_pending_reasons(session, rows, app_context.settings), strict=True)
+        for job, reason in zip(rows, app_context.pending_reasons.explain_all(session, rows), strict=True)
     )

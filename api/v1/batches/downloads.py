@@ -16,8 +16,7 @@ from api.v1.batches.schemas import BatchResponse
 from api.v1.jobs.routes import visible_job
 from imagefarm.errors import Conflict
 from imagefarm.states import BatchState
-from scheduler.batches import lifecycle
-from scheduler.batches.export import batch_delivery
+from scheduler.batches import delivery_schedule, lifecycle
 from scheduler.batches.export.archive import stream_zip
 from scheduler.batches.export.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl, report_csv
 from scheduler.batches.table.delivery_target import DeliveryTarget
@@ -104,7 +103,7 @@ def deliver_batch(app_context: AppContext, caller: Caller, batch_id: str, body: 
         batch = lifecycle.get_for_update(session, batch_id, tenant)
         if batch.state in {BatchState.CANCELLED, BatchState.VALIDATING}:
             raise Conflict(f"batch {batch_id} is {batch.state}; only what is, or will be, done can be delivered")
-        batch_delivery.schedule(session, batch, DeliveryTarget(bucket=body.bucket, prefix=body.prefix), by=caller.name)
+        delivery_schedule.schedule(session, batch, DeliveryTarget(bucket=body.bucket, prefix=body.prefix), by=caller.name)
     return get_batch(app_context, caller, batch_id)
 
 

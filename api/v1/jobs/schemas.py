@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from flask import request
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from api.http.context import AppContext
@@ -16,7 +16,7 @@ from imagefarm.states import JobState, PriorityClass
 from imagefarm.store import jobs
 from imagefarm.store.models import ChannelFile, Image, Job
 from scheduler.batches.review.picks import ImageRef, picks_of
-from scheduler.queue import pending_reason
+from scheduler.queue.pending_reason import PendingReason, WaitContext
 
 
 class ChannelResponse(ResponseModel):
@@ -57,6 +57,24 @@ class JobError(ResponseModel):
     detail: str
 
 
+class PendingReasonResponse(ResponseModel):
+    """Why a job waits, or what became of it. `code` is stable, `message` is for people.
+
+    The values that the message names come beside them, such as `ahead`, the jobs that are served first.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=True)
+    __pydantic_extra__: dict[str, str | int]
+
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, reason: PendingReason) -> PendingReasonResponse:
+        """The reason as JSON."""
+        return cls(code=reason.code, message=reason.message, **reason.values)
+
+
 class Progress(ResponseModel):
     """How many of its denoising steps a job has done."""
 
@@ -88,7 +106,7 @@ class JobResponse(ResponseModel):
     from_image: str | None = Field(description="The picture that it replaces, or the draft that it renders finally")
     attempt: int
     error: JobError | None
-    pending_reason: str | None = Field(description="What it waits for, or what became of it; null in lists")
+    pending_reason: PendingReasonResponse | None = Field(description="What it waits for, or what became of it; null in lists")
     progress: Progress
     images: list[ImageResponse]
     warnings: list[str]
@@ -147,17 +165,15 @@ def job_response(session: Session, app_context: AppContext, job: Job, base: str,
     if step is None:
         step = app_context.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
     images = _images(session, [job], base)
-    return _response(
-        job, images.get(job.id, []), base, step, pending_reason.read_pending_reason(session, job, app_context.settings)
-    )
+    return _response(job, images.get(job.id, []), base, step, app_context.pending_reasons.explain(session, job))
 
 
 def submitted_response(
-    session: Session, app_context: AppContext, job: Job, base: str, known: tuple[Recipe, pending_reason.WaitContext]
+    session: Session, app_context: AppContext, job: Job, base: str, known: tuple[Recipe, WaitContext]
 ) -> JobResponse:
     """A job about to be written as JSON, by what its submit has looked at."""
     recipe, wait_context = known
-    return _made(job, recipe, base, reason=pending_reason.read_pending_reason(session, job, app_context.settings, wait_context))
+    return _made(job, recipe, base, reason=app_context.pending_reasons.explain(session, job, wait_context))
 
 
 def job_responses(session: Session, app_context: AppContext, rows: Sequence[Job], base: str) -> list[JobResponse]:
@@ -181,12 +197,12 @@ def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[
     }
 
 
-def _response(job: Job, images: list[ImageResponse], base: str, step: int, reason: str | None) -> JobResponse:
+def _response(job: Job, images: list[ImageResponse], base: str, step: int, reason: PendingReason | None) -> JobResponse:
     return _made(job, Recipe.model_validate(job.recipe), base, images=images, progress=step, reason=reason)
 
 
 def _made(
-    job: Job, recipe: Recipe, base: str, *, reason: str | None, images: Sequence[ImageResponse] = (), progress: int = 0
+    job: Job, recipe: Recipe, base: str, *, reason: PendingReason | None, images: Sequence[ImageResponse] = (), progress: int = 0
 ) -> JobResponse:
     url = f"{base}/api/v1/jobs/{job.id}"
     return JobResponse(
@@ -202,7 +218,7 @@ def _made(
         from_image=job.from_image,
         attempt=job.attempt,
         error=JobError(code=job.error_code, detail=job.error_detail or "") if job.error_code else None,
-        pending_reason=reason,
+        pending_reason=None if reason is None else PendingReasonResponse.of(reason),
         progress=Progress(
             step=recipe.steps if job.state == JobState.SUCCEEDED else min(progress, recipe.steps), steps=recipe.steps
         ),

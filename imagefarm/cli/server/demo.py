@@ -66,7 +66,7 @@ def demo(
         if not keep:
             shutil.rmtree(data, ignore_errors=True)
     for job in missing:
-        note(f"imagefarm: {job.labels['sku']} {job.state}: {job.error.detail if job.error else job.pending_reason}")
+        note(f"imagefarm: {job.labels['sku']} {job.state}: {job.reason}")
     print(f"{len(pictures)} of {len(jobs)} pictures are in {out}, all on one: {sheet}  ({time.monotonic() - began:.1f} s)")
     if missing:
         raise typer.Exit(ExitCode.JOB_FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -19,6 +20,25 @@ from scheduler.batches.review.picks import ImageRef, Picked
 from scheduler.batches.table.quality_gate import ACCEPT, REROLL, REVIEW, QualityGate, distance
 
 BY = "gate"
+
+
+@dataclass(frozen=True, slots=True)
+class GateOnCommit:
+    """Applies a batch's gate in the transaction that commits a job's images (see `scheduler.queue.finish.OnCommit`)."""
+
+    batch_id: str
+    gate: QualityGate
+    settings: Settings
+
+    def lock(self, session: Session) -> None:
+        """Lock the batch: whoever cancels it locks it before its jobs, and siblings that end together take turns."""
+        session.execute(select(Batch.id).where(Batch.id == self.batch_id).with_for_update())
+
+    def apply(self, session: Session, job: Job, images: Sequence[Image]) -> None:
+        """Judge the images that were just stored."""
+        batch = session.get(Batch, self.batch_id)
+        if batch is not None:
+            apply_gate(session, self.gate, self.settings, batch=batch, job=job, images=images)
 
 
 def apply_gate(

@@ -123,7 +123,7 @@ def test_what_nobody_foresaw_is_a_plain_500(
     def broken(*_: object, **__: object) -> Any:
         raise RuntimeError("internal detail")
 
-    monkeypatch.setattr("scheduler.queue.pending_reason.read_pending_reason", broken)
+    monkeypatch.setattr("scheduler.queue.pending_reason.PendingReasons.explain", broken)
     job_id = api.inside.submit()[0]
     response = api.http.get(f"/api/v1/jobs/{job_id}")
     body = problem(response, 500)

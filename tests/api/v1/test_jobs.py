@@ -55,7 +55,11 @@ def test_a_submitted_job_answers_as_agreed(api: FarmApi) -> None:
     assert job["progress"] == {"step": 0, "steps": 8}
     assert (job["images"], job["warnings"], job["started_at"], job["finished_at"]) == ([], [], None, None)
     assert (job["labels"], job["custom_id"]) == ({"sku": "A-17"}, "A-17-front")
-    assert job["pending_reason"]
+    assert job["pending_reason"] == {
+        "code": "no_worker",
+        "message": "No worker serves model demo now.",
+        "model": "demo",
+    }
     assert job["created_at"].endswith("Z")
     assert PROMPT in response.text  # not \u-escaped: people read this
 

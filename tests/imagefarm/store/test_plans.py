@@ -23,7 +23,9 @@ from imagefarm.store.models import Attempt, Batch, Event, Job, SweepState, Tenan
 from scheduler.queue import admission
 from scheduler.queue.claim import ClaimLimits, claim
 from scheduler.queue.transition import add_to_backlog
-from scheduler.recovery.sweep import reconcile_backlog, sweep
+from scheduler.recovery.backlog import reconcile_backlog
+from scheduler.recovery.sweep import sweep
+from scheduler.wiring import SWEEP_STEPS
 
 JOBS = 8_000
 LARGE = ("job", "attempt", "event")
@@ -144,8 +146,8 @@ def test_a_claim_takes_the_head_of_its_lane(large: Store) -> None:
 def test_a_sweep_walks_through_no_large_table(large: Store, settings: Settings) -> None:
     limits = ClaimLimits(images=16, quantum_s=1e9)
     claimed = claim(large, "wrk_good", serves=["demo"], resident=["demo"], limits=limits)
-    sweep(large, settings)
-    quiet = plans_of(large, partial(sweep, large, settings))
+    sweep(large, settings, SWEEP_STEPS)
+    quiet = plans_of(large, partial(sweep, large, settings, SWEEP_STEPS))
     assert read_whole(quiet) == {}
     assert {"ix_job_lease", "ix_job_expires"} <= indexes(quiet), quiet
     # by state and id: yes; by the state alone: all that wait
@@ -159,14 +161,14 @@ def test_a_sweep_walks_through_no_large_table(large: Store, settings: Settings) 
                 insert(Attempt).values(job_id=job, attempt=0, owner="wrk_bad", claimed_at=0.0, ended_at=db_now(), outcome="retry")
             )
         session.execute(update(SweepState).values(reap_after=0.0))
-    busy = plans_of(large, partial(sweep, large, settings))
+    busy = plans_of(large, partial(sweep, large, settings, SWEEP_STEPS))
     assert read_whole(busy) == {}
     assert {"ix_attempt_failure", "ix_attempt_succeeded"} <= indexes(busy, "attempt")
 
 
 def test_counting_what_waits_holds_no_writer_up(large: Store, settings: Settings) -> None:
-    sweep(large, settings, reconcile=True)
-    counted = plans_of(large, partial(sweep, large, settings, reconcile=True))
+    sweep(large, settings, SWEEP_STEPS, reconcile=True)
+    counted = plans_of(large, partial(sweep, large, settings, SWEEP_STEPS, reconcile=True))
     if large.is_sqlite:  # PostgreSQL's readers and writers are one engine
         assert not any("count(*)" in statement and "FROM job" in statement for statement in counted)
     with large.write() as session:

@@ -32,7 +32,6 @@ from imagefarm.store.models import Batch, BatchDelivery, Event
 from scheduler.batches.export import batch_delivery as batch_delivery_module
 from scheduler.batches.export.batch_delivery import BACKOFF_S, upload_due
 from scheduler.delivery import buckets
-from scheduler.recovery.sweep import sweep
 from tests.scheduler.batches.conftest import BATCHES, BulkFarm
 from tests.scheduler.batches.test_downloads import render
 from tests.scheduler.batches.test_picks import ask, decide, images
@@ -90,7 +89,7 @@ def api_settings(farm: BulkFarm) -> Any:
 
 def upload(farm: BulkFarm) -> int:
     """Upload all that is due; how many tries that took."""
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     tries = 0
     while upload_due(farm.store, farm.settings, LocalOutputStore(farm.settings.outputs)):
         tries += 1

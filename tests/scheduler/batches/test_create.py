@@ -56,18 +56,17 @@ def test_a_csv_table_becomes_jobs(farm: BulkFarm) -> None:
 
 
 def test_workers_render_it_and_the_sweep_ends_it(farm: BulkFarm) -> None:
-    from scheduler.recovery.sweep import sweep
 
     batch = farm.batch(TABLE, template=TEMPLATE)
     first, *rest = farm.claim("wrk_a", images=8, quantum_s=100.0)
     assert (farm.get(batch["id"]).json or {})["state"] == "running"
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert [item["id"] for item in (farm.client.get(BATCHES, query_string={"state": "running"}).json or {})["items"]] == [
         batch["id"]
     ]
     for job in (first, *rest):
         farm.finish(job)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     response = farm.get(batch["id"]).json or {}
     assert (response["state"], farm.counts(batch["id"])) == ("done", {"succeeded": 3})
     assert response["finished_at"] is not None

@@ -9,7 +9,6 @@ from sqlalchemy import select
 
 from imagefarm.store.models import Job
 from scheduler.queue.finish import fail
-from scheduler.recovery.sweep import sweep
 from tests.scheduler.batches.conftest import BATCHES, BulkFarm
 from tests.scheduler.batches.test_assets import picture, zipped
 from tests.scheduler.batches.test_downloads import INPUT, render, rows
@@ -28,7 +27,7 @@ def prompts(farm: BulkFarm, batch_id: str, state: str = "queued") -> list[str]:
 def rendered(farm: BulkFarm, table: str, failing: str = "", **query: Any) -> dict[str, Any]:
     batch = farm.batch(table, **query)
     render(farm, failing)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     return farm.get(batch["id"]).json or {}
 
 
@@ -62,10 +61,10 @@ def test_only_what_changed_is_rendered(farm: BulkFarm) -> None:
     assert after["A-front"]["sha256"] == before["A-front"]["sha256"]
     assert after["C-front"]["seed"] == before["C-front"]["seed"]  # of the SKU: only what was changed is different
     render(farm)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     third = farm.batch(changed, update_of="Spring")  # by name: the last one
     assert (third["update_of"], third["changes"]) == (second["id"], NOTHING | {"reused": 8})
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert (farm.get(third["id"]).json or {})["state"] == "done"
     farm.check_books()
 

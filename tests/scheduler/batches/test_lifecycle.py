@@ -12,11 +12,10 @@ from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Backlog, Batch, Event, Job
-from scheduler.batches import lifecycle
+from scheduler.batches import lifecycle, sweep_steps
 from scheduler.queue.cancel import cancel_job
 from scheduler.queue.finish import fail
 from scheduler.queue.retry import Failure, FailureClass
-from scheduler.recovery.sweep import sweep
 from tests.scheduler.batches.conftest import BATCHES, BulkFarm
 
 INPUT = Failure(FailureClass.INPUT, "bad_input", "the model cannot take it")
@@ -48,14 +47,14 @@ def test_pause_and_resume(farm: BulkFarm) -> None:
     assert (state(farm, batch), farm.counts(batch)) == ("paused", {"held": 4, "running": 1})
     assert farm.claim("wrk_b") == []
     farm.finish(running)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert state(farm, batch) == "paused"
     assert farm.act(batch, "pause").status_code == 200  # again changes nothing
     response = farm.act(batch, "resume")
     assert (response.json or {})["state"] == "running"
     assert farm.counts(batch) == {"queued": 4, "succeeded": 1}
     end(farm)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert state(farm, batch) == "done"
     for act in ("pause", "resume", "cancel", "approve"):
         refused = farm.act(batch, act)
@@ -93,13 +92,13 @@ def test_a_canary_goes_first(farm: BulkFarm) -> None:
     assert [job.recipe.prompt for job in jobs] == ["b", "c"]
     for job in jobs:
         farm.finish(job)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert (state(farm, batch), farm.counts(batch)) == ("held", {"succeeded": 2, "held": 2})
     assert (farm.act(batch, "approve").json or {})["state"] == "running"
     assert farm.counts(batch) == {"succeeded": 2, "queued": 2}
     assert farm.act(batch, "approve").status_code == 200
     end(farm)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert state(farm, batch) == "done"
     farm.check_books()
 
@@ -134,13 +133,13 @@ def test_cancel(farm: BulkFarm) -> None:
 def test_retry_what_failed(farm: BulkFarm) -> None:
     batch = farm.batch(table(4))["id"]
     end(farm, failing=2)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert (state(farm, batch), farm.counts(batch)) == ("done", {"failed": 2, "succeeded": 2})
     response = farm.act(batch, "retry-failed")
     assert (response.json or {})["state"] == "running"
     assert farm.counts(batch) == {"queued": 2, "succeeded": 2}
     end(farm)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert (state(farm, batch), farm.counts(batch)) == ("done", {"succeeded": 4})
     assert farm.act(batch, "retry-failed").status_code == 200
     assert state(farm, batch) == "done"
@@ -163,7 +162,7 @@ def test_what_was_cancelled_is_not_retried_with_what_failed(farm: BulkFarm) -> N
         unwanted = session.scalars(select(Job.id).order_by(Job.row.desc())).first() or ""
     cancel_job(farm.store, unwanted, DEFAULT_TENANT)
     end(farm, failing=1)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     farm.act(batch, "retry-failed")
     assert farm.counts(batch) == {"queued": 1, "succeeded": 1, "cancelled": 1}
     farm.check_books()
@@ -181,7 +180,7 @@ def test_no_act_reaches_another_tenants_batch(farm: BulkFarm, act: str) -> None:
 def test_a_job_that_is_retried_opens_its_batch_again(farm: BulkFarm) -> None:
     batch = farm.batch(table(4))["id"]
     end(farm, failing=2)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert state(farm, batch) == "done"
     with farm.store.read() as session:
         one = session.scalars(select(Job.id).where(Job.state == JobState.FAILED)).first()
@@ -190,7 +189,7 @@ def test_a_job_that_is_retried_opens_its_batch_again(farm: BulkFarm) -> None:
         assert (farm.counts(batch)["queued"], (farm.get(batch).json or {})["finished_at"]) == (1, None), path
         assert state(farm, batch) != "done"
         end(farm)
-        sweep(farm.store, farm.settings)
+        farm.sweep()
         assert state(farm, batch) == "done"
     assert farm.counts(batch) == {"succeeded": 4}
     farm.check_books()
@@ -217,11 +216,11 @@ def test_the_sweep_lets_go_what_its_maker_could_not(farm: BulkFarm) -> None:
     batch = farm.batch(table(5), canary=1)["id"]
     with farm.store.write() as session:  # as if the maker died right after its commit
         session.execute(update(Batch).values(state=BatchState.QUEUED))
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert farm.counts(batch) == {"queued": 5}
     with farm.store.write() as session:
         session.execute(update(Batch).values(state=BatchState.CANCELLED))
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert farm.counts(batch) == {"cancelled": 5}
     farm.check_books()
 
@@ -231,7 +230,7 @@ def test_a_batch_that_the_farm_stopped_says_why_until_it_is_resumed(farm: BulkFa
     assert (farm.get(batch).json or {})["stopped"] is None
     with farm.store.write() as session:
         assert lifecycle.stop(session, batch, "bad_prompt", 9)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert (farm.get(batch).json or {})["stopped"] == {"error": "bad_prompt", "failed": 9}
     page = farm.client.get(f"/batches/{batch}").get_data(as_text=True)
     assert "Stopped: 9 of its jobs failed with bad_prompt. Mend the cause, then resume." in page
@@ -243,7 +242,7 @@ def test_a_sweep_reconciles_a_part_of_a_long_table_and_says_that_its_lane_has_wo
     farm: BulkFarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifecycle, "CHUNK", 2)
-    monkeypatch.setattr(lifecycle, "MAX_SWEEP_CHUNKS", 2)
+    monkeypatch.setattr(sweep_steps, "MAX_SWEEP_CHUNKS", 2)
     chunks: list[int] = []
     reconcile_jobs = lifecycle.reconcile_jobs
     monkeypatch.setattr(
@@ -255,12 +254,12 @@ def test_a_sweep_reconciles_a_part_of_a_long_table_and_says_that_its_lane_has_wo
         session.execute(update(Backlog).values(queued=0))
         session.execute(update(Batch).values(state=BatchState.QUEUED))
     chunks.clear()
-    report = sweep(farm.store, farm.settings)
-    assert (report.reconciled, report.lanes, farm.counts(batch)) == (4, {"demo": 4}, {"queued": 4, "held": 3})
-    report = sweep(farm.store, farm.settings)
-    assert (report.reconciled, report.lanes, farm.counts(batch)) == (3, {"demo": 7}, {"queued": 7})
+    report = farm.sweep()
+    assert (report.steps["jobs_reconciled"], report.lanes, farm.counts(batch)) == (4, {"demo": 4}, {"queued": 4, "held": 3})
+    report = farm.sweep()
+    assert (report.steps["jobs_reconciled"], report.lanes, farm.counts(batch)) == (3, {"demo": 7}, {"queued": 7})
     assert chunks == [2, 2, 2, 1, 0], "each in a transaction of its own"
-    assert sweep(farm.store, farm.settings).unreconciled == []
+    assert farm.store.run_with_retry(sweep_steps.find_unreconciled) == []
 
 
 def test_the_sweep_cancels_a_batch_that_was_never_completed(farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,11 +278,11 @@ def test_the_sweep_cancels_a_batch_that_was_never_completed(farm: BulkFarm, monk
         batch = session.scalars(select(Batch)).one().id
     assert (state(farm, batch), farm.counts(batch)) == ("validating", {"held": 4})
     assert farm.act(batch, "pause").status_code == 409
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert farm.counts(batch) == {"held": 4}  # perhaps it is only slow
     with farm.store.write() as session:
-        session.execute(update(Job).values(created_at=db_now() - 2 * lifecycle.STALE_S))
-    sweep(farm.store, farm.settings)
+        session.execute(update(Job).values(created_at=db_now() - 2 * sweep_steps.STALE_S))
+    farm.sweep()
     assert (state(farm, batch), farm.counts(batch)) == ("cancelled", {"cancelled": 4})
     farm.check_books()
 

@@ -16,7 +16,6 @@ from imagefarm.store.models import Batch, Event, Job, Tenant
 from imagefarm.store.models import Image as ImageRow
 from scheduler.batches.review import finals, picks
 from scheduler.batches.table.seeds import next_seed
-from scheduler.recovery.sweep import sweep
 from tests.scheduler.batches.conftest import BATCHES, BulkFarm
 from tests.scheduler.batches.test_downloads import render, rows
 
@@ -28,7 +27,7 @@ def drafts(farm: BulkFarm, table: str = TABLE, **query: Any) -> tuple[str, dict[
     """A batch that is rendered, and the id of each picture by its name."""
     batch = farm.batch(table, **query)["id"]
     render(farm)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     return batch, {item["name"]: item["id"] for item in images(farm, batch)}
 
 
@@ -105,7 +104,7 @@ def test_a_reroll_is_a_job_with_the_next_seed_under_the_same_name(farm: BulkFarm
         assert again.recipe | {"seed": ""} == before.recipe | {"seed": ""}
         assert again.recipe_hash != before.recipe_hash
     render(farm)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert (farm.get(batch).json or {})["state"] == "done"
     listed = [(row["name"], row["file"], row["pick"]) for row in rows(farm.get(batch, "/manifest.csv").text)]
     assert listed[2:] == [
@@ -183,7 +182,7 @@ def test_finals_are_the_approved_ones_in_another_size(farm: BulkFarm, monkeypatc
     assert made["id"] in refused["detail"]
     files = render(farm)
     assert len(files) == 3
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     more = ask(farm, batch, steps=6)
     assert (more["counts"]["accepted"], more["counts"]["reused"], more["counts"]["queued"]) == (4, 3, 1)
     assert len(render(farm)) == 1

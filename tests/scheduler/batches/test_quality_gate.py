@@ -21,7 +21,6 @@ from imagefarm.store.models import Event, ImageHash, Job
 from scheduler.batches.table.seeds import next_seed
 from scheduler.queue.claim import ClaimedJob
 from scheduler.recovery.orphan_files import collect_orphan_files
-from scheduler.recovery.sweep import sweep
 from tests.scheduler.batches.conftest import BATCHES, BulkFarm
 from tests.scheduler.batches.test_downloads import rows
 from tests.scheduler.batches.test_picks import ask, decide, images
@@ -85,7 +84,7 @@ def test_a_gate_accepts_reviews_and_renders_again(farm: BulkFarm) -> None:
         return np.where(noise(3) > 127, 255, 220).astype(np.uint8)
 
     render(farm, draw)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     found = images(farm, batch)
     told = [(item["name"], item["scores"]["verdict"], item["pick"], item["seed"]) for item in found]
     assert told == [

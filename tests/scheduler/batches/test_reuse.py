@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from imagefarm.store.models import Job
-from scheduler.recovery.sweep import sweep
 from tests.scheduler.batches.conftest import BulkFarm
 from tests.scheduler.batches.test_downloads import render, rows
 
@@ -17,7 +16,7 @@ def test_only_what_changed_is_rendered(farm: BulkFarm) -> None:
     first = farm.batch(TABLE, **T)
     assert first["counts"]["reused"] == 0
     render(farm)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     changed = TABLE.replace("C,bowl,1", "C,dish,1").replace("B,cup,2", "B,cup,1") + "D,plate,1\n"
     quote = (farm.send(changed, dry_run="true", **T).json or {})["quote"]
     assert (quote["pictures"], quote["reused"]) == (4, 2)
@@ -39,7 +38,7 @@ def test_a_table_that_did_not_change_is_done_at_once(farm: BulkFarm) -> None:
     farm.batch(TABLE, **T)
     render(farm)
     again = farm.batch(TABLE, **T)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert (farm.get(again["id"]).json or {})["state"] == "done"
     third = farm.batch(TABLE, **T)  # the originals are found, not those that reuse them
     with farm.store.read() as session:

@@ -19,7 +19,6 @@ from imagefarm.store.models import Webhook, WebhookDelivery
 from scheduler.assets.safe_fetch import FetchFailed, check_url, fetch, is_public
 from scheduler.delivery import webhooks
 from scheduler.delivery.webhooks import BACKOFF_S, deliver_due
-from scheduler.recovery.sweep import sweep
 from tests.receiver import Receiver, receiving
 from tests.scheduler.batches.conftest import BulkFarm
 
@@ -53,13 +52,13 @@ def test_a_batch_is_told_of_once_and_the_signature_holds(farm: BulkFarm, receive
     early = farm.batch("prompt\nmug\n")["id"]
     for job in farm.claim("wrk_a"):
         farm.finish(job)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     hook = register(farm, receiver, "batch.done", "job.succeeded")
     batch = farm.batch("prompt\nmug\ncup\n")["id"]
     for job in farm.claim("wrk_a"):
         farm.finish(job)
     for _ in range(3):
-        sweep(farm.store, farm.settings)
+        farm.sweep()
     while deliver_due(farm.store, farm.settings):
         pass
     messages = [Verifier(hook["secret"]).verify(body, headers) for headers, body in receiver.got]
@@ -78,7 +77,7 @@ def test_a_refused_message_is_tried_again_then_dead_then_replayed(farm: BulkFarm
     hook = register(farm, receiver, "job.cancelled")
     (job,) = farm.submit(1)
     farm.client.post(f"/api/v1/jobs/{job}/cancel")
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     receiver.status = 500
     assert deliver_due(farm.store, farm.settings) == 1
     assert deliver_due(farm.store, farm.settings) == 0  # it backs off
@@ -104,7 +103,7 @@ def test_a_redirect_is_no_delivery_and_410_ends_it(farm: BulkFarm, receiver: Rec
         receiver.status = status
         (job,) = farm.submit(1)
         farm.client.post(f"/api/v1/jobs/{job}/cancel")
-        sweep(farm.store, farm.settings)
+        farm.sweep()
         deliver_due(farm.store, farm.settings)
     assert [json.loads(body)["type"] for _, body in receiver.got] == ["job.cancelled"] * 2
     with farm.store.read() as session:
@@ -120,7 +119,7 @@ def test_only_its_subject_its_tenant_and_while_it_stands(
     other = farm.batch("prompt\ncup\n")["id"]
     farm.act(other, "cancel")
     farm.act(batch, "cancel")
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     with farm.store.read() as session:
         bodies = [json.loads(body) for body in session.scalars(select(WebhookDelivery.body))]
     assert [body["data"]["id"] for body in bodies] == [batch]
@@ -214,7 +213,7 @@ def test_a_sender_that_died_is_followed_by_another(farm: BulkFarm, receiver: Rec
     register(farm, receiver, "job.cancelled")
     (job,) = farm.submit(1)
     farm.client.post(f"/api/v1/jobs/{job}/cancel")
-    sweep(farm.store, farm.settings)
+    farm.sweep()
 
     class Killed(BaseException):
         pass

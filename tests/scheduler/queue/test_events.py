@@ -13,8 +13,7 @@ from imagefarm.store.models import Event, Job
 from scheduler.queue import admission, cancel, finish, lease, submit
 from scheduler.queue.claim import ClaimedJob
 from scheduler.queue.retry import Failure, FailureClass
-from scheduler.recovery.sweep import sweep
-from tests.small_farm import SmallFarm
+from tests.small_farm import SmallFarm, hold_where, release_held_where
 
 UNKNOWN = Failure(FailureClass.UNKNOWN, "error", "x")
 INPUT = Failure(FailureClass.INPUT, "bad_picture", "x")
@@ -39,14 +38,14 @@ def test_a_whole_life_is_recorded_in_the_audit_and_live(farm: SmallFarm) -> None
     finish.fail(farm.store, claim(), UNKNOWN, farm.settings)
     claim()
     lease.expire_owner(farm.store, "wrk_a", farm.settings, "killed")
-    in_a_transaction(cancel.hold_where)
-    in_a_transaction(cancel.release_held_where)
+    in_a_transaction(hold_where)
+    in_a_transaction(release_held_where)
     cancel.cancel_job(farm.store, job_id, DEFAULT_TENANT)
     in_a_transaction(cancel.retry_where)
     finish.fail(farm.store, claim(), INPUT, farm.settings)
     in_a_transaction(cancel.retry_where)
     farm.set(job_id, expires_at=1.0)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     in_a_transaction(cancel.retry_where)
     (image_id,) = farm.finish(claim())
     with farm.store.read() as session:
@@ -82,7 +81,7 @@ def test_a_whole_life_is_recorded_in_the_audit_and_live(farm: SmallFarm) -> None
 
 
 def change_and_break(farm: SmallFarm, job_id: str, what: str) -> None:
-    change = {"cancel": cancel.cancel_where, "hold": cancel.hold_where}[what]
+    change = {"cancel": cancel.cancel_where, "hold": hold_where}[what]
     with farm.store.write() as session:
         assert len(change(session, [Job.id == job_id], by="x")) == 1
         raise RuntimeError("no")

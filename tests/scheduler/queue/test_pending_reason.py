@@ -7,7 +7,7 @@ import re
 import pytest
 from sqlalchemy import insert, update
 
-from api.pages.chinese import SENTENCES
+from api.pages.chinese import WORDS
 from imagefarm.states import BatchState, JobState, PriorityClass, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.migrate import DEFAULT_TENANT
@@ -15,8 +15,8 @@ from imagefarm.store.models import ApiKey, Batch, Job, Tenant
 from scheduler.queue import workers
 from scheduler.queue.cancel import cancel_job
 from scheduler.queue.finish import fail
-from scheduler.queue.pending_reason import read_pending_reason, read_pending_reasons
 from scheduler.queue.retry import Failure, FailureClass
+from scheduler.wiring import PENDING_MESSAGES, make_pending_reasons
 from tests.small_farm import SmallFarm
 
 
@@ -33,15 +33,26 @@ def ready(farm: SmallFarm, *resident: str, worker: str = "wrk_a") -> None:
 
 
 def pending_reason(farm: SmallFarm, job_id: str) -> str:
-    """The sentence, once it is known to have a Chinese one."""
+    """The sentence that the job waits by; its values are all that the sentence needs."""
     with farm.store.read() as session:
-        text = read_pending_reason(session, session.get_one(Job, job_id), farm.settings)
-    chinese = text
-    for pattern, words in SENTENCES:
-        chinese = re.sub(pattern, words, chinese)
-    assert "。" in chinese
-    assert not re.search(r"\b(is|are|for|of)\b", chinese), chinese
-    return text
+        reason = make_pending_reasons(farm.settings).explain(session, session.get_one(Job, job_id))
+    assert reason.code in PENDING_MESSAGES
+    assert set(reason.sentences) <= set(PENDING_MESSAGES.values())
+    return reason.message
+
+
+def test_every_sentence_has_a_chinese_one_with_the_same_values() -> None:
+    for code, english in PENDING_MESSAGES.items():
+        chinese = WORDS[english]
+        assert set(re.findall(r"{\w+}", chinese)) == set(re.findall(r"{\w+}", english)), code
+        assert not re.search(r"\b(is|are|for|of)\b", chinese), code
+
+
+def test_a_program_reads_the_code_and_the_values(farm: SmallFarm) -> None:
+    _, second = farm.submit(2, model="sd15")
+    with farm.store.read() as session:
+        reason = make_pending_reasons(farm.settings).explain(session, session.get_one(Job, second))
+    assert (reason.code, reason.values) == ("model_not_loaded", {"ahead": 1, "model": "sd15"})
 
 
 def test_position(farm: SmallFarm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +194,6 @@ def test_many_at_once_say_what_each_says(farm: SmallFarm) -> None:
     farm.set(ids[1], model="nothing")
     with farm.store.read() as session:
         rows = [session.get_one(Job, job_id) for job_id in ids]
-        sentences = read_pending_reasons(session, rows, farm.settings)
+        sentences = [reason.message for reason in make_pending_reasons(farm.settings).explain_all(session, rows)]
     assert sentences == [pending_reason(farm, job_id) for job_id in ids]
     assert len(set(sentences)) == 3

@@ -20,7 +20,6 @@ from scheduler.queue.cancel import cancel_job
 from scheduler.queue.claim import ClaimedJob
 from scheduler.queue.finish import fail, release
 from scheduler.queue.retry import Failure, FailureClass
-from scheduler.recovery.sweep import sweep
 from tests.small_farm import SmallFarm
 
 CATALOGUE = Catalogue.read(PROJECT_ROOT / "models.toml")
@@ -121,7 +120,7 @@ class JobLife(RuleBasedStateMachine):
         holding = len(self.held_by(job.owner))
         if held:
             self.farm.set(job.id, lease_until=self.farm.store.now() - 1)
-        report = sweep(self.farm.store, self.farm.settings)
+        report = self.farm.sweep()
         assert report.requeued + report.failed == int(held)
         if held:
             self._crashed([job.id], job.owner, holding, False)

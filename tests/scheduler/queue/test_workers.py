@@ -19,7 +19,6 @@ from scheduler.queue.workers import (
     send_command,
     set_desired_state,
 )
-from scheduler.recovery.sweep import sweep
 from tests.small_farm import SmallFarm
 
 
@@ -83,7 +82,7 @@ def test_its_life_is_told(farm: SmallFarm) -> None:
     start(farm, "wrk_2")
     with farm.store.write() as session:
         session.execute(update(Worker).where(Worker.id == "wrk_2").values(heartbeat_at=db_now() - 120))
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert told(farm, "wrk_2") == [("worker.started", None), ("worker.offline", "heartbeat_timeout")]
 
 
@@ -104,21 +103,21 @@ def test_one_that_was_only_silent_comes_back(farm: SmallFarm) -> None:
     start(farm, "wrk_1")
     with farm.store.write() as session:
         session.execute(update(Worker).values(heartbeat_at=db_now() - 120))
-    assert sweep(farm.store, farm.settings).stale_workers == ["wrk_1"]
+    assert farm.sweep().stale_workers == ["wrk_1"]
     heartbeat(farm.store, "wrk_1", WorkerState.BUSY, resident=["demo"], load={"phase": "step"})
     back = row(farm, "wrk_1")
     assert (back.state, back.resident, back.load) == (WorkerState.BUSY, ["demo"], {"phase": "step"})
-    assert sweep(farm.store, farm.settings).stale_workers == []
+    assert farm.sweep().stale_workers == []
 
 
 def test_one_that_is_offline_stays_on_the_page_for_an_hour(farm: SmallFarm) -> None:
     start(farm, "wrk_1")
     mark_offline(farm.store, "wrk_1", farm.settings, "stopped", clean=True)
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     assert row(farm, "wrk_1").reason == "stopped"
     with farm.store.write() as session:
         session.execute(update(Worker).values(heartbeat_at=db_now() - OFFLINE_RETENTION_S - 1))
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     with farm.store.read() as session:
         assert session.get(Worker, "wrk_1") is None
 
@@ -132,7 +131,7 @@ def test_what_an_operator_wants_of_one_outlasts_its_absence(farm: SmallFarm) -> 
     def later(seconds: float) -> None:
         with farm.store.write() as session:
             session.execute(update(Worker).where(Worker.id == "wrk_1").values(heartbeat_at=db_now() - seconds))
-        sweep(farm.store, farm.settings)
+        farm.sweep()
 
     later(OFFLINE_RETENTION_S + 1)
     start(farm, "wrk_2")
@@ -144,7 +143,7 @@ def test_what_an_operator_wants_of_one_outlasts_its_absence(farm: SmallFarm) -> 
     mark_offline(farm.store, "wrk_2", farm.settings, "stopped", clean=True)
     with farm.store.write() as session:
         session.execute(update(Worker).values(heartbeat_at=db_now() - DRAINED_RETENTION_S - 1))
-    sweep(farm.store, farm.settings)
+    farm.sweep()
     with farm.store.read() as session:
         assert session.get(Worker, "wrk_2") is None, "but not for ever"
 

@@ -22,7 +22,6 @@ from scheduler.queue.cancel import cancel_job
 from scheduler.queue.claim import ClaimedJob
 from scheduler.queue.retry import Failure, FailureClass
 from scheduler.queue.workers import register
-from scheduler.recovery.sweep import sweep
 from scheduler.tickets import waiting
 from tests.farm import Farm
 from worker.engine import engine as engine_module
@@ -342,7 +341,7 @@ def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
     run(loop)
     assert states(farm) == {late: "queued", begun: "succeeded"}
     assert not any(late in step for step in StandIn.steps_taken)
-    assert sweep(farm.store, farm.settings).expired == 1
+    assert farm.sweep().expired == 1
     with farm.store.read() as session:
         job = session.get_one(Job, late)
         attempt = session.scalars(select(Attempt).where(Attempt.job_id == late)).one()

@@ -1,0 +1,35 @@
+"""Why a batch holds a job: it is paused or stopped, waits for approval, or enters the queue some rows at a time."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from imagefarm.states import BatchState
+from imagefarm.store.models import Batch, Job
+from scheduler.batches.lifecycle import STOPPED
+from scheduler.queue.pending_reason import PendingReason
+
+MESSAGES = {
+    "batch_stopped": "Held: its batch '{batch}' was stopped, for {failed} of its jobs failed with {error}.",
+    "batch_paused": "Held: its batch '{batch}' is paused.",
+    "batch_not_approved": "Held: its batch waits for approval.",
+    "batch_entering": "Held: its batch enters the queue, some rows at a time.",
+}
+"""The English sentence of each code, as in `scheduler.queue.pending_reason`."""
+
+
+def explain_held_by_batch(session: Session, job: Job) -> PendingReason | None:
+    """What the job's batch holds it for; None for a job of no batch."""
+    batch = session.get(Batch, job.batch_id) if job.batch_id else None
+    if batch is None:
+        return None
+    values: dict[str, str | int] = {"batch": batch.name}
+    code = "batch_entering"
+    if batch.state == BatchState.PAUSED and (stopped := (batch.options or {}).get(STOPPED)):
+        code = "batch_stopped"
+        values |= {"failed": stopped["failed"], "error": stopped["error"]}
+    elif batch.state == BatchState.PAUSED:
+        code = "batch_paused"
+    elif batch.state == BatchState.HELD:
+        code = "batch_not_approved"
+    return PendingReason(code, values, (MESSAGES[code],))
