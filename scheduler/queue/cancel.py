@@ -1,4 +1,4 @@
-"""Cancel, hold and retry: by conditional update, so that there is exactly one winner and repeating does no harm."""
+"""Cancel and retry: by conditional update, so that there is exactly one winner and repeating does no harm."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from imagefarm.store.models import Job
 from scheduler.queue.transition import ChangedJob, change_state
 
 
-def cancel_job(store: Store, job_id: str, tenant_id: str, *, by: str = "request") -> bool:
+def cancel_job(store: Store, job_id: str, tenant_id: str | None, *, by: str = "request") -> bool:
     """Cancel a job at whatever stage it is; return whether this call did it (False: it was cancelled before).
 
     A running job is cancelled at once in SQL; its worker notices within one step and its writes are fenced off. Raises
-    NotFound for a job that is not the tenant's, Conflict for one that already succeeded or failed.
+    NotFound for a job that is not the tenant's (None: anybody's), Conflict for one that already succeeded or failed.
     """
+    this_job = [Job.id == job_id] if tenant_id is None else [Job.id == job_id, Job.tenant_id == tenant_id]
 
     def work(session: Session) -> bool:
-        if cancel_where(session, [Job.id == job_id, Job.tenant_id == tenant_id], by=by):
+        if cancel_where(session, this_job, by=by):
             return True
-        state = session.scalar(select(Job.state).where(Job.id == job_id, Job.tenant_id == tenant_id))
+        state = session.scalar(select(Job.state).where(*this_job))
         if state is None:
-            raise NotFound(f"no job {job_id}")
+            raise NotFound(f"no job {job_id[:60]!r}")
         if state != JobState.CANCELLED:
             raise Conflict(f"job {job_id} has already {state}")
         return False
@@ -63,13 +64,3 @@ def retry_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: s
             expires_at=None,
         )
     return changed
-
-
-def hold_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
-    """Hold waiting jobs back (a paused batch), in the caller's transaction."""
-    return change_state(session, where, JobState.QUEUED, JobState.HELD, event="job.held", data={"by": by})
-
-
-def release_held_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
-    """Let held jobs go, in the caller's transaction."""
-    return change_state(session, where, JobState.HELD, JobState.QUEUED, event="job.hold_released", data={"by": by})

@@ -15,8 +15,8 @@ from scheduler.queue.retry import requeue_after_crash
 from scheduler.queue.transition import chunks
 
 
-def renew(store: Store, owner: str, jobs: Collection[str], lease_s: float) -> set[str]:
-    """Renew the leases of `jobs` held by `owner`; return those it still holds.
+def renew(store: Store, owner: str, job_ids: Collection[str], lease_s: float) -> set[str]:
+    """Renew the leases of `job_ids` held by `owner`; return those it still holds.
 
     A job that is missing from the answer was cancelled, expired or claimed by another: stop rendering it. Call this only
     when the denoising loop has advanced; a blind heartbeat would keep a hung job alive for ever.
@@ -24,7 +24,7 @@ def renew(store: Store, owner: str, jobs: Collection[str], lease_s: float) -> se
     held: set[str] = set()
 
     def work(session: Session) -> set[str]:
-        for ids in chunks(jobs):
+        for ids in chunks(job_ids):
             statement = (
                 update(Job)
                 .where(Job.id.in_(ids), Job.owner == owner, Job.state == JobState.RUNNING)
@@ -34,7 +34,7 @@ def renew(store: Store, owner: str, jobs: Collection[str], lease_s: float) -> se
             held.update(session.scalars(statement))
         return held
 
-    return store.run_with_retry(work, timeout_s=lease_s, durable=False) if jobs else held
+    return store.run_with_retry(work, timeout_s=lease_s, durable=False) if job_ids else held
 
 
 def expire_owner(store: Store, owner: str, settings: Settings, reason: str, *, self_inflicted: bool = False) -> int:

@@ -221,9 +221,7 @@ def cancel(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     A running one stops within a step. Cancelling again changes nothing; a job that has succeeded or failed cannot be
     cancelled.
     """
-    with app_context.store.read() as session:
-        tenant_id = visible_job(session, caller, job_id).tenant_id
-    cancel_job(app_context.store, job_id, tenant_id, by=caller.name)
+    cancel_job(app_context.store, job_id, caller.tenant_filter, by=caller.name)
     with app_context.store.read() as session:
         return job_response(session, app_context, visible_job(session, caller, job_id), base_url())
 

@@ -10,8 +10,8 @@ from imagefarm.errors import Conflict, LeaseLost, NotFound
 from imagefarm.states import JobState
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
-from scheduler.queue.cancel import cancel_job, hold_where, release_held_where, retry_where
-from tests.small_farm import SmallFarm
+from scheduler.queue.cancel import cancel_job, retry_where
+from tests.small_farm import SmallFarm, hold_where, release_held_where
 
 
 def cancel(farm: SmallFarm, job_id: str, tenant: str = DEFAULT_TENANT) -> bool:
