@@ -1,4 +1,4 @@
-"""Listens for cancels, so that a cancelled job stops within a step and not within a lease. Only a hint: SQL decides."""
+"""Listens for cancel events, so that a cancelled job stops within a step instead of a lease. Only a hint: SQL decides."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from worker.leases.leased_jobs import LeasedJobs
 log = get_logger(__name__)
 
 WAIT_S = 5.0
-"""How long one look at the socket waits; also how long `stop` may take at most."""
+"""Socket timeout of one read, in seconds; also the longest time that `stop` may take."""
 
 
 class CancelListener:
-    """Reads what is told to workers and makes the lease keeper look when one may concern a leased job."""
+    """Reads the workers' events and makes the lease keeper check SQL when an event may concern a leased job."""
 
     def __init__(self, redis: Redis, prefix: str, leased_jobs: LeasedJobs, keeper: LeaseKeeper) -> None:
         self.redis = redis
@@ -31,7 +31,7 @@ class CancelListener:
         self.keeper = keeper
         self.failures = 0
         self.on_command: Callable[[], None] = lambda: None
-        """Called when an operator asked something of a worker: it need not wait for its next heartbeat to hear of it."""
+        """Called when an operator sent a command, so that this worker need not wait for its next heartbeat."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cancellations", daemon=True)
 
@@ -39,14 +39,14 @@ class CancelListener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Tell the thread to end; it is a daemon and holds nothing, so nobody waits for it."""
+        """Tell the thread to end. It is a daemon thread that holds nothing, so there is no join."""
         self._stopping.set()
 
     def heard(self, text: str) -> None:
-        """One event came in."""
+        """Handle one event."""
         if '"worker.command"' in text:
             self.on_command()
-        # most of what passes is about other workers' jobs: not worth parsing
+        # most events concern other workers' jobs and are not worth parsing
         if not self.leased_jobs or ('"job.cancelled"' not in text and '"bulk.changed"' not in text):
             return
         try:
@@ -55,7 +55,7 @@ class CancelListener:
         except (ValueError, KeyError, TypeError):
             self.failures += 1
             return
-        # a bulk change is told as one event that names no job
+        # a bulk change is published as one event without a job id
         if kind == "bulk.changed" or (kind == "job.cancelled" and self.leased_jobs.get(subject) is not None):
             self.keeper.look_now()
 
@@ -64,7 +64,7 @@ class CancelListener:
             try:
                 with self.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     pubsub.subscribe(self.channel)
-                    # what was said while nobody listened
+                    # events may have been missed while the connection was down
                     self.keeper.look_now()
                     while not self._stopping.is_set():
                         message = pubsub.get_message(timeout=WAIT_S)

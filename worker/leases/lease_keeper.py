@@ -1,4 +1,4 @@
-"""The lease keeper: renews what this worker holds while its render thread advances, and ends the worker when it hangs."""
+"""The lease keeper: renews the leases of this worker while its render thread advances, and ends the worker when it hangs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ log = get_logger(__name__)
 
 RENEWALS_PER_LEASE = 4
 MAX_FINISH_S = 300.0
-"""A picture that takes longer to store is stuck; its lease runs out and another attempt makes it again."""
+"""Seconds. An image that takes longer to store is stuck; its lease expires and another attempt renders it again."""
 
 
 HUNG_EXIT = 72
 STUCK_EXIT = 73
-"""A load, or the disk, and not a job is what it waits for."""
+"""Phases in which the worker waits for a model load or the disk rather than for a job."""
 
 
 def end_this_process(phase: str) -> None:
-    """End at once, without any hook: the parent sees why, gives the jobs back and starts a new child."""
+    """End the process at once, without exit hooks. The parent reads the exit code, requeues the jobs and starts a new child."""
     os._exit(HUNG_EXIT if phase == "step" else STUCK_EXIT)
 
 
 class LeaseKeeper:
-    """Renews leases every quarter of one, and at once when told that a job may be lost.
+    """Renews leases every quarter of a lease, and at once after a hint that a job may be lost.
 
-    A render thread that hangs inside a step (a broken driver, a loop without end) cannot be stopped from within: then no
+    A render thread that hangs inside a step (a broken driver, an endless loop) cannot be stopped from within. In that case no
     lease is renewed any more and `on_hang` is called.
     """
 
@@ -70,11 +70,11 @@ class LeaseKeeper:
             self._thread.join(timeout_s)
 
     def look_now(self) -> None:
-        """Ask SQL at once which jobs are still leased: somebody said that one was cancelled."""
+        """Check in SQL at once which jobs are still leased, because an event says that one was cancelled."""
         self._wake.set()
 
     def renew_all(self) -> None:
-        """Renew every lease; jobs that are no longer this worker's are marked lost."""
+        """Renew every lease. Jobs that this worker no longer owns are marked lost."""
         oldest = time.monotonic() - MAX_FINISH_S
         leased = {item.job.id for item in self.leased_jobs.all() if item.finishing_at is None or item.finishing_at > oldest}
         if not leased:
@@ -82,7 +82,7 @@ class LeaseKeeper:
         try:
             still = renew(self.store, self.owner, leased, self.lease_s)
         except SQLAlchemyError as error:
-            # the database is away, so nobody can claim these jobs either: go on rendering, ask again later
+            # while the database is away, no other worker can claim these jobs: continue rendering and ask again later
             self.failures += 1
             log.warning("leases.not_renewed", error=str(error)[:200], jobs=len(leased), failures=self.failures)
             return

@@ -1,4 +1,4 @@
-"""What this worker holds under lease: every job from its claim until its end is committed."""
+"""The jobs under this worker's lease, from their claim until their end is committed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scheduler.queue.claim import ClaimedJob
 
 @dataclass(slots=True)
 class LeasedJob:
-    """One job with the times (monotonic) of its claim and of its way into the finishing pool, and its last step."""
+    """One job with the monotonic times of its claim, of its entry into the finishing pool, and of its last step."""
 
     job: ClaimedJob
     claimed_at: float
@@ -20,7 +20,7 @@ class LeasedJob:
     step: int = 0
     steps: int = 0
     begin_by: float | None = None
-    """When (monotonic) it is too late to begin; None: never, or it has begun."""
+    """Monotonic time after which the job may not start. None: no limit, or it has started."""
 
 
 class LeasedJobs:
@@ -32,7 +32,7 @@ class LeasedJobs:
         self._lost: set[str] = set()
 
     def add(self, jobs: Iterable[ClaimedJob]) -> None:
-        """These were just claimed."""
+        """Add jobs that were just claimed."""
         now = time.monotonic()
         with self._lock:
             for job in jobs:
@@ -40,7 +40,7 @@ class LeasedJobs:
                 self._lost.discard(job.id)
 
     def remove(self, job: ClaimedJob) -> None:
-        """This attempt has ended, one way or the other. A later attempt of the same job, leased by now, stays."""
+        """Remove a job whose attempt has ended. A later attempt of the same job that is leased by now stays."""
         with self._lock:
             leased = self._jobs.get(job.id)
             if leased is not None and leased.job.attempt == job.attempt:
@@ -48,19 +48,19 @@ class LeasedJobs:
                 self._lost.discard(job.id)
 
     def note_deadline(self, job_id: str, left_s: float) -> None:
-        """So many seconds are left for it to begin."""
+        """Seconds that are left for the job to start."""
         leased = self._jobs.get(job_id)
         if leased is not None:
             leased.begin_by = time.monotonic() + left_s
 
     def note_begun(self, job_id: str) -> None:
-        """It begins now, and may take as long as it takes."""
+        """Mark the job as started: from now on it has no start deadline."""
         leased = self._jobs.get(job_id)
         if leased is not None:
             leased.begin_by = None
 
     def is_late(self, job_id: str) -> bool:
-        """Whether its time was up before it began."""
+        """Whether the start deadline passed before the job started."""
         leased = self._jobs.get(job_id)
         return leased is not None and leased.begin_by is not None and time.monotonic() > leased.begin_by
 
@@ -70,7 +70,7 @@ class LeasedJobs:
             leased.step, leased.steps = step, steps
 
     def note_finishing(self, job_id: str) -> None:
-        """All its images are rendered; what is left is to store them."""
+        """Mark all images of the job as rendered; only storing is left."""
         leased = self._jobs.get(job_id)
         if leased is not None:
             leased.finishing_at, leased.step = time.monotonic(), leased.steps
@@ -83,12 +83,12 @@ class LeasedJobs:
         return self._jobs.get(job_id)
 
     def mark_lost(self, job_ids: Iterable[str]) -> None:
-        """These were cancelled, or belong to another by now: the render thread shall let them go at the next step."""
+        """Mark jobs that were cancelled or claimed by another worker. The render thread drops them at the next step."""
         with self._lock:
             self._lost.update(job_id for job_id in job_ids if job_id in self._jobs)
 
     def take_lost(self) -> list[ClaimedJob]:
-        """The lost jobs, each told once."""
+        """The lost jobs that were not returned by an earlier call."""
         if not self._lost:
             return []
         with self._lock:

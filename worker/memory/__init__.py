@@ -1,1 +1,1 @@
-"""What fits where: reading weights' sizes and planning memory."""
+"""What fits in memory: planning by weight sizes, tiers, learned limits."""

@@ -1,4 +1,4 @@
-"""Which tiers can be had: what each needs of the installation and the device, and how to get it. Knows no torch."""
+"""Which tiers are available: what each needs of the installation and the device, and how to get it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ GPU = "cuda"
 
 
 def unavailable_tiers(device_type: str = GPU) -> dict[Tier, str]:
-    """Tiers that cannot be had on a device of this type (`cuda`, `mps`, `cpu`), and why. ROCm calls itself `cuda`."""
+    """Tiers that a device of this type (`cuda`, `mps`, `cpu`) cannot run, each with the reason. ROCm reports itself as `cuda`."""
     return {tier: why for tier in Tier if (why := _why_not(tier, device_type))}
 
 
 def unhelpful_tiers(device_type: str) -> dict[Tier, str]:
-    """Tiers that nobody gains by on such a device: taken only when asked for by name."""
+    """Tiers that bring nothing on such a device. They are taken only when asked for by name."""
     if device_type == GPU:
         return {}
     why = f"moves weights to the machine's memory, which is where a {device_type} device has them"
@@ -38,7 +38,7 @@ def _why_not(tier: Tier, device_type: str) -> str:
 
 
 def _installed(package: str) -> bool:
-    # by its metadata: the package itself is hidden from imports (see worker/__init__.py)
+    # read from the metadata: the package itself is hidden from imports (see worker/__init__.py)
     try:
         version(package)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The allocator's cache on the device: freed tensors leave their memory there until it is emptied."""
+"""The allocator's cache on the device, which keeps the memory of freed tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from worker.memory.gc_control import collect_frozen
 
 
 def free_cached(device: torch.device) -> None:
-    """Give memory that nothing uses back to the device."""
+    """Return cached memory that no tensor uses to the device."""
     collect_frozen()
     if device.type == "cuda":
         torch.cuda.empty_cache()

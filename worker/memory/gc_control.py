@@ -1,4 +1,4 @@
-"""Garbage among what a worker has set aside from Python's collector (see imagefarm.gc_control)."""
+"""Garbage collection that includes objects frozen at start-up (see imagefarm.gc_control)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imagefarm.gc_control import freeze_startup_objects
 
 
 def collect_frozen() -> None:
-    """Collect also among what was set aside: a model that leaves may have been among it, and is full of cycles."""
+    """Collect frozen objects too. An unloaded model may be among them, and it is full of reference cycles."""
     if not gc.get_freeze_count():
         gc.collect()
         return

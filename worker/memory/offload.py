@@ -1,4 +1,4 @@
-"""Where weights wait while they are not in use: encoder and denoiser that take turns, and blocks that are streamed."""
+"""Where unused weights wait: encoder and denoiser that swap with each other, and blocks that are streamed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from worker.memory.planner import OffloadMode
 
 HOST = torch.device("cpu")
 BLOCKS_PER_GROUP = 1
-"""Blocks that travel together: one runs, the next one comes."""
+"""Blocks that are moved together: one group runs while the next is copied."""
 
 
 def apply_offload(
     pipe: Any, where: torch.device, mode: OffloadMode, *, denoisers: Sequence[str], encoders: Sequence[str]
 ) -> EncoderSwap | None:
-    """Move a pipeline's networks to where `mode` says; from then on they are on `where` whenever they run.
+    """Place a pipeline's networks as `mode` says. From then on each is on `where` whenever it runs.
 
-    `denoisers` and `encoders` are names of components; everything else (decoders, above all) goes to `where` for good.
+    `denoisers` and `encoders` are names of components. All other components (the decoder, mostly) stay on `where`.
     """
     parts: dict[str, nn.Module] = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     moving = [parts[name] for name in (*denoisers, *encoders) if name in parts]
@@ -44,9 +44,9 @@ def apply_offload(
 
 
 class EncoderSwap:
-    """Two sides that share a place on the device: whoever is about to run comes in, and the other goes out before.
+    """Two sets of networks that share the device: before one runs, the other is moved out.
 
-    Hooks do it, so that nobody who calls a network has to think of it, and several prompts in a row move nothing.
+    Forward hooks do this, so callers need not know of it, and several prompts in a row move nothing.
     """
 
     def __init__(self, where: torch.device, sides: Mapping[str, Sequence[nn.Module]]) -> None:
@@ -54,27 +54,27 @@ class EncoderSwap:
         self.sides = sides
         self.present = ""
         self.swaps = 0
-        """Times that a side came in."""
+        """Number of times that a set was moved in."""
         self._moving = threading.Lock()
         for side, modules in sides.items():
             for module in modules:
-                # a language model's body is also called by itself
+                # a language model's body is also called directly
                 for entrance in (module, getattr(module, "model", None)):
                     if isinstance(entrance, nn.Module):
                         entrance.register_forward_pre_hook(lambda *_, side=side: self.swap_in(side))
 
     def swap_in(self, side: str) -> None:
-        """Have one side on the device."""
+        """Move one set onto the device."""
         if self.present == side:
             return
-        # whoever calls a network does it in inference mode, and weights that were moved there could never be assigned again
+        # callers use inference mode, and weights moved in inference mode could never be assigned again
         with self._moving, torch.inference_mode(False):
             for other, modules in self.sides.items():
                 if other != side:
                     for module in modules:
                         module.to(HOST)
             if self.where.type == "cuda":
-                torch.cuda.empty_cache()  # what went out was one large piece; what comes in may need it whole
+                torch.cuda.empty_cache()  # the evicted set was one large block that the new one may need whole
             for module in self.sides[side]:
                 module.to(self.where)
             self.present = side
@@ -92,7 +92,7 @@ def _stream(modules: Sequence[nn.Module], where: torch.device, *, blocks: bool) 
             offload_device=HOST,
             offload_type="block_level" if blocks else "leaf_level",
             num_blocks_per_group=BLOCKS_PER_GROUP if blocks else None,
-            # the next block comes on a stream of its own while one runs; layer by layer nothing is in advance, to hold least
+            # one block is prefetched on its own stream while another runs; layer by layer nothing is prefetched, to hold least
             use_stream=is_gpu and blocks,
             record_stream=is_gpu and blocks,
             non_blocking=is_gpu,

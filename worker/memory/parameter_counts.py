@@ -1,6 +1,6 @@
 """Parameter counts of released models, for planning before their weights are on this machine.
 
-Each was counted on the architecture itself, built without memory (torch's meta device).
+Each was counted on the architecture itself, built on torch's meta device without memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PARAMETERS: dict[str, dict[str, int]] = {
         "vae": SD_VAE,
     },
 }
-"""By source, then by component."""
+"""Parameters by source and component."""
 
 KEPT_WIDE: dict[str, int] = {"Tongyi-MAI/Z-Image-Turbo": 388_956_160, "Tongyi-MAI/Z-Image": 388_956_160}
-"""Parameters of the text encoder that stay at 16 bits when it is quantised: its embedding table, which is only looked up."""
+"""Parameters of the text encoder that stay at 16 bits when it is quantised: its embedding table, which is only indexed."""

@@ -1,4 +1,4 @@
-"""How much memory a pass took at its peak, on each kind of device."""
+"""Peak memory of a pass, on each kind of device."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import torch
 CLEAR = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
 RESET_PEAK = "5"
-"""What Linux wants to be told to forget the highest resident size so far."""
+"""The value that resets the process's highest resident size in Linux's clear_refs."""
 
 
 class PeakMemoryMeter(Protocol):
     """Measures one pass at a time."""
 
     bounds: bool
-    """Whether its numbers are exact enough to say how many images fit."""
+    """Whether the numbers are exact enough to bound the number of images."""
 
     def begin(self) -> None:
-        """The pass begins."""
+        """Start measuring a pass."""
 
     def peak(self) -> int | None:
-        """Bytes at its peak besides what was there at its beginning, or None where that cannot be known. Never waits for the
-        device: allocators keep their books on the host."""
+        """Peak bytes of the pass beyond its start, or None where that cannot be known. Never waits for the device, because
+        allocators keep their statistics on the host."""
 
 
 class CudaMeter:
-    """The allocator's own books; ROCm's are the same."""
+    """CUDA allocator statistics; ROCm has the same."""
 
     bounds = True
 
@@ -46,7 +46,8 @@ class CudaMeter:
 
 
 class ResidentSizeMeter:
-    """The process's resident size on Linux. Other threads and memory that was freed but kept blur it: told, not relied on."""
+    """The resident size of the process on Linux. Other threads and cached memory blur it, so it is reported but bounds
+    nothing."""
 
     bounds = False
 
@@ -61,19 +62,19 @@ class ResidentSizeMeter:
             CLEAR.write_text(RESET_PEAK)
             self._before = _kib("VmRSS:")
         except OSError:
-            self._works = False  # a sandbox that forbids it
+            self._works = False  # some sandboxes forbid writing clear_refs
 
     def peak(self) -> int | None:
         return max(0, _kib("VmHWM:") - self._before) * 1024 if self._works else None
 
 
 def meter_for(device: torch.device) -> PeakMemoryMeter:
-    """The meter of a device; MPS has no peak to ask for, so that its passes are bounded by what runs out only."""
+    """The meter of a device. MPS reports no peak, so its passes are bounded only by out-of-memory errors."""
     return CudaMeter(device) if device.type == "cuda" else ResidentSizeMeter()
 
 
 def headroom(device: torch.device) -> int | None:
-    """Bytes that passes may take beside what lies on the device now; None where nobody knows."""
+    """Bytes that passes may take beyond what is on the device now; None where that is unknown."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""`python -m worker.memory.plan MODEL --vram 12`: how a model would be held on a GPU with that many GiB free."""
+"""`python -m worker.memory.plan MODEL --vram 12`: how a model would be loaded on a GPU with 12 GiB free."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worker.memory.sizes import model_size, shapes_of
 
 
 def as_data(entry: ModelEntry, vram_gib: float, origin: str, plans: list[Plan]) -> dict[str, Any]:
-    """The answer as plain data; `tier` is None if the model does not fit in any way."""
+    """The answer as plain data; `tier` is None if the model fits at no tier."""
     chosen = best(plans)
     return {
         "model": entry.name,
@@ -45,7 +45,7 @@ def as_data(entry: ModelEntry, vram_gib: float, origin: str, plans: list[Plan]) 
 
 
 def as_text(data: dict[str, Any]) -> str:
-    """The answer for people."""
+    """The answer as text."""
     head = f"{data['model']} on {data['vram_gib']:g} GiB (sizes from {data['sizes_from']})"
     chosen = next((tier for tier in data["tiers"] if tier["tier"] == data["tier"]), None)
     if chosen is None:
@@ -74,7 +74,7 @@ def as_text(data: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the plan; return 0 if the model fits, 1 if it does not, or the exit code of a setup error."""
+    """Print the plan; return 0 if the model fits, 1 if it does not, or the exit code of a configuration error."""
     parser = argparse.ArgumentParser(prog="imagefarm plan", description=__doc__)
     parser.add_argument("model", help="name or alias in the catalogue")
     parser.add_argument("--vram", type=float, required=True, metavar="GIB", help="free memory of the device in GiB")

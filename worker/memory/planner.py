@@ -1,4 +1,4 @@
-"""Which way of holding a model fits a device, how many images run there, and what it costs: a pure function."""
+"""Plans every memory tier of a model on a device: what fits, how many images run, what it costs. A pure function."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 GIB = 2**30
 KIB = 2**10
 CONTEXT_BYTES = GIB // 2
-"""What a process takes on a GPU before it holds anything."""
+"""Bytes that a process takes on a GPU before it allocates a tensor."""
 USABLE = 0.95
-"""Share of a device's memory that tensors can fill before fragments of it are too small for the next one."""
+"""Share of the device's memory that tensors can fill before fragmentation stops them."""
 PCIE_BYTES_PER_S = 12e9
-"""A usual PCIe 4.0 card; half as much on older boards, twice on newer."""
+"""Bytes per second of a usual PCIe 4.0 card; half as much on older boards, twice on newer ones."""
 NOTHING: Mapping[Any, str] = MappingProxyType({})
 STREAMED_BLOCKS = 4
-"""Blocks of a denoiser that are on the device at once under group offload: the one that runs and those that come and go."""
+"""Denoiser blocks on the device at once under group offload: the running one and those being copied in and out."""
 
 
 class Weights(StrEnum):
-    """How denoiser and text encoder are stored; decoders always stay as they are."""
+    """How the denoiser and the text encoder are stored. The decoder always keeps its width."""
 
     FULL = "full"
     INT8 = "int8"
@@ -31,20 +31,20 @@ class Weights(StrEnum):
 
 
 class OffloadMode(StrEnum):
-    """Where the weights are while they are not in use."""
+    """Where unused weights are."""
 
     RESIDENT = "resident"
     """On the device."""
     ENCODER_SWAPPED = "encoder-swapped"
-    """Text encoder and denoiser take turns on the device: the encoder comes for prompts that are not in the cache."""
+    """Text encoder and denoiser swap: the encoder is moved in for prompts that are not cached."""
     BLOCKS = "blocks"
-    """In the machine's memory; a few blocks are on the device at a time, the next one comes while one runs."""
+    """In host memory. A few blocks are on the device at a time; the next is copied while one runs."""
     LAYERS = "layers"
-    """In the machine's memory, layer by layer."""
+    """In host memory, copied layer by layer."""
 
 
 class Tier(StrEnum):
-    """Ways of holding a model, the best first."""
+    """Memory tiers, the fastest first."""
 
     RESIDENT = "resident"
     ENCODER_SWAPPED = "encoder-swapped"
@@ -65,7 +65,7 @@ class Tier(StrEnum):
 
     @property
     def offload_mode(self) -> OffloadMode:
-        """Where the weights are."""
+        """Where unused weights are."""
         if self is Tier.GROUP_OFFLOAD:
             return OffloadMode.BLOCKS
         if self is Tier.SEQUENTIAL:
@@ -81,12 +81,12 @@ FIDELITY = {
     Weights.NF4: "the largest: 4-bit weights, 26 dB against full weights on one tiny test model",
 }
 STORED_BYTES = {Weights.INT8: 1.0, Weights.FP8: 1.0, Weights.NF4: 0.5625}
-"""Bytes of one stored parameter, the scales of NF4's blocks of 64 included."""
+"""Bytes of one stored parameter, including the scales of NF4's blocks of 64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """What a planner must know of a model: parameters, and how much a pass needs besides them."""
+    """What the planner needs to know of a model: parameters, and what a pass needs beyond them."""
 
     denoiser: int
     encoders: int
@@ -97,20 +97,20 @@ class ModelSize:
     encoders_kept_wide: int = 0
     """Parameters that keep their width when the rest is quantised: embedding tables, convolutions, norms."""
     largest_layer: int = 0
-    """Parameters of the largest single layer; 0: a hundredth of the denoiser."""
+    """Parameters of the largest single layer; 0 stands for a hundredth of the denoiser."""
     blocks: int = 30
-    """Blocks that a denoiser is streamed in."""
+    """Blocks that the denoiser is streamed in."""
     activation_bytes: float
-    """Of the denoiser, per output pixel of one image, guidance included. An estimate until it is measured."""
+    """Bytes of a denoiser pass per output pixel of one image, guidance included. An estimate until it is measured."""
     decode_bytes: float = 1.5 * GIB / 1024**2
-    """Of the decoder, per output pixel of one image."""
+    """Bytes of a decoder pass per output pixel of one image."""
     tiled_decode_bytes: float = 0.5 * GIB
-    """Of the decoder in tiles, whatever the picture's size."""
+    """Bytes of a tiled decode, for any image size."""
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyActivations:
-    """What a pass of a family needs besides weights, per output pixel of an image: estimates from layer widths at 16 bits."""
+    """What a pass of a family needs beyond weights, per output pixel of an image; estimated from layer widths at 16 bits."""
 
     unguided: float
     guided: float
@@ -120,7 +120,7 @@ class FamilyActivations:
 ACTIVATIONS: Mapping[str, FamilyActivations] = {
     # a token covers 16 x 16 pixels and holds about 100 KiB at the widest point of a block (3 x 10240 + 6 x 3840 numbers)
     "z-image": FamilyActivations(100 * KIB / 256, 200 * KIB / 256, 30),
-    # images that condition the result double the tokens
+    # condition images double the tokens
     "z-image-omni": FamilyActivations(200 * KIB / 256, 400 * KIB / 256, 30),
     # a latent covers 8 x 8 pixels; the widest point is the first and last block, 320 channels with their skip connections
     "sd15": FamilyActivations(64 * KIB / 64, 128 * KIB / 64, 16),
@@ -136,23 +136,23 @@ class Fit:
     height: int
     images: int
     tiled: bool
-    """Whether the decoder must work in tiles, which changes the picture a little."""
+    """Whether the decoder must use tiles, which changes the image slightly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One way to run the model on the device."""
+    """One tier's plan for running the model on the device."""
 
     tier: Tier
     weight_bytes: int
-    """On the device at the worst moment."""
+    """Bytes on the device at the peak."""
     host_bytes: int
-    """In the machine's own memory besides."""
+    """Bytes in host memory besides."""
     fits: tuple[Fit, ...]
     fidelity: str
     speed: str
     unavailable_reason: str = ""
-    """Why this tier cannot be had here, with the remedy; empty if it can."""
+    """Why this tier is unavailable here, with the remedy; empty if it is available."""
 
     @property
     def is_feasible(self) -> bool:
@@ -170,17 +170,16 @@ def plan(
     context_bytes: int = CONTEXT_BYTES,
     tiled: bool = False,
 ) -> list[Plan]:
-    """Return every tier's plan, the best first, for a device with `vram_bytes` free. `shapes[0]` is the model's default size.
+    """Return the plan of every tier, the fastest first, for a device with `vram_bytes` free. `shapes[0]` is the default size.
 
-    `unavailable` says which tiers cannot be had, and why; `context_bytes` is what the process will still take besides tensors;
-    `tiled` says that the decoder works in tiles whether it must or not.
-    The one to take is the first that works: see `best`.
+    `unavailable` maps unavailable tiers to reasons. `context_bytes` is what the process will still take besides tensors. `tiled`
+    says that the decoder always uses tiles. Take the first feasible plan: see `best`.
     """
     free = int(vram_bytes * USABLE) - context_bytes
     plans = []
     for tier in Tier:
         weights, stored = weight_bytes(size, tier), _stored(size, tier.weights)
-        # what takes turns goes back and forth whole; what is streamed lies in the machine's memory for good
+        # swapped weights move as a whole; streamed weights stay in host memory
         host = 0 if tier.offload_mode is OffloadMode.RESIDENT else sum(stored[:2])
         fits = tuple(_fit(size, free - weights, shape, max_images, tiled=tiled) for shape in shapes)
         plans.append(Plan(tier, weights, host, fits, FIDELITY[tier.weights], _speed(tier, size), unavailable.get(tier, "")))
@@ -193,7 +192,7 @@ def best(plans: Sequence[Plan]) -> Plan | None:
 
 
 def weight_bytes(size: ModelSize, tier: Tier) -> int:
-    """Weights on the device at the worst moment of a tier."""
+    """Bytes of weights on the device at the peak of a tier."""
     denoiser, encoders, vae = _stored(size, tier.weights)
     match tier.offload_mode:
         case OffloadMode.RESIDENT:

@@ -1,4 +1,4 @@
-"""Which tier a model is loaded at on this machine: the one that was asked for, or the best that fits."""
+"""Selects the tier at which this machine loads a model: the requested one, or the best that fits."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def select_tier(
     max_images: int = 16,
     tiled: bool = False,
 ) -> Plan:
-    """The plan to load a model by.
+    """The plan by which to load a model.
 
-    `memory` is what tensors may take on the device, `budget` what weights may take if the operator has said so, `width` the
-    bytes of a full parameter there. `below`: leave out this tier and all that hold as many weights or more, as it ran out
-    of memory. Raises RenderError: "oom" if nothing fits the budget, "not_supported" if what is wanted cannot be had here.
+    `memory` is what tensors may take on the device, `budget` what weights may take if the operator set it, `width` the bytes of
+    a full parameter there. `below` excludes this tier, which ran out of memory, and all tiers that hold as many weights or more.
+    Raises RenderError: "oom" if nothing fits the budget, "not_supported" if the requested tier is unavailable here.
     """
     size, _ = size_or_nothing(entry, catalogue, width)
     plans = plan(
@@ -42,7 +42,7 @@ def select_tier(
         max_images=max_images,
         unavailable=unavailable_tiers(device.type),
         tiled=tiled,
-        context_bytes=0,  # the process has its context by now
+        context_bytes=0,  # the process already has its CUDA context
     )
     tiers = {candidate.tier: candidate for candidate in plans}
     named = entry.tier if entry.tier != AUTO else wanted
@@ -70,12 +70,12 @@ def select_tier(
     if not affordable:
         assert budget is not None
         raise _over_budget(entry, min(open_to, key=lambda candidate: candidate.weight_bytes), budget)
-    # estimates may be wrong, and the device has the last word: where none seems to fit, the leanest is tried
+    # estimates may be wrong and only the device knows: where nothing seems to fit, the leanest tier is tried
     return best(affordable) or min(affordable, key=lambda candidate: candidate.weight_bytes)
 
 
 def size_or_nothing(entry: ModelEntry, catalogue: Catalogue, width: int) -> tuple[ModelSize, str]:
-    """As `model_size`, but its error is the worker's: the files are not there."""
+    """As `model_size`, but a missing file is a RenderError of this worker."""
     try:
         return model_size(entry, catalogue, width=width)
     except ConfigurationError as error:
@@ -83,7 +83,7 @@ def size_or_nothing(entry: ModelEntry, catalogue: Catalogue, width: int) -> tupl
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes that tensors of this process could take on the device if it held nothing yet."""
+    """Bytes that this process's tensors could take if the device held nothing yet."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device))

@@ -1,4 +1,4 @@
-"""What the planner must know of a model: from the headers of its files, or else from what was published."""
+"""A model's sizes for the planner: from the headers of its files, otherwise from published parameter counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENCODERS = frozenset({"text_encoder", "text_encoder_2", "siglip"})
 
 
 def model_size(entry: ModelEntry, catalogue: Catalogue, *, width: int = 2) -> tuple[ModelSize, str]:
-    """The sizes of a model, and where they come from. `width`: bytes of a parameter that is not quantised.
+    """The sizes of a model, and their source. `width` is the bytes of a parameter that is not quantised.
 
     Raises ConfigurationError if they are not known.
     """

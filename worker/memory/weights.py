@@ -1,4 +1,4 @@
-"""Weights in fewer bits: int8 by torchao, fp8 by casting layer by layer, nf4 by bitsandbytes on a GPU."""
+"""Quantised weights: int8 by torchao, fp8 by layerwise casting, nf4 by bitsandbytes on a GPU."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from worker.memory.capabilities import NEEDS_BITSANDBYTES, NEEDS_TORCHAO
 from worker.memory.planner import Weights
 
 KEPT_FROM_FP8 = ("pos_embed", "patch_embed", "embed", "norm", "^proj_in$", "^proj_out$", "t_embedder", "cap_embedder", "lm_head")
-"""Parts whose rounding is seen most: they are small."""
+"""Small components in which rounding shows most."""
 
 
 def narrow(modules: Iterable[nn.Module], weights: Weights, compute: torch.dtype) -> None:
-    """Store the linear layers of `modules` in fewer bits; they compute at `compute` as before.
+    """Quantise the linear layers of `modules`; they still compute at `compute`.
 
     Modules are on the CPU; nf4 is packed when they are moved to the GPU. Raises RenderError("not_supported").
     """
@@ -40,7 +40,7 @@ def narrow(modules: Iterable[nn.Module], weights: Weights, compute: torch.dtype)
 
 
 def stored_bytes(tensor: torch.Tensor) -> int:
-    """Bytes that a tensor really takes: a quantised one says the size it would have."""
+    """Bytes that a tensor really takes; a quantised tensor reports its unquantised size."""
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()
         return sum(getattr(tensor, name).nbytes for name in names)
@@ -53,10 +53,10 @@ def module_bytes(module: torch.nn.Module) -> int:
 
 
 def _torchao() -> Any:
-    """torchao's quantisation; hidden from the other libraries until now (see worker/__init__.py)."""
+    """torchao's quantisation, hidden from the other libraries until now (see worker/__init__.py)."""
     if sys.modules.get("torchao", ModuleType) is None:
         del sys.modules["torchao"]
-    # it tells of every kernel that was not built for this torch, and int8 weights need none of them
+    # torchao warns about each kernel that was not built for this torch; int8 weights use none of them
     for talkative in ("torchao", "torch.utils._pytree"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""The cache of prompt embeddings: every distinct prompt is encoded once."""
+"""The cache of prompt embeddings: each distinct prompt is encoded once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Key = tuple[str, ...]
 
 @dataclass(slots=True)
 class CacheCounts:
-    """Counted since the worker started, in prompts."""
+    """Prompts since the worker started."""
 
     hits: int = 0
     encoded: int = 0
@@ -29,7 +29,7 @@ class CacheCounts:
 
 
 class EmbeddingCache:
-    """Least recently used embeddings, bounded by bytes. May be shared by pipelines: the scope tells them apart."""
+    """An LRU cache of embeddings, bounded in bytes. Pipelines may share it; the scope keeps their entries apart."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
@@ -41,11 +41,12 @@ class EmbeddingCache:
         return len(self._kept)
 
     def get(self, scope: Key, texts: Iterable[str], encode: Encode) -> dict[str, Embedding]:
-        """Return the embedding of each text; those unknown are encoded.
+        """Return the embedding of each text; unknown texts are encoded.
 
-        `scope` is all that decides an embedding besides the text: encoder digest, dtype, template, longest length. Each text
-        has an encoder pass of its own, as in the pipelines; `fill` is for those that may share one. Raises
-        RenderError("nan_output") if the encoder gives a number that is not finite.
+        `scope` is everything an embedding depends on besides the text: encoder digest, dtype, template, maximum length. Each text
+        is encoded in a pass of its own, as in the pipelines; `fill` shares passes. Raises RenderError("nan_output") if the
+        encoder
+        returns a number that is not finite.
         """
         found = {}
         for text in dict.fromkeys(texts):
@@ -64,13 +65,13 @@ class EmbeddingCache:
         return found
 
     def missing(self, scope: Key, texts: Iterable[str]) -> list[str]:
-        """Which of the texts are not in the cache, each once."""
+        """The texts that are not in the cache, without duplicates."""
         return [text for text in dict.fromkeys(texts) if (*scope, text) not in self._kept]
 
     def fill(self, scope: Key, texts: Iterable[str], encode_many: EncodeMany, *, batch_size: int) -> int:
-        """Encode the texts that are not in the cache, `batch_size` of them in a pass; return how many were.
+        """Encode the texts that are not in the cache, `batch_size` per pass; return how many were encoded.
 
-        One that is not finite is left out: `get` encodes it by itself and says so to the job that asks for it.
+        An embedding that is not finite is not cached. `get` then encodes it alone and reports the error to the job that needs it.
         """
         unknown = self.missing(scope, texts)
         for start in range(0, len(unknown), batch_size):
@@ -82,7 +83,7 @@ class EmbeddingCache:
         return len(unknown)
 
     def forget(self, scope: Key) -> None:
-        """Drop all embeddings of a scope, as when its model leaves the device."""
+        """Drop all embeddings of a scope, for example when its model is unloaded."""
         for key in [key for key in self._kept if key[: len(scope)] == scope]:
             self.nbytes -= self._kept.pop(key).nbytes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# read when the libraries are imported: nothing may be fetched while a worker runs, and no code come with weights
+# the libraries read these at import: a worker must not fetch anything or run code that came with weights
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
 
@@ -58,32 +58,32 @@ class LoadedPipeline:
     device: torch.device
     dtype: torch.dtype
     digest: str
-    """Of all weight files and their names."""
+    """Digest of all weight files and their names."""
     encoder_digest: str
-    """Of the text encoder and tokenizer alone: models that share them share embeddings."""
+    """Digest of the text encoder and tokenizer alone. Models that share them share embeddings."""
     facts: dict[str, Any]
     load_s: float
     bytes: int
-    """Of all weights on the device, at the worst moment."""
+    """Bytes of all weights on the device, at the peak."""
     loras: LoraSet
     upscalers: Upscalers
     acceleration: Acceleration
     tier: Tier = Tier.RESIDENT
     encoder_swap: EncoderSwap | None = None
-    """Encoder and denoiser that take turns on the device, in the tiers where they do."""
+    """The encoder and denoiser that swap on the device, in the tiers that do so."""
     embeddings: EmbeddingCache = field(default_factory=EmbeddingCache)
     denoise_limits: MicroBatchLimits = field(default_factory=MicroBatchLimits)
     decode_limits: MicroBatchLimits = field(default_factory=MicroBatchLimits)
 
     @property
     def profile(self) -> str:
-        """What decides how much memory a pass takes, besides the model and the pass."""
+        """What the memory of a pass depends on, besides the model and the pass."""
         kind = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return f"{kind}|{self.tier}|{str(self.dtype).removeprefix('torch.')}"
 
     @property
     def safest_dtype(self) -> torch.dtype:
-        """What an isolated retry is computed at: 32 bits, or the same again where narrow weights cannot be widened."""
+        """The dtype of an isolated retry: float32, or the loaded dtype where quantised weights cannot be widened."""
         return torch.float32 if self.tier.weights is Weights.FULL and self.tier.offload_mode not in STREAMED else self.dtype
 
 
@@ -100,15 +100,14 @@ def load_pipeline(
 ) -> LoadedPipeline:
     """Load a model onto `device` (`auto`, `cpu`, `cuda:0`, ...) at a memory tier. `dtype` overrides the catalogue's.
 
-    `digests` remembers the hashes of files, `embeddings` may be shared by all pipelines of a worker. Raises
-    RenderError("model_invalid") naming the folder and the remedy, "not_supported" for a tier that cannot be had here, or
-    RenderError("oom").
+    `digests` caches the hashes of files; `embeddings` may be shared by all pipelines of a worker. Raises
+    RenderError("model_invalid") with the folder and the remedy, "not_supported" for a tier that is unavailable here, or "oom".
     """
     started = time.perf_counter()
     digests = DIGESTS if digests is None else digests
     where = find_device(device)
     if where.type == "cuda":
-        torch.cuda.set_device(where)  # events and streams are those of the current device
+        torch.cuda.set_device(where)  # events and streams belong to the current device
     cls = family_class(entry.family)
     precision = pick_dtype(dtype or entry.dtype, where, cls.half)
     if tier in unavailable_tiers(where.type):
@@ -182,7 +181,7 @@ def modules(pipe: Any) -> dict[str, torch.nn.Module]:
 
 
 def check_complete(files: ModelFiles, pipe: Any) -> None:
-    """Raise RenderError if a network has more parameters than its files hold: the libraries would fill the rest at random."""
+    """Raise RenderError if a network has more parameters than its files hold; the libraries would fill the rest at random."""
     for name, module in modules(pipe).items():
         stored = sum(file.parameters for file in files.of_component(name))
         needed = sum(parameter.numel() for parameter in module.parameters())
@@ -193,12 +192,12 @@ def check_complete(files: ModelFiles, pipe: Any) -> None:
 
 
 def tier_facts(tier: Tier) -> dict[str, str]:
-    """What the audit and the pages say of how a model is held."""
+    """What the audit and the pages say about how a model is held."""
     return {"tier": str(tier), "weights": str(tier.weights), "fidelity": FIDELITY[tier.weights]}
 
 
 def bytes_on_device(components: dict[str, dict[str, Any]], tier: Tier, *, blocks: int) -> int:
-    """Of the weights, at the worst moment of a tier."""
+    """Bytes of the weights at the peak of a tier."""
     stored = {name: int(part["bytes"]) for name, part in components.items()}
     denoiser = sum(size for name, size in stored.items() if name in DENOISERS)
     encoders = sum(size for name, size in stored.items() if name in ENCODERS)
@@ -223,7 +222,7 @@ def encoder_digest(files: ModelFiles, hashes: dict[str, str], digests: WeightDig
 
 
 def describe(entry: ModelEntry, files: ModelFiles, pipe: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """What the audit keeps about a loaded model."""
+    """The audit's facts about a loaded model."""
     components = {
         name: {
             "class": type(module).__name__,

@@ -1,4 +1,4 @@
-"""Which models a worker keeps loaded: the least recently used make room for a new one under a memory budget."""
+"""Which models a worker keeps loaded: under a memory budget, the least recently used are evicted for a new one."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from worker.weights.digests import WeightDigests
 log = get_logger(__name__)
 
 FAILED_FOR_S = 30.0
-"""A model that could not be loaded fails at once for so long, and is then tried again."""
+"""Seconds during which a model that failed to load fails again at once, before it is retried."""
 SHARE_OF_GPU = 0.85
-"""Of the device's memory: the rest is for what a pass needs besides the weights."""
+"""Share of the device's memory for weights; the rest is for passes."""
 SHARE_OF_RAM = 0.5
 
 Load = Callable[[ModelEntry, Plan], LoadedPipeline]
 
 
 class Residency:
-    """The loaded pipelines of one worker. One thread gets and unloads; any may look at `names`."""
+    """The loaded pipelines of one worker. One thread gets and unloads; any thread may read `names`."""
 
     def __init__(self, catalogue: Catalogue, settings: Settings, *, load: Load | None = None) -> None:
         self.catalogue = catalogue
@@ -49,7 +49,7 @@ class Residency:
         self.loads = 0
         self.evictions = 0
         self.swaps = 0
-        """Loads that made another model leave."""
+        """Number of loads that evicted another model."""
         self.tier = settings.tier
         self.tiled = settings.vae_tiling
         self.max_images = settings.max_running_set_images
@@ -57,9 +57,9 @@ class Residency:
         self._acceleration_settings = AccelerationSettings.of(settings)
         self._load = load or self._load_and_warm
         self._below: dict[str, Tier] = {}
-        """Tiers that ran out of memory with a single image, by model: the next load is one lower."""
+        """Tiers that ran out of memory with a single image, by model: the next load is one tier lower."""
         self._resident: OrderedDict[str, LoadedPipeline] = OrderedDict()
-        # words only: the error itself would keep alive what was half loaded
+        # text only: the exception would keep the half-loaded model alive
         self._failed: dict[str, tuple[float, str, str]] = {}
 
     @property
@@ -69,11 +69,11 @@ class Residency:
 
     @property
     def bytes(self) -> int:
-        """Of all loaded weights, those of upscalers included."""
+        """Bytes of all loaded weights, upscalers included."""
         return sum(pipeline.bytes + pipeline.upscalers.bytes for pipeline in self._resident.values())
 
     def facts(self) -> dict[str, Any]:
-        """What pages and metrics tell of it. For any thread."""
+        """Facts for pages and metrics. Any thread may call it."""
         counts = self.embeddings.counts
         return {
             "models": {
@@ -98,10 +98,10 @@ class Residency:
         }
 
     def get(self, name: str) -> LoadedPipeline:
-        """Return the pipeline of a model, loaded if need be; others leave if the budget asks for it.
+        """Return the pipeline of a model, loading it if necessary and evicting others if the budget requires it.
 
-        A pipeline that leaves frees its memory once the caller holds it no more. Raises RenderError: "model_invalid", "oom",
-        or the same error again for a while after a load that failed.
+        An evicted pipeline frees its memory once the caller drops it. Raises RenderError: "model_invalid", "oom", or for a while
+        after a failed load the same error again.
         """
         entry = self.catalogue.get(name)
         name = entry.name
@@ -126,7 +126,7 @@ class Residency:
         return pipeline
 
     def plan(self, entry: ModelEntry) -> Plan:
-        """How the model would be loaded now. Raises RenderError as `select_tier` does."""
+        """The plan by which the model would be loaded now. Raises RenderError as `select_tier` does."""
         return select_tier(
             entry,
             self.catalogue,
@@ -141,10 +141,10 @@ class Residency:
         )
 
     def step_down(self, name: str) -> Tier | None:
-        """A single image ran out of memory: have the model's next load take one tier less memory; return that tier.
+        """After a single image ran out of memory: unload the model and return the lower tier of its next load.
 
-        None if there is no lower one, or if the model is where it was put by name. The model leaves memory here; until it
-        leaves again, it stays at the lower tier.
+        Returns None if there is no lower tier, or if the operator named the tier. The model stays at the lower tier until it is
+        evicted.
         """
         entry = self.catalogue.get(name)
         loaded = self._resident.get(entry.name)
@@ -166,7 +166,7 @@ class Residency:
         return lower
 
     def unload(self, name: str) -> bool:
-        """Let a model go; return whether it was loaded."""
+        """Unload a model; return whether it was loaded."""
         self._below.pop(name, None)
         return self._let_go(name)
 
@@ -183,7 +183,7 @@ class Residency:
         return True
 
     def _make_room(self, entry: ModelEntry, plan: Plan) -> None:
-        # beyond a budget that is only a guess the device itself has the last word
+        # a budget that is only estimated does not refuse a load; only the device knows
         leaves = self._resident and self.bytes + plan.weight_bytes > self.budget
         self.swaps += bool(leaves)
         while self._resident and self.bytes + plan.weight_bytes > self.budget:
@@ -204,7 +204,7 @@ class Residency:
 
 
 def device_budget(device: torch.device) -> int:
-    """Bytes for weights on a device whose owner set no budget."""
+    """Bytes for weights on a device for which the operator set no budget."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1] * SHARE_OF_GPU)
     return int(device_memory(device) * (SHARE_OF_GPU if device.type == "mps" else SHARE_OF_RAM))

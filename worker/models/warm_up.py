@@ -1,4 +1,4 @@
-"""A first picture that nobody asked for: libraries, kernels and caches are ready before somebody waits."""
+"""Warm-up: a first image without a job, so that libraries, kernels and caches are ready before the first job."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 LONGER = "warm up with words enough for another length: " + "one more word and " * 30
 UNPADDED = (32, 64)
-"""Tokens of prompts that fill their places just so."""
+"""Token counts of prompts that need no padding."""
 MAX_CPU_BYTES = 2**30
-"""Bytes of weights; a larger model takes minutes for one step on a CPU, which nobody should wait for at the start."""
+"""Bytes of weights. A step of a larger model takes minutes on a CPU, too long for a start."""
 
 
 def warm_up(pipeline: LoadedPipeline) -> bool:
-    """Make one step and one picture at the model's default size; return whether it was worth it. Errors are the caller's."""
+    """Render one step and one image at the model's default size; return whether that made sense here. Errors propagate."""
     if pipeline.device.type == "cpu" and pipeline.bytes > MAX_CPU_BYTES:
         return False
     family, default = pipeline.family, pipeline.entry.defaults
@@ -47,8 +47,8 @@ def warm_up(pipeline: LoadedPipeline) -> bool:
 
 
 def _compile(family: Family, recipe: Recipe) -> None:
-    """Run the passes that differ for a compiler: one image, more than one, images of different lengths, which need a mask, and
-    prompts of just a length that needs no padding. Compiled now, a size or number that comes later runs at once.
+    """Run the passes that a compiler treats differently: one image, several images, several lengths (which need a mask), and
+    prompts that need no padding. Other sizes and numbers then run without another compilation.
     """
     image, longer = _sample(family, recipe), _sample(family, recipe.model_copy(update={"prompt": LONGER}))
     passes = [[image], [image, image]]

@@ -1,4 +1,4 @@
-"""What the audit row of an image says: all that a re-render needs, and what this one took."""
+"""The audit row of an image: what a re-render needs, and what this render took."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from worker.models.loading import LoadedPipeline
 
 HELD = ("tier", "weights", "fidelity", "acceleration")
-"""How the model was held in memory and what makes it faster, of its facts."""
+"""The facts that say how the model was held in memory and what accelerated it."""
 
 
 def image_audit(
     image: RenderedImage, job: ClaimedJob, pipeline: LoadedPipeline, worker: WorkerIdentity, timings: dict[str, float]
 ) -> dict[str, Any]:
-    """The audit of one image: the engine's facts (device, dtype, step shapes, guards, times), and round them who, what and with
-    which weights and libraries. `timings` in milliseconds.
+    """The audit of one image: the engine's facts (device, dtype, step shapes, guards, times) together with the job, the worker,
+    the weights and the library versions. `timings` are in milliseconds.
     """
     return {
         **image.facts,
@@ -44,14 +44,14 @@ def image_audit(
 
 
 def peak_rss_bytes() -> int:
-    """The most memory this process ever held, in bytes."""
+    """The peak resident size of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def peak_device_bytes() -> int | None:
-    """The most device memory that tensors of this process ever took, in bytes; None where there is no CUDA."""
-    torch = sys.modules.get("torch")  # whoever renders has loaded it
+    """The peak device memory of this process's tensors, in bytes; None without CUDA."""
+    torch = sys.modules.get("torch")  # a process that rendered has imported it
     if torch is None or not torch.cuda.is_initialized():
         return None
     return int(torch.cuda.max_memory_allocated())

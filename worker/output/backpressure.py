@@ -1,4 +1,4 @@
-"""Jobs on the way to the store: a whole running set may end at once without the device waiting, but memory stays bounded."""
+"""Backpressure: how many jobs and bytes may wait for storage. A whole running set may end at once; memory stays bounded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 
 class InFlightLimit:
-    """`min_jobs` jobs fit whatever their size; more, up to `max_jobs`, while all pictures together take at most `max_bytes`."""
+    """`min_jobs` jobs always fit; more, up to `max_jobs`, fit while all images together take at most `max_bytes`."""
 
     def __init__(self, *, min_jobs: int, max_jobs: int, max_bytes: int) -> None:
         self.min_jobs = min_jobs
@@ -17,14 +17,14 @@ class InFlightLimit:
         self._changed = threading.Condition()
 
     def acquire(self, nbytes: int) -> None:
-        """Wait for a place for a job with pictures of so many bytes, and take it."""
+        """Wait until a job with images of this many bytes fits, then count it."""
         with self._changed:
             self._changed.wait_for(lambda: self._fits(nbytes))
             self._jobs += 1
             self._bytes += nbytes
 
     def release(self, nbytes: int) -> None:
-        """The job of so many bytes has ended."""
+        """Release the job of this many bytes."""
         with self._changed:
             self._jobs -= 1
             self._bytes -= nbytes

@@ -1,4 +1,4 @@
-"""What a batch wants of its pictures besides their recipes: its gate and its channels. They never change."""
+"""A batch's quality gate and channels, cached in the worker. They never change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CACHED = 64
 
 @dataclass(frozen=True, slots=True)
 class PostprocessOptions:
-    """What a batch's gate does when a job is committed, if the batch has a gate, and its channels."""
+    """What a batch's quality gate does at a commit, if the batch has one, and the batch's channels."""
 
     on_commit: OnCommit | None = None
     channels: tuple[Channel, ...] = ()
@@ -31,7 +31,7 @@ NO_OPTIONS = PostprocessOptions()
 
 
 class PostprocessOptionsCache:
-    """The options of the batches that were asked for last, read once each. Many threads may ask."""
+    """The options of the most recent batches, read once each. Thread-safe."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class PostprocessOptionsCache:
         self._lock = Lock()
 
     def get(self, batch_id: str | None) -> PostprocessOptions:
-        """What the batch wants; nothing for a job of no batch."""
+        """The batch's options; empty for a job without a batch."""
         if batch_id is None:
             return NO_OPTIONS
         with self._lock:

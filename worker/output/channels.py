@@ -1,4 +1,4 @@
-"""Channel files made from a finished picture: fitted, and encoded under a limit of bytes where there is one."""
+"""Channel files from a finished image: fitted to a size, and encoded within a byte limit where there is one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ChannelPicture:
-    """A channel's file, and the quality that it came to; None for PNG."""
+    """A channel's file and its quality; None for PNG."""
 
     channel: Channel
     data: bytes
@@ -29,14 +29,14 @@ class ChannelPicture:
 
     @property
     def fits(self) -> bool:
-        """Whether it keeps the channel's limit of bytes."""
+        """Whether the file is within the channel's byte limit."""
         return self.channel.max_bytes is None or len(self.data) <= self.channel.max_bytes
 
 
 def make_channel(
     pixels: NDArray[np.uint8], channel: Channel, texts: Mapping[str, str], *, subject: Box | None = None, source: str = MADE
 ) -> ChannelPicture:
-    """Make one channel's file of a picture (height, width, 3). `subject` is where product mode put its subject."""
+    """Make one channel's file of an image (height, width, 3). `subject` is where product mode placed its subject."""
     fitted = fit(pixels, channel, subject)
     if channel.format == "png":
         return ChannelPicture(channel, encode_picture(fitted, texts, "png", source=source), None)
@@ -62,7 +62,7 @@ def fit(pixels: NDArray[np.uint8], channel: Channel, subject: Box | None = None)
 
 
 def crop_box(have: Sequence[int], want: Sequence[int], focus: tuple[float, float]) -> tuple[float, float, float, float]:
-    """The largest part of a picture of size `have` that has the shape of `want`, as near to `focus` (shares) as it can be."""
+    """The largest part of an image of size `have` with the aspect ratio of `want`, as close to `focus` (shares) as possible."""
     scale = min(have[0] / want[0], have[1] / want[1])
     width, height = want[0] * scale, want[1] * scale
     left = min(max(0.0, focus[0] * have[0] - width / 2), have[0] - width)
@@ -73,7 +73,7 @@ def crop_box(have: Sequence[int], want: Sequence[int], focus: tuple[float, float
 def _encode(
     pixels: NDArray[np.uint8], channel: Channel, picture_format: Format, texts: Mapping[str, str], source: str
 ) -> ChannelPicture:
-    """The best quality that keeps the limit, by halving; the least one if none does."""
+    """The best quality within the limit, by bisection; the lowest quality if none is."""
     best = encode_picture(pixels, texts, picture_format, channel.quality, source=source)
     if channel.max_bytes is None or len(best) <= channel.max_bytes:
         return ChannelPicture(channel, best, channel.quality)

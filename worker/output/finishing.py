@@ -1,4 +1,4 @@
-"""Finishing beside the device: encode, hash, store, commit, tell. A bounded pool; when it is full, rendering waits."""
+"""Finishing beside the device: encode, hash, store, commit, publish. The pool is bounded; when it is full, rendering waits."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 BLANK = "blank"
-"""The engine's warning of a picture that is one plain colour, also in its isolated retry."""
+"""The engine's warning for an image of one plain colour, also after its isolated retry."""
 EVERY_TENANT = "*"
 JOBS_PER_THREAD = 2
-"""Jobs in flight per thread in any case: one in work, one waiting, so that a thread never starves."""
+"""Jobs in flight per thread in any case: one being processed and one waiting, so that a thread is never idle."""
 MAX_WAITING_BYTES = 256 * 2**20
-"""Pictures in flight beyond that: a running set whose jobs end together, as those of a batch do, must not hold up the next."""
+"""Further images in flight, so that a running set that ends together does not delay the next one."""
 
 
 class Finishing:
-    """Ends jobs: those rendered with their pictures and rows, those failed with their reason. Each ends in one fenced
-    transaction; an attempt that lost its job leaves no file behind.
+    """Ends jobs: rendered jobs with their images and rows, failed jobs with their reason. Each ends in one fenced transaction;
+    an attempt that lost its job leaves no file behind.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Finishing:
         self.leased_jobs = leased_jobs
         self.options_cache = PostprocessOptionsCache(store, settings)
         self.failures = 0
-        """Jobs whose end could not be committed; their leases run out and they are made again."""
+        """Jobs whose end could not be committed. Their leases expire and they are rendered again."""
         self.images = 0
         self._recent: deque[float] = deque(maxlen=10_000)
         self._pool = ThreadPoolExecutor(settings.postprocess_threads, thread_name_prefix="finishing")
@@ -82,7 +82,7 @@ class Finishing:
         )
 
     def submit(self, rendered: RenderedJob, pipeline: LoadedPipeline) -> None:
-        """Finish a rendered job; blocks while as many jobs as fit are already in flight."""
+        """Finish a rendered job. Blocks while the jobs in flight are at their limit."""
         nbytes = sum(image.pixels.nbytes for image in rendered.images)
         self._in_flight.acquire(nbytes)
         self.leased_jobs.note_finishing(rendered.job.id)
@@ -100,7 +100,7 @@ class Finishing:
         return sum(1 for at in list(self._recent) if at > since)
 
     def close(self) -> None:
-        """Wait for all that is in flight, and end the threads."""
+        """Wait for all jobs in flight, then end the threads."""
         self._pool.shutdown(wait=True)
 
     def _start(self, nbytes: int, work, *args) -> None:  # type: ignore[no-untyped-def]
@@ -134,7 +134,7 @@ class Finishing:
             self._discard(written)
             log.info("finishing.lease_lost", job=job.id, attempt=job.attempt, detail=error.detail)
         except SQLAlchemyError as error:
-            # whether the commit happened is not known: the files stay until the orphan collection can ask
+            # the commit may have happened: the files stay until the orphan collection can check
             self.failures += 1
             log.error("finishing.not_committed", job=job.id, attempt=job.attempt, error=str(error)[:300], failures=self.failures)
         except OSError as error:
@@ -143,7 +143,7 @@ class Finishing:
             log.warning("finishing.storage", job=job.id, attempt=job.attempt, error=str(error))
             self._fail(job, Failure(FailureClass.INFRASTRUCTURE, "storage", detail))
         except Exception as error:
-            # once the commit was tried, only a fence proves that it did not happen: the rest is the orphan collection's
+            # after a commit was tried, only a lost lease proves that it did not happen; the orphan collection decides the rest
             self._discard([] if committing else written)
             log.exception("finishing.broken", job=job.id, attempt=job.attempt)
             self._fail(job, Failure(FailureClass.UNKNOWN, "finishing_error", f"{type(error).__name__}: {error}"[:500]))
@@ -154,7 +154,7 @@ class Finishing:
             self.leased_jobs.remove(job)
 
     def _refused(self, rendered: RenderedJob) -> Failure | None:
-        """Why the job fails though it was rendered: a picture is one plain colour, and its tenant wants none such."""
+        """Why a rendered job fails: an image is blank, and its tenant does not accept blank images."""
         blank = [image.index for image in rendered.images if BLANK in image.warnings]
         wanted_by = self.settings.fail_blank_for_tenants
         if not blank or not wanted_by:
@@ -180,7 +180,7 @@ class Finishing:
         written: list[str],
         remarks: set[str],
     ) -> FinishedImage:
-        """Store a picture and its channels' files. Keys go into `written`, what people should know into `remarks`."""
+        """Store an image and its channel files. Keys are added to `written`, notes for users to `remarks`."""
         job, recipe = rendered.job, rendered.job.recipe
         began = time.perf_counter()
         pixels = np.ascontiguousarray(composite(image.pixels, recipe, rendered.inputs))
@@ -262,7 +262,7 @@ class Finishing:
 
 
 def _box(inputs: Inputs, width: int) -> Box | None:
-    """Where product mode put its subject in a picture of this width."""
+    """Where product mode placed its subject in an image of this width."""
     if inputs.subject is None:
         return None
     cutout, left, top = inputs.subject.at(width // inputs.subject.width)

@@ -11,13 +11,13 @@ from PIL import Image
 from worker.inputs.scene import Placed
 
 MAX_SIDE = 512
-"""Pictures are measured at this size at most: sharpness then means the same for drafts and finals, and costs little."""
+"""Images are measured at this size at most, so that sharpness means the same for drafts and finals and costs little."""
 HASH_SIDE = 8
 
 
 def measure(pixels: NDArray[np.uint8], subject: Placed | None = None) -> dict[str, Any]:
-    """The scores of a picture (height, width, 3). `subject` is what product mode put into it."""
-    picture = Image.fromarray(pixels).convert("L")  # BT.601, as Pillow does it
+    """The scores of an image (height, width, 3). `subject` is what product mode placed in it."""
+    picture = Image.fromarray(pixels).convert("L")  # BT.601 luma, as Pillow defines it
     small = picture
     if max(picture.size) > MAX_SIDE:
         small = picture.copy()
@@ -33,20 +33,20 @@ def measure(pixels: NDArray[np.uint8], subject: Placed | None = None) -> dict[st
 
 
 def _laplacian(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of every pixel that has four neighbours: their sum less four times itself."""
+    """The Laplacian of every inner pixel: the sum of its four neighbours less four times itself."""
     middle = values[1:-1, 1:-1]
     result: NDArray[np.float32] = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:] - 4 * middle
     return result
 
 
 def difference_hash(picture: Image.Image) -> str:
-    """64 bits in hexadecimal: whether each of 8 x 8 cells is darker than the one to its right."""
+    """A 64-bit dHash in hexadecimal: whether each of 8 x 8 cells is darker than the one to its right."""
     cells = np.asarray(picture.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
     return np.packbits(cells[:, :-1] < cells[:, 1:]).tobytes().hex()
 
 
 def own_share(pixels: NDArray[np.uint8], subject: Placed) -> float:
-    """The share of a subject's opaque pixels that are in the picture as they are in the photo, at its size there."""
+    """The share of a subject's opaque pixels that equal the photo's, at its size in the image."""
     cutout, left, top = subject.at(pixels.shape[1] // subject.width)
     rows, columns = cutout.alpha.shape
     area = pixels[top : top + rows, left : left + columns]

@@ -1,4 +1,4 @@
-"""Claim prefetch: which jobs to claim next, asked beside the render thread so that the device never waits for SQL."""
+"""Claim prefetch: claims the next jobs in a thread of its own, so that the device never waits for SQL."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from worker.render.context import WorkerContext
 log = get_logger(__name__)
 
 BUSY_PAUSE_S = 0.05
-"""Between two questions while something renders and the last answer was: nothing."""
+"""Poll interval after an empty claim while images render, in seconds."""
 IDLE_PAUSE_S = 0.02
-"""The same while nothing renders."""
+"""Poll interval after an empty claim while the worker is idle, in seconds."""
 FRUITLESS_PAUSE_S = 0.2
-"""The same when jobs wait, but none that this worker may take now."""
+"""Poll interval when jobs wait but this worker may not take any of them now, in seconds."""
 AWAY_PAUSE_S = 1.0
-"""The same when the database did not answer."""
+"""Poll interval when the database did not answer, in seconds."""
 RESERVE_OF = 8
-"""One place in so many is kept for interactive jobs, so that one joins at the next step even when bulk fills the rest."""
+"""One place in this many is reserved for interactive jobs, so that one can join at the next step even under bulk load."""
 RESERVE_FROM = 4
-"""Places from which one is kept in any case; of fewer it would cost bulk too much."""
+"""Below this many places none is reserved, because it would cost bulk too much."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningSetCapacity:
-    """What the running set can take: `free` places of `max_images`, those free within two steps included, and the key
-    that newcomers must share, or None when it is empty or about to be."""
+    """What the running set can take: `free` of `max_images` places, including those that become free within two steps, and the
+    compat key that new jobs must have, or None when the set is empty or about to be."""
 
     free: int
     max_images: int
@@ -39,10 +39,10 @@ class RunningSetCapacity:
 
 
 class ClaimPrefetcher:
-    """Claims one answer ahead. Fair order decides once in every quantum; in between, compatible jobs fill the free places.
+    """Claims one result ahead. The fair order decides once per quantum; in between, compatible jobs fill free places.
 
-    A fair answer may be a job that cannot join what runs: it then waits, leased, until the running set has emptied, and
-    nothing else is claimed meanwhile. So another model or size waits for one quantum and one running set at most.
+    A fair claim may return a job that cannot join the running set. It waits, leased, until the running set has emptied, and
+    nothing else is claimed meanwhile. A job of another model or size therefore waits at most one quantum and one running set.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -57,11 +57,11 @@ class ClaimPrefetcher:
 
     @property
     def is_claiming(self) -> bool:
-        """Whether a question is open. Its answer must be fetched: it may be jobs."""
+        """Whether a claim is in progress. Its result must be fetched, because it may hold jobs."""
         return self._pending is not None
 
     def start_claim(self, capacity: RunningSetCapacity) -> None:
-        """Begin to claim for this capacity, unless a question is open or the last one was answered with nothing just now."""
+        """Start a claim for this capacity, unless one is in progress or the last one was empty a moment ago."""
         now = time.monotonic()
         if self._pending is not None or now < self._not_before:
             return
@@ -70,7 +70,7 @@ class ClaimPrefetcher:
             self._pending = self._thread.submit(self._claim, limits, busy=capacity.compat_key is not None)
 
     def poll(self, *, wait_s: float = 0.0) -> list[ClaimedJob]:
-        """Jobs that were claimed since the last call; waits for an open question at most `wait_s`."""
+        """Jobs claimed since the last call; waits at most `wait_s` for a claim in progress."""
         pending = self._pending
         if pending is None:
             return []
@@ -82,11 +82,11 @@ class ClaimPrefetcher:
         return jobs
 
     def pause_s(self) -> float:
-        """Seconds until the next question may be asked."""
+        """Seconds until the next claim may start."""
         return max(0.0, self._not_before - time.monotonic())
 
     def close(self) -> list[ClaimedJob]:
-        """End the thread; return what the last question still brought."""
+        """End the thread; return the jobs of the last claim."""
         self._thread.shutdown(wait=True)
         return self.poll()
 
@@ -97,7 +97,7 @@ class ClaimPrefetcher:
         only_reserve = capacity.free <= reserve < capacity.max_images
         images = capacity.free if only_reserve else capacity.free - reserve
         if fair:
-            images = max(1, images)  # what does not fit, or not together, waits for the running set to empty
+            images = max(1, images)  # a job that does not fit waits for the running set to empty
         if images < 1:
             return None
         return ClaimLimits(
@@ -111,11 +111,11 @@ class ClaimPrefetcher:
         )
 
     def _claim(self, limits: ClaimLimits, *, busy: bool) -> list[ClaimedJob]:
-        """In the prefetcher's thread."""
+        """Runs in the prefetcher's thread."""
         context = self.context
         began = time.monotonic()
         try:
-            # a cheap look before a claim that will probably find nothing
+            # a cheap read before a claim that will probably find nothing
             if (limits.interactive_only or not self._found) and not has_work(
                 context.store, context.identity.serves, interactive_only=limits.interactive_only
             ):
@@ -144,14 +144,14 @@ class ClaimPrefetcher:
         return jobs
 
     def _note_deadlines(self, jobs: list[ClaimedJob]) -> None:
-        """On the database's clock: this machine's may be wrong."""
+        """On the database's clock, because this machine's may be wrong."""
         ending = {job.id: job.expires_at for job in jobs if job.expires_at is not None}
         if not ending:
             return
         try:
             now = self.context.store.now()
         except SQLAlchemyError as error:
-            self.failures += 1  # they were in time when they were claimed
+            self.failures += 1  # the jobs were in time when they were claimed
             log.warning("claim_prefetch.no_deadlines", error=str(error)[:200], failures=self.failures)
             return
         for job_id, expires_at in ending.items():
@@ -159,7 +159,7 @@ class ClaimPrefetcher:
 
 
 def reserved(max_images: int) -> int:
-    """How many of `max_images` places are kept for interactive jobs.
+    """How many of `max_images` places are reserved for interactive jobs.
 
     >>> [reserved(max_images) for max_images in (1, 3, 4, 8, 16)]
     [0, 0, 1, 1, 2]

@@ -1,4 +1,4 @@
-"""Commands of operators: models to load before anybody asks for them, or to let go. Carried out while nothing renders."""
+"""Operators' commands: load or unload models. They run while nothing renders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ log = get_logger(__name__)
 
 
 class CommandQueue:
-    """Hands commands to the render loop. A slice looks at them whenever its running set is empty; between slices this thread
-    takes the loop's turn and has them carried out. `on_done` is called after that.
+    """Passes commands to the render loop. A slice runs them whenever its running set is empty. Between slices this thread takes
+    the loop's lock and runs them itself. `on_done` is called afterwards.
     """
 
     def __init__(self, loop: RenderLoop, on_done: Callable[[], None]) -> None:
@@ -30,14 +30,14 @@ class CommandQueue:
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """A load that has begun is not waited for: the process ends with it."""
+        """Stops the thread without waiting for a load in progress: the process is about to end."""
         self._stopping = True
         self._something.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def take(self, commands: list[dict[str, str]]) -> None:
-        """Commands came with a heartbeat."""
+        """Called when commands arrived with a heartbeat."""
         for command in commands:
             log.info("worker.command", **command)
             self.loop.context.commands.append((command["do"], command["model"]))

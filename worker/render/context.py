@@ -1,4 +1,4 @@
-"""Everything one worker child works with, made once when it starts."""
+"""Everything that one worker child works with, created once at its start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WorkerContext:
-    """The parts of a worker, each with its own file; `issue_ticket` says that a lane has work."""
+    """The parts of a worker, each with its own file. `issue_ticket` announces that a lane has work."""
 
     settings: Settings
     catalogue: Catalogue
@@ -44,6 +44,6 @@ class WorkerContext:
     issue_ticket: Callable[[str], None]
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     commands: deque[tuple[str, str]] = field(default_factory=deque)
-    """(what to do, model) that operators asked for and that is still to be done: warm, unload."""
+    """Pending operator commands as (command, model): warm, unload."""
     desired_state: str = "ready"
-    """What the operator wanted at the last heartbeat: ready, draining, quarantined."""
+    """The operator's desired state at the last heartbeat: ready, draining, quarantined."""

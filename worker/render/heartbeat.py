@@ -1,6 +1,6 @@
-"""The heartbeat: every few seconds the worker says how it is, and hears what the operator wants of it.
+"""The heartbeat: every few seconds the worker reports its state and reads the operator's desired state.
 
-It also gives back memory that a peak has left behind, as it knows when the worker is idle.
+It also trims freed memory, because it knows when the worker is idle.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ log = get_logger(__name__)
 
 EVERY_S = 5.0
 MAX_JOBS = 32
-"""Jobs named in one heartbeat; the number is told in full."""
+"""Jobs named in one heartbeat; the total number is always exact."""
 
 
 class Heartbeat:
-    """Tells the store the worker's state, resident models and load; keeps what the operator wants in the context."""
+    """Reports the worker's state, resident models and load; stores the operator's desired state in the context."""
 
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.failures = 0
         self.starting = True
         self.on_commands: Callable[[list[dict[str, str]]], None] = lambda _: None
-        """Gets what operators have asked since the last beat."""
+        """Receives the operator commands that arrived since the last beat."""
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -48,17 +48,17 @@ class Heartbeat:
             self._thread.join(timeout_s)
 
     def now(self) -> None:
-        """Do not wait for the next beat: something has changed."""
+        """Beat now instead of at the next interval, because something has changed."""
         self._wake.set()
 
     def beat(self) -> None:
-        """One heartbeat."""
+        """Send one heartbeat."""
         context = self.context
         try:
             try:
                 desired_state, commands = self._tell()
             except NotFound:
-                # the farm was out of reach for so long that the sweep has forgotten this worker
+                # the farm was unreachable for so long that the sweep marked this worker offline
                 register(context.store, context.identity)
                 desired_state, commands = self._tell()
         except SQLAlchemyError as error:
@@ -77,7 +77,7 @@ class Heartbeat:
         )
 
     def state(self) -> WorkerState:
-        """What the worker is doing, in a word."""
+        """The worker's current activity as one word."""
         context = self.context
         if self.starting:
             return WorkerState.STARTING
@@ -88,7 +88,7 @@ class Heartbeat:
         return WorkerState.BUSY if context.leased_jobs else WorkerState.READY
 
     def load(self) -> dict[str, object]:
-        """What it holds and how fast it goes."""
+        """What the worker holds and how fast it renders."""
         context = self.context
         leased = context.leased_jobs.all()
         running = [item for item in leased if item.finishing_at is None]
@@ -119,7 +119,7 @@ class Heartbeat:
         while not self._stopping:
             began = time.monotonic()
             self.beat()
-            # here, and not where a slice ends: its pictures are still on their way to the store then
+            # not at the end of a slice: its images are still being stored then
             self.context.heap_trimmer.trim_if_due(busy=bool(self.context.leased_jobs))
             self._wake.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
             self._wake.clear()

@@ -1,4 +1,4 @@
-"""The render slice: claim, join the running set, step, let go; until there is nothing left or the slice is over."""
+"""The render slice: claim, join the running set, step, remove finished jobs, until no work is left or the slice is over."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 LINGER_S = 0.6
-"""A slice that had work looks this long for more before it ends: longer than the pause between two tickets of a lane (see
-scheduler.tickets), so that a job whose ticket was spared is seen at once. One that found nothing ends at once: its ticket
-was a double, and there may be many."""
+"""Seconds that a slice which had work waits for more before it ends. It is longer than the interval between two tickets of a
+lane (see scheduler.tickets), so a job whose ticket was suppressed is still seen at once. A slice that found nothing ends
+at once, because its ticket was a duplicate."""
 SUSPECT_PAUSE_S = 0.01
-"""Between two looks whether all is stored, before a job begins that its worker died with."""
+"""Poll interval while a previously crashed job waits until all other images are stored, in seconds."""
 ENDING_STEPS = 2
-"""Images with so few steps left count as free places for the next claim, which comes back about when they leave."""
+"""Images with this few steps left count as free places, because the next claim returns about when they leave."""
 BROKEN_FOR_S = 30.0
-"""A model that could not be loaded is not tried again for this long; its jobs fail at once meanwhile."""
+"""Seconds during which a model that failed to load is not tried again; its jobs fail at once meanwhile."""
 
 
 class RenderLoop:
-    """The running set of this worker's child, and how it is fed. Lives as long as the child; one thread uses it."""
+    """The running set of this worker's child and how it is filled. Lives as long as the child; one thread uses it."""
 
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
@@ -51,20 +51,20 @@ class RenderLoop:
         self.engine: StepEngine | None = None
         self.pipeline: LoadedPipeline | None = None
         self.waiting: deque[ClaimedJob] = deque()
-        """Claimed, but not in the running set: it is full, or must empty first."""
+        """Claimed jobs that are not in the running set yet, because it is full or must empty first."""
         self.turn = threading.RLock()
-        """Held by whoever uses pipelines: a slice, or whoever carries out an operator's commands between slices."""
+        """Held while pipelines are used: by a slice, or by operator commands between slices."""
         self.device_lost = False
-        """The device gave an error that only a new process gets rid of."""
+        """Whether the device raised an error that only a new process clears."""
         self._broken: dict[str, tuple[float, Failure]] = {}
         self._to_lower: dict[str, Failure] = {}
-        """Waiting jobs, by id, that ran out of memory alone, and how: their model is loaded one tier down before they begin."""
+        """Waiting jobs, by id, that ran out of memory alone, with the error: their model is loaded one tier lower first."""
         self._lowered: deque[tuple[str, int]] = deque(maxlen=256)
-        """Attempts (job, number) that had their tier down; each gets one."""
+        """Attempts (job, number) that already went one tier lower; each may do so once."""
 
     def run_slice(self, lane: str) -> None:
-        """Work on what this worker serves until there is nothing left, or the slice is over and the running set
-        empty. Issues a ticket for `lane` if work remains.
+        """Work on the served lanes until no work is left, or the slice is over and the running set is empty. Issues a ticket for
+        `lane` if work remains.
         """
         with self.turn:
             self._run_slice(lane)
@@ -82,7 +82,7 @@ class RenderLoop:
             closing = self._is_closing() or now > stop_at
             if not closing and not self.waiting and not self._runs_alone():
                 self.claim_prefetcher.start_claim(self._capacity())
-                asked = asked or self.claim_prefetcher.is_claiming  # not in a pause: its answer may be out of date
+                asked = asked or self.claim_prefetcher.is_claiming  # during a pause its result may be out of date
             if self.context.commands and not self._running():
                 self.run_commands()
             idle = not self._running() and not self.waiting
@@ -104,7 +104,7 @@ class RenderLoop:
             elif not self.waiting:
                 context.step_deadline.idle()
                 if self.claim_prefetcher.is_claiming:
-                    continue  # its answer may be jobs, which nobody else has then
+                    continue  # the claim's result may hold jobs that no other worker has then
                 if closing or now > over_at or (asked and not worked) or now - worked_at > LINGER_S:
                     break
                 time.sleep(min(self.claim_prefetcher.pause_s(), LINGER_S))
@@ -115,13 +115,13 @@ class RenderLoop:
         self._leave(lane, worked)
 
     def close(self, reason: str) -> None:
-        """Give back whatever is leased and not yet in the finishing pool, and end the prefetcher."""
+        """Give back every leased job that is not yet in the finishing pool, and end the prefetcher."""
         self.waiting.extend(self.claim_prefetcher.close())
         self._release([*self.waiting, *self._running_jobs()], reason)
         self.input_prefetcher.close()
         self.waiting.clear()
 
-    # feeding the running set
+    # phase: fill the running set
 
     def _capacity(self) -> RunningSetCapacity:
         engine = self.engine
@@ -132,12 +132,12 @@ class RenderLoop:
         ending = [leased for leased in running if leased is not None and leased.steps - leased.step <= ENDING_STEPS]
         if len(ending) == len(running):
             return RunningSetCapacity(max_images, max_images, None)
-        # those without a step to go wait for the decoder: the engine has counted their places as free
+        # images without a further step wait for the decoder; the engine already counts their places as free
         leaving = sum(leased.job.count for leased in ending if leased.step < leased.steps)
         return RunningSetCapacity(engine.room + leaving, max_images, engine.compat_key)
 
     def _admit(self) -> None:
-        """Let those who wait into the running set, in order, as far as they fit."""
+        """Move waiting jobs into the running set, in order, while they fit."""
         encoded = False
         while self.waiting:
             job = self.waiting[0]
@@ -146,20 +146,20 @@ class RenderLoop:
             if not self.input_prefetcher.ready(job):
                 return
             if job.crashes and len(self.context.leased_jobs) > len(self.waiting):
-                return  # pictures are still being stored: if this job kills the process again, theirs shall not be suspected
+                return  # if this job kills the process again, jobs whose images are being stored must not be suspected
             engine = self.engine
             if engine is not None and engine.jobs:
                 if job.compat_key != engine.compat_key or job.count > engine.room or job.crashes or self._runs_alone():
                     return
                 if job.id in self._to_lower:
-                    return  # its neighbours finish where they are
+                    return  # the running jobs finish where they are
             else:
                 engine = self._engine_for(job)
                 if engine is None:
                     self.waiting.popleft()
                     continue
                 if self._let_late_go(job):
-                    continue  # its model took so long to load
+                    continue  # loading the model took too long for this job
             if not encoded and not job.crashes:
                 encoded = True
                 self.context.step_deadline.step()  # encoding is a pass of its own
@@ -168,8 +168,8 @@ class RenderLoop:
             self._add(engine, job)
 
     def _let_late_go(self, job: ClaimedJob) -> bool:
-        """Give back the first of those that wait if its time was up before it could begin: nobody claims it any more, and the
-        sweep fails it as expired. Return whether it went.
+        """Give back the first waiting job if its start deadline has passed; the sweep then fails it as expired. Return whether it
+        was given back.
         """
         if not self.context.leased_jobs.is_late(job.id):
             return False
@@ -193,7 +193,7 @@ class RenderLoop:
             context.progress.say(job, 0, job.recipe.steps)
 
     def _engine_for(self, job: ClaimedJob) -> StepEngine | None:
-        """The engine of the job's model, loaded if need be; None if it cannot be loaded: then the job has been failed."""
+        """The engine of the job's model, loaded if necessary; None if it cannot be loaded, in which case the job has failed."""
         from worker.engine.engine import StepEngine
 
         context, name = self.context, job.model
@@ -205,7 +205,7 @@ class RenderLoop:
         if too_much is None and self.pipeline is not None and self.engine is not None and self.pipeline.name == name:
             return self.engine
         self._keep_learnt()
-        self.engine = self.pipeline = None  # so that residency may free it
+        self.engine = self.pipeline = None  # so that residency can free it
         if too_much is not None and context.residency.step_down(name) is None:
             self._fail(job, too_much)
             return None
@@ -224,7 +224,7 @@ class RenderLoop:
         return self.engine
 
     def _load(self, name: str) -> LoadedPipeline | Failure:
-        """The model's pipeline, resident or loaded now, or why it cannot be. Tells the store what is new."""
+        """The model's pipeline, resident or loaded now, or the error. Reports what is new to the store."""
         from worker.render.model_status import report_load_failed, report_loaded, restore_limits
 
         context = self.context
@@ -245,19 +245,19 @@ class RenderLoop:
         return pipeline
 
     def warm(self, names: list[str]) -> None:
-        """Load these models before any job asks for them."""
+        """Load these models before a job needs them."""
         with self.turn:
             for name in names:
                 self._load(name)
             self.context.step_deadline.idle()
 
     def run_commands(self) -> None:
-        """Load and let go what operators asked for. Only while nothing renders, and by whoever has the turn."""
+        """Run the operator's load and unload commands. Only while nothing renders, and while holding the loop's lock."""
         context = self.context
         while context.commands:
             do, name = context.commands.popleft()
             self._keep_learnt()
-            self.engine = self.pipeline = None  # so that residency may free it
+            self.engine = self.pipeline = None  # so that residency can free it
             if do == "warm":
                 self._load(name)
             elif context.residency.unload(name):
@@ -276,7 +276,7 @@ class RenderLoop:
         except SQLAlchemyError as error:
             log.warning("model.not_reported", error=str(error)[:200])
 
-    # the step, and what leaves
+    # phase: step, and remove what has finished
 
     def _step(self) -> None:
         context, engine, pipeline = self.context, self.engine, self.pipeline
@@ -286,7 +286,7 @@ class RenderLoop:
         try:
             report = engine.step()
         except Exception as error:
-            # the engine answers for what a job can do wrong; this is the engine itself, or the device
+            # job errors are handled in the engine; this is an error of the engine itself or of the device
             log.exception("engine.failed", jobs=engine.jobs)
             failure = _failure_of(error)
             for job in self._running_jobs():
@@ -308,14 +308,14 @@ class RenderLoop:
                 self._fail(failed.job, failed.failure)
 
     def _wants_less(self, job: ClaimedJob, failure: Failure) -> bool:
-        """Whether a job that ran out of memory alone begins again in this attempt, its model one tier down. Once an attempt."""
+        """Whether a job that ran out of memory alone starts again in this attempt, its model one tier lower. Once per attempt."""
         attempt = (job.id, job.attempt)
         if failure.code != "oom" or attempt in self._lowered:
             return False
         self._lowered.append(attempt)
         self._to_lower[job.id] = failure
         self.waiting.appendleft(job)
-        self.input_prefetcher.begin(job)  # they were handed over already
+        self.input_prefetcher.begin(job)  # its inputs were consumed by the first start
         log.warning("job.one_tier_down", job=job.id, attempt=job.attempt, reason=failure.detail)
         return True
 
@@ -325,7 +325,7 @@ class RenderLoop:
         self.context.finishing.fail(job, failure)
 
     def _let_lost_go(self) -> None:
-        """Cancelled, expired or taken by another: out of the running set, and no word to SQL, which knows."""
+        """Remove jobs that were cancelled, expired or claimed by another worker. SQL already knows."""
         for job in self.context.leased_jobs.take_lost():
             if self.engine is not None and self.engine.drop(job.id):
                 log.info("job.dropped", job=job.id, attempt=job.attempt)
@@ -334,16 +334,16 @@ class RenderLoop:
                 self._to_lower.pop(job.id, None)
                 self.input_prefetcher.forget(job)
             else:
-                continue  # with the finishing pool, which is fenced and cleans up
+                continue  # in the finishing pool, which is fenced and cleans up after itself
             self.context.leased_jobs.remove(job)
 
-    # the end of a slice, and draining
+    # phase: end of a slice, and drain
 
     def _is_closing(self) -> bool:
         return self.context.drain.is_requested or self.context.desired_state != WorkerState.READY
 
     def _hand_back(self) -> None:
-        """While closing: what has not begun goes back at once, what runs only if it would take too long."""
+        """While closing: give back what has not started at once, and what runs only if it would take too long."""
         if self.waiting:
             self._release(list(self.waiting), "the worker stops claiming")
             self.waiting.clear()
@@ -363,7 +363,7 @@ class RenderLoop:
             self.close("the worker shuts down")
             return
         if self._is_closing() or not worked:
-            return  # an idle worker looks again by itself, and so does the sweep
+            return  # an idle worker polls by itself, and so does the sweep
         try:
             if has_work(self.context.store, self.context.identity.serves):
                 self.context.issue_ticket(lane)
@@ -371,7 +371,7 @@ class RenderLoop:
             log.warning("ticket.not_issued", lane=lane, error=str(error)[:200])
 
     def _wake_another(self, lane: str) -> bool:
-        """One ticket wakes one worker; if more waits than was just taken, pass the word on. Once a slice."""
+        """One ticket wakes one worker. If more work waits than was just taken, issue another ticket. Once per slice."""
         try:
             if has_work(self.context.store, self.context.identity.serves):
                 self.context.issue_ticket(lane)
@@ -385,7 +385,7 @@ class RenderLoop:
         try:
             finish.release(self.context.store, jobs, reason)
         except SQLAlchemyError as error:
-            log.error("jobs.not_released", jobs=len(jobs), error=str(error)[:200])  # their leases run out
+            log.error("jobs.not_released", jobs=len(jobs), error=str(error)[:200])  # their leases expire
         for job in jobs:
             self.input_prefetcher.forget(job)
             self.context.leased_jobs.remove(job)
@@ -394,7 +394,7 @@ class RenderLoop:
         return self.engine is not None and bool(self.engine.jobs)
 
     def _runs_alone(self) -> bool:
-        """Whether a job is running that its worker died with before: if that happens again, no other shall be suspected."""
+        """Whether a running job has crashed its worker before. If it does so again, no other job must be suspected."""
         return any(job.crashes for job in self._running_jobs())
 
     def _running_jobs(self) -> list[ClaimedJob]:

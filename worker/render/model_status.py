@@ -1,4 +1,4 @@
-"""What this worker learns of models: there or missing, loaded or broken, told to the store for pages and for the next worker."""
+"""The status of models on this worker (present, missing, loaded, broken), reported to the store for pages and other workers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ UNAVAILABLE_STATES = frozenset({"missing", "invalid"})
 
 
 def scan_models(context: WorkerContext) -> None:
-    """Look for the files of every model this worker serves, and tell of those that are missing or broken, one line each.
+    """Scan the files of every model that this worker serves, and report missing or broken ones, one line each.
 
-    The farm runs all the same: their jobs fail with the same words.
+    The farm starts all the same. Jobs of such a model fail with the same message.
     """
     with context.store.read() as session:
         known = {row.name: (row.state, row.reason) for row in session.query(Model)}
@@ -31,7 +31,7 @@ def scan_models(context: WorkerContext) -> None:
         except RenderError as error:
             state = _state(context, entry)
             if known.get(name) != (state, error.detail):
-                # a hub's model that nobody fetched is no fault; a folder that the catalogue names should be there
+                # a hub model that was not fetched is normal; a folder named in the catalogue should exist
                 log_at_level = log.info if context.catalogue.local_path(entry.source) is None else log.warning
                 log_at_level("model.unavailable", model=name, state=state, reason=error.detail)
                 report_model(context.store, name, state, reason=error.detail)
@@ -41,21 +41,21 @@ def scan_models(context: WorkerContext) -> None:
 
 
 def report_loaded(context: WorkerContext, pipeline: LoadedPipeline) -> None:
-    """A model was loaded."""
+    """Report that a model was loaded."""
     facts = pipeline.facts | {"bytes": pipeline.bytes}
     report_model(context.store, pipeline.name, "ready", digest=pipeline.digest, facts=facts, load_s=pipeline.load_s)
     report_insufficient_memory(context.store, context.identity.id, pipeline.name)
 
 
 def restore_limits(context: WorkerContext, pipeline: LoadedPipeline) -> None:
-    """Take in what any worker with such a device learnt of this model's memory before."""
+    """Restore what a worker with the same device has learned about this model's memory."""
     kept = load_micro_batch_limits(context.store, pipeline.name, pipeline.profile)
     pipeline.denoise_limits.restore(kept.get("denoise", {}))
     pipeline.decode_limits.restore(kept.get("decode", {}))
 
 
 def save_limits(context: WorkerContext, pipeline: LoadedPipeline) -> None:
-    """Keep what was learnt of a model's memory, if there is something new."""
+    """Save what was learned about a model's memory, if there is anything new."""
     limits = (pipeline.denoise_limits, pipeline.decode_limits)
     if any(each.changed for each in limits):
         save_micro_batch_limits(
@@ -69,7 +69,7 @@ def save_limits(context: WorkerContext, pipeline: LoadedPipeline) -> None:
 
 
 def report_load_failed(context: WorkerContext, name: str, failure: Failure) -> None:
-    """A model could not be loaded. Out of memory says nothing of the model, only of this worker: another may have more."""
+    """Report that a model could not be loaded. Out of memory concerns this worker only: another may have more."""
     if failure.code == "model_invalid":
         report_model(context.store, name, _state(context, context.catalogue.get(name)), reason=failure.detail)
     if failure.code == "oom":
@@ -77,6 +77,6 @@ def report_load_failed(context: WorkerContext, name: str, failure: Failure) -> N
 
 
 def _state(context: WorkerContext, entry: ModelEntry) -> str:
-    """`missing` if nothing is where the model should be, else `invalid`."""
+    """`missing` if the model's folder or file does not exist, otherwise `invalid`."""
     path = context.catalogue.local_path(entry.source)
     return "missing" if path is None or not path.exists() else "invalid"

@@ -1,4 +1,4 @@
-"""Live progress to Redis, off the render thread: never blocking it, never failing it."""
+"""Live progress to Redis from a thread of its own: it never blocks or fails the render thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 EVERY_S = 0.2
-"""At most this often, for all jobs together. What happens in between is skipped, the latest never is."""
+"""Shortest interval between two publishes for all jobs, in seconds. Intermediate steps are skipped, the latest never is."""
 PAUSE_AFTER_FAILURE_S = 1.0
 PREVIEW_QUALITY = 60
 
@@ -44,7 +44,7 @@ class ProgressPublisher:
         self._thread.start()
 
     def stop(self, timeout_s: float = 3.0) -> None:
-        """Publish what waits and end the thread."""
+        """Publish what is pending and end the thread."""
         with self._something:
             self._stopping = True
             self._something.notify()
@@ -52,7 +52,7 @@ class ProgressPublisher:
             self._thread.join(timeout_s)
 
     def say(self, job: ClaimedJob, step: int, steps: int, previews: Sequence[Preview] = ()) -> None:
-        """A job has reached `step` of `steps`; `previews` are new looks at its images."""
+        """Record that a job has reached `step` of `steps`, with new `previews` of its images."""
         with self._something:
             if previews:
                 self._previews.setdefault(job.id, {}).update((preview.index, preview) for preview in previews)
@@ -79,7 +79,7 @@ class ProgressPublisher:
             ]
             publish_progress(self.redis, self.prefix, jobs)
         except (RedisError, OSError) as error:
-            # live news is stale a moment later; what is needed to recover is in SQL
+            # live progress is stale a moment later; recovery needs only SQL
             self.failures += 1
             log.warning("progress.failed", error=str(error), failures=self.failures)
             return PAUSE_AFTER_FAILURE_S
@@ -87,7 +87,7 @@ class ProgressPublisher:
 
 
 def preview_json(preview: Preview) -> dict[str, Any]:
-    """A preview as it is published: a WebP of a few kilobytes, base64."""
+    """A preview as published: a WebP of a few kilobytes in base64."""
     from PIL import Image
 
     height, width, _ = preview.pixels.shape

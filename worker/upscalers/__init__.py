@@ -1,1 +1,1 @@
-"""Upscalers: small networks that enlarge a finished picture, tile by tile, between the steps of the running set."""
+"""Upscalers: small networks that enlarge a finished image tile by tile, between the steps of the running set."""

@@ -1,4 +1,4 @@
-"""The upscalers of the catalogue: loaded from safetensors files of known architectures, a few kept."""
+"""The catalogue's upscalers: loaded from safetensors files of known architectures; a few stay in memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from worker.weights.headers import read_header
 ARCHITECTURES = {"ESRGAN": "ESRGAN", "Compact": "Compact", "SPAN": "SPAN", "SwinIR": "SwinIR"}
 """Architectures that may be loaded, by spandrel's id."""
 SIDE, OVERLAP = 256, 16
-"""Of a tile, in pixels of the picture."""
+"""Overlap of a tile, in pixels of the input image."""
 WIDE_SIDE, WIDE_OVERLAP = 512, 48
-"""Of a tile for networks that look far around, whose seams would show."""
+"""Overlap for networks with a wide receptive field, whose seams would show."""
 KEPT = 2
 """Networks kept on the device."""
 
@@ -31,23 +31,23 @@ class Net:
 
     name: str
     model: Any
-    """spandrel's description of it; called, it enlarges (1, 3, H, W) in 0..1."""
+    """spandrel's model descriptor. Calling it upscales (1, 3, H, W) in 0..1."""
     scale: int
     device: torch.device
     dtype: torch.dtype
     side: int
     overlap: int
     facts: dict[str, Any]
-    """For the audit."""
+    """Facts for the audit."""
     bytes: int = 0
-    """Of its weights."""
+    """Bytes of the weights."""
 
 
 class Upscalers:
     """Finds, checks and keeps the networks of one device."""
 
     def __init__(self, catalogue: Catalogue, device: torch.device, digests: WeightDigests, lock: threading.Lock) -> None:
-        """`lock` is held while a library is imported or a file loaded."""
+        """`lock` is held while a library is imported or a file is loaded."""
         self._catalogue = catalogue
         self._device = device
         self._digests = digests
@@ -56,11 +56,11 @@ class Upscalers:
 
     @property
     def bytes(self) -> int:
-        """Of the weights of all networks that are kept. For any thread."""
+        """Bytes of the weights of all loaded networks. Any thread may call it."""
         return sum(net.bytes for net in list(self._nets.values()))
 
     def get(self, name: str) -> Net:
-        """The network of that name. Raises RenderError: "model_invalid" naming the file, "not_supported"."""
+        """The network of that name. Raises RenderError: "model_invalid" with the file, or "not_supported"."""
         if name in self._nets:
             self._nets.move_to_end(name)
             return self._nets[name]

@@ -1,8 +1,8 @@
-"""spandrel, imported without torchvision.
+"""Imports spandrel without torchvision.
 
-It imports three names of torchvision at its own import, for two architectures that the farm does not load; and a torchvision
-that does not match torch breaks diffusers. So stand-ins for those names are there while spandrel is imported, and only then:
-transformers and diffusers, which look for torchvision too, are imported first and never see them.
+At import, spandrel needs three names of torchvision for two architectures that the farm does not load, and a torchvision that
+does not match torch breaks diffusers. Stand-ins for those names exist only while spandrel is imported. transformers and
+diffusers, which also look for torchvision, are imported first and never see them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functi
 
 @functools.cache
 def import_spandrel() -> Any:
-    """The module. Hold the lock of loading: others must not import meanwhile. Raises RenderError("not_supported")."""
+    """The spandrel module. Call it under the loading lock, so that no other import runs. Raises RenderError("not_supported")."""
     if importlib.util.find_spec("spandrel") is None:
         remedy = "pip install --no-deps spandrel==0.4.2, or use lanczos"
         raise RenderError("not_supported", f"upscale.model: spandrel is not installed on this worker; {remedy}")

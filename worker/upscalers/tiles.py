@@ -1,4 +1,4 @@
-"""A picture enlarged tile by tile: memory is bounded by the tile, and a step of the neighbours comes between two tiles."""
+"""Upscaling tile by tile: the tile bounds the memory, and the running set takes steps between two tiles."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from worker.upscalers.nets import Net
 
 MIN_SIDE = 32
 GRID = 8
-"""Tiles begin at multiples of it: a network that works in windows then sees the windows of the whole picture."""
+"""Tiles start at multiples of this, so a network that works in windows sees the windows of the whole image."""
 
 Tile = tuple[slice, slice, slice, slice]
-"""Rows and columns that are read, rows and columns of them that are written."""
+"""Rows and columns that are read, and rows and columns that are written."""
 
 
 class TiledUpscale:
-    """One picture on its way through a network."""
+    """One image on its way through a network."""
 
     def __init__(self, pixels: NDArray[np.uint8], net: Net) -> None:
         self._pixels = pixels
@@ -38,13 +38,13 @@ class TiledUpscale:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the audit."""
+        """Facts for the audit."""
         return {**self._net.facts, "tile": self._side, "ms": round(1000 * self.seconds, 3)}
 
     def advance(self, budget_s: float) -> bool:
-        """Enlarge more tiles, one at least, until `budget_s` is over; return whether it was the last.
+        """Upscale further tiles, at least one, until `budget_s` is spent; return whether the image is complete.
 
-        Raises RenderError: "oom" when even a small tile is too large, "nan_output".
+        Raises RenderError: "oom" when even a small tile does not fit, or "nan_output".
         """
         began = time.perf_counter()
         while self._tiles:
@@ -88,7 +88,7 @@ class TiledUpscale:
         return upscaled
 
     def _make_smaller(self) -> None:
-        """Begin again with tiles of half the side: fewer seams than mixing sizes."""
+        """Start again with tiles of half the side. Mixing sizes would give more seams."""
         free_cached(self._net.device)
         self._side //= 2
         if self._side < MIN_SIDE:
@@ -98,7 +98,7 @@ class TiledUpscale:
 
 
 def tiles(height: int, width: int, side: int, overlap: int) -> Iterator[Tile]:
-    """Tiles of at most `side` that cover a picture; each reads `overlap` more than it writes towards its neighbours."""
+    """Tiles of at most `side` that cover an image. Each reads `overlap` more than it writes, towards its neighbours."""
     for top, bottom in _spans(height, side, overlap):
         for left, right in _spans(width, side, overlap):
             first_row, last_row = max(0, top - overlap), min(height, bottom + overlap)

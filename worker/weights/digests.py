@@ -1,4 +1,4 @@
-"""SHA-256 of weight files, each file hashed once for as long as its size and time do not change."""
+"""SHA-256 of weight files. Each file is hashed once as long as its size and modification time stay the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagefarm.errors import RenderError
 
 
 class WeightDigests:
-    """Remembers digests in memory, and in `cache_file` if one is given (20 GB take about a minute to hash)."""
+    """Caches digests in memory, and in `cache_file` if one is given (hashing 20 GB takes about a minute)."""
 
     def __init__(self, cache_file: Path | None = None) -> None:
         self.cache_file = cache_file
@@ -23,7 +23,7 @@ class WeightDigests:
             try:
                 self._known = {str(key): str(value) for key, value in json.loads(cache_file.read_text("utf-8")).items()}
             except (ValueError, AttributeError):
-                cache_file.unlink()  # half written: it is only a cache
+                cache_file.unlink()  # half written, and only a cache
 
     def of(self, file: Path) -> str:
         """The SHA-256 of `file`, 64 hexadecimal digits."""
@@ -40,7 +40,7 @@ class WeightDigests:
         if self.cache_file is None:
             return
         self.cache_file.parent.mkdir(parents=True, exist_ok=True)
-        # several workers may share the file: each replaces it whole, and the loser only hashes again
+        # several workers may share the file: each replaces it as a whole, and a lost update only costs hashing again
         draft = self.cache_file.with_name(f"{self.cache_file.name}.{os.getpid()}")
         draft.write_text(json.dumps(self._known), "utf-8")
         draft.replace(self.cache_file)
@@ -53,7 +53,7 @@ def combined(digests: Mapping[str, str]) -> str:
 
 
 def check_pins(model: str, digests: Mapping[str, str], pins: Mapping[str, str]) -> None:
-    """Raise RenderError("model_invalid") unless every pinned file is there with the digest the catalogue asks for."""
+    """Raise RenderError("model_invalid") unless every pinned file has the digest that the catalogue gives."""
     for name, wanted in pins.items():
         found = digests.get(name)
         if found is None:

@@ -1,4 +1,4 @@
-"""What a safetensors file holds, from its header alone: nothing is loaded."""
+"""What a safetensors file holds, from its header alone; no tensor is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from imagefarm.errors import RenderError
 
 MAX_HEADER_BYTES = 100 * 2**20
-"""The format's own limit; a larger number means that this is no safetensors file."""
+"""The format's own limit; a larger number means that the file is not safetensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class WeightFile:
     parameters: int
     nbytes: int
     kept_wide: int
-    """Parameters that 8-bit tiers leave alone: all but the matrices of linear layers."""
+    """Parameters that 8-bit tiers do not quantise: all but the matrices of linear layers."""
     dtypes: frozenset[str]
 
 
 def read_header(file: Path) -> WeightFile:
-    """Read the header of a safetensors file; raise RenderError("model_invalid") if the file is no such file or is cut short."""
+    """Read the header of a safetensors file. Raises RenderError("model_invalid") for another format or a truncated file."""
 
     def wrong(what: str) -> RenderError:
         return RenderError("model_invalid", f"{file}: {what}; fetch the file again")
@@ -53,5 +53,5 @@ def read_header(file: Path) -> WeightFile:
 
 
 def _is_linear(name: str, shape: list[int]) -> bool:
-    """By name and shape, as far as a header tells: a matrix that is not a table of embeddings."""
+    """By name and shape, as far as a header shows: a matrix that is not an embedding table."""
     return len(shape) == 2 and name.endswith("weight") and "embed_tokens" not in name and "embedding" not in name

@@ -1,4 +1,4 @@
-"""Where a model's files are on this machine, which of them are its weights, and whether they are of classes the farm knows."""
+"""Where a model's files are on this machine, which of them are weights, and whether all classes are known."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ KNOWN_CLASSES: dict[str, frozenset[str]] = {
         }
     ),
 }  # fmt: skip
-"""Classes that may be loaded. A model that names any other is refused: its code would not be the farm's."""
+"""Classes that may be loaded. A model that names any other class is refused, because it would run foreign code."""
 NOT_LOADED = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
-"""Optional components of Stable Diffusion that the farm does not load, whatever class they have."""
+"""Optional components of Stable Diffusion that the farm never loads."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model that lies complete on this machine."""
+    """A model that is complete on this machine."""
 
     folder: Path
-    """Holds model_index.json; for a lone file, that of its configuration."""
+    """The folder with model_index.json; for a single-file model, that of its configuration."""
     lone_file: Path | None
     revision: str
     variant: str | None
     pipeline_class: str
     components: dict[str, str]
-    """Class of each component that is loaded, by name."""
+    """Class of each loaded component, by name."""
     weights: dict[str, WeightFile]
-    """By name relative to the folder; a lone file by its file name."""
+    """Files by name relative to the folder; a single-file model by its file name."""
 
     def of_component(self, name: str) -> list[WeightFile]:
         return [file for path, file in self.weights.items() if path.startswith(f"{name}/")]
@@ -58,7 +58,7 @@ class ModelFiles:
 def find_files(entry: ModelEntry, catalogue: Catalogue) -> ModelFiles:
     """Find and check the files of a model. Never downloads.
 
-    Raises RenderError("model_invalid") in one line that names the place and the remedy.
+    Raises RenderError("model_invalid") with one line that names the place and the remedy.
     """
     path = catalogue.local_path(entry.source)
     lone = path if path is not None and path.suffix == ".safetensors" else None
@@ -88,7 +88,7 @@ def find_files(entry: ModelEntry, catalogue: Catalogue) -> ModelFiles:
 
 
 def adapter_file(entry: ModelEntry, catalogue: Catalogue) -> Path:
-    """The file of the LoRA that belongs to the model itself; raise RenderError("model_invalid") if it cannot be had."""
+    """The file of the LoRA that belongs to the model itself. Raises RenderError("model_invalid") if it is not available."""
     if entry.adapter is None:
         raise ValueError(f"model {entry.name} has no adapter")
     adapter = entry.adapter
@@ -96,7 +96,7 @@ def adapter_file(entry: ModelEntry, catalogue: Catalogue) -> Path:
 
 
 def lora_file(catalogue: Catalogue, name: str) -> Path:
-    """The file of a LoRA of the catalogue; raise RenderError("model_invalid") if it cannot be had."""
+    """The file of a LoRA of the catalogue. Raises RenderError("model_invalid") if it is not available."""
     lora = catalogue.loras.get(name)
     if lora is None:
         raise RenderError("model_invalid", f"no LoRA {name!r} in the catalogue; known: {', '.join(catalogue.loras) or 'none'}")
@@ -137,7 +137,7 @@ def _place(entry: ModelEntry, source: str, catalogue: Catalogue) -> tuple[Path, 
 
 
 def _snapshot(source: str, revision: str) -> Path | None:
-    """Where a hub id lies in this machine's cache, or None."""
+    """The folder of a hub id in this machine's cache, or None."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -160,7 +160,7 @@ def _read_json(entry: ModelEntry, file: Path) -> dict[str, Any]:
 
 
 def _checked_components(entry: ModelEntry, index: dict[str, Any]) -> dict[str, str]:
-    """Class of each component by name, all of them of classes the farm knows."""
+    """Class of each component by name; all classes are known to the farm."""
     components = {}
     for name, value in index.items():
         if name.startswith("_") or name in NOT_LOADED or not isinstance(value, list) or value == [None, None]:
@@ -179,7 +179,8 @@ def _needs_weights(class_name: str) -> bool:
 
 
 def _weight_files(folder: Path, variant: str | None) -> list[Path]:
-    """The safetensors files that are loaded from a component's folder: the variant's if it has them, else the plain ones."""
+    """The safetensors files to load from a component's folder: those of the variant if there are any, otherwise the plain
+    ones."""
     by_variant: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         # model.fp16-00001-of-00002.safetensors: the variant is between the first dot and the shard
