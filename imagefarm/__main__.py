@@ -1,4 +1,4 @@
-"""`python -m imagefarm`: the same as the command `imagefarm`."""
+"""`python -m imagefarm` runs the command `imagefarm`."""
 
 from imagefarm.cli import main
 

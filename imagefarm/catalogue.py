@@ -1,4 +1,4 @@
-"""The catalogue `models.toml`: which models the farm knows, their defaults and their limits."""
+"""The catalogue `models.toml`: the models of the farm, their defaults and their limits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from imagefarm.settings import Tier
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LOSSY_QUALITY = 90
-"""What JPEG and WebP get that do not say otherwise."""
+"""Quality of JPEG and WebP files whose request names none."""
 WEBP_SIDE = 16_383
-"""Pixels that the WebP format has room for."""
+"""Longest side in pixels that WebP allows."""
 MAX_PICTURE_PIXELS = 8192 * 8192
-"""Of one finished picture, enlarged or not: a worker holds several."""
+"""Most pixels of one finished image, upscaled or not, because a worker holds several."""
 GROUPED_BY_SIZE: frozenset[Family] = frozenset({"sd15", "sdxl"})
 """Families whose UNet needs one size for the whole forward pass."""
 
 
 class Defaults(BaseModel):
-    """What a request gets that does not say otherwise."""
+    """Values for what a request does not say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(ge=16)
@@ -38,7 +38,7 @@ class Defaults(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a request may ask for. Sizes in pixels; both sides are multiples of `multiple`."""
+    """What a request may ask for. Sizes are in pixels; both sides are multiples of `multiple`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     min_side: int = Field(ge=16)
@@ -50,14 +50,14 @@ class Limits(BaseModel):
     sizes: tuple[tuple[int, int], ...] = Field((), description="If given, the only sizes the model was trained for")
 
     def nearest_side(self, side: int) -> int:
-        """The allowed side, in pixels, that is closest to `side`."""
+        """The allowed side, in pixels, closest to `side`."""
         if self.sizes:
             return min({edge for size in self.sizes for edge in size}, key=lambda edge: abs(edge - side))
         return max(self.min_side, min(self.max_side, round(side / self.multiple) * self.multiple))
 
 
 class Adapter(BaseModel):
-    """A LoRA that belongs to the model itself, such as LCM's: loaded with it, part of what it is."""
+    """A LoRA that is part of the model itself, such as LCM's; loaded together with it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     source: str
@@ -76,7 +76,7 @@ class LoraEntry(BaseModel):
 
 
 class UpscalerEntry(BaseModel):
-    """A network that enlarges finished pictures. `lanczos` needs no entry."""
+    """A network that upscales finished images. `lanczos` needs no entry."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str = ""
@@ -122,7 +122,7 @@ class ModelEntry(BaseModel):
         return self.samplers or (self.defaults.sampler,)
 
     def compat_key(self, recipe: Recipe) -> str:
-        """Jobs with equal keys may share a forward pass: model, LoRA set, and for UNets size and guidance or not."""
+        """Jobs with equal keys may share a forward pass: model, LoRA set, and for UNets size and whether guidance is on."""
         loras = ",".join(f"{lora.name}:{lora.weight:g}" for lora in sorted(recipe.loras, key=lambda lora: lora.name))
         key = f"{self.name}|{loras}"
         if self.family in GROUPED_BY_SIZE:
@@ -130,12 +130,12 @@ class ModelEntry(BaseModel):
         return key
 
     def work(self, recipe: Recipe, count: int) -> float:
-        """How many default images this is worth: proportional to pixels, steps and count."""
+        """How many default images this job is worth: proportional to pixels, steps and count."""
         default = self.defaults
         return count * recipe.width * recipe.height * recipe.steps / (default.width * default.height * default.steps)
 
     def predicted_cost_s(self, recipe: Recipe, count: int, learnt: float | None = None) -> float:
-        """Predicted GPU-seconds of a job, from the learnt (or first guessed) seconds of one default image."""
+        """Predicted GPU-seconds of a job, from the learned (or first guessed) seconds of one default image."""
         return (learnt or self.cost_s) * self.work(recipe, count)
 
 
@@ -158,7 +158,7 @@ class Catalogue:
 
     @classmethod
     def read(cls, file: Path) -> Catalogue:
-        """Read a catalogue; raise ConfigurationError naming the file, the model and the field."""
+        """Read a catalogue. Raises ConfigurationError with the file, the model and the field."""
         try:
             data = tomllib.loads(file.read_text("utf-8"))
         except OSError as error:
@@ -191,14 +191,14 @@ class Catalogue:
         return list(self.entries)
 
     def get(self, name: str) -> ModelEntry:
-        """Return the entry called `name`, or that has it as an alias; raise UnknownModel listing the known ones."""
+        """Return the entry with this name or alias. Raises UnknownModel with the known names."""
         try:
             return self.by_alias[name]
         except KeyError:
             raise UnknownModel(name, self.names()) from None
 
     def local_path(self, source: str) -> Path | None:
-        """Where `source` would be on this disk, if it is a path (relative to the catalogue's folder), else None."""
+        """The path of `source` if it is one (relative to the catalogue's folder), otherwise None."""
         path = Path(source).expanduser()
         candidate = path if path.is_absolute() else self.folder / path
         looks_local = (
@@ -207,9 +207,9 @@ class Catalogue:
         return candidate if looks_local else None
 
     def resolve(self, request: JobRequest) -> tuple[Recipe, list[str]]:
-        """Turn a request into a complete recipe; also return warnings for what the model will ignore.
+        """Turn a request into a complete recipe; also return warnings about what the model will ignore.
 
-        Raises InvalidRequest naming every field that is off and how to mend it.
+        Raises InvalidRequest with every wrong field and its remedy.
         """
         entry = self.get(request.model or self.default)
         default, limits = entry.defaults, entry.limits
@@ -328,13 +328,13 @@ class Catalogue:
             steps=steps,
             guidance=default.guidance if request.guidance is None else request.guidance,
             sampler=sampler,
-            # 32 bits: what other tools show and people retype
+            # 32 bits, because other tools show such seeds and people retype them
             seed=secrets.randbits(32) if request.seed is None else request.seed,
             loras=request.loras,
             init_image=request.init_image,
             mask=request.mask,
             subject=Subject.model_validate(subject.model_dump()) if subject else None,
-            # what a mask opens is painted anew; a picture without one is to be recognised
+            # a masked area is repainted completely; without a mask the input image should stay recognisable
             strength=(request.strength or (1.0 if request.mask else 0.6)) if request.init_image else None,
             upscale=request.upscale,
             format=picture_format,

@@ -1,7 +1,7 @@
-"""Live events: what was committed is told to whoever watches, through Redis, without making anybody wait.
+"""Live events: committed events are published through Redis without delaying the commit.
 
 A store with an `EventPublisher` as its listener hands over the audit events of every transaction after its commit. A thread
-publishes them; when Redis is away they are dropped and counted, since SQL has them all.
+publishes them. While Redis is away they are dropped and counted, because SQL has them all.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from imagefarm.redis import publish_many
 log = get_logger(__name__)
 
 GATHER_S = 0.02
-"""Events that follow upon others so soon travel together: under load each by itself would cost more than its commit."""
+"""Seconds. Events that follow one another this closely are sent together; under load, one send each would cost too much."""
 MAX_EVENTS = 200
-"""Events of one transaction that are told one by one; a bulk change is told as one event `bulk.changed`."""
+"""Events of one transaction that are published one by one. A larger change is published as one event `bulk.changed`."""
 
 
 class EventPublisher:
-    """Publishes committed events off the committing thread. Call it with the events of one transaction."""
+    """Publishes committed events outside the committing thread. Call it with the events of one transaction."""
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         self.redis = redis
@@ -37,7 +37,7 @@ class EventPublisher:
         self._lock = threading.Lock()
 
     def __call__(self, events: list[dict[str, Any]]) -> None:
-        """Take the events of a committed transaction; never blocks, never raises."""
+        """Take the events of a committed transaction. Never blocks, never raises."""
         if len(events) > MAX_EVENTS:
             events = [{"kind": "bulk.changed", "subject": "farm", "tenant_id": None, "data": {"events": len(events)}}]
         self._start()
@@ -61,7 +61,7 @@ class EventPublisher:
             if (early := published + GATHER_S - time.monotonic()) > 0:
                 time.sleep(early)
             while len(events) < MAX_EVENTS and not self._events.empty():
-                events.append(self._events.get_nowait())  # nobody else takes any
+                events.append(self._events.get_nowait())  # this is the only consumer
             try:
                 publish_many(self.redis, self.prefix, events)
                 published = time.monotonic()

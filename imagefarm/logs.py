@@ -1,4 +1,4 @@
-"""Structured logs: one event a line, to standard error; JSON when nobody watches, colours when somebody does."""
+"""Structured logs: one event per line on standard error; coloured text on a terminal, JSON otherwise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ URL_PASSWORD = re.compile(r"(\w+://[^/\s:@]*:)[^@\s/]+@")
 
 
 def configure_logs(settings: Settings, service: str) -> None:
-    """Set up logging for this process; `service` names it in every line."""
+    """Set up logging for this process. `service` is a field of every line."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -55,7 +55,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace values of secret keys, and passwords inside URLs, before a line is written."""
+    """Redact values of secret keys, and passwords inside URLs, before a line is written."""
     for key, value in event.items():
         if key.lower() in SECRET_KEYS:
             event[key] = "***"

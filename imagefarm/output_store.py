@@ -1,6 +1,6 @@
-"""Output storage: where pictures lie. A file is complete or it is not there; a name is used once.
+"""Output storage for image files. A file is complete or absent, and a key is used once.
 
-`OutputStore` says what a store must do; `LocalOutputStore` keeps files in a folder that all workers and the API share.
+`OutputStore` is the interface; `LocalOutputStore` keeps files in a folder that all workers and the API share.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import BinaryIO, NamedTuple, Protocol
 from imagefarm.errors import FarmError
 
 TEMPORARY = ".tmp"
-"""Folder of files that are still being written, in the same file system as the finished ones."""
+"""Folder of files in progress, on the same file system as finished ones."""
 PART = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
-"""One part of a key: no leading dot, so neither `..` nor the temporary folder can be named."""
+"""One part of a key. It has no leading dot, so neither `..` nor the temporary folder can be named."""
 JOB_KEY = re.compile(
     r"^jobs/[0-9a-f]{2}/(?P<job>job_[0-9A-HJKMNP-TV-Z]{26})/(?P<index>\d+)-a(?P<attempt>\d+)(\.[a-z0-9-]+)?\.[a-z0-9]+$"
 )
@@ -33,17 +33,17 @@ class UnsafeKey(FarmError):
 
 
 class Stored(NamedTuple):
-    """A file of the store: its key and when it was last written, in seconds since 1970."""
+    """A file of the store: its key and its modification time in seconds since 1970."""
 
     key: str
     modified_at: float
 
 
 class OutputStore(Protocol):
-    """What a store of pictures must do. Every failure of the store itself is an OSError."""
+    """The interface of an output store. Every failure of the store itself is an OSError."""
 
     def write(self, key: str, data: bytes) -> None:
-        """Keep `data` under `key`: durable and complete when this returns, invisible before. Raises OSError, UnsafeKey."""
+        """Store `data` under `key`: durable and complete on return, invisible before. Raises OSError, UnsafeKey."""
 
     def read(self, key: str) -> bytes:
         """Return the file. Raises FileNotFoundError, UnsafeKey."""
@@ -52,17 +52,17 @@ class OutputStore(Protocol):
         """Open the file for reading. Raises FileNotFoundError, UnsafeKey."""
 
     def delete(self, key: str) -> bool:
-        """Remove the file; False if there was none."""
+        """Delete the file; False if it did not exist."""
 
     def walk(self, prefix: str = "") -> Iterator[Stored]:
-        """Every finished file whose key begins with the folder `prefix`, in no order."""
+        """Every finished file whose key is in the folder `prefix`, unordered."""
 
     def collect_temporary(self, older_than_s: float) -> int:
-        """Remove what writers that died left half written; return how many files."""
+        """Delete files that dead writers left unfinished; return how many."""
 
 
 def image_key(job_id: str, index: int, attempt: int, extension: str = "png", channel: str = "") -> str:
-    """The key of one picture. The attempt is part of it, so that two attempts never write the same file.
+    """The key of one image file. It contains the attempt, so two attempts never write the same file.
 
     >>> image_key("job_01JD0000000000000000000000", 3, 2)
     'jobs/9e/job_01JD0000000000000000000000/3-a2.png'
@@ -81,10 +81,10 @@ def check_key(key: str) -> str:
 
 
 class LocalOutputStore:
-    """Pictures in a folder. `owner` marks the temporary files of this process.
+    """Files in a folder. `owner` marks the temporary files of this process.
 
-    A picture is written under a temporary name, synchronised, renamed, and its folder synchronised: after a crash it is
-    there whole or not at all.
+    A file is written under a temporary name, synced and renamed, and its folder is synced. After a crash it is complete or
+    absent.
     """
 
     def __init__(self, root: Path, owner: str = "anyone") -> None:
@@ -92,7 +92,7 @@ class LocalOutputStore:
         self.owner = owner
 
     def path(self, key: str) -> Path:
-        """Where the file of `key` lies. Raises UnsafeKey."""
+        """The path of the file of `key`. Raises UnsafeKey."""
         return self.root / check_key(key)
 
     def write(self, key: str, data: bytes) -> None:
@@ -116,7 +116,7 @@ class LocalOutputStore:
                 temporary.rename(target)
                 break
             except FileNotFoundError:
-                # somebody deleted the folder's last file, and the folder with it, in between
+                # another process deleted the folder's last file, and the folder with it, in between
                 if last_try:
                     raise
         for folder in (target.parent, *made):
@@ -134,7 +134,7 @@ class LocalOutputStore:
             path.unlink()
         except FileNotFoundError:
             return False
-        with suppress(OSError):  # not empty: others' files are in it
+        with suppress(OSError):  # not empty: it has other files
             path.parent.rmdir()
         return True
 
@@ -145,7 +145,7 @@ class LocalOutputStore:
                 folders.remove(TEMPORARY)
             for name in files:
                 path = Path(folder) / name
-                with suppress(FileNotFoundError):  # deleted while we walk
+                with suppress(FileNotFoundError):  # deleted during the walk
                     yield Stored(path.relative_to(self.root).as_posix(), path.stat().st_mtime)
 
     def collect_temporary(self, older_than_s: float) -> int:
@@ -160,7 +160,7 @@ class LocalOutputStore:
 
 
 def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it; return the folders that got a new entry by it."""
+    """Make a folder and its parents; return the folders that got a new entry."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
@@ -174,7 +174,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
-        return  # what was just put there has already been deleted again, folder and all
+        return  # the new file has already been deleted again, together with its folder
     try:
         os.fsync(descriptor)
     finally:

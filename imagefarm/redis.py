@@ -1,4 +1,4 @@
-"""Redis as the farm uses it: short-lived progress and live events. Nothing in it is needed to recover."""
+"""Redis as the farm uses it: short-lived progress and live events. Recovery needs none of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOR_WORKERS = frozenset({"job.cancelled", "worker.command", "bulk.changed"})
 
 
 def connect_redis(settings: Settings, *, timeout_s: float = 3.0) -> Redis:
-    """A client that never waits longer than `timeout_s` for an answer. Raises ConfigurationError if no Redis is configured."""
+    """A client with a response timeout of `timeout_s`. Raises ConfigurationError if no Redis is configured."""
     if not settings.redis_url:
         raise ConfigurationError("redis_url is not set: start the farm with `imagefarm up`, or set IMAGEFARM_REDIS_URL")
     return Redis.from_url(
@@ -39,8 +39,9 @@ def events_channel(prefix: str) -> str:
 
 
 def workers_channel(prefix: str) -> str:
-    """The pub/sub channel of what workers act on, apart from the rest: most events are their own progress, and each that they
-    hear takes them as long as publishing it did.
+    """The pub/sub channel of the events that workers act on. It is separate because most events are the workers' own progress,
+    and
+    receiving an event costs as much as publishing it.
     """
     return f"{prefix}:workers"
 
@@ -51,17 +52,17 @@ def progress_key(prefix: str, job_id: str) -> str:
 
 
 def publish(redis: Redis, prefix: str, event: dict[str, Any]) -> None:
-    """Send a live event to whoever listens. Raises RedisError; callers count and go on."""
+    """Publish a live event. Raises RedisError; callers count it and continue."""
     publish_many(redis, prefix, [event])
 
 
 def preview_key(prefix: str, job_id: str) -> str:
-    """The short-lived hash with a running job's newest previews: index of the image -> JSON, as in the event."""
+    """The short-lived hash with a running job's newest previews: image index -> JSON, as in the event."""
     return f"{prefix}:preview:{job_id}"
 
 
 def publish_many(redis: Redis, prefix: str, events: Sequence[dict[str, Any]]) -> None:
-    """Send live events in one go. Raises RedisError; callers count and go on."""
+    """Publish live events in one round trip. Raises RedisError; callers count it and continue."""
     pipe = redis.pipeline(transaction=False)
     for event in events:
         text = json.dumps(event, ensure_ascii=False)
@@ -73,9 +74,9 @@ def publish_many(redis: Redis, prefix: str, events: Sequence[dict[str, Any]]) ->
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a job is: `{"step": 3, "steps": 8, ...}`, and what is new to see of its images.
+    """A job's progress: `{"step": 3, "steps": 8, ...}`, and new previews of its images.
 
-    `previews` are small pictures: `{"index": 0, "step": 3, "width": 64, "height": 64, "media": "image/webp", "data": base64}`.
+    `previews` are small images: `{"index": 0, "step": 3, "width": 64, "height": 64, "media": "image/webp", "data": base64}`.
     """
 
     job_id: str
@@ -85,7 +86,7 @@ class JobProgress:
 
 
 def publish_progress(redis: Redis, prefix: str, jobs: Iterable[JobProgress]) -> None:
-    """Keep the progress of jobs and tell the listeners, in one go. Raises RedisError; callers count and go on."""
+    """Store and publish the progress of jobs, in one round trip. Raises RedisError; callers count it and continue."""
     pipe = redis.pipeline(transaction=False)
     for job in jobs:
         pipe.set(progress_key(prefix, job.job_id), json.dumps(job.progress), ex=PROGRESS_TTL_S)

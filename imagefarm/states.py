@@ -1,4 +1,4 @@
-"""The states of jobs, batches and workers, and which change may follow which."""
+"""The states of jobs, batches and workers, and the allowed transitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class JobState(StrEnum):
     QUEUED = "queued"
     """Waits for a worker. A lost or retryable attempt comes back here."""
     RUNNING = "running"
-    """A worker holds it under a lease."""
+    """Held by a worker under a lease."""
     SUCCEEDED = "succeeded"
     """Every image is stored and committed."""
     FAILED = "failed"
@@ -39,7 +39,7 @@ ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 class PriorityClass(StrEnum):
     INTERACTIVE = "interactive"
-    """Somebody waits at a screen: four shares."""
+    """A person waits for the result: four shares."""
     BULK = "bulk"
     """A table's rows: one share, always kept."""
 
@@ -51,7 +51,7 @@ class BatchState(StrEnum):
     VALIDATING = "validating"
     """Rows are still being read; its jobs are held."""
     HELD = "held"
-    """A canary has run, or is running; the rest waits for approval."""
+    """A canary has run or is running; the other jobs wait for approval."""
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
@@ -64,8 +64,8 @@ class WorkerState(StrEnum):
     READY = "ready"
     BUSY = "busy"
     DRAINING = "draining"
-    """Finishes what it holds and claims nothing more."""
+    """Finishes its jobs and claims nothing more."""
     QUARANTINED = "quarantined"
-    """Many jobs failed on it; claims nothing until an operator resumes it."""
+    """Many jobs failed on it. Claims nothing until an operator resumes it."""
     OFFLINE = "offline"
-    """Stopped, or not heard of for a lease."""
+    """Stopped, or without a heartbeat for a lease."""

@@ -1,4 +1,4 @@
-"""Text that comes from outside: what every database, file and page can hold."""
+"""Checks of text from outside: what every database, file and page can hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def check_text(text: str) -> str:
-    """Return `text`; raise ValueError for NUL and lone surrogates, which PostgreSQL and UTF-8 cannot hold."""
+    """Return `text`. Raises ValueError for NUL and lone surrogates, which PostgreSQL and UTF-8 cannot hold."""
     if "\x00" in text:
         raise ValueError("has a NUL character; remove it")
     try:
@@ -26,7 +26,7 @@ def check_not_blank(text: str) -> str:
 
 
 def refuse_bool(value: Any) -> Any:
-    """Return `value`; raise ValueError for true and false, which Python takes for 1 and 0."""
+    """Return `value`. Raises ValueError for true and false, which Python takes for 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false; write it in digits")
     return value
@@ -35,4 +35,4 @@ def refuse_bool(value: Any) -> Any:
 Text = Annotated[str, AfterValidator(check_text)]
 Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)]
 NotBool = BeforeValidator(refuse_bool)
-"""Put it after the bounds in `Annotated`: before them, the JSON Schema loses the limits."""
+"""Put it after the bounds in `Annotated`; before them, the JSON Schema loses the limits."""

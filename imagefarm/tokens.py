@@ -1,8 +1,8 @@
-"""Bearer tokens of an identity provider (JWT): whom they name, and what they may.
+"""Bearer tokens of an identity provider (JWT): verification, and the caller they name.
 
-The farm checks with what the operator gave it: a secret, a public key, or a JWKS file. A key decides by its kind which
-algorithms may have signed; the token's header only chooses among these, so a public key is never taken for a secret, and
-`none` is never taken. Issuer, audience and expiry must be there and right. A file that was changed is read again.
+The farm verifies with what the operator configured: a secret, a public key, or a JWKS file. The type of a key decides which
+algorithms may have signed; the token's header only selects among these. A public key is therefore never used as a secret, and
+`none` is never accepted. Issuer, audience and expiry must be present and valid. A changed key file is read again.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 TENANT = re.compile(r"[!-~\u00a1-\uffff]([ -~\u00a1-\uffff]{0,62}[!-~\u00a1-\uffff])?")
 SCOPE_PREFIX = "imagefarm:"
-"""Scopes may be written with it, where a token serves several applications."""
+"""Scopes may carry this prefix, where a token serves several applications."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyingKey:
-    """A key, and the algorithms that its kind allows."""
+    """A key, and the algorithms that its type allows."""
 
     kid: str | None
     key: Any
@@ -45,7 +45,7 @@ class VerifyingKey:
 
 
 class TokenReader:
-    """Checks tokens. Raises ConfigurationError from `check` if the settings do not fit together."""
+    """Verifies tokens. `check` raises ConfigurationError if the settings do not fit together."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
@@ -57,12 +57,12 @@ class TokenReader:
 
     @property
     def file(self) -> Path | None:
-        """Where the keys come from; None: tokens are not taken."""
+        """The source of the keys; None: tokens are not accepted."""
         settings = self.settings
         return settings.jwt_secret_file or settings.jwt_public_key_file or settings.jwt_jwks_file
 
     def caller(self, token: str) -> Caller:
-        """Whom the token names. Raises Unauthorized with a reason that helps who made it."""
+        """The caller that the token names. Raises Unauthorized with a reason that helps the token's issuer."""
         claims = self._claims(token)
         tenant = claims.get(self.settings.jwt_tenant_claim)
         if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
@@ -71,7 +71,7 @@ class TokenReader:
         return Caller(self._tenant(tenant), _scopes(claims.get(self.settings.jwt_scope_claim)), subject=subject or "nobody")
 
     def check(self) -> None:
-        """Read the keys; raise ConfigurationError if that fails, or if tokens would be taken from anybody for anything."""
+        """Read the keys. Raises ConfigurationError if that fails, or if tokens would be accepted from any issuer or audience."""
         settings = self.settings
         given = [settings.jwt_secret_file, settings.jwt_public_key_file, settings.jwt_jwks_file]
         if sum(file is not None for file in given) > 1:
@@ -82,7 +82,7 @@ class TokenReader:
             self.keys()
 
     def keys(self) -> tuple[VerifyingKey, ...]:
-        """The keys in force; read again when their file has changed. Raises ConfigurationError."""
+        """The current keys, read again when their file has changed. Raises ConfigurationError."""
         file = self.file
         if file is None:
             return ()
@@ -94,7 +94,7 @@ class TokenReader:
             except (OSError, ValueError, jwt.PyJWTError) as error:
                 if not self._keys:
                     raise ConfigurationError(f"{file}: {str(error)[:200]}") from None
-            return self._keys  # a file that is being written is no reason to lock everybody out
+            return self._keys  # a key file that is being written must not lock everybody out
 
     def _load(self, file: Path) -> tuple[VerifyingKey, ...]:
         data = file.read_bytes()
@@ -158,7 +158,7 @@ class TokenReader:
 
 
 def looks_like_token(text: str) -> bool:
-    """True for three parts with dots between: no API key has them."""
+    """True for three parts separated by dots, a form that API keys never have."""
     return text.count(".") == 2
 
 

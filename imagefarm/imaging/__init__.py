@@ -1,1 +1,1 @@
-"""Pictures as files: encoding, and what a file says about how it was made."""
+"""Image files: encoding, and the metadata about how an image was made."""

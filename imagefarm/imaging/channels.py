@@ -1,4 +1,4 @@
-"""Channels: the crops, sizes and formats that each shop asks for, as data. From one master come all of them."""
+"""Channels: the crops, sizes and formats that each shop needs, as data. All are made from one master."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ChannelName = Annotated[str, Field(pattern=CHANNEL_NAME)]
 
 
 class Channel(BaseModel):
-    """One form in which a picture is delivered."""
+    """One form in which an image is delivered."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class Channel(BaseModel):
 
 
 def presets(own: Path | None = None) -> dict[str, Channel]:
-    """The channels that batches may name: the project's, and those of the farm's own table. Raises ConfigurationError."""
+    """The channels that batches may name: the project's, and those of the farm's own file. Raises ConfigurationError."""
     found: dict[str, Channel] = {}
     for file in (PRESETS, own):
         if file is not None:
@@ -54,7 +54,7 @@ def presets(own: Path | None = None) -> dict[str, Channel]:
 
 
 def resolve(wanted: list[str | Channel], known: dict[str, Channel]) -> list[Channel]:
-    """Channels as a batch names or describes them. Raises InvalidRequest for unknown names and for a name used twice."""
+    """Channels as a batch names or describes them. Raises InvalidRequest for unknown or repeated names."""
     channels: list[Channel] = []
     for place, each in enumerate(wanted):
         channel = known.get(each) if isinstance(each, str) else each

@@ -1,4 +1,4 @@
-"""A picture as a file of the format that its recipe asks for, with what it says of its making."""
+"""Encodes an image in its recipe's format, with metadata about how it was made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FULL_COLOUR_FROM = 90
-"""JPEG quality from which colour keeps its full resolution: edges of products on plain backgrounds show it first."""
+"""JPEG quality from which chroma keeps its full resolution; subsampling shows first on products on plain backgrounds."""
 LOSSLESS = 100
 
 
@@ -28,9 +28,9 @@ def encode_picture(
     *,
     source: str = MADE,
 ) -> bytes:
-    """Return the file of `pixels` (height, width, 3) RGB. `texts` has A1111's text and the farm's record.
+    """Return the file of `pixels` (height, width, 3) RGB. `texts` holds A1111's text and the farm's record.
 
-    Raises ValueError for another shape or type. `quality` None: 90.
+    Raises ValueError for another shape or type. `quality` None means 90.
     """
     if picture_format == "png":
         return encode_png(pixels, {**texts, XMP: xmp_packet(source=source).decode()})

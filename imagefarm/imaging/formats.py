@@ -1,4 +1,4 @@
-"""The formats of pictures' files: what they are called on disk and on the wire."""
+"""Image formats: file extensions and media types."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ EXTENSIONS = {"jpeg": "jpg"}
 
 
 def extension(picture_format: str) -> str:
-    """The usual end of a file's name, without the dot.
+    """The usual file extension, without the dot.
 
     >>> extension("jpeg"), extension("png")
     ('jpg', 'png')

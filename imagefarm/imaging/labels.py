@@ -1,7 +1,7 @@
-"""What a picture's file says of its making, in the form that each file format has for it.
+"""Metadata about how an image was made, in the form that each file format has for it.
 
-PNG has text chunks. JPEG and WebP have none: A1111's text is their EXIF UserComment, as A1111 writes it, and the farm's
-own record is in the XMP. All three say in XMP, as IPTC asks, that an algorithm made the picture.
+PNG has text chunks. JPEG and WebP have none: A1111's text goes into their EXIF UserComment, as A1111 writes it, and the farm's
+own record into XMP. The XMP of all three says, in IPTC's terms, that an algorithm made the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ XMP = "XML:com.adobe.xmp"
 NAMESPACE = "https://imagefarm.invalid/ns/1.0/"
 MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 COMPOSED = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-"""A real thing's pixels with surroundings that were made."""
+"""IPTC source type of a real subject's pixels with generated surroundings."""
 EXIF_IFD, SOFTWARE, USER_COMMENT = 0x8769, 0x0131, 0x9286
 UNICODE, ASCII = b"UNICODE\0", b"ASCII\0\0\0"
 RECORD = re.compile(r"<imagefarm:record>([^<]{1,20000})</imagefarm:record>")
@@ -29,7 +29,7 @@ MAX_XMP_CHARS = 1_000_000
 
 
 def xmp_packet(record: str = "", *, source: str = MADE) -> bytes:
-    """The XMP of a picture; `record` is the farm's own, where the format has no text chunk for it."""
+    """The XMP of an image; `record` is the farm's own, for formats without text chunks."""
     own = f"<imagefarm:record>{html.escape(record, quote=False)}</imagefarm:record>" if record else ""
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -44,7 +44,7 @@ def xmp_packet(record: str = "", *, source: str = MADE) -> bytes:
 
 
 def texts_of(info: Mapping[Any, Any], exif: Any) -> dict[str, str]:
-    """The texts of a picture that Pillow has opened, by keyword, whatever its format. What they claim is the file's word."""
+    """The texts of an image opened with Pillow, by keyword, for any format. They are claims of the file."""
     texts = {key: value for key, value in info.items() if isinstance(key, str) and isinstance(value, str)}
     comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
     if PARAMETERS not in texts and isinstance(comment, bytes) and (text := _comment_text(comment)):

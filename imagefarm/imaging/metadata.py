@@ -1,4 +1,4 @@
-"""What a picture's file says of its making: A1111's `parameters` text, which other tools read, and the farm's own record."""
+"""Metadata of image files: A1111's `parameters` text, which other tools read, and the farm's own record."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from imagefarm.recipe import Recipe
 from imagefarm.version import __version__
 
 MAX_PIXELS = 64 * 1024 * 1024
-"""A small file may claim a huge picture; larger ones are not opened."""
+"""A small file may claim a huge image; larger ones are not opened."""
 NEGATIVE = "Negative prompt: "
 PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 """One `Key: value` of the last line, as A1111 reads it."""
 MAX_SETTINGS_CHARS = 4000
-"""A longer last line is prose: on a hostile one the pattern's time grows with the square of its length."""
+"""Characters. A longer last line is prose; on a hostile one the pattern's time grows with the square of its length."""
 
 
 def parameters_text(recipe: Recipe, seed: int, model_digest: str) -> str:
@@ -53,7 +53,7 @@ def parameters_text(recipe: Recipe, seed: int, model_digest: str) -> str:
 def farm_record(
     job_id: str, index: int, recipe: Recipe, seed: int, model_digest: str, *, recipe_hash: str = ""
 ) -> dict[str, Any]:
-    """The farm's own record: what leads from the file back to its job. Who knows the recipe's hash spares its making."""
+    """The farm's own record, which leads from the file back to its job. A caller that knows the recipe's hash passes it."""
     return {
         "job": job_id,
         "index": index,
@@ -68,7 +68,7 @@ def farm_record(
 def text_chunks(
     job_id: str, index: int, recipe: Recipe, seed: int, model_digest: str, *, recipe_hash: str = ""
 ) -> dict[str, str]:
-    """The texts of a picture's file by keyword: in PNG they are its text chunks."""
+    """The texts of an image file by keyword; in PNG they are its text chunks."""
     record = farm_record(job_id, index, recipe, seed, model_digest, recipe_hash=recipe_hash)
     return {
         PARAMETERS: parameters_text(recipe, seed, model_digest),
@@ -77,7 +77,7 @@ def text_chunks(
 
 
 def parse_parameters(text: str) -> dict[str, str]:
-    """Read A1111's text: `Prompt`, `Negative prompt` and every setting by its name. Unknown settings are kept."""
+    """Parse A1111's text: `Prompt`, `Negative prompt` and every setting by name. Unknown settings are kept."""
     *lines, last = text.strip().split("\n")
     pairs = PAIR.findall(last) if len(last) <= MAX_SETTINGS_CHARS else []
     if len(pairs) < 3:  # A1111's own rule: fewer is prose, not settings
@@ -90,18 +90,18 @@ def parse_parameters(text: str) -> dict[str, str]:
 
 
 def read_metadata(data: bytes) -> dict[str, Any]:
-    """Read what a picture's file says of itself, to trace it.
+    """Read the metadata of an image file, for lookup.
 
-    Returns `format`, `width`, `height`, and where the file has them `parameters` (the text), `settings` (the same, parsed)
-    and `imagefarm` (the farm's record). What a file says is a claim by whoever made it: look the job up before believing
-    it. Raises RequestError if it is no picture, or a broken or enormous one.
+    Returns `format`, `width`, `height`, and where the file has them `parameters` (the text), `settings` (the parsed text) and
+    `imagefarm` (the farm's record). Metadata is a claim of the file's author: check the job before believing it. Raises
+    RequestError for a file that is not an image, is broken or is enormous.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
             found: dict[str, Any] = {"format": (image.format or "").lower(), "width": image.width, "height": image.height}
             if image.width * image.height > MAX_PIXELS:
                 raise RequestError(f"the picture has {image.width}x{image.height} pixels; more than {MAX_PIXELS} are not opened")
-            image.load()  # text chunks may follow the picture's data
+            image.load()  # text chunks may follow the image data
             texts = texts_of(image.info, image.getexif())
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(f"this is not a picture that can be read: {error}") from None

@@ -1,1 +1,1 @@
-"""Help with words: kinds of pictures as data, and an enhancer that suggests what a prompt leaves unsaid."""
+"""Help with prompts: kinds of images as data, and an enhancer that suggests what a prompt leaves out."""

@@ -1,6 +1,6 @@
-"""The enhancer: suggests the light, setting, camera and finish that a prompt leaves unsaid. By rule and data, offline.
+"""The enhancer: suggests the light, setting, camera and finish that a prompt leaves out. Rules and data only, offline.
 
-What was written stays as it was written, word for word and in front; the same prompt gets the same suggestion, everywhere.
+The prompt's own words stay unchanged and in front. The same prompt always gets the same suggestion.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SENTENCE_ENDS = " \t\r\n,.;，。；、"
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A phrase that could be added, and what it speaks of."""
+    """A phrase that could be added, and its slot."""
 
     slot: Slot
     text: str
@@ -27,7 +27,7 @@ class Addition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """What the prompt could become. Nothing is added where everything is said already."""
+    """The possible additions to a prompt; empty where the prompt covers everything."""
 
     prompt: str
     language: Language
@@ -42,7 +42,7 @@ class Suggestion:
 
 
 def enhance(prompt: str, *, kind: str | None = None, variant: int = 0) -> Suggestion:
-    """Suggest additions to `prompt`; another `variant` gives other words. An unknown `kind` is guessed from the prompt."""
+    """Suggest additions to `prompt`; another `variant` gives other phrases. An unknown `kind` is guessed from the prompt."""
     language: Language = "zh" if CHINESE.search(prompt) else "en"
     chosen = kinds().get(kind or "") or guess_kind(prompt)
     if not chosen.phrases[language]:  # a draft is a speed, not a subject
@@ -68,7 +68,7 @@ def enhance(prompt: str, *, kind: str | None = None, variant: int = 0) -> Sugges
 
 
 def joined(prompt: str, *phrases: str) -> str:
-    """The prompt and these phrases as one list in the prompt's own script; without phrases the prompt as it is."""
+    """The prompt and these phrases as one list in the prompt's own script; without phrases the prompt itself."""
     if not phrases:
         return prompt
     comma = "，" if CHINESE.search(prompt) else ", "
@@ -76,7 +76,7 @@ def joined(prompt: str, *phrases: str) -> str:
 
 
 def guess_kind(prompt: str) -> Kind:
-    """The kind whose words the prompt has most of; the packshot where it has none."""
+    """The kind with the most matching words in the prompt; the packshot if none matches."""
     text = prompt.casefold()
     found = {kind.name: sum(_says(text, word) for word in kind.words) for kind in kinds().values()}
     best = max(found, key=lambda name: found[name])

@@ -1,4 +1,4 @@
-"""Kinds of pictures: what people make most, and the steps, guidance and words that suit each, for any model."""
+"""Kinds of images: the steps, guidance and phrases that suit common subjects, for any model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from imagefarm.catalogue import ModelEntry
 FILE = Path(__file__).with_name("kinds.toml")
 Slot = Literal["setting", "light", "camera", "finish"]
 SLOTS: tuple[Slot, ...] = ("setting", "light", "camera", "finish")
-"""What a photographer decides beside the thing itself, in the order in which a prompt tells it."""
+"""What a photographer decides besides the subject, in the order in which prompts name it."""
 Language = Literal["en", "zh"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One kind of picture. `steps` and `guidance` multiply a model's defaults; `phrases` are by language and slot."""
+    """One kind of image. `steps` and `guidance` multiply a model's defaults; `phrases` are by language and slot."""
 
     name: str
     title: str
@@ -40,7 +40,7 @@ class Kind:
         return round(entry.defaults.guidance * self.guidance, 1)
 
     def negative_in(self, language: Language) -> str:
-        """What such a picture shall not show."""
+        """The negative prompt of this kind."""
         return self.negative_zh if language == "zh" else self.negative
 
 
@@ -52,7 +52,7 @@ def kinds() -> dict[str, Kind]:
 
 @cache
 def said_words(language: Language) -> dict[str, tuple[str, ...]]:
-    """The words by which a prompt shows that it speaks of a slot already; what the enhancer adds is among them."""
+    """The words by which a prompt covers a slot; the enhancer's own phrases are among them."""
     known: dict[str, list[str]] = _data()["said"][language]
     return {
         slot: (*known[slot], *(text.casefold() for kind in kinds().values() for text in kind.phrases[language].get(slot, ())))

@@ -1,9 +1,9 @@
 """The audit: append-only events, sealed into a hash chain.
 
-An event is written in the transaction of the change it tells of. Chaining there would make every writer wait for the one
-before; so the sweep seals: it takes the rows that have no place in the chain yet, in the order of their ids, and gives each
-`seq` and `hash = SHA-256(hash before + canonical JSON of the row)`. Personal text never enters an event: prompts are
-referred to by `recipe_hash`, so erasing one keeps the chain whole.
+An event is written in the transaction of the change that it records. Chaining there would serialise all writers, so the
+sweep seals instead: it takes the events without a position in the chain, in the order of their ids, and gives each `seq` and
+`hash = SHA-256(previous hash + canonical JSON of the row)`. Events hold no personal text: they refer to prompts by
+`recipe_hash`, so erasing a prompt keeps the chain valid.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ NOW = select(db_now())
 APPEND = insert(Event).values(at=db_now())
 APPEND_AT = CompiledStatement(insert(Event))
 FEW = 4
-"""So many events are sooner bound one by one."""
+"""Below this number, events are bound one by one, which is faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChainReport:
-    """What `verify` found. `broken_at` is the first seq that does not follow, or None."""
+    """The result of `verify`. `broken_at` is the first seq that does not follow from the one before, or None."""
 
     sealed: int
     unsealed: int
@@ -46,13 +46,13 @@ class ChainReport:
 
 
 def append(session: Session, kind: str, subject: str, tenant_id: str | None, data: dict[str, Any]) -> None:
-    """Add one event to the audit, in the caller's transaction."""
+    """Append one event to the audit, in the caller's transaction."""
     connection_of(session).execute(APPEND, {"kind": kind, "subject": subject, "tenant_id": tenant_id, "data": data})
     tell_after_commit(session, [(kind, subject, tenant_id, data)])
 
 
 def append_many(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]], *, at: float | None = None) -> None:
-    """Add many events (kind, subject, tenant_id, data) with one statement's time, `at` if the caller has just asked for it."""
+    """Append many events (kind, subject, tenant_id, data) with one timestamp: `at` if given, otherwise the database's clock."""
     if events:
         sql = connection_of(session)
         at = sql.scalar(NOW) if at is None else at
@@ -65,25 +65,25 @@ def append_many(session: Session, events: list[tuple[str, str, str | None, dict[
 
 
 def tell_after_commit(session: Session, events: list[tuple[str, str, str | None, dict[str, Any]]]) -> None:
-    """Keep events for the store's listener, which gets them once the transaction has committed."""
+    """Queue events for the store's listener, which receives them after the transaction has committed."""
     kept = session.info.setdefault(COMMITTED_EVENTS, [])
     kept += [{"kind": k, "subject": s, "tenant_id": t, "data": d} for k, s, t, d in events]
 
 
 def link(before: str, seq: int, event: Event | Row[Any]) -> str:
-    """The hash of one event that follows the hash `before` at position `seq`."""
+    """The hash of one event at position `seq`, after the event with hash `before`."""
     row = [seq, event.at, event.kind, event.subject, event.tenant_id, event.data]
     text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256((before + text).encode()).hexdigest()
 
 
 def seal(session: Session, limit: int = 5000) -> int:
-    """Give up to `limit` new events their place in the chain. Callers hold the sweep's lock. Returns how many."""
+    """Seal up to `limit` new events into the chain; return how many. Callers hold the sweep's lock."""
     head = session.execute(
         select(Event.seq, Event.hash).where(Event.seq.is_not(None)).order_by(Event.seq.desc()).limit(1)
     ).first()
     seq, before = (head.seq or 0, head.hash or GENESIS) if head else (0, GENESIS)
-    # plain columns and the table itself: entities would keep the only writer of SQLite twice as long
+    # plain columns instead of ORM entities: entities would hold SQLite's only writer twice as long
     columns = (Event.id, Event.at, Event.kind, Event.subject, Event.tenant_id, Event.data)
     rows = session.execute(select(*columns).where(Event.seq.is_(None)).order_by(Event.id).limit(limit)).all()
     changes = []
@@ -102,7 +102,7 @@ def seal(session: Session, limit: int = 5000) -> int:
 
 
 def verify(session: Session) -> ChainReport:
-    """Walk the whole chain and say whether every link holds."""
+    """Walk the whole chain and check every link."""
     before, count = GENESIS, 0
     for event in _sealed(session):
         count += 1

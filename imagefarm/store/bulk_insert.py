@@ -1,7 +1,7 @@
-"""Many rows in one statement: they travel as one JSON text, and the database takes it apart.
+"""Many rows in one statement: they travel as one JSON text that the database unpacks.
 
-Bound one by one, a row of the table `job` costs the process that writes it some 60 microseconds of Python, in which no other
-thread of it runs. This way it costs a tenth, and what the database's own code does meanwhile holds nobody up.
+Bound one by one, a row of the table `job` costs about 60 microseconds of Python, during which no other thread of the process
+runs. As JSON it costs a tenth, and the database's own work does not hold the GIL.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from imagefarm.store.models import Base
 
 
 def insert_many(session: Session, model: type[Base], rows: Sequence[Mapping[str, Any]], **shared: Any) -> None:
-    """Insert rows that all have the same columns, in the caller's transaction; `shared` are columns that are equal in all.
+    """Insert rows that all have the same columns, in the caller's transaction; `shared` holds columns with one value for all.
 
-    Values are what JSON knows: text, numbers, true and false, null, and objects and lists for columns of that type.
+    Values are JSON values: text, numbers, booleans, null, and objects and lists for JSON columns.
     """
     if not rows:
         return
@@ -36,7 +36,7 @@ def insert_many(session: Session, model: type[Base], rows: Sequence[Mapping[str,
 
 
 def _defaults(table: Table) -> dict[str, Any]:
-    """What Python gives to the columns that a row does not have."""
+    """Python-side defaults for the columns that a row does not have."""
     found = {}
     for column in table.columns:
         if isinstance(default := column.default, ScalarElementColumnDefault):

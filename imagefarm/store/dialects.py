@@ -1,4 +1,4 @@
-"""Inserts that meet a row which is there (`ON CONFLICT`): SQLAlchemy has them in each database's own form only."""
+"""Upserts (`ON CONFLICT`), which SQLAlchemy offers only in each dialect's own form."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 
 def per_dialect(make: Callable[[Any], Any]) -> dict[str, Any]:
-    """What `make` makes of each database's `insert`, by the name of the dialect."""
+    """The result of `make` for each dialect's `insert`, by dialect name."""
     return {"sqlite": make(sqlite.insert), "postgresql": make(postgresql.insert)}

@@ -22,23 +22,24 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 COMMITTED_EVENTS = "committed_events"
-"""Key in `session.info` of the audit events that the listener gets after the commit."""
+"""Key in `session.info` of the audit events that the listener receives after the commit."""
 CONNECTION = "connection"
 """Key in `session.info` of the connection that `connection_of` found."""
 BUSY_TIMEOUT_S = 30
 PING_AFTER_S = 1.0
-"""A connection of PostgreSQL that was used so lately is taken for alive: asking costs a round trip."""
+"""Seconds. A PostgreSQL connection used this recently is not pinged, because a ping costs a round trip."""
 CHECKPOINT_PAGES = 16_000
-"""Length of SQLite's log, 64 MB, at which a commit moves it into the file by itself; the sweep does so long before."""
+"""Length of SQLite's WAL, 64 MB, at which a commit checkpoints it. The sweep checkpoints long before that."""
 POSTGRESQL_LINK: dict[str, Any] = {
     "connect_timeout": 5,
-    # a host that vanished without a word: noticed here ...
+    # a host that vanished without closing its connections is noticed here ...
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
-    # ... and there, where it may hold locks. So may a process that was frozen within a transaction: it loses them, and its
-    # other threads, which queue for the same locks, have given up before
+    # ... and on the server, where it may hold locks. A process frozen inside a transaction loses its locks the same way; its
+    # other
+    # threads, which wait for the same locks, have given up by then
     "options": "-c idle_in_transaction_session_timeout=6s -c lock_timeout=5s"
     " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
 }
@@ -55,7 +56,7 @@ class db_now(FunctionElement[float]):
 
 
 def _connect_with_timeout(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-    from imagefarm.store.pg_timeout import TimeoutConnection  # psycopg is there only where PostgreSQL is
+    from imagefarm.store.pg_timeout import TimeoutConnection  # psycopg is installed only where PostgreSQL is used
 
     return TimeoutConnection.connect(*arguments, **options)
 
@@ -72,7 +73,7 @@ def _postgresql_now(_element: Any, _compiler: Any, **_: Any) -> str:
 
 
 class _Likelihood(FunctionElement[bool]):
-    """A condition, and which part of the rows meets it: SQLite is told, PostgreSQL counts for itself."""
+    """A condition with its selectivity: a hint for SQLite, ignored on PostgreSQL, which has statistics."""
 
     type = NullType()  # type: ignore[assignment]  # SQLAlchemy would write a truth as "= 1", which SQLite's indexes do not know
     inherit_cache = True
@@ -90,8 +91,8 @@ def _postgresql_likelihood(element: Any, compiler: Any, **_: Any) -> str:
 
 
 class unlikely(_Likelihood):
-    """A condition that few rows meet. SQLite takes any index on a column that must be equal before one on a range, and walks
-    through all jobs that wait to find the few whose time is up; told so it takes the range.
+    """Hint that few rows meet the condition. SQLite prefers an index with an equality over one with a range, and would scan all
+    waiting jobs for the few that have expired; with the hint it takes the range.
     """
 
     inherit_cache = True
@@ -99,7 +100,7 @@ class unlikely(_Likelihood):
 
 
 class likely(_Likelihood):
-    """A condition that many rows meet. SQLite takes any index on a column that must be null, however many rows are."""
+    """Hint that many rows meet the condition. SQLite takes any index on an IS NULL column, however many rows are null."""
 
     inherit_cache = True
     part = "0.999999"
@@ -111,12 +112,12 @@ class Store:
     def __init__(self, url: str, *, pool_size: int = 20) -> None:
         self.url = make_url(url)
         self.listener: Callable[[list[dict[str, Any]]], None] | None = None
-        """Gets the audit events of each transaction after its commit; must neither block nor raise."""
+        """Receives the audit events of each transaction after its commit. It must neither block nor raise."""
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             if self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-            # one connection writes, so that a transaction waits in this process for its turn and not on the file's lock
+            # one writer connection: transactions queue in this process instead of waiting for the file's lock
             self.writer = self._sqlite_engine(1, "BEGIN IMMEDIATE")
             self.reader = self._sqlite_engine(pool_size, "BEGIN")
         else:
@@ -166,10 +167,11 @@ class Store:
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Session]:
-        """A transaction that changes things: commits when the block ends, rolls back when it raises.
+        """A writing transaction: commits when the block ends, rolls back when it raises.
 
-        Not `durable`: on SQLite the commit does not wait for the disk. It survives the death of any process; only when the
-        power fails may it be undone, and then what was written after it is undone too. PostgreSQL always waits.
+        Not `durable`: on SQLite the commit does not wait for the disk. It survives the death of any process, but a power failure
+        may
+        undo it together with all later commits. PostgreSQL always waits.
         """
         with self._write() as session:
             with session.begin():
@@ -182,20 +184,20 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A transaction that only reads."""
+        """A read-only transaction."""
         with self._read() as session, session.begin():
             yield session
 
     @contextmanager
     def autocommit_read(self) -> Iterator[Connection]:
-        """A connection for one `CompiledStatement` that only reads: no transaction is begun for it."""
+        """A connection for one read-only `CompiledStatement`, without a transaction."""
         with self.reader.connect() as sql, autocommit(sql):
             yield sql
 
     def run_with_retry(self, work: Callable[[Session], T], *, timeout_s: float = 60.0, durable: bool = True) -> T:
-        """Run `work` in a write transaction; on a deadlock, a lock or a lost connection run it again, for `timeout_s`.
+        """Run `work` in a write transaction. After a deadlock, a lock or a lost connection run it again, for up to `timeout_s`.
 
-        Only for work that is safe to repeat: a commit whose answer was lost may have happened. Fenced writes are.
+        Only for work that is safe to repeat, because a commit whose answer was lost may have happened. Fenced writes are safe.
         """
         deadline = time.monotonic() + timeout_s
         pause = 0.05
@@ -211,8 +213,8 @@ class Store:
                 pause = min(pause * 2, 2.0)
 
     def checkpoint(self) -> None:
-        """Move SQLite's log into its file, beside whoever reads and writes: else the one whose commit makes the log too long
-        has to, and waits for the disk. Nothing to do for PostgreSQL.
+        """Checkpoint SQLite's WAL beside readers and writers. Without it, the commit that makes the WAL too long has to do it and
+        waits for the disk. Does nothing on PostgreSQL.
         """
         if self.is_sqlite:
             with self.reader.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -224,13 +226,13 @@ class Store:
             return session.scalar(select(db_now())) or 0.0
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Close every connection."""
         self.writer.dispose()
         self.reader.dispose()
 
 
 def _ping_idle(engine: Engine) -> None:
-    """Ask a connection that was idle for a while whether it still lives, before somebody works with it."""
+    """Ping a connection that was idle for a while before it is used."""
 
     @event.listens_for(engine, "checkin")
     def _checkin(_connection: Any, record: Any) -> None:
@@ -247,8 +249,8 @@ def _ping_idle(engine: Engine) -> None:
 
 
 def connection_of(session: Session) -> Connection:
-    """The connection of one of the store's transactions. A session looks for it anew at each call, for longer than a compiled
-    statement takes to run; for the store's, which live for one transaction, it is always the same.
+    """The connection of one of the store's sessions. A session looks its connection up at every call, which takes longer than a
+    compiled statement; the store's sessions live for one transaction, so their connection never changes.
     """
     found: Connection | None = session.info.get(CONNECTION)
     if found is None:
@@ -257,7 +259,7 @@ def connection_of(session: Session) -> Connection:
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """True if the same work may succeed a moment later: lost connection, deadlock, lock, restart of the server."""
+    """True if the same work may succeed a moment later: lost connection, deadlock, lock, server restart."""
     if error.connection_invalidated:
         return True
     sqlstate = getattr(error.orig, "sqlstate", None)

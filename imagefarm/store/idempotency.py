@@ -1,7 +1,8 @@
-"""Answers kept by Idempotency-Key, so that a request sent twice is done once.
+"""Responses stored by Idempotency-Key, so that a repeated request is executed once.
 
-Work that is one transaction takes the key, works and keeps the answer in it: either all of it happened or nothing did. Work
-of many transactions (a bulk table) commits `take` first; who comes meanwhile with the same key is told that it still runs.
+A request that is one transaction takes the key, does its work and stores the response in that transaction: all of it happens
+or nothing. A request of many transactions (a bulk table) commits `take` first; a concurrent request with the same key is
+refused while the first one runs.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from imagefarm.store.engine import db_now
 from imagefarm.store.models import Idempotency
 
 STALE_S = 900.0
-"""A request that has run so long without an answer died; its key may be taken again."""
+"""Seconds after which a request without a response counts as dead; its key may be taken again."""
 KEEP_S = 48 * 3600.0
-"""How long an answer is replayed."""
+"""Seconds for which a response is replayed."""
 ANOTHER_BODY = "this Idempotency-Key came before with another body; use a new key for a new request"
 
 TAKE = per_dialect(
     lambda insert_into: insert_into(Idempotency).values(created_at=db_now()).on_conflict_do_nothing().returning(Idempotency.key)
 )
 KEEP_WITH_WORK = per_dialect(lambda insert_into: insert_into(Idempotency).on_conflict_do_nothing().returning(Idempotency.key))
-"""`take` and `keep` in one, for work of one transaction that knows its answer beforehand; no row: another was first."""
+"""`take` and `keep` in one statement, for one-transaction work whose response is known beforehand. No row: the key exists."""
 KEEP = (
     update(Idempotency)
     .where(Idempotency.tenant_id == bindparam("of_tenant"), Idempotency.key == bindparam("of_key"))
@@ -35,7 +36,7 @@ KEEP = (
 
 
 class KeyReused(RequestError):
-    """The key came before with another request."""
+    """The key was used with another request."""
 
     code = "idempotency_key_reused"
     status = 422
@@ -43,7 +44,7 @@ class KeyReused(RequestError):
 
 
 class StillRunning(Conflict):
-    """The first request with this key has not been answered yet."""
+    """The first request with this key has no response yet."""
 
     code = "still_running"
     title = "The first request with this key still runs"
@@ -51,20 +52,20 @@ class StillRunning(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The answer of the first request: HTTP status and body."""
+    """The response of the first request: HTTP status and body."""
 
     status: int
     response: str
 
 
 def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored | None:
-    """Take the key in the caller's transaction; None means it is the caller's now, else here is the answer to replay.
+    """Take the key in the caller's transaction. Returns None if the key was free, otherwise the response to replay.
 
-    `body_sha256` stands for the whole request. Raises KeyReused if it differs from the first one's, StillRunning if that has no
-    answer yet.
+    `body_sha256` identifies the whole request. Raises KeyReused if it differs from the first request's, StillRunning if the
+    first request has no response yet.
     """
     sql = session.connection()
-    # on PostgreSQL this waits for a transaction that holds the same key; on SQLite writers take turns anyway
+    # on PostgreSQL this waits for a transaction that holds the same key; on SQLite writers are serialised anyway
     taken = sql.execute(TAKE[sql.dialect.name], {"tenant_id": tenant_id, "key": key, "body_sha256": body_sha256}).first()
     if taken is not None:
         return None
@@ -90,7 +91,7 @@ def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored
 
 
 def answered(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored | None:
-    """The answer to replay, if there is one; the key is not taken. Raises KeyReused if the first request was another."""
+    """The response to replay, if there is one; the key is not taken. Raises KeyReused if the first request differs."""
     asked = select(Idempotency.body_sha256, Idempotency.status, Idempotency.response).where(
         Idempotency.tenant_id == tenant_id,
         Idempotency.key == key,
@@ -106,19 +107,19 @@ def answered(session: Session, tenant_id: str, key: str, body_sha256: str) -> St
 
 
 def keep(session: Session, tenant_id: str, key: str, status: int, response: str) -> None:
-    """Keep the answer to replay, in the caller's transaction."""
+    """Store the response for replay, in the caller's transaction."""
     values = {"of_tenant": tenant_id, "of_key": key, "new_status": status, "new_response": response}
     session.connection().execute(KEEP, values)
 
 
 def give_back(session: Session, tenant_id: str, key: str) -> None:
-    """Free a key whose request failed: it may be sent again, mended or not."""
+    """Free a key whose request failed, so that it can be sent again, corrected or not."""
     session.execute(
         delete(Idempotency).where(Idempotency.tenant_id == tenant_id, Idempotency.key == key, Idempotency.status.is_(None))
     )
 
 
 def forget_old(session: Session) -> int:
-    """Drop answers that are too old to be asked for; return how many."""
+    """Delete responses that are too old to be replayed; return how many."""
     old = session.scalars(delete(Idempotency).where(Idempotency.created_at < db_now() - KEEP_S).returning(Idempotency.key))
     return len(old.all())

@@ -1,9 +1,9 @@
-"""Which jobs a list shows, and the access paths that lead to them: indexes, each read in order of the jobs' ids.
+"""Job filters and the access paths that serve them: index ranges, each read in the order of the job ids.
 
-A path is one range of one index, written as a comparison of rows: `(tenant_id, state, id) < ('t', 'failed', 'job_9')`, ordered
-by the same columns. Written as equalities, PostgreSQL knows that the first columns are constant and may read the primary key
-instead, dropping what does not match: as quick where matches are many and near, and a walk through the whole table where all
-of them are old. This form leaves one index that gives the order, whatever the statistics say.
+A path is one range of one index, written as a row comparison: `(tenant_id, state, id) < ('t', 'failed', 'job_9')`, ordered by
+the same columns. Written as equalities instead, PostgreSQL knows that the first columns are constant and may read the primary
+key and drop what does not match. That is fast where matches are many and near, and a scan of the whole table where all matches
+are old. The row comparison leaves one index that gives the order, whatever the statistics say.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from imagefarm.store.engine import likely
 from imagefarm.store.models import Attempt, Job, Tenant, Worker
 
 Column = Any
-"""A mapped column: typed, mypy takes a dataclass's field of it for a descriptor."""
+"""A mapped column. Without this alias mypy takes a dataclass field of it for a descriptor."""
 LOWEST, HIGHEST = "job", "k"
-"""Under and above every job's id."""
+"""Below and above every job id."""
 MAX_ACCESS_PATHS = 16
-"""Access paths of tenants or of a worker's incarnations that are followed beside each other."""
+"""Most access paths (tenants, or incarnations of a worker) that are merged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class JobFilter:
     model: str | None = None
     batch_id: str | None = None
     single: bool = False
-    """Those of no batch."""
+    """Jobs without a batch."""
     custom_id: str | None = None
     worker: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
@@ -46,7 +46,7 @@ class JobFilter:
 
 
 class IdRange(NamedTuple):
-    """From the id `low` to under the id `high`."""
+    """Ids from `low` up to but excluding `high`."""
 
     low: str = LOWEST
     high: str = HIGHEST
@@ -60,35 +60,35 @@ class AccessPath:
     values: tuple[str, ...] = ()
     id: Column = Job.id
     single: bool = False
-    """An index of the jobs of no batch alone."""
+    """A partial index of the jobs without a batch."""
 
     @property
     def meets(self) -> frozenset[str]:
-        """Names of the columns that need no condition of their own."""
+        """Names of the columns that need no further condition."""
         return frozenset(column.key for column in self.columns) | ({"single"} if self.single else set())
 
     @property
     def of_jobs(self) -> bool:
-        """True if it leads to jobs themselves, each once; else to attempts, of which a job may have several."""
+        """True if the path leads to jobs, each once; False if it leads to attempts, of which a job may have several."""
         return self.id is Job.id
 
     @property
     def order(self) -> list[ColumnElement[str]]:
-        """Newest first, spelt so that only this path's index gives it."""
+        """Newest first, written so that only this path's index gives the order."""
         return [column.desc() for column in (*self.columns, self.id)]
 
     @property
     def oldest_first(self) -> list[ColumnElement[str]]:
-        """The same, oldest first."""
+        """Oldest first, written likewise."""
         return [column.asc() for column in (*self.columns, self.id)]
 
     def in_range(self, ids: IdRange) -> list[ColumnElement[bool]]:
-        """Those of the path with such an id."""
+        """The rows of the path with an id in the range."""
         row = tuple_(*self.columns, self.id)
         first, last = (tuple_(*(literal(value) for value in (*self.values, end))) for end in ids)
         if not self.columns:
             return [self.id >= ids.low, self.id < ids.high]
-        # nullable columns may have an index of their rows that are not null alone
+        # nullable columns may have a partial index of their non-null rows
         known = [column.is_not(None) for column in self.columns if column.key == "custom_id"]
         if self.single:
             known.append(likely(Job.batch_id.is_(None)))
@@ -96,9 +96,9 @@ class AccessPath:
 
 
 def access_paths(session: Session, wanted: JobFilter) -> list[AccessPath]:
-    """The paths on which all jobs that the filter wants are found, with others perhaps; none if there can be no such job.
+    """The paths that together contain all jobs of the filter, perhaps with others; empty if no job can match.
 
-    All of them meet the same conditions of the filter.
+    All paths satisfy the same conditions of the filter.
     """
     if wanted.custom_id is not None:
         return [AccessPath((Job.custom_id,), (wanted.custom_id,))]
@@ -125,14 +125,14 @@ def access_paths(session: Session, wanted: JobFilter) -> list[AccessPath]:
 
 
 def _by_state(wanted: JobFilter, column: Column, value: str) -> list[AccessPath]:
-    """All of a tenant's or batch's jobs, or those in each of the states."""
+    """All jobs of a tenant or batch, or those in each of the states."""
     if wanted.states:
         return [AccessPath((column, Job.state), (value, state)) for state in wanted.states]
     return [AccessPath((column,), (value,))]
 
 
 def hidden(conditions: Sequence[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
-    """The conditions as one that no index serves: a planner that finds one for a part of them may leave the path."""
+    """The conditions as one expression that no index serves; a planner that finds an index for a part may leave the path."""
     if not conditions:
         return []
     return [case((and_(*conditions), literal_column("1")), else_=literal_column("0")) == literal_column("1")]
@@ -141,7 +141,7 @@ def hidden(conditions: Sequence[ColumnElement[bool]]) -> list[ColumnElement[bool
 def newest_ids(
     paths: Sequence[AccessPath], id_range: IdRange, limit: int, rest: Sequence[ColumnElement[bool]] = ()
 ) -> Select[str]:
-    """The newest ids on all paths together, of jobs that match the rest (of paths to jobs alone)."""
+    """The newest ids over all paths, of jobs that match the other conditions (for paths to jobs only)."""
     parts = []
     for path in paths:
         part = select(path.id.label("id")).where(*path.in_range(id_range), *hidden(rest)).order_by(*path.order).limit(limit)
@@ -153,5 +153,5 @@ def newest_ids(
 
 
 def end_of_scan(path: AccessPath, id_range: IdRange, size: int) -> ScalarSelect[str]:
-    """The id of the last of the next `size` on this path; null if there are not as many."""
+    """The id of the last of the next `size` rows on this path; null if there are fewer."""
     return select(path.id).where(*path.in_range(id_range)).order_by(*path.order).offset(size - 1).limit(1).scalar_subquery()

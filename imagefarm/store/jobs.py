@@ -1,9 +1,9 @@
-"""Reads of jobs: one, with its images, and lists by keyset at any depth.
+"""Reads of jobs: a job, its images, and lists with keyset pagination.
 
-A list runs newest first along the indexes that the filter names (`job_ways`). What no index serves (a label, words of the
-prompt, a model together with a state) is looked for among the next jobs of that index, for `SCAN_S`: a page takes the same
-short time wherever it begins and however rare what it seeks. It may then hold fewer jobs than asked for, or none, and its
-cursor says where to go on.
+A list is ordered newest first along the indexes that the filter names (`job_access_paths`). Conditions without an index (a
+label, a word of the prompt, a model together with a state) are checked on the next jobs of that index, for at most `SCAN_S`.
+A page therefore takes the same short time at any depth and for any filter. It may hold fewer jobs than asked for, or none;
+its cursor says where to continue.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from imagefarm.store.job_access_paths import (
 from imagefarm.store.models import Attempt, ChannelFile, Image, Job, Worker
 
 SCAN_S = 0.01
-"""How long one page looks for what no index serves; it ends with the scan that passes this."""
+"""Seconds for which one page checks conditions without an index. It ends with the scan that exceeds this."""
 FIRST_SCAN, MAX_SCAN = 500, 4_000
-"""Jobs of one scan: each is twice as long as the one before, as long as scans are quick."""
+"""Jobs of one scan. Each scan is twice as long as the one before while scans are fast."""
 PLAN_EACH = text("SET LOCAL plan_cache_mode = force_custom_plan")
-"""PostgreSQL makes one plan for all values of a statement that came a few times; not knowing how far apart two ids are, that
-plan walks through all jobs of a path (1,900 ms instead of 1 at a million jobs).
+"""PostgreSQL makes a generic plan for a statement that was repeated. It does not know how far apart two ids are, so that plan
+walks through all jobs of a path (1,900 ms instead of 1 ms at a million jobs).
 """
 CLOCK_SLACK_S = 3600.0
-"""Ids carry the time of the process that made them, `created_at` that of the database: never further apart than this."""
+"""Largest difference in seconds between the process clock in an id and the database clock in `created_at`."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """A page of a list, newest first. `next_before` is the id that the next page begins under; None at the end."""
+    """A page of a list, newest first. The next page starts below the id `next_before`; None at the end."""
 
     jobs: list[Job] = field(default_factory=list)
     next_before: str | None = None
 
 
 def get_job(session: Session, job_id: str, tenant_id: str | None) -> Job | None:
-    """The job, if there is one and it is this tenant's (None: anybody's)."""
+    """The job, if it exists and belongs to this tenant (None: any tenant)."""
     job = session.get(Job, job_id)
     return job if job is not None and tenant_id in {None, job.tenant_id} else None
 
 
 def images_of(session: Session, job_ids: Sequence[str]) -> dict[str, list[Image]]:
-    """The images of these jobs, in order of their index; a job that reuses another's pictures has those."""
+    """The images of these jobs, ordered by index. A job that reuses images has those of the other job."""
     found: dict[str, list[Image]] = {job_id: [] for job_id in job_ids}
     if job_ids:
         pictures = (
@@ -72,7 +72,7 @@ def images_of(session: Session, job_ids: Sequence[str]) -> dict[str, list[Image]
 
 
 def channel_files_of(session: Session, image_ids: Iterable[str]) -> dict[str, list[ChannelFile]]:
-    """The channels' files of these images, by image; an image without any is not there."""
+    """The channel files of these images, by image id; images without channel files are absent."""
     found: dict[str, list[ChannelFile]] = {}
     if ids := list(image_ids):
         where = ChannelFile.image_id.in_(ids)
@@ -82,7 +82,7 @@ def channel_files_of(session: Session, image_ids: Iterable[str]) -> dict[str, li
 
 
 def list_jobs(session: Session, wanted: JobFilter, *, before: str | None, limit: int) -> JobPage:
-    """The newest jobs that match and whose id is less than `before`."""
+    """The newest matching jobs with an id below `before`."""
     _plan_each(session)
     paths = access_paths(session, wanted)
     if not paths:
@@ -106,15 +106,15 @@ def list_jobs(session: Session, wanted: JobFilter, *, before: str | None, limit:
 
 
 def count_newer(session: Session, wanted: JobFilter, than: str, most: int) -> int:
-    """How many jobs that match are newer than the job `than`: `most` if they are more, and fewer than there are if they are
-    not among the newest `MAX_SCAN` and no index serves the filter.
+    """How many matching jobs are newer than the job `than`, at most `most`. If no index serves the filter, only the newest
+    `MAX_SCAN` jobs are checked, so the number may be too small.
     """
     _plan_each(session)
     paths = access_paths(session, wanted)
     if not paths:
         return 0
     low, high = _id_range(wanted, None)
-    id_range = IdRange(max(low, than + "~"), high)  # an id followed by anything sorts behind the id itself
+    id_range = IdRange(max(low, than + "~"), high)  # an id followed by any character sorts after the id itself
     rest = _rest(wanted, paths[0].meets)
     if rest and (end := _end_of_scan(session, paths, id_range, MAX_SCAN)):
         id_range = id_range._replace(low=end)
@@ -122,8 +122,8 @@ def count_newer(session: Session, wanted: JobFilter, than: str, most: int) -> in
 
 
 def matching_ids(session: Session, wanted: JobFilter, states: Sequence[JobState], *, after: str, limit: int) -> list[str]:
-    """Ids of the jobs that match and are in one of `states`, oldest first, from `after` on. Unlike a list's page this looks
-    at as many jobs as it must.
+    """Ids of the matching jobs in one of `states`, oldest first, after the id `after`. Unlike a list's page, this checks as many
+    jobs as necessary.
     """
     where = _rest(replace(wanted, states=tuple(states)), frozenset())
     statement = select(Job.id).where(*where, Job.id > after).order_by(Job.id).limit(limit)
@@ -142,7 +142,7 @@ def _page(found: list[Job], limit: int, end: str | None) -> JobPage:
 def _take(
     session: Session, paths: Sequence[AccessPath], rest: Sequence[ColumnElement[bool]], id_range: IdRange, limit: int
 ) -> list[Job]:
-    """The newest `limit` jobs of the paths that match the rest."""
+    """The newest `limit` jobs of the paths that match the other conditions."""
     if len(paths) == 1 and paths[0].of_jobs:
         where = [*paths[0].in_range(id_range), *hidden(rest)]
         return list(session.scalars(select(Job).where(*where).order_by(*paths[0].order).limit(limit)))
@@ -150,19 +150,19 @@ def _take(
         ids, rest = session.scalars(newest_ids(paths, id_range, limit, rest)).all(), ()
     else:
         ids = session.scalars(newest_ids(paths, id_range, MAX_SCAN if rest else limit)).all()
-    # the ids themselves and not their query: a planner that joins may walk through all jobs in order of their ids instead
+    # ids instead of a subquery: a planner that joins may walk through all jobs in the order of their ids
     named = select(Job).where(Job.id.in_(ids), *hidden(rest)).order_by(Job.id.desc()).limit(limit)
     return list(session.scalars(named)) if ids else []
 
 
 def _end_of_scan(session: Session, paths: Sequence[AccessPath], id_range: IdRange, size: int) -> str | None:
-    """The id where a scan of `size` jobs ends, shared equally by the paths; None if fewer are left."""
+    """The id where a scan of `size` jobs ends, divided equally among the paths; None if fewer are left."""
     ends = session.execute(select(*(end_of_scan(path, id_range, max(size // len(paths), 1)) for path in paths))).one()
     return max((end for end in ends if end is not None), default=None)
 
 
 def _id_range(wanted: JobFilter, before: str | None) -> IdRange:
-    """The ids from which, and under which, the filter's times and the cursor let jobs be."""
+    """The id range that the filter's times and the cursor allow."""
     low, high = LOWEST, before or HIGHEST
     if wanted.created_after is not None:
         low = first_id_at("job", wanted.created_after - CLOCK_SLACK_S)
@@ -172,7 +172,7 @@ def _id_range(wanted: JobFilter, before: str | None) -> IdRange:
 
 
 def _rest(wanted: JobFilter, met: frozenset[str]) -> list[ColumnElement[bool]]:
-    """The conditions of the filter, without those on the columns whose conditions are met."""
+    """The filter's conditions, except those on `met` columns."""
     rest: list[ColumnElement[bool]] = []
     for column in (Job.tenant_id, Job.batch_id, Job.custom_id, Job.model):
         value = getattr(wanted, column.key)

@@ -1,4 +1,4 @@
-"""Bring the database to the shape this code expects, and refuse one that is newer."""
+"""Migrates the database to the schema this code expects, and refuses a newer one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 DEFAULT_TENANT = "tenant_default"
-"""Who submits on an open farm."""
+"""The tenant of requests without a key on an open farm."""
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, made in code: there is no alembic.ini to keep in step."""
+    """Alembic's configuration, built in code, so that there is no alembic.ini to keep in step."""
     config = Config()
     config.set_main_option("script_location", str(PROJECT_ROOT / "migrations"))
     config.attributes["connection"] = connection
@@ -37,13 +37,13 @@ def head_revision() -> str:
 
 
 def current_revision(store: Store) -> str | None:
-    """The revision the database is at; None if it was never migrated."""
+    """The database's revision; None if it was never migrated."""
     with store.reader.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def migrate(store: Store, revision: str = "head") -> str:
-    """Upgrade (or, for an older `revision`, downgrade) the database; return the revision it is at now.
+    """Upgrade the database (or downgrade it to an older `revision`); return its revision afterwards.
 
     Raises SchemaMismatch if the database was made by newer code.
     """
@@ -57,7 +57,7 @@ def migrate(store: Store, revision: str = "head") -> str:
         )
     target = scripts.get_current_head() if revision == "head" else revision
     with store.writer.begin() as connection:
-        if not store.is_sqlite:  # an index on a million rows takes its time
+        if not store.is_sqlite:  # an index on a million rows takes longer than the usual timeout
             connection.connection.driver_connection.no_timeout = True  # type: ignore[union-attr]
             connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         config = alembic_config(connection)

@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
 
 
 class Tenant(Base):
-    """Who submits. `limits` may narrow the farm's: queued, running, images_per_day, pixels, steps."""
+    """A tenant. `limits` may narrow the farm's: queued, running, images_per_day, pixels, steps."""
 
     __tablename__ = "tenant"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -59,7 +59,7 @@ class Tenant(Base):
 
 
 class ApiKey(Base):
-    """A key of a tenant: a prefix to find it by and the hash of the whole; the key itself is shown once and never stored."""
+    """A tenant's API key: a prefix to find it by, and the hash of the whole key. The key itself is never stored."""
 
     __tablename__ = "api_key"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -69,9 +69,9 @@ class ApiKey(Base):
     hash: Mapped[str] = mapped_column(HASH)
     scopes: Mapped[list[Any]]
     limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """Of this key alone: queued, running, images_per_day, pixels, steps."""
+    """Limits of this key alone: queued, running, images_per_day, pixels, steps."""
     quota_id: Mapped[str | None] = mapped_column(ID)
-    """Under which id its limits are counted: that of the first key, which this one has replaced; null: its own."""
+    """The id under which the key's limits are counted: that of the key it was rotated from; null: its own."""
     created_at: Mapped[float]
     expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
@@ -79,7 +79,7 @@ class ApiKey(Base):
 
 
 class UserAccount(Base):
-    """A person who signs in with a name and a password."""
+    """A user who signs in with a name and a password."""
 
     __tablename__ = "user_account"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -95,7 +95,7 @@ class UserAccount(Base):
 
 
 class WebSession(Base):
-    """A browser that is signed in, by a user's password or by a key. What the cookie says is stored only as its hash."""
+    """A browser session, opened by a user's password or by a key. The cookie's token is stored only as its hash."""
 
     __tablename__ = "web_session"
     token_hash: Mapped[str] = mapped_column(HASH, primary_key=True)
@@ -106,7 +106,7 @@ class WebSession(Base):
 
 
 class Usage(Base):
-    """What a tenant, or a key that has limits of its own, asked for on one day (days since 1970, UTC)."""
+    """What a tenant, or a key with limits of its own, submitted on one day (days since 1970, UTC)."""
 
     __tablename__ = "usage"
     tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -117,7 +117,7 @@ class Usage(Base):
 
 
 class Model(Base):
-    """What the farm has learnt of a model: whether it loads, its weights' digests, its cost and its micro-batch limits."""
+    """What the farm has learned about a model: whether it loads, its weights' digests, its cost and its micro-batch limits."""
 
     __tablename__ = "model"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -128,11 +128,11 @@ class Model(Base):
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """revision, hashes by file, parameters, bytes, load seconds"""
     cost_s: Mapped[float | None]
-    """Learnt GPU-seconds of one default image; null until measured."""
+    """Learned GPU-seconds of one default image; null until measured."""
     load_s: Mapped[float | None]
-    """Learnt seconds of one load: the cost of a swap."""
+    """Learned seconds of one load: the cost of a swap."""
     micro_batch_limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """Learnt running images by shape."""
+    """Learned images per micro-batch, by shape."""
     updated_at: Mapped[float]
 
 
@@ -153,7 +153,7 @@ class Batch(Base):
     errors: Mapped[list[Any]] = mapped_column(default=list)
     """The first errors: row, field, detail, remedy."""
     drafts: Mapped[str | None] = mapped_column(ID, index=True)
-    """The batch whose approved pictures this one renders finally."""
+    """The batch whose approved images this one renders as finals."""
     created_at: Mapped[float]
     finished_at: Mapped[float | None]
 
@@ -161,7 +161,7 @@ class Batch(Base):
 
 
 class BatchRows(Base):
-    """Some rows of a batch as they came, compressed: to give back those that failed, and to see what changed."""
+    """A chunk of a batch's input rows, compressed: to return the rows that failed, and to find what changed."""
 
     __tablename__ = "batch_rows"
     batch_id: Mapped[str] = mapped_column(ID, ForeignKey("batch.id"), primary_key=True)
@@ -171,14 +171,14 @@ class BatchRows(Base):
 
 
 class Job(Base):
-    """One recipe asked for by one tenant, with its state, attempt and lease. Changed by `scheduler.queue.transition` alone."""
+    """One recipe submitted by one tenant, with its state, attempt and lease. Only `scheduler.queue.transition` changes it."""
 
     __tablename__ = "job"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ID)
     priority_class: Mapped[str] = mapped_column(String(16))
     rank: Mapped[int] = mapped_column(Integer, default=0)
-    """Within a flow: lower first, then older first."""
+    """Order within a flow: lower first, then older first."""
     model: Mapped[str] = mapped_column(String(64))
     compat_key: Mapped[str]
     state: Mapped[str] = mapped_column(String(16))
@@ -194,21 +194,21 @@ class Job(Base):
     name: Mapped[str | None]
     """File name stem for delivery, from the batch's name pattern."""
     reuses: Mapped[str | None] = mapped_column(ID)
-    """The job of the same recipe whose pictures are this one's; null where it renders its own."""
+    """The job with the same recipe whose images this job reuses; null where it renders its own."""
     rerolls: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """How often the batch's gate had its picture rendered again before."""
+    """How often the quality gate has re-rolled this image before."""
     from_image: Mapped[str | None] = mapped_column(ID)
-    """The picture that it was made from: the one that it replaces (a re-roll), or the draft of a final."""
+    """The image that this one derives from: the image that a re-roll replaces, or the draft of a final."""
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     quota_id: Mapped[str | None] = mapped_column(ID)
-    """The quota id of the key that asked for it, if that key has limits of its own."""
+    """The quota id of the key that submitted the job, if that key has limits of its own."""
     cost_s: Mapped[float]
     """Predicted GPU-seconds."""
     actual_s: Mapped[float | None]
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)
     preview: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Somebody watches: small pictures of the images in the making are published with the progress."""
+    """Whether previews of its images are published with its progress."""
     owner: Mapped[str | None] = mapped_column(ID)
     """The worker incarnation that holds the lease."""
     lease_until: Mapped[float | None]
@@ -221,7 +221,7 @@ class Job(Base):
     finished_at: Mapped[float | None]
 
     __table_args__ = (
-        # the claim: one flow's jobs of one model, best first
+        # for the claim: one flow's jobs of one model, best first
         Index(
             "ix_job_claim",
             "model",
@@ -232,7 +232,7 @@ class Job(Base):
             sqlite_where=text("state = 'queued'"),
             postgresql_where=text("state = 'queued'"),
         ),
-        # the lease: what the sweep reaps and what a worker holds
+        # for the lease: what the sweep reaps and what a worker holds
         Index(
             "ix_job_lease",
             "lease_until",
@@ -253,7 +253,7 @@ class Job(Base):
             sqlite_where=text("quota_id IS NOT NULL AND state IN ('held', 'queued', 'running')"),
             postgresql_where=text("quota_id IS NOT NULL AND state IN ('held', 'queued', 'running')"),
         ),
-        # the lists
+        # for the lists
         Index("ix_job_tenant_id_id", "tenant_id", "id"),
         Index(
             "ix_job_single",
@@ -285,7 +285,7 @@ class Job(Base):
 
 
 class Image(Base):
-    """One output: exactly one row for each index of a succeeded job."""
+    """One output image: exactly one row per index of a succeeded job."""
 
     __tablename__ = "image"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -306,14 +306,14 @@ class Image(Base):
     audit: Mapped[dict[str, Any]]
     """What a re-render needs: weights, versions, device, dtype, step shapes, timings."""
     scores: Mapped[dict[str, Any] | None]
-    """What the batch's gate measured, and its verdict; null where there was no gate."""
+    """The quality gate's scores and verdict; null without a gate."""
     created_at: Mapped[float]
 
     __table_args__ = (UniqueConstraint("job_id", "index"), Index("ix_image_tenant_id_id", "tenant_id", "id"))
 
 
 class ImageHash(Base):
-    """How a batch's pictures look, for its gate to know siblings that are too alike: 64 bits of each."""
+    """64-bit dHash of each image of a batch, for the gate to find siblings that are too alike."""
 
     __tablename__ = "image_hash"
     batch_id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -323,7 +323,7 @@ class ImageHash(Base):
 
 
 class ChannelFile(Base):
-    """A picture in the form that one channel asks for."""
+    """A file of an image for one channel."""
 
     __tablename__ = "channel_file"
     image_id: Mapped[str] = mapped_column(ID, ForeignKey("image.id", ondelete="CASCADE"), primary_key=True)
@@ -337,23 +337,23 @@ class ChannelFile(Base):
 
 
 class Pick(Base):
-    """What was decided of a picture of a batch: of the job's picture `index`, which may be another job's that is reused."""
+    """The decision on one image of a batch: image `index` of the job, which may reuse another job's images."""
 
     __tablename__ = "pick"
     job_id: Mapped[str] = mapped_column(ID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
     index: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     batch_id: Mapped[str] = mapped_column(ID)
     pick: Mapped[str] = mapped_column(String(16))
-    """approved, rejected, rerolled; no row: open"""
+    """approved, rejected, rerolled; without a row the image is open"""
     replaced_by: Mapped[str | None] = mapped_column(ID)
-    """The job that renders it with another seed."""
+    """The job that re-rolls it with another seed."""
     at: Mapped[float]
 
     __table_args__ = (Index("ix_pick_batch_id_pick_job_id_index", "batch_id", "pick", "job_id", "index"),)
 
 
 FAILURE_CONDITION = "outcome IN ('failed', 'retry', 'crashed')"
-"""What went wrong with an attempt. Spelt in one way everywhere: SQLite uses a partial index for nothing else."""
+"""Condition of a failed attempt. It must be spelt the same everywhere, or SQLite does not use the partial index."""
 IS_FAILURE: ColumnElement[bool] = literal_column(f"attempt.{FAILURE_CONDITION}")
 
 
@@ -371,16 +371,16 @@ class Attempt(Base):
     reason: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
-        # the lists of a worker's jobs
+        # for the lists of a worker's jobs
         Index("ix_attempt_owner_job_id", "owner", "job_id"),
-        # the breaker: what went wrong lately
+        # for the breaker: recent failures
         Index(
             "ix_attempt_failure",
             "ended_at",
             sqlite_where=text(FAILURE_CONDITION),
             postgresql_where=text(FAILURE_CONDITION),
         ),
-        # and what went well meanwhile
+        # and recent successes
         Index(
             "ix_attempt_succeeded",
             "ended_at",
@@ -391,20 +391,20 @@ class Attempt(Base):
 
 
 class FlowClass(Base):
-    """A priority class in fair sharing; the row `root` keeps the virtual time between classes."""
+    """A priority class in fair sharing. The row `root` holds the virtual time between classes."""
 
     __tablename__ = "flow_class"
     name: Mapped[str] = mapped_column(String(16), primary_key=True)
     weight: Mapped[float]
     pass_: Mapped[float] = mapped_column("pass", default=0.0)
     vtime: Mapped[float] = mapped_column(default=0.0)
-    """Virtual time among the flows of this class (of `root`: among the classes)."""
+    """Virtual time among the flows of this class (for `root`: among the classes)."""
     active: Mapped[bool] = mapped_column(default=False)
-    """Had work at the last claim; one that had none starts anew at the present."""
+    """Whether it had work at the last claim; an idle one restarts at the current virtual time."""
 
 
 class Flow(Base):
-    """A tenant within a priority class: what fair sharing shares between. Virtual time in GPU-seconds over weight."""
+    """A flow: a tenant within a priority class, the unit of fair sharing. Virtual time is in GPU-seconds over weight."""
 
     __tablename__ = "flow"
     priority_class: Mapped[str] = mapped_column(String(16), primary_key=True)
@@ -426,7 +426,7 @@ class Backlog(Base):
 
 
 class Event(Base):
-    """The audit: append-only. The sweep seals new rows into a hash chain in the order it finds them."""
+    """The audit: append-only. The sweep seals new rows into a hash chain in the order in which it finds them."""
 
     __tablename__ = "event"
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
@@ -438,7 +438,7 @@ class Event(Base):
     seq: Mapped[int | None] = mapped_column(Integer, unique=True)
     """Position in the chain, from 1; null until sealed."""
     hash: Mapped[str | None] = mapped_column(HASH)
-    """SHA-256 over the hash before and this row."""
+    """SHA-256 over the previous hash and this row."""
 
     __table_args__ = (
         Index("ix_event_subject_id", "subject", "id"),
@@ -457,7 +457,7 @@ class Worker(Base):
     pid: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16), index=True)
     desired_state: Mapped[str] = mapped_column(String(16), default="ready")
-    """What an operator wants: ready, draining, quarantined."""
+    """The operator's target state: ready, draining, quarantined."""
     device: Mapped[str]
     version: Mapped[str]
     serves: Mapped[list[Any]]
@@ -465,16 +465,16 @@ class Worker(Base):
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Memory, library versions, capabilities."""
     load: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """Running images, current jobs, images a minute, at the last heartbeat."""
+    """Running images, current jobs, images per minute, at the last heartbeat."""
     pending_commands: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
-    """Models to load or to let go, `{"do": "warm" | "unload", "model": ...}`, that it has not heard of yet."""
+    """Load and unload commands that the worker has not received yet: `{"do": "warm" | "unload", "model": ...}`."""
     reason: Mapped[str] = mapped_column(Text, default="")
     started_at: Mapped[float]
     heartbeat_at: Mapped[float]
 
 
 class Asset(Base):
-    """A picture that was sent in; stored once by the SHA-256 of its bytes."""
+    """An image that was sent in; stored once per SHA-256 of its bytes."""
 
     __tablename__ = "asset"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -488,13 +488,13 @@ class Asset(Base):
     bytes: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float]
     used_at: Mapped[float | None]
-    """When the same bytes were last sent in again."""
+    """When the same bytes were last sent again."""
 
     __table_args__ = (UniqueConstraint("tenant_id", "sha256"), Index("ix_asset_tenant_id_name", "tenant_id", "name"))
 
 
 class AssetUse(Base):
-    """Which job begins from which asset: one that no job names is removed after a while."""
+    """Which job starts from which asset. An asset that no job uses is deleted after a while."""
 
     __tablename__ = "asset_use"
     asset_id: Mapped[str] = mapped_column(ID, ForeignKey("asset.id"), primary_key=True)
@@ -502,7 +502,7 @@ class AssetUse(Base):
 
 
 class Webhook(Base):
-    """Where a tenant wants to be told, and the secret that signs it."""
+    """A tenant's webhook: its URL and the secret that signs its messages."""
 
     __tablename__ = "webhook"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -511,13 +511,13 @@ class Webhook(Base):
     secret: Mapped[str]
     kinds: Mapped[list[Any]]
     subject: Mapped[str | None] = mapped_column(ID)
-    """Only this job or batch; null for all of the tenant's."""
+    """Only events of this job or batch; null for all of the tenant's."""
     created_at: Mapped[float]
     disabled_at: Mapped[float | None]
 
 
 class WebhookDelivery(Base):
-    """One message to one webhook, with its tries."""
+    """One webhook message and its tries."""
 
     __tablename__ = "webhook_delivery"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -545,7 +545,7 @@ class WebhookDelivery(Base):
 
 
 class BatchDelivery(Base):
-    """A batch's files on their way to a bucket. Which bucket a name means, and its keys, only the settings say."""
+    """A batch's delivery to a bucket. The settings alone say which bucket a name means, and its credentials."""
 
     __tablename__ = "batch_delivery"
     batch_id: Mapped[str] = mapped_column(ID, ForeignKey("batch.id", ondelete="CASCADE"), primary_key=True)
@@ -555,7 +555,7 @@ class BatchDelivery(Base):
     state: Mapped[str] = mapped_column(String(16))
     """open, waiting, delivered, failed"""
     files: Mapped[int] = mapped_column(Integer, default=0)
-    """Files that are there, the manifest too; of these, `sent` by the last try."""
+    """Files in the bucket, including the manifest; `sent` counts those of the last try."""
     sent: Mapped[int] = mapped_column(Integer, default=0)
     bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     tries: Mapped[int] = mapped_column(Integer, default=0)
@@ -574,48 +574,48 @@ class BatchDelivery(Base):
 
 
 class Idempotency(Base):
-    """The answer to a request that carried an Idempotency-Key."""
+    """The stored response to a request with an Idempotency-Key."""
 
     __tablename__ = "idempotency"
     tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     body_sha256: Mapped[str] = mapped_column(HASH)
     status: Mapped[int | None] = mapped_column(Integer)
-    """HTTP status of the stored answer; null while the request runs."""
+    """HTTP status of the stored response; null while the request runs."""
     response: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]
 
 
 class SweepState(Base):
-    """When the last sweep ran, so that the next one knows whether it was away. One row."""
+    """When the last sweep ran, so that the next one recognises a gap. One row."""
 
     __tablename__ = "sweep_state"
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     last_at: Mapped[float]
     reap_after: Mapped[float]
-    """Leases are left alone until then: after a gap every lease looks expired."""
+    """Leases are not reaped before this time, because after a gap every lease looks expired."""
     enqueued_seq: Mapped[int] = mapped_column(Integer, default=0)
-    """The last event of the chain that webhooks were told of."""
+    """The last event of the chain that was turned into webhook messages."""
     drift: Mapped[int] = mapped_column(Integer, default=0)
-    """How many backlog counters had to be put right, in all."""
+    """How many backlog counters have been corrected in total."""
 
 
 class Rollup(Base):
-    """What the farm did in one minute or one hour: a few numbers for the charts. Written by `scheduler.metrics.rollup`."""
+    """Totals of one minute or one hour, for the charts. Written by `scheduler.metrics.rollup`."""
 
     __tablename__ = "rollup"
     step: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     """60 or 3600 seconds."""
     at: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    """Its beginning, in seconds since 1970; a multiple of its length."""
+    """Its start in seconds since 1970; a multiple of its length."""
     images: Mapped[int] = mapped_column(Integer, default=0)
     failures: Mapped[int] = mapped_column(Integer, default=0)
-    """Attempts that failed, crashed or had to be made again."""
+    """Attempts that failed, crashed or were retried."""
     loads: Mapped[int] = mapped_column(Integer, default=0)
     """Models that workers loaded."""
     gpu_s: Mapped[float] = mapped_column(default=0.0)
     wait: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """Jobs by how long they waited: counts by step of the histogram."""
+    """Jobs by waiting time: counts per bucket of the histogram."""
     render: Mapped[dict[str, Any]] = mapped_column(default=dict)
     counted: Mapped[bool] = mapped_column(default=False)
-    """Whether the sweep has counted it; a load alone makes a row too."""
+    """Whether the sweep has counted it; a model load alone also makes a row."""

@@ -1,8 +1,8 @@
-"""Inserts of one row each that belong together: PostgreSQL is sent one statement for all of them.
+"""Several single-row inserts that belong together: PostgreSQL receives them as one statement.
 
-Each row is written only if the one before was, so that the first may decide (`ON CONFLICT DO NOTHING`) without an answer that
-has to be waited for; and locks are taken in that order, which PostgreSQL would else choose. Sent one by one, even in a
-pipeline, psycopg and the kernel take some 100 microseconds for each.
+Each row is written only if the one before was, so the first insert can decide (`ON CONFLICT DO NOTHING`) without a round trip,
+and locks are taken in this order instead of one that PostgreSQL chooses. Sent one by one, even in a pipeline, each insert costs
+psycopg and the kernel about 100 microseconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Defaults = list[tuple[str, Callable[[], Any]]]
 
 
 class MultiInsert:
-    """Core inserts, or what `per_dialect` makes of one. Every call must give values for the same names."""
+    """Core inserts, or results of `per_dialect`. Every call must give values for the same names."""
 
     def __init__(self, *inserts: Any) -> None:
         self._inserts = inserts
@@ -27,7 +27,7 @@ class MultiInsert:
         self._at_once: tuple[CompiledStatement, Defaults] | None = None
 
     def run(self, sql: Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Write one row by each insert, in the connection's transaction; False: one was not written, nor any after it."""
+        """Write one row per insert, in the connection's transaction. False: one row was not written, nor any after it."""
         if sql.dialect.name != "postgresql":
             return self._run_one_by_one(sql, rows)
         if self._at_once is None:
@@ -49,7 +49,7 @@ def _in(insert: Any, dialect: str) -> Any:
 
 
 def _at_once(inserts: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> tuple[CompiledStatement, Defaults]:
-    """The one statement, and what Python gives to columns that the rows do not have."""
+    """The combined statement, and the Python-side defaults for columns that the rows do not have."""
     defaults: Defaults = []
     before: Any = None
     for place, (given, row) in enumerate(zip(inserts, rows, strict=True)):

@@ -1,7 +1,7 @@
-"""A connection to PostgreSQL that does not wait for ever for a server that says nothing.
+"""A PostgreSQL connection with a response timeout.
 
-The kernel notices a host that vanished (keepalives, tcp_user_timeout). It does not notice a server or a proxy that takes what
-is sent, acknowledges it and never answers; then libpq waits without end, and the thread with it.
+The kernel notices a host that vanished (keepalives, tcp_user_timeout). It does not notice a server or proxy that accepts and
+acknowledges a request and never answers; libpq would wait for ever, and the thread with it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 import psycopg
 
 RESPONSE_TIMEOUT_S = 30.0
-"""No statement of a running farm takes nearly so long; a migration may, and waits without end."""
+"""Seconds. No statement of a running farm takes this long. Migrations have no timeout."""
 
 
 class TimeoutConnection(psycopg.Connection[Any]):
-    """Lost when one exchange with the server takes longer than `RESPONSE_TIMEOUT_S`, unless `no_timeout` is set."""
+    """Counts as lost when one exchange with the server takes longer than `RESPONSE_TIMEOUT_S`, unless `no_timeout` is set."""
 
     no_timeout = False
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """As psycopg's own, with an end."""
+        """psycopg's `wait`, with a timeout."""
         if timeout is not None or self.no_timeout:
             return super().wait(gen, interval, timeout)
         began = time.monotonic()
@@ -30,5 +30,5 @@ class TimeoutConnection(psycopg.Connection[Any]):
         except psycopg.OperationalError as error:
             if time.monotonic() - began < RESPONSE_TIMEOUT_S:
                 raise
-            self.pgconn.finish()  # to ask it to roll back would take as long again
+            self.pgconn.finish()  # a rollback request would take as long again
             raise psycopg.OperationalError(f"the connection is lost: no answer for {RESPONSE_TIMEOUT_S:.0f} s") from error
