@@ -28,8 +28,8 @@ from imagefarm.settings import PROJECT_ROOT, Settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT, migrate
 from imagefarm.store.models import Backlog, Job
-from scheduler.queue import admission
 from scheduler.queue.claim import ClaimLimits, claim
+from scheduler.queue.new_job import make_job
 from scheduler.queue.transition import add_to_backlog
 
 TENANTS = 20
@@ -41,9 +41,7 @@ JOB = cast(Table, Job.__table__)
 def fill(store: Store, catalogue: Catalogue, jobs: int) -> float:
     """Queue `jobs` jobs of `TENANTS` tenants, one in ten interactive, by one statement; return the seconds it took."""
     started = time.perf_counter()
-    row = admission.prepare(catalogue, JobRequest(prompt="a red mug on a white table"), DEFAULT_TENANT, costs={})
-    row.pop("expires_in")
-    row |= {"created_at": 0.0}
+    row = make_job(catalogue, JobRequest(prompt="a red mug on a white table"), DEFAULT_TENANT, costs={}).columns()
     padded = "printf('%0{width}d', i)" if store.is_sqlite else "lpad(i::text, {width}, '0')"
     made = {
         "id": "'job_' || " + padded.format(width=26),

@@ -25,9 +25,10 @@ from imagefarm.states import PriorityClass
 from imagefarm.store import Store, db_now
 from imagefarm.store.migrate import migrate
 from imagefarm.store.models import Job, Tenant
-from scheduler.queue import admission
+from scheduler.queue.admission import submit_jobs
 from scheduler.queue.claim import ClaimLimits, claim
 from scheduler.queue.finish import FinishedImage, succeed
+from scheduler.queue.new_job import make_job
 
 WORKERS = 4
 PEOPLE = 10
@@ -54,8 +55,8 @@ class Scene:
             )
 
     def submit(self, tenant: str, number: int, priority: PriorityClass) -> list[str]:
-        rows = [
-            admission.prepare(
+        jobs = [
+            make_job(
                 self.catalogue,
                 JobRequest(prompt="a red mug", seed=1, priority=priority),
                 f"tenant_{tenant}",
@@ -65,9 +66,9 @@ class Scene:
         ]
         for start in range(0, number, 2000):
             with self.store.write() as session:
-                admission.submit(session, rows[start : start + 2000], self.settings)
+                submit_jobs(session, jobs[start : start + 2000], self.settings)
         self.work.set()
-        return [row["id"] for row in rows]
+        return [job.id for job in jobs]
 
     def worker(self, number: int) -> None:
         while not self.stop.is_set():

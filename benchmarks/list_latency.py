@@ -41,7 +41,7 @@ from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.jobs import list_jobs
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Attempt, Batch, Image, Job, Tenant, Worker
-from scheduler.queue import admission
+from scheduler.queue.new_job import make_job
 
 BEGAN = 1_700_000_000.0
 EVERY_S = 10.0
@@ -84,8 +84,8 @@ def job_id(number: int) -> str:
 
 def fill(store: Store, jobs: int, tenants: list[str]) -> None:
     """Store `jobs` jobs of these tenants and BATCHES batches, most of them ended, with attempts and pictures; some still wait."""
-    base = admission.prepare(Catalogue.read(PROJECT_ROOT / "models.toml"), JobRequest(prompt="p"), DEFAULT_TENANT, costs={})
-    base.pop("expires_in")
+    catalogue = Catalogue.read(PROJECT_ROOT / "models.toml")
+    base = make_job(catalogue, JobRequest(prompt="p"), DEFAULT_TENANT, costs={}).columns()
     with store.write() as session:
         session.execute(
             insert(Batch),

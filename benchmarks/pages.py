@@ -41,7 +41,7 @@ from imagefarm.states import JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Batch, Image, Job
-from scheduler.queue import admission
+from scheduler.queue.new_job import make_job
 
 RATE = 25.0
 """Requests a second by which the latency is measured; each fifth submits a job, so the farm is as busy without open pages."""
@@ -199,7 +199,7 @@ def streams(pages: int, seconds: float) -> None:
 def fill(store: Store, served: Served, jobs: int, pictures: int) -> str:
     """Store jobs that have ended, of which the newest are a batch with its pictures; return the batch's id."""
     catalogue = Catalogue.read(PROJECT_ROOT / "models.toml")
-    base = admission.prepare(catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
+    base = make_job(catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={}).columns()
     outputs = LocalOutputStore(served.settings.outputs)
     keys, digests = _files(served, outputs)
     batch_id = new_id("batch")
@@ -231,7 +231,6 @@ def fill(store: Store, served: Served, jobs: int, pictures: int) -> str:
                 "started_at": time.time(),
                 "finished_at": time.time(),
             }
-            row.pop("expires_in", None)
             rows.append(row)
             if in_batch:
                 key = image_key(row["id"], 0, 1)

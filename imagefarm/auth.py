@@ -71,6 +71,16 @@ class Scope(StrEnum):
 ALL_SCOPES = frozenset(Scope)
 
 
+class KeyQuota(NamedTuple):
+    """The limits of one key within its tenant's, and the id under which their use is counted.
+
+    A key that replaces another has the same id.
+    """
+
+    quota_id: str
+    limits: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who made a request: a key, a person who signed in, the bearer of a token, or anybody on an open farm (none of these)."""
@@ -85,6 +95,11 @@ class Caller:
     """Of the key alone; the tenant's hold besides."""
     quota_id: str | None = None
     """Under which id the key's own limits are counted."""
+
+    @property
+    def quota(self) -> KeyQuota | None:
+        """What the caller's key may ask for within its tenant's limits; None for a key without limits, and without a key."""
+        return KeyQuota(self.quota_id, self.limits) if self.limits and self.quota_id is not None else None
 
     @property
     def is_admin(self) -> bool:

@@ -38,7 +38,8 @@ from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT, migrate
 from imagefarm.store.models import Image, Job, Worker
 from scheduler.celery_app import make_celery
-from scheduler.queue.admission import prepare, submit
+from scheduler.queue.admission import submit_jobs
+from scheduler.queue.new_job import make_job
 from scheduler.tickets import issue
 
 T = TypeVar("T")
@@ -158,13 +159,13 @@ class Farm:
 
     def submit_many(self, requests: list[dict[str, Any]], *, notify: bool = True, tenant_id: str = DEFAULT_TENANT) -> list[str]:
         """Admit many jobs in one transaction; return their ids."""
-        rows = [prepare(self.catalogue, JobRequest(**request), tenant_id, costs={}) for request in requests]
+        jobs = [make_job(self.catalogue, JobRequest(**request), tenant_id, costs={}) for request in requests]
         with self.store.write() as session:
-            submit(session, rows, self.settings)
+            submit_jobs(session, jobs, self.settings)
         if notify:
-            for model in {row["model"] for row in rows}:
+            for model in {job.model for job in jobs}:
                 self.issue(model)
-        return [row["id"] for row in rows]
+        return [job.id for job in jobs]
 
     def issue(self, model: str) -> None:
         """Put a ticket on a lane."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from imagefarm.auth import KeyQuota
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import Settings
@@ -16,8 +17,10 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import seal, verify
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Backlog, Image, Job, Tenant
-from scheduler.queue import admission, finish, workers
+from scheduler.queue import finish, workers
+from scheduler.queue.admission import submit_jobs
 from scheduler.queue.claim import ClaimedJob, ClaimLimits, claim
+from scheduler.queue.new_job import make_job
 from scheduler.queue.transition import ChangedJob, change_state
 from scheduler.recovery.sweep import SweepReport, sweep
 from scheduler.wiring import SWEEP_STEPS
@@ -63,13 +66,14 @@ class SmallFarm:
         *,
         tenant: str = DEFAULT_TENANT,
         priority: PriorityClass = PriorityClass.INTERACTIVE,
+        quota: KeyQuota | None = None,
         **fields: object,
     ) -> list[str]:
         requests = [JobRequest.model_validate({"prompt": f"picture {n}", "priority": priority, **fields}) for n in range(number)]
-        rows = [admission.prepare(self.catalogue, request, tenant, costs={}) for request in requests]
+        jobs = [make_job(self.catalogue, request, tenant, costs={}) for request in requests]
         with self.store.write() as session:
-            admission.submit(session, rows, self.settings)
-        return [row["id"] for row in rows]
+            submit_jobs(session, jobs, self.settings, quota=quota)
+        return [job.id for job in jobs]
 
     def claim(self, owner: str, images: int = 4, **limits: object) -> list[ClaimedJob]:
         return claim(

@@ -18,7 +18,6 @@ from imagefarm.auth import OPEN_CALLER, Caller, Scope, authenticate_key, is_loop
 from imagefarm.errors import Forbidden, RequestError, Unauthorized
 from imagefarm.tokens import looks_like_token
 from imagefarm.users import session_caller
-from scheduler.queue.limits import CALLING_KEY, KeyLimits
 
 HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
 SESSION_COOKIE = "imagefarm_session"
@@ -44,7 +43,7 @@ def _caller(app_context: AppContext) -> Caller:
         # what the sign-in page keeps; SameSite=Strict and `check_origin` keep other sites from using it
         session = session_caller(app_context.store, request.cookies.get(SESSION_COOKIE, ""), app_context.settings)
         if session is not None:
-            return _asking(session)
+            return session
         if is_open(app_context.settings):
             return OPEN_CALLER
         raise Unauthorized("send a key: `Authorization: Bearer if_...` (make one with `imagefarm keys create`)")
@@ -56,13 +55,6 @@ def _caller(app_context: AppContext) -> Caller:
     caller = authenticate_key(app_context.store, key.strip())
     if caller is None:
         raise Unauthorized("this key is unknown or revoked")
-    return _asking(caller)
-
-
-def _asking(caller: Caller) -> Caller:
-    """Let the limits of the caller's key hold for what this request asks."""
-    if caller.limits and caller.quota_id is not None:
-        CALLING_KEY.set(KeyLimits(caller.quota_id, caller.limits))
     return caller
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Semaphore
 from typing import cast
 
 from flask import Flask, current_app
@@ -11,6 +12,7 @@ from redis import Redis
 from api.http.request_limit import RequestLimit
 from api.live.event_fanout import EventFanout
 from api.live.progress import ProgressReader
+from api.live.redis_health import RedisHealth
 from imagefarm.catalogue import Catalogue
 from imagefarm.event_publisher import EventPublisher
 from imagefarm.output_store import LocalOutputStore, OutputStore
@@ -26,6 +28,8 @@ from scheduler.wiring import make_pending_reasons
 KEY = "imagefarm"
 REDIS_TIMEOUT_S = 1.0
 """A request never waits longer for Redis; what needs it goes on without."""
+DECODED_PICTURES = 1
+"""Pictures decoded at a time: a large one takes a good part of the memory that this process may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,11 @@ class AppContext:
     tokens: TokenReader
     events: EventFanout
     progress: ProgressReader
+    redis_health: RedisHealth
     requests: RequestLimit
     pending_reasons: PendingReasons
+    decode_slots: Semaphore = field(default_factory=lambda: Semaphore(DECODED_PICTURES))
+    """Held while a picture is decoded."""
 
     def close(self) -> None:
         """End the streams and give back every connection."""
@@ -71,6 +78,7 @@ def make_app_context(settings: Settings) -> AppContext:
         tokens=tokens,
         events=EventFanout(redis, settings.redis_prefix, max_streams=settings.max_streams),
         progress=ProgressReader(redis, settings.redis_prefix),
+        redis_health=RedisHealth(redis),
         requests=RequestLimit(settings),
         pending_reasons=make_pending_reasons(settings),
     )

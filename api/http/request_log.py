@@ -12,7 +12,6 @@ from api.http.auth import check_host, check_origin
 from api.http.context import current_app_context
 from imagefarm.ids import new_id
 from imagefarm.logs import get_logger
-from scheduler.queue.limits import CALLING_KEY
 
 log = get_logger(__name__)
 
@@ -43,7 +42,6 @@ def _before() -> None:
     g.began = time.perf_counter()
     structlog.contextvars.clear_contextvars()  # a server's thread serves one request after another
     structlog.contextvars.bind_contextvars(service="api", request_id=g.request_id)
-    CALLING_KEY.set(None)
     app_context = current_app_context()
     check_host(app_context)
     check_origin(app_context)

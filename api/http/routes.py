@@ -31,7 +31,7 @@ from api.http import strict_json
 from api.http.auth import authenticate, require
 from api.http.context import AppContext, current_app_context
 from api.http.field_errors import field_errors
-from api.http.idempotency_key import IdempotencyKey, read_key
+from api.http.idempotency_key import read_key
 from api.http.limit_errors import TooLarge
 from api.http.request_limit import count_request
 from imagefarm.auth import Caller, Scope
@@ -376,7 +376,6 @@ __all__ = [
     "AppContext",
     "Caller",
     "HeaderParameter",
-    "IdempotencyKey",
     "Reply",
     "Route",
     "Routes",

@@ -8,13 +8,14 @@ refused while the first one runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import Conflict, RequestError
 from imagefarm.store.dialects import per_dialect
-from imagefarm.store.engine import db_now
+from imagefarm.store.engine import Store, db_now
 from imagefarm.store.models import Idempotency
 
 STALE_S = 900.0
@@ -56,6 +57,52 @@ class Stored:
 
     status: int
     response: str
+
+
+class KeyedResponse(NamedTuple):
+    """An answer that is to be kept under its Idempotency-Key: a row of the table `idempotency`, but for its tenant and time."""
+
+    key: str
+    body_sha256: str
+    status: int
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """The key of a request and the digest of what it asks. Without a key everything here does nothing."""
+
+    key: str | None
+    body_sha256: str = ""
+
+    def take(self, session: Session, tenant_id: str) -> Stored | None:
+        """Take the key in this transaction; the stored answer, if there is one, is to be replayed. See the function `take`."""
+        return None if self.key is None else take(session, tenant_id, self.key, self.body_sha256)
+
+    def answered(self, store: Store, tenant_id: str) -> Stored | None:
+        """The answer to replay, if there is one: what must be done before the key can be taken need not be done again."""
+        if self.key is None:
+            return None
+        with store.read() as session:
+            return answered(session, tenant_id, self.key, self.body_sha256)
+
+    def keep(self, session: Session, tenant_id: str, status: int, response: str) -> None:
+        """Keep the answer in this transaction."""
+        if self.key is not None:
+            keep(session, tenant_id, self.key, status, response)
+
+    def with_work(self, status: int, response: str) -> KeyedResponse | None:
+        """The answer as a statement keeps it that does the work too."""
+        return None if self.key is None else KeyedResponse(self.key, self.body_sha256, status, response)
+
+    def give_back(self, session: Session, tenant_id: str) -> None:
+        """Free the key of a request that failed after `take` was committed."""
+        if self.key is not None:
+            give_back(session, tenant_id, self.key)
+
+
+NO_KEY = IdempotencyKey(None)
+"""A request without an Idempotency-Key."""
 
 
 def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored | None:

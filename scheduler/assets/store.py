@@ -166,14 +166,14 @@ def assets_of(recipe: Mapping[str, Any]) -> set[str]:
     return {name for name in named if name is not None and is_id(name, "asset")}
 
 
-def uses_of(job: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows that say which pictures a new job begins from."""
-    return [{"asset_id": asset, "job_id": job["id"]} for asset in sorted(assets_of(job["recipe"]))]
+def uses_of(job_id: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that say which pictures a new job with this stored recipe begins from."""
+    return [{"asset_id": asset, "job_id": job_id} for asset in sorted(assets_of(recipe))]
 
 
-def record_use(session: Session, jobs: Iterable[Mapping[str, Any]]) -> None:
-    """Note which pictures these new jobs begin from, in the transaction that writes them."""
-    insert_many(session, AssetUse, [use for job in jobs for use in uses_of(job)])
+def record_use(session: Session, jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Note which pictures these new jobs (id, recipe) begin from, in the transaction that writes them."""
+    insert_many(session, AssetUse, [use for job_id, recipe in jobs for use in uses_of(job_id, recipe)])
 
 
 def asset_name(name: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
+from imagefarm.auth import KeyQuota
 from imagefarm.errors import Conflict
 from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState
@@ -57,10 +58,13 @@ def cancel_matching(store: Store, wanted: JobFilter, *, expected: int | None, by
     return _in_chunks(store, ids, lambda session, where: cancel_where(session, where, by=by))
 
 
-def retry_matching(store: Store, wanted: JobFilter, settings: Settings, *, expected: int | None, by: str) -> BulkReport:
+def retry_matching(
+    store: Store, wanted: JobFilter, settings: Settings, *, expected: int | None, by: str, quota: KeyQuota | None = None
+) -> BulkReport:
     """Queue every failed or cancelled job that matches again, as new work; `expected` as for `cancel_matching`.
 
-    Raises LimitExceeded, before anything is done, if they do not fit their tenants' queues. Batches that were done go on.
+    `quota` are the limits of the key that asks. Raises LimitExceeded, before anything is done, if they do not fit their
+    tenants' queues. Batches that were done go on.
     """
     ids = _matching(store, wanted, RETRYABLE, expected)
     if expected is None:
@@ -70,7 +74,7 @@ def retry_matching(store: Store, wanted: JobFilter, settings: Settings, *, expec
         for chunk in _chunks(ids):
             tenants.update(session.scalars(select(Job.tenant_id).where(Job.id.in_(chunk))))
         for tenant_id, number in tenants.items():
-            check_queue(session, tenant_id, number, settings)
+            check_queue(session, tenant_id, number, settings, quota=quota)
     batches: set[str] = set()
 
     def retry(session: Session, where: list[ColumnElement[bool]]) -> list[ChangedJob]:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
+from imagefarm.auth import KeyQuota
 from imagefarm.errors import FieldError, InvalidRequest, Unavailable
 from imagefarm.ids import new_id
 from imagefarm.settings import Settings
@@ -29,7 +30,9 @@ from scheduler.batches.table.options import BatchOptions, OnError
 from scheduler.batches.table.spool import Chunk
 from scheduler.batches.table.stored_rows import save_rows
 from scheduler.batches.table.table_plan import TablePlan
-from scheduler.queue import admission, limits
+from scheduler.queue import limits
+from scheduler.queue.admission import submit_jobs
+from scheduler.queue.new_job import NewJob
 
 
 def check_errors(plan: TablePlan, options: BatchOptions) -> None:
@@ -50,14 +53,16 @@ def create_batch(
     settings: Settings,
     *,
     tenant_id: str,
+    quota: KeyQuota | None = None,
     drafts: str | None = None,
     save_images: Callable[[], None] | None = None,
     on_commit: Callable[[Session, Batch], None] | None = None,
 ) -> str:
     """Store a planned table with all its jobs and let them go; return the batch's id. What it returns is durable.
 
-    `drafts` is the batch whose pictures this one renders finally. `save_images` stores what the rows begin from, once nothing
-    speaks against the table; `on_commit` is done in the transaction that makes the batch real.
+    `quota` are the limits of the key that submits it. `drafts` is the batch whose pictures this one renders finally.
+    `save_images` stores what the rows begin from, once nothing speaks against the table; `on_commit` is done in the
+    transaction that makes the batch real.
 
     Raises InvalidRequest (rows are wrong and on_error is abort), LimitExceeded (the queue has no room), Unavailable (it was
     cancelled meanwhile). Then nothing of it will run.
@@ -65,18 +70,20 @@ def create_batch(
     check_errors(plan, options)
     if save_images is not None:
         with store.read() as session:
-            limits.check_queue(session, tenant_id, plan.accepted, settings)
+            limits.check_queue(session, tenant_id, plan.accepted, settings, quota=quota)
         save_images()
     batch_id = new_id("batch")
     store.run_with_retry(
-        lambda session: _open(session, batch_id, plan, options, settings=settings, tenant_id=tenant_id, drafts=drafts)
+        lambda session: _open(
+            session, batch_id, plan, options, settings=settings, tenant_id=tenant_id, quota=quota, drafts=drafts
+        )
     )
     changes: Counter[Change] = Counter()
     try:
         for chunk in plan.spool:
-            rows = list(job_rows(chunk, batch_id))
+            jobs = list(new_jobs(chunk, batch_id))
             changes += store.run_with_retry(
-                partial(_write, batch_id=batch_id, chunk=chunk, rows=rows, settings=settings, options=options)
+                partial(_write, batch_id=batch_id, chunk=chunk, jobs=jobs, settings=settings, options=options, quota=quota)
             )
             time.sleep(lifecycle.YIELD_S)
         kept = counted(changes, plan.removed) if options.update_of else None
@@ -96,12 +103,13 @@ def _open(
     *,
     settings: Settings,
     tenant_id: str,
+    quota: KeyQuota | None,
     drafts: str | None,
 ) -> None:
-    limits.check_queue(session, tenant_id, plan.accepted, settings)
+    limits.check_queue(session, tenant_id, plan.accepted, settings, quota=quota)
     if not options.reuse:  # else nobody knows yet how many will be rendered; each chunk is checked
         now = session.scalar(select(db_now())) or 0.0
-        limits.check_day(session, tenant_id, plan.images, limits.tenant_limits(session, tenant_id), now)
+        limits.check_day(session, tenant_id, plan.images, limits.tenant_limits(session, tenant_id), now, quota=quota)
     kept = options.model_dump(mode="json", exclude={"name", "template", "dry_run"})
     session.execute(
         insert(Batch).values(
@@ -126,28 +134,36 @@ def _open(
 
 
 def _write(
-    session: Session, *, batch_id: str, chunk: Chunk, rows: list[dict[str, Any]], settings: Settings, options: BatchOptions
+    session: Session,
+    *,
+    batch_id: str,
+    chunk: Chunk,
+    jobs: list[NewJob],
+    settings: Settings,
+    options: BatchOptions,
+    quota: KeyQuota | None,
 ) -> Counter[Change]:
     """Store a chunk's rows and jobs; return, for an update, how many of the jobs are what."""
-    to_render, reused = rows, list[dict[str, Any]]()
-    if options.reuse and rows:
-        rendered = find_rendered(session, rows[0]["tenant_id"], {row["recipe_hash"] for row in rows}, options.channels)
-        to_render, reused = split(rows, rendered)
+    to_render, reused = jobs, list[NewJob]()
+    if options.reuse and jobs:
+        rendered = find_rendered(session, jobs[0].tenant_id, {job.recipe_hash for job in jobs}, options.channels)
+        to_render, reused = split(jobs, rendered)
     changes: Counter[Change] = Counter()
     if options.update_of:
-        taken = {row["id"] for row in reused}
+        taken = {job.id for job in reused}
         by_row: dict[int, list[Change]] = {}
-        for job, row in zip(chunk.jobs, rows, strict=True):
-            change = (
-                Change.REUSED if row["id"] in taken else Change.UNFINISHED if job.change == Change.SAME else Change(job.change)
-            )
+        for planned, job in zip(chunk.jobs, jobs, strict=True):
+            if job.id in taken:
+                change = Change.REUSED
+            else:
+                change = Change.UNFINISHED if planned.change == Change.SAME else Change(planned.change)
             changes[change] += 1
-            by_row.setdefault(job.row, []).append(change)
+            by_row.setdefault(planned.row, []).append(change)
         save_rows(session, batch_id, [[*row[:3], row_change(by_row.get(row[0], ()))] for row in chunk.rows])
     elif chunk.rows:  # finals of one row may fill more than one chunk
         save_rows(session, batch_id, chunk.rows)
     submit_reused(session, reused)
-    admission.submit(session, to_render, settings)
+    submit_jobs(session, to_render, settings, quota=quota)
     return changes
 
 
@@ -170,22 +186,22 @@ def _commit(
         on_commit(session, batch)
 
 
-def job_rows(chunk: Chunk, batch_id: str) -> Iterable[dict[str, Any]]:
-    """The rows of the table `job` for a chunk."""
+def new_jobs(chunk: Chunk, batch_id: str) -> Iterable[NewJob]:
+    """The jobs of a chunk, to be stored."""
     for job in chunk.jobs:
         base = chunk.bases[job.base]
-        yield base | {
-            "id": new_id("job"),
-            "recipe": base["recipe"] | {"prompt": job.prompt, "seed": str(job.seed)},
-            "recipe_hash": job.recipe_hash,
-            "prompt": job.prompt,
-            "labels": job.labels,
-            "custom_id": job.custom_id,
-            "batch_id": batch_id,
-            "row": job.row,
-            "name": job.name,
-            "from_image": job.from_image,
-        }
+        yield base._replace(
+            id=new_id("job"),
+            recipe=base.recipe | {"prompt": job.prompt, "seed": str(job.seed)},
+            recipe_hash=job.recipe_hash,
+            prompt=job.prompt,
+            labels=job.labels,
+            custom_id=job.custom_id,
+            batch_id=batch_id,
+            row=job.row,
+            name=job.name,
+            from_image=job.from_image,
+        )
 
 
 def error_json(error: FieldError) -> dict[str, Any]:

@@ -85,10 +85,10 @@ def _reusable(
         for job in chunk.jobs:
             base = chunk.bases[job.base]
             change = Change.UNFINISHED if job.change == Change.SAME else Change(job.change or Change.NEW)
-            if base["count"] <= rendered.get(job.recipe_hash, ("", 0))[1]:
+            if base.count <= rendered.get(job.recipe_hash, ("", 0))[1]:
                 change = Change.REUSED
-                pictures += base["count"]
-                seconds += base["cost_s"]
+                pictures += base.count
+                seconds += base.cost_s
             changes[change] += 1
             if job.row in reports and (job.change or change is Change.REUSED):
                 reports[job.row].changes.add(change)

@@ -7,7 +7,6 @@ again renders only the rows that changed.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,6 +18,7 @@ from imagefarm.store.audit import append_many
 from imagefarm.store.bulk_insert import insert_many
 from imagefarm.store.models import Batch, Job
 from scheduler.assets.store import record_use
+from scheduler.queue.new_job import NewJob
 
 
 def find_rendered(
@@ -43,31 +43,28 @@ def find_rendered(
     return {recipe_hash: (job_id, count) for recipe_hash, job_id, count, _ in rows}
 
 
-def split(
-    rows: list[dict[str, Any]], rendered: Mapping[str, tuple[str, int]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Prepared job rows that must render, and those that need not, which say so."""
+def split(jobs: list[NewJob], rendered: Mapping[str, tuple[str, int]]) -> tuple[list[NewJob], list[NewJob]]:
+    """New jobs that must render, and those that need not, which say so."""
     to_render, to_reuse = [], []
-    for row in rows:
-        job_id, count = rendered.get(row["recipe_hash"], ("", 0))
-        if row["count"] <= count:
-            warnings = [*row["warnings"], f"reuses the pictures of {job_id}: the same recipe"]
-            to_reuse.append(row | {"reuses": job_id, "warnings": warnings})
+    for job in jobs:
+        job_id, count = rendered.get(job.recipe_hash, ("", 0))
+        if job.count <= count:
+            warnings = [*job.warnings, f"reuses the pictures of {job_id}: the same recipe"]
+            to_reuse.append(job._replace(reuses=job_id, warnings=warnings))
         else:
-            to_render.append(row)
+            to_render.append(job)
     return to_render, to_reuse
 
 
-def submit_reused(session: Session, rows: list[dict[str, Any]]) -> None:
+def submit_reused(session: Session, jobs: list[NewJob]) -> None:
     """Write jobs that have their pictures already, with their audit events, in the caller's transaction."""
-    if not rows:
+    if not jobs:
         return
     now = session.scalar(select(db_now())) or 0.0
-    done = {"created_at": now, "finished_at": now, "actual_s": 0.0}
-    finished = [{n: v for n, v in row.items() if n not in {"expires_in", "state"}} for row in rows]
-    insert_many(session, Job, finished, state=JobState.SUCCEEDED, **done)
-    record_use(session, rows)
+    done = [job._replace(state=str(JobState.SUCCEEDED), created_at=now, expires_in=None).columns() for job in jobs]
+    insert_many(session, Job, done, finished_at=now, actual_s=0.0)
+    record_use(session, [(job.id, job.recipe) for job in jobs])
     append_many(
         session,
-        [("job.reused", row["id"], row["tenant_id"], {"recipe_hash": row["recipe_hash"], "of": row["reuses"]}) for row in rows],
+        [("job.reused", job.id, job.tenant_id, {"recipe_hash": job.recipe_hash, "of": job.reuses}) for job in jobs],
     )

@@ -4,32 +4,24 @@ value, and when to come back."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.orm import Session
 
+from imagefarm.auth import KeyQuota
 from imagefarm.errors import FieldError, InvalidRequest, LimitExceeded
 from imagefarm.settings import Settings
 from imagefarm.states import WorkerState
 from imagefarm.store.dialects import per_dialect
 from imagefarm.store.models import Backlog, Job, Model, Tenant, Usage, Worker
 from imagefarm.tenants import DAY_S
+from scheduler.queue.new_job import NewJob
 
 GUESSED_COST_S = 1.0
 """GPU-seconds of a job of a model that was never measured."""
 
 
-class KeyLimits(NamedTuple):
-    """The limits of one key, and the id under which they are counted."""
-
-    quota_id: str
-    limits: Mapping[str, Any]
-
-
-CALLING_KEY: ContextVar[KeyLimits | None] = ContextVar("calling_key", default=None)
-"""The key that makes the present request, if it has limits of its own. Set by whoever knows who asks; holds for its thread."""
 KEY_QUEUED = select(func.count()).select_from(
     select(Job.id)
     .where(Job.quota_id == bindparam("quota_id"), Job.state.in_([literal_column("'held'"), literal_column("'queued'")]))
@@ -38,13 +30,12 @@ KEY_QUEUED = select(func.count()).select_from(
 )
 
 
-def narrowed(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """A tenant's limits, with those of size no wider than the calling key's."""
-    key = CALLING_KEY.get()
+def narrowed(limits: Mapping[str, Any], quota: KeyQuota | None) -> dict[str, Any]:
+    """A tenant's limits, with those of size no wider than the submitting key's."""
     found = dict(limits)
     for name in ("pixels", "steps"):
-        if key is not None and name in key.limits:
-            found[name] = min(key.limits[name], found.get(name, key.limits[name]))
+        if quota is not None and name in quota.limits:
+            found[name] = min(quota.limits[name], found.get(name, quota.limits[name]))
     return found
 
 
@@ -64,49 +55,55 @@ QUEUE_USAGE = select(
 RECORD_USAGE = per_dialect(_record_usage)
 
 
-def tenant_limits(session: Session, tenant_id: str) -> dict[str, Any]:
+def tenant_limits(session: Session, tenant_id: str, quota: KeyQuota | None = None) -> dict[str, Any]:
     """The tenant's own limits: any of queued, running, images_per_day, pixels, steps.
 
-    Those of size are as narrow as the calling key's.
+    Those of size are no wider than those of the key that asks, `quota`.
     """
-    return narrowed(session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {})
+    return narrowed(session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}, quota)
 
 
-def check_limits(session: Session, rows: Sequence[dict[str, Any]], settings: Settings, now: float) -> None:
-    """Check prepared job rows of one tenant against the farm's and the tenant's limits.
+def check_limits(session: Session, jobs: Sequence[NewJob], settings: Settings, now: float, *, quota: KeyQuota | None) -> None:
+    """Check jobs of one tenant against the limits of the farm, of the tenant and of the key that submits them, `quota`.
 
     Raises InvalidRequest for a job that is too large for the tenant, LimitExceeded for one that comes too soon.
     """
-    check_limits_with_usage(session, rows, _read_queue_usage(session, rows[0]["tenant_id"]), settings, now)
+    check_limits_with_usage(session, jobs, _read_queue_usage(session, jobs[0].tenant_id), settings, now, quota=quota)
 
 
 def check_limits_with_usage(
-    session: Session, rows: Sequence[dict[str, Any]], queue_usage: QueueUsage, settings: Settings, now: float
+    session: Session,
+    jobs: Sequence[NewJob],
+    queue_usage: QueueUsage,
+    settings: Settings,
+    now: float,
+    *,
+    quota: KeyQuota | None,
 ) -> None:
     """As `check_limits`, where the tenant's queue usage is known already."""
-    check_size(rows, narrowed(queue_usage.limits))
-    _check_queue(session, queue_usage, len(rows), settings)
-    check_day(session, rows[0]["tenant_id"], sum(row["count"] for row in rows), queue_usage.limits, now)
+    check_size(jobs, narrowed(queue_usage.limits, quota))
+    _check_queue(session, queue_usage, len(jobs), settings, quota=quota)
+    check_day(session, jobs[0].tenant_id, sum(job.count for job in jobs), queue_usage.limits, now, quota=quota)
 
 
-def check_size(rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> None:
-    """Raise InvalidRequest for a prepared job that is larger than its tenant may ask for."""
+def check_size(jobs: Sequence[NewJob], limits: dict[str, Any]) -> None:
+    """Raise InvalidRequest for a job that is larger than its tenant may ask for."""
     max_pixels, max_steps = limits.get("pixels"), limits.get("steps")
     if max_pixels is None and max_steps is None:
         return
-    for row in rows:
-        recipe = row["recipe"]
+    for job in jobs:
+        recipe = job.recipe
         if max_pixels is not None and recipe["width"] * recipe["height"] > max_pixels:
             detail = f"{recipe['width']}x{recipe['height']} is more than the {max_pixels} pixels you may ask for"
-            raise InvalidRequest([FieldError(field="width", detail=detail, remedy="ask for a smaller picture", row=row["row"])])
+            raise InvalidRequest([FieldError(field="width", detail=detail, remedy="ask for a smaller picture", row=job.row)])
         if max_steps is not None and recipe["steps"] > max_steps:
             detail = f"{recipe['steps']} is more than the {max_steps} steps you may ask for"
-            raise InvalidRequest([FieldError(field="steps", detail=detail, remedy=f"use {max_steps}", row=row["row"])])
+            raise InvalidRequest([FieldError(field="steps", detail=detail, remedy=f"use {max_steps}", row=job.row)])
 
 
-def check_queue(session: Session, tenant_id: str, more: int, settings: Settings) -> None:
-    """Raise LimitExceeded if `more` jobs would overfill the farm's or the tenant's queue."""
-    _check_queue(session, _read_queue_usage(session, tenant_id), more, settings)
+def check_queue(session: Session, tenant_id: str, more: int, settings: Settings, *, quota: KeyQuota | None) -> None:
+    """Raise LimitExceeded if `more` jobs would overfill the queue of the farm, of the tenant or of the key that asks."""
+    _check_queue(session, _read_queue_usage(session, tenant_id), more, settings, quota=quota)
 
 
 class QueueUsage(NamedTuple):
@@ -122,7 +119,7 @@ def _read_queue_usage(session: Session, tenant_id: str) -> QueueUsage:
     return QueueUsage(limits or {}, total, own)
 
 
-def _check_queue(session: Session, queue_usage: QueueUsage, more: int, settings: Settings) -> None:
+def _check_queue(session: Session, queue_usage: QueueUsage, more: int, settings: Settings, *, quota: KeyQuota | None) -> None:
     limits, total, own = queue_usage
     own_limit, name = settings.max_queued_per_tenant, "max_queued_per_tenant"
     if (given := int(limits.get("queued", own_limit))) < own_limit:
@@ -135,7 +132,7 @@ def _check_queue(session: Session, queue_usage: QueueUsage, more: int, settings:
             retry_after=expected_wait_s(session),
             status=503,
         )
-    _check_key_queue(session, more)
+    _check_key_queue(session, more, quota)
     if own + more > own_limit:
         raise LimitExceeded(
             f"your queue is full: {_room(own, more, name, own_limit)}",
@@ -151,12 +148,11 @@ def _room(waiting: int, more: int, name: str, most: int) -> str:
     return f"{words}; send fewer at a time" if more > most > 0 else words
 
 
-def _check_key_queue(session: Session, more: int) -> None:
-    key = CALLING_KEY.get()
-    if key is None or "queued" not in key.limits:
+def _check_key_queue(session: Session, more: int, quota: KeyQuota | None) -> None:
+    if quota is None or "queued" not in quota.limits:
         return
-    most = int(key.limits["queued"])
-    own = session.connection().scalar(KEY_QUEUED, {"quota_id": key.quota_id, "most": most + 1}) or 0
+    most = int(quota.limits["queued"])
+    own = session.connection().scalar(KEY_QUEUED, {"quota_id": quota.quota_id, "most": most + 1}) or 0
     if own + more > most:
         raise LimitExceeded(
             f"the queue of this key is full: {_room(min(own, most), more, 'key.queued', most)}",
@@ -166,12 +162,11 @@ def _check_key_queue(session: Session, more: int) -> None:
         )
 
 
-def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any], now: float) -> None:
-    """Raise LimitExceeded if `more` pictures would exceed the tenant's day."""
-    key = CALLING_KEY.get()
+def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any], now: float, *, quota: KeyQuota | None) -> None:
+    """Raise LimitExceeded if `more` pictures would exceed the day of the tenant or of the key that asks."""
     asked: list[tuple[str, str, str, Mapping[str, Any]]] = [("your tenant", "images_per_day", tenant_id, limits)]
-    if key is not None:
-        asked.append(("this key", "key.images_per_day", key.quota_id, key.limits))
+    if quota is not None:
+        asked.append(("this key", "key.images_per_day", quota.quota_id, quota.limits))
     for whose, limit, quota_id, own in asked:
         most = own.get("images_per_day")
         if most is None:
@@ -186,14 +181,13 @@ def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any
             )
 
 
-def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_s: float) -> None:
-    """Add to what the tenant asked for today, in the transaction that writes the jobs."""
+def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_s: float, *, quota_id: str | None) -> None:
+    """Add to what the tenant, and the key with that quota, asked for today, in the transaction that writes the jobs."""
     sql = session.connection()
     row = {"tenant_id": tenant_id, "day": int(now // DAY_S), "images": images, "gpu_s": gpu_s}
     sql.execute(RECORD_USAGE[sql.dialect.name], row)
-    key = CALLING_KEY.get()
-    if key is not None:
-        sql.execute(RECORD_USAGE[sql.dialect.name], row | {"tenant_id": key.quota_id})
+    if quota_id is not None:
+        sql.execute(RECORD_USAGE[sql.dialect.name], row | {"tenant_id": quota_id})
 
 
 def expected_wait_s(session: Session) -> float:

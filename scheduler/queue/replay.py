@@ -12,8 +12,10 @@ from typing import Any
 from PIL import Image as Picture
 from PIL import ImageChops, ImageStat
 
+from imagefarm.errors import Conflict
 from imagefarm.output_store import OutputStore
 from imagefarm.recipe import JobRequest
+from imagefarm.states import JobState
 from imagefarm.store.models import Image, Job
 
 LABEL = "replay_of"
@@ -55,7 +57,9 @@ class Comparison:
 
 
 def replay_request(job: Job) -> JobRequest:
-    """The request that renders this job's recipe again, with the same seeds."""
+    """The request that renders this job's recipe again, with the same seeds. Raises Conflict for one that has not succeeded."""
+    if job.state != JobState.SUCCEEDED:
+        raise Conflict(f"job {job.id} has not succeeded: there is nothing to hold a replay against")
     asked = {name: value for name, value in job.recipe.items() if value is not None}
     return JobRequest.model_validate(asked | {"count": job.count, "labels": {LABEL: job.id}})
 

@@ -1,140 +1,142 @@
-"""One job submitted by itself: one look at all that decides, then one write of all that is kept.
-
-The same as `admission.submit` does for many (a test holds the two together); a single submit is what a farm is asked most
-often, so that it is made of compiled statements and of no more of them than must be.
-"""
+"""Submit one job. REST, the pages and the compatible interfaces all call `submit_job`, so each of them checks the same."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from typing import Any, NamedTuple, Protocol, overload
 
-from sqlalchemy import bindparam, func, insert, literal_column, select, true
 from sqlalchemy.orm import Session
 
+from imagefarm.auth import Caller
+from imagefarm.catalogue import Catalogue
+from imagefarm.output_store import OutputStore
+from imagefarm.recipe import JobRequest, Recipe
 from imagefarm.settings import Settings
-from imagefarm.states import JobState
-from imagefarm.store import db_now
-from imagefarm.store.audit import tell_after_commit
-from imagefarm.store.compiled import CompiledStatement, autocommit
-from imagefarm.store.idempotency import KEEP_WITH_WORK
-from imagefarm.store.models import AssetUse, Backlog, Event, Idempotency, Job, Model, Tenant
-from imagefarm.store.multi_insert import MultiInsert
-from imagefarm.tenants import DAY_S
-from scheduler.assets.store import uses_of
-from scheduler.queue.limits import CALLING_KEY, RECORD_USAGE, QueueUsage, check_limits_with_usage
-from scheduler.queue.pending_reason import WORKERS, WaitContext
-from scheduler.queue.transition import ADD_TO_BACKLOG
+from imagefarm.store import Store
+from imagefarm.store.idempotency import NO_KEY, IdempotencyKey, Stored
+from scheduler.assets.named_images import NamedImages, fetch_named, names_urls, with_stand_ins
+from scheduler.assets.store import check_references
+from scheduler.queue.new_job import NewJob, job_of_recipe
+from scheduler.queue.pending_reason import WaitContext
+from scheduler.queue.submit_sql import OvertakenError, check, read_submit_context, write
 
-OWN = Backlog.tenant_id == bindparam("tenant_id")
-CONTEXT = select(
-    db_now().label("now"),
-    select(Tenant.limits).where(Tenant.id == bindparam("tenant_id")).scalar_subquery().label("limits"),
-    select(func.coalesce(func.sum(Backlog.queued), 0)).scalar_subquery().label("total"),
-    select(func.coalesce(func.sum(Backlog.queued), 0)).where(OWN).scalar_subquery().label("own"),
-    select(func.coalesce(func.sum(Backlog.running), 0)).where(OWN).scalar_subquery().label("running"),
-    select(Model.cost_s).where(Model.name == bindparam("model")).scalar_subquery().label("cost_s"),
-    select(Model.load_s).where(Model.name == bindparam("model")).scalar_subquery().label("load_s"),
-    select(literal_column("1"))
-    .select_from(Idempotency)
-    .where(Idempotency.tenant_id == bindparam("tenant_id"), Idempotency.key == bindparam("key"))
-    .scalar_subquery()
-    .label("known"),
-).subquery("context")
-PRESENT = WORKERS.subquery("present")
-READ_CONTEXT = CompiledStatement(select(CONTEXT, PRESENT).join_from(CONTEXT, PRESENT, true(), isouter=True))
-"""Rows of CONTEXT, each with a row of WORKERS; one with nothing in it if there is no worker."""
-CONTEXT_COLUMNS = len(CONTEXT.columns)
-NOT_YET: dict[str, Any] = {
-    "from_image": None,
-    "error_code": None,
-    "error_detail": None,
-    "started_at": None,
-    "finished_at": None,
-}
+ACCEPTED = 202
+"""The HTTP status that is kept with the answer to an Idempotency-Key."""
 
 
-class OvertakenError(Exception):
-    """Another request with the same Idempotency-Key has committed meanwhile: nothing may be written, and its answer is there."""
+class LaneNotifier(Protocol):
+    """Tells a lane that it has work."""
+
+    def notify_lane(self, model: str) -> None:
+        """Say that the lane of this model has work. Neither blocks nor raises."""
 
 
-class SubmitContext(NamedTuple):
-    """All that decides about one job."""
+class SubmitServices(Protocol):
+    """What a process must have to submit jobs and batches."""
 
-    queue_usage: QueueUsage
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def outputs(self) -> OutputStore: ...
+
+    @property
+    def ticket_sender(self) -> LaneNotifier: ...
+
+    @property
+    def decode_slots(self) -> AbstractContextManager[Any]:
+        """Held while a picture is decoded."""
+
+
+class Submission(NamedTuple):
+    """A job that was checked and is about to be written, with what an answer about it needs."""
+
+    job: NewJob
+    recipe: Recipe
     wait_context: WaitContext
-    cost_s: float | None
-    """Learnt GPU-seconds of one default image of its model."""
-    is_key_known: bool
-    """Whether a request with the same Idempotency-Key came before."""
 
 
-class StoredResponse(NamedTuple):
-    """An answer, to be kept under its Idempotency-Key together with the work."""
+class SubmittedJob(NamedTuple):
+    """A job that is stored for good. `response` is what `respond` made of it, empty without."""
 
-    key: str
-    body_sha256: str
-    status: int
+    id: str
+    model: str
     response: str
 
 
-def read_submit_context(session: Session, tenant_id: str, model: str, key: str | None) -> SubmitContext:
-    """Read all that decides about a job of that model."""
-    sql = session.connection()
-    with autocommit(sql):
-        rows = READ_CONTEXT.run(sql, {"tenant_id": tenant_id, "model": model, "key": key or ""})
-    now, limits, total, own, running, cost_s, load_s, known = rows[0][:CONTEXT_COLUMNS]
-    workers = [row[CONTEXT_COLUMNS:] for row in rows if row[CONTEXT_COLUMNS] is not None]
-    wait_context = WaitContext(now, limits or {}, int(running), load_s, workers)
-    return SubmitContext(QueueUsage(limits or {}, int(total), int(own)), wait_context, cost_s, known is not None)
+Respond = Callable[[Session, Submission], str]
+"""Makes the answer about a job, in the transaction that writes it."""
 
 
-def validate(session: Session, row: dict[str, Any], context: SubmitContext, settings: Settings) -> Job:
-    """The job as it will be, though no row yet. Raises LimitExceeded or InvalidRequest if it does not fit the limits."""
-    check_limits_with_usage(session, [row], context.queue_usage, settings, context.wait_context.now)
-    calling_key = CALLING_KEY.get()
-    row["quota_id"] = calling_key.quota_id if calling_key is not None else None
-    expires_in = row.pop("expires_in")
-    row["expires_at"] = None if expires_in is None else context.wait_context.now + expires_in
-    row["created_at"] = context.wait_context.now
-    return cast("Job", SimpleNamespace(**row, **NOT_YET))
+@overload
+def submit_job(
+    services: SubmitServices, caller: Caller, request: JobRequest, *, respond: Respond | None = None
+) -> SubmittedJob: ...
 
 
-def write(session: Session, row: dict[str, Any], keep: StoredResponse | None) -> None:
-    """Write a checked job with its counters, its audit event and its answer.
+@overload
+def submit_job(
+    services: SubmitServices, caller: Caller, request: JobRequest, *, respond: Respond, key: IdempotencyKey
+) -> SubmittedJob | Stored: ...
 
-    In the caller's transaction, if it has begun; else PostgreSQL commits this by itself. Raises OvertakenError, and then the
-    transaction must end without a commit.
+
+def submit_job(
+    services: SubmitServices,
+    caller: Caller,
+    request: JobRequest,
+    *,
+    respond: Respond | None = None,
+    key: IdempotencyKey = NO_KEY,
+) -> SubmittedJob | Stored:
+    """Check a job, fetch the pictures that it names by URL, store it, and notify its lane.
+
+    With an Idempotency-Key the answer that `respond` makes is kept under it, in the same transaction; if a request with that
+    key came before, its answer is returned (`Stored`) and nothing is done.
+
+    Raises InvalidRequest (a field is wrong, or a picture cannot be had), LimitExceeded, KeyReused and StillRunning.
     """
-    tenant_id, now = row["tenant_id"], row["created_at"]
-    data = {"recipe_hash": row["recipe_hash"], "model": row["model"]}
-    usage = {"day": int(now // DAY_S), "images": row["count"], "gpu_s": row["cost_s"]}
-    is_queued, quota_id, uses = row["state"] == JobState.QUEUED, row["quota_id"], uses_of(row)
-    rows: list[dict[str, Any]] = [row]
-    if keep is not None:
-        rows.insert(0, {"tenant_id": tenant_id, "created_at": now, **keep._asdict()})
-    rows += uses
-    if is_queued:
-        flow = {"model": row["model"], "priority_class": row["priority_class"], "tenant_id": tenant_id}
-        rows.append({**flow, "queued": 1, "running": 0})
-    rows += [{"tenant_id": who, **usage} for who in (tenant_id, quota_id) if who is not None]
-    rows.append({"kind": "job.submitted", "subject": row["id"], "tenant_id": tenant_id, "data": data, "at": now})
-    sql = session.connection()
-    with autocommit(sql):
-        if not _writes(keep is not None, len(uses), is_queued, quota_id is not None).run(sql, rows):
-            raise OvertakenError
-    tell_after_commit(session, [("job.submitted", row["id"], tenant_id, data)])
+    if names_urls(request):
+        if (stored := key.answered(services.store, caller.tenant_id)) is not None:
+            return stored
+        request = _fetch_images(services, caller.tenant_id, request)
+    try:
+        submitted = _submit(services, caller, request, respond, key)
+    except OvertakenError:
+        submitted = _submit(services, caller, request, respond, key)  # the other request's answer is there now
+    if isinstance(submitted, SubmittedJob):
+        services.ticket_sender.notify_lane(submitted.model)
+    return submitted
 
 
-@lru_cache(maxsize=64)
-def _writes(keeps: bool, uses: int, is_queued: bool, counts_key: bool) -> MultiInsert:
-    """What a submit writes: first its answer, since who has not the key may write nothing."""
-    return MultiInsert(
-        *[KEEP_WITH_WORK] * keeps,
-        insert(Job),
-        *[insert(AssetUse)] * uses,
-        *[ADD_TO_BACKLOG] * is_queued,
-        *[RECORD_USAGE] * (1 + counts_key),
-        insert(Event),
-    )
+def _submit(
+    services: SubmitServices, caller: Caller, request: JobRequest, respond: Respond | None, key: IdempotencyKey
+) -> SubmittedJob | Stored:
+    catalogue = services.catalogue
+    recipe, warnings = catalogue.resolve(request)
+    with services.store.write() as session:
+        context = read_submit_context(session, caller.tenant_id, recipe.model, key.key)
+        if context.is_key_known and (stored := key.take(session, caller.tenant_id)) is not None:
+            return stored
+        job = job_of_recipe(catalogue, request, recipe, warnings, caller.tenant_id, cost_s=context.cost_s)
+        check_references(session, recipe, caller.can_see)
+        job = check(session, job, context, services.settings, caller.quota)
+        response = "" if respond is None else respond(session, Submission(job, recipe, context.wait_context))
+        write(session, job, None if context.is_key_known else key.with_work(ACCEPTED, response))
+        if context.is_key_known:
+            key.keep(session, caller.tenant_id, ACCEPTED, response)
+    return SubmittedJob(job.id, job.model, response)
+
+
+def _fetch_images(services: SubmitServices, tenant_id: str, request: JobRequest) -> JobRequest:
+    """The request with assets in place of URLs. Nothing is fetched for a request that would be refused anyway."""
+    services.catalogue.resolve(with_stand_ins(request))
+    images = NamedImages(services.store, services.settings, tenant_id=tenant_id, decode_slots=services.decode_slots)
+    with closing(images):
+        return fetch_named(images, request, services.outputs)

@@ -22,15 +22,16 @@ from api.pages.batches.view import BatchCard, Sheet, batch_cards, sheet
 from api.pages.live.render_cache import cached_per_tenant
 from api.pages.rendering import page
 from api.v1.batches import routes as api_batches
-from api.v1.batches.batch_request import BatchParameters, BatchRequest, make_options
+from api.v1.batches.batch_request import BatchParameters, make_options
 from api.v1.batches.picks import FinalsBody, make_batch_finals
 from api.v1.batches.progress import FailureGroup, progress_of
-from api.v1.batches.schemas import BatchResponse, batch_responses
+from api.v1.batches.schemas import BatchResponse, batch_responses, dry_run_response
 from api.v1.jobs.schemas import base_url
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
 from imagefarm.ids import is_id
 from imagefarm.store.models import Batch, Job
+from scheduler.batches.submit import BatchRequest, launch_batch, quote_batch
 from scheduler.batches.table.table_reader import read_csv, read_json_lines
 
 pages = Blueprint("pages_batches", __name__)
@@ -116,9 +117,9 @@ def batches_form() -> Any:
     try:
         batch_request = _batch_request(app_context, fields, dry_run=request.form.get("act") != "launch")
         if batch_request.options.dry_run:
-            quote = api_batches.quote_of(app_context, caller, batch_request)
+            quote = dry_run_response(*quote_batch(app_context, caller, batch_request))
             return page("batches.html", _batches_view(app_context, caller, fields, quote=quote))
-        batch_id = _launch(app_context, caller, batch_request)
+        batch_id = launch_batch(app_context, caller, batch_request)
     except ValidationError as error:
         wrong = field_errors(error, BatchParameters, whole="form")
         return page("batches.html", _batches_view(app_context, caller, fields, errors=tuple(wrong)), 422)
@@ -261,11 +262,7 @@ def _batch_request(app_context: AppContext, fields: dict[str, str], *, dry_run: 
         parameters = parameters.model_copy(update={"name": name[:255]})
     pictures = request.files.get("archive")
     archive = cast("BinaryIO", pictures.stream) if pictures and pictures.filename else None
-    return BatchRequest(table, make_options(parameters), "", archive)
-
-
-def _launch(app_context: AppContext, caller: Caller, batch_request: BatchRequest) -> str:
-    return api_batches.launch(app_context, caller, batch_request)
+    return BatchRequest(table, make_options(parameters), archive)
 
 
 def _batches_view(

@@ -62,7 +62,12 @@ def bulk_jobs_form() -> Any:
             report = bulk_actions.cancel_matching(app_context.store, wanted, expected=int(expected), by=caller.name)
         else:
             report = bulk_actions.retry_matching(
-                app_context.store, wanted, app_context.settings, expected=int(expected), by=caller.name
+                app_context.store,
+                wanted,
+                app_context.settings,
+                expected=int(expected),
+                by=caller.name,
+                quota=caller.quota,
             )
     except RequestError as error:
         return _asked(app_context, caller, action, asked, error)

@@ -20,7 +20,7 @@ from api.pages.live.render_cache import cached_per_tenant
 from api.pages.rendering import page
 from api.v1.jobs import routes as api_jobs
 from api.v1.jobs.attempts import AttemptResponse, attempts_of
-from api.v1.jobs.replay import compared, replay_job, worst
+from api.v1.jobs.replay import compared, worst
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import JobState
@@ -28,6 +28,8 @@ from imagefarm.store import db_now, jobs
 from imagefarm.store.models import Batch, Event, Image, Job, Tenant, Worker
 from scheduler.assets.store import assets_of
 from scheduler.batches import bulk_actions
+from scheduler.queue.replay import replay_request
+from scheduler.queue.submit import submit_job
 
 pages = Blueprint("pages_jobs", __name__)
 
@@ -222,7 +224,9 @@ def replay_form(job_id: str) -> Any:
     app_context = current_app_context()
     caller = authenticate(app_context)
     require(caller, Scope.SUBMIT)
-    return redirect(f"/jobs/{replay_job(app_context, caller, job_id).id}", 303)
+    with app_context.store.read() as session:
+        asked = replay_request(api_jobs.visible_job(session, caller, job_id))
+    return redirect(f"/jobs/{submit_job(app_context, caller, asked).id}", 303)
 
 
 def _tenants(session: Session) -> tuple[tuple[str, str], ...]:

@@ -32,7 +32,6 @@ from api.pages.studio.form import (
 )
 from api.pages.studio.gallery import Gallery, Part, gallery
 from api.v1.images.assets import store_picture
-from api.v1.images.image_urls import fetch_pictures, names_urls
 from api.v1.jobs import routes as api_jobs
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import ModelEntry
@@ -43,7 +42,7 @@ from imagefarm.recipe import MAX_PROMPT_CHARS, JobRequest
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Model, Worker
 from imagefarm.text import check_text
-from scheduler.queue import admission
+from scheduler.queue.submit import submit_job
 
 pages = Blueprint("pages_studio", __name__)
 
@@ -122,7 +121,7 @@ def studio_form() -> Any:
             else _with_init_image(app_context, caller, typed(request.form))
         )
         entry = app_context.catalogue.get(fields["model"] or app_context.catalogue.default)
-        job_id = _submit(app_context, caller, request_of(fields, entry))
+        job_id = submit_job(app_context, caller, request_of(fields, entry)).id
     except RequestEntityTooLarge:
         return _refused(app_context, caller, fields, too_large())
     except ValidationError as error:
@@ -217,17 +216,6 @@ def _suggestion(fields: Mapping[str, str], variant: int) -> Suggestion | None:
     if not prompt or len(prompt) > MAX_PROMPT_CHARS:
         return None
     return enhance(prompt, kind=fields["kind"], variant=variant)
-
-
-def _submit(app_context: AppContext, caller: Caller, asked: JobRequest) -> str:
-    if names_urls(asked):
-        asked = fetch_pictures(app_context, caller, asked)
-    with app_context.store.write() as session:
-        row = admission.prepare(app_context.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
-        api_jobs.check_assets(session, caller, row["recipe"])
-        admission.submit(session, [row], app_context.settings)
-    app_context.ticket_sender.notify_lane(row["model"])
-    return str(row["id"])
 
 
 def _refused(app_context: AppContext, caller: Caller, fields: dict[str, str], error: RequestError) -> Response:

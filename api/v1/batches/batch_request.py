@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO, TypeVar, cast
 
 from flask import request
@@ -23,6 +22,7 @@ from imagefarm.recipe import Count, Format, Guidance, ModelName, NegativePrompt,
 from imagefarm.settings import Settings
 from imagefarm.states import PriorityClass
 from imagefarm.text import Label, NotBool, Text
+from scheduler.batches.submit import BatchRequest
 from scheduler.batches.table.file_names import MAX_PATTERN_CHARS
 from scheduler.batches.table.options import MAX_CANARY, BatchOptions, OnError
 from scheduler.batches.table.seeds import SeedPolicy
@@ -98,20 +98,12 @@ class BatchBody(BatchOptions):
     rows: list[Any]
 
 
-@dataclass(slots=True)
-class BatchRequest:
-    """A table and what is said about it. `sha256` stands for both."""
-
-    table: Table
-    options: BatchOptions
-    sha256: str
-    archive: BinaryIO | None = None
-    """The ZIP of the pictures that the rows name."""
-
-
 @contextmanager
-def read_batch_request(parameters: BatchParameters, settings: Settings) -> Iterator[BatchRequest]:
-    """The current request's table, at its beginning. Raises InvalidRequest, RequestError."""
+def read_batch_request(parameters: BatchParameters, settings: Settings) -> Iterator[tuple[BatchRequest, str]]:
+    """The current request's table, at its beginning, and a SHA-256 that stands for it and all that is said about it.
+
+    Raises InvalidRequest, RequestError.
+    """
     kind = request.mimetype
     rows = settings.max_batch_rows
     if kind == MULTIPART:
@@ -122,18 +114,18 @@ def read_batch_request(parameters: BatchParameters, settings: Settings) -> Itera
                 sha256 = _digest(archive, sha256)
             lines = name.lower().endswith((".jsonl", ".ndjson"))
             table = read_json_lines(file, max_rows=rows) if lines else _csv(file, merged, rows)
-            yield BatchRequest(table, make_options(merged), sha256, archive)
+            yield BatchRequest(table, make_options(merged), archive), sha256
         return
     with tempfile.TemporaryFile() as file:
         sha256 = _spool(file, settings.max_body_bytes if kind not in {CSV, *JSON_LINES} else None)
         if kind == CSV:
-            yield BatchRequest(_csv(file, parameters, rows), make_options(parameters), sha256)
+            yield BatchRequest(_csv(file, parameters, rows), make_options(parameters)), sha256
         elif kind in JSON_LINES:
-            yield BatchRequest(read_json_lines(file, max_rows=rows), make_options(parameters), sha256)
+            yield BatchRequest(read_json_lines(file, max_rows=rows), make_options(parameters)), sha256
         else:
             body = _validated(BatchBody, strict_json.parse(file.read()))
             options = make_options(parameters, body)
-            yield BatchRequest(read_json_rows(body.rows, max_rows=rows), options, sha256)
+            yield BatchRequest(read_json_rows(body.rows, max_rows=rows), options), sha256
 
 
 def make_options(parameters: BatchParameters, body: BatchBody | None = None) -> BatchOptions:

@@ -22,10 +22,10 @@ from imagefarm.store.models import ChannelFile
 from imagefarm.text import Text
 from scheduler.batches.review import picks
 from scheduler.batches.review.contact_sheet import Shown, pictures_of
-from scheduler.batches.review.finals import FinalsOptions, make_finals
+from scheduler.batches.review.finals import FinalsOptions
 from scheduler.batches.review.picks import ImageRef, PickAction, PickRequest
+from scheduler.batches.submit import launch_finals
 from scheduler.batches.table.delivery_target import DeliveryTarget
-from scheduler.delivery.buckets import check_bucket
 
 routes = Routes(tag="batches")
 
@@ -122,7 +122,8 @@ def pick_images(app_context: AppContext, caller: Caller, batch_id: str, body: Pi
     """
     requests = [PickRequest(position, each.image_id, each.pick) for position, each in enumerate(body.picks)]
     tenant = tenant_of_batch(app_context, caller, batch_id)
-    for model in picks.pick(app_context.store, batch_id, tenant, requests, app_context.settings, by=caller.name):
+    models = picks.pick(app_context.store, batch_id, tenant, requests, app_context.settings, by=caller.name, quota=caller.quota)
+    for model in models:
         app_context.ticket_sender.notify_lane(model)
     return get_batch(app_context, caller, batch_id)
 
@@ -142,9 +143,6 @@ def make_batch_finals(app_context: AppContext, caller: Caller, batch_id: str, bo
     instead of rendered again; where just these finals were asked for before, the answer is 200 with that batch.
     """
     tenant = tenant_of_batch(app_context, caller, batch_id)
-    if body.deliver is not None:
-        with app_context.store.read() as session:
-            check_bucket(session, app_context.settings, body.deliver.bucket, tenant)
     finals_options = FinalsOptions(
         width=body.width,
         height=body.height,
@@ -154,11 +152,7 @@ def make_batch_finals(app_context: AppContext, caller: Caller, batch_id: str, bo
         deliver=body.deliver,
         channels=None if body.channels is None else resolve(body.channels, presets(app_context.settings.channels_file)),
     )
-    finals_id, is_new, models = make_finals(
-        app_context.store, app_context.catalogue, app_context.settings, finals_options, batch_id=batch_id, tenant_id=tenant
-    )
-    for model in sorted(models):
-        app_context.ticket_sender.notify_lane(model)
+    finals_id, is_new = launch_finals(app_context, caller, finals_options, batch_id=batch_id, tenant_id=tenant)
     response = get_batch(app_context, caller, finals_id)
     return Reply(response, 202 if is_new else 200, {"Location": response.urls.self} if response.urls else {})
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,29 +11,21 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.http.cursor import make_cursor, read_cursor
-from api.http.idempotency_key import IdempotencyKey, read_key, replay
+from api.http.idempotency_key import read_key, replay
 from api.http.routes import IDEMPOTENCY_KEY, AppContext, Caller, Reply, Routes, Scope
 from api.http.schemas import Query
-from api.v1.batches.batch_request import CONSUMES, BatchParameters, BatchRequest, read_batch_request
+from api.v1.batches.batch_request import CONSUMES, BatchParameters, read_batch_request
 from api.v1.batches.progress import progress_of
 from api.v1.batches.schemas import BatchList, BatchResponse, batch_responses, dry_run_response, new_batch_response
-from api.v1.images.thumbnails import decode_slots
 from api.v1.jobs.routes import next_link
 from api.v1.jobs.schemas import base_url
 from imagefarm.errors import NotFound
 from imagefarm.ids import is_id
-from imagefarm.imaging.channels import presets, resolve
 from imagefarm.states import BatchState
+from imagefarm.store.idempotency import IdempotencyKey
 from imagefarm.store.models import Batch, Job
 from scheduler.batches import lifecycle
-from scheduler.batches.create import create_batch
-from scheduler.batches.quote import make_quote
-from scheduler.batches.table.incremental import PreviousBatch, earlier_batch, inherit
-from scheduler.batches.table.table_images import TableImages
-from scheduler.batches.table.table_plan import Submitter, TablePlan, plan_table
-from scheduler.delivery.buckets import check_bucket
-from scheduler.queue.admission import learnt_costs
-from scheduler.queue.limits import tenant_limits
+from scheduler.batches.submit import launch_batch, quote_batch
 
 routes = Routes(tag="batches")
 
@@ -72,10 +62,10 @@ def submit_batch(app_context: AppContext, caller: Caller, query: BatchParameters
     cost and the first prompts.
     """
     base = base_url()
-    with read_batch_request(query, app_context.settings) as batch_request:
-        key = read_key(batch_request.sha256)
+    with read_batch_request(query, app_context.settings) as (batch_request, sha256):
+        key = read_key(sha256)
         if batch_request.options.dry_run:
-            return Reply(quote_of(app_context, caller, batch_request), 200)
+            return Reply(dry_run_response(*quote_batch(app_context, caller, batch_request)), 200)
         with app_context.store.write() as session:
             stored = key.take(session, caller.tenant_id)
         if stored is not None:
@@ -87,91 +77,12 @@ def submit_batch(app_context: AppContext, caller: Caller, query: BatchParameters
             key.keep(session, caller.tenant_id, 202, responses[-1].model_dump_json())
 
         try:
-            launch(app_context, caller, batch_request, on_commit=save_response)
+            launch_batch(app_context, caller, batch_request, on_commit=save_response)
         except BaseException:
             _free(app_context, caller, key)
             raise
     response = responses[-1]
     return Reply(response, 202, {"Location": response.urls.self} if response.urls else {})
-
-
-def launch(
-    app_context: AppContext,
-    caller: Caller,
-    batch_request: BatchRequest,
-    on_commit: Callable[[Session, Batch], None] | None = None,
-) -> str:
-    """Store a table with its pictures and its jobs, let them go, and return the batch's id. Raises what `create_batch` does."""
-    with plan_of(app_context, caller, batch_request) as (plan, table_images):
-        batch_id = create_batch(
-            app_context.store,
-            plan,
-            batch_request.options,
-            app_context.settings,
-            tenant_id=caller.tenant_id,
-            save_images=partial(table_images.save, app_context.outputs),
-            on_commit=on_commit,
-        )
-    for model in sorted(plan.models):
-        app_context.ticket_sender.notify_lane(model)
-    return batch_id
-
-
-@contextmanager
-def plan_of(
-    app_context: AppContext, caller: Caller, batch_request: BatchRequest, *, keep: bool = True
-) -> Iterator[tuple[TablePlan, TableImages]]:
-    """A table's plan for this caller, and the pictures that it names; of an update, its options are made whole.
-
-    Raises InvalidRequest, NotFound, Conflict.
-    """
-    previous = None
-    if (named := batch_request.options.update_of) is not None:
-        with app_context.store.read() as session:
-            earlier = earlier_batch(session, caller.tenant_id, named)
-        batch_request.options = inherit(batch_request.options, earlier)
-        previous = PreviousBatch(app_context.store, earlier.id)
-    options = batch_request.options
-    options.channels = [*resolve(options.channels, presets(app_context.settings.channels_file))]
-    table_images = TableImages(
-        app_context.store,
-        app_context.settings,
-        tenant_id=caller.tenant_id,
-        archive=batch_request.archive,
-        decode_slots=decode_slots,
-    )
-    with closing(table_images):
-        with app_context.store.read() as session:
-            if options.deliver is not None:
-                check_bucket(session, app_context.settings, options.deliver.bucket, caller.tenant_id)
-            submitter = Submitter(
-                catalogue=app_context.catalogue,
-                tenant_id=caller.tenant_id,
-                limits=tenant_limits(session, caller.tenant_id),
-                costs=learnt_costs(session),
-                table_images=table_images,
-            )
-        most = app_context.settings.max_queued_per_tenant
-        with closing(
-            plan_table(batch_request.table, batch_request.options, submitter, max_jobs=most, keep=keep, previous=previous)
-        ) as plan:
-            yield plan, table_images
-
-
-def quote_of(app_context: AppContext, caller: Caller, batch_request: BatchRequest) -> BatchResponse:
-    """What a table would cost this caller, and what is wrong with it. Stores nothing."""
-    keep = batch_request.options.reuse or batch_request.options.update_of is not None
-    with plan_of(app_context, caller, batch_request, keep=keep) as (plan, _), app_context.store.read() as session:
-        is_update = batch_request.options.update_of is not None
-        quote = make_quote(
-            session,
-            plan,
-            app_context.catalogue,
-            reuse_of=caller.tenant_id if keep else None,
-            is_update=is_update,
-            channels=batch_request.options.channels,
-        )
-    return dry_run_response(plan, quote, batch_request.options)
 
 
 def _free(app_context: AppContext, caller: Caller, key: IdempotencyKey) -> None:

@@ -16,7 +16,6 @@ from api.http.cursor import make_cursor, read_cursor
 from api.http.routes import AppContext, Caller, Reply, Routes, Scope, too_large
 from api.http.schemas import Query, ResponseModel, Time
 from api.v1.batches.schemas import RowError, row_errors
-from api.v1.images.thumbnails import decode_slots
 from api.v1.jobs.routes import next_link
 from api.v1.jobs.schemas import base_url
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
@@ -124,7 +123,7 @@ def _uploaded(spool: BinaryIO) -> tuple[BinaryIO, str]:
 def store_picture(app_context: AppContext, caller: Caller, name: str, data: bytes) -> tuple[AssetResponse, bool]:
     """Check and keep one picture; return its asset and whether it is new. Raises InvalidRequest for what is none."""
     name = asset_name(name)
-    with decode_slots:
+    with app_context.decode_slots:
         picture = check_picture(data, app_context.settings, name=name)
     asset, new = keep_asset(app_context.store, app_context.outputs, picture, name=name, tenant_id=caller.tenant_id)
     return _response(asset, base_url()), new

@@ -11,7 +11,6 @@ from PIL import Image as Picture
 from sqlalchemy import ColumnElement, select
 
 from api.http.context import AppContext
-from api.v1.images.thumbnails import decode_slots
 from imagefarm.auth import Caller
 from imagefarm.imaging.labels import FARM
 from imagefarm.imaging.metadata import read_metadata
@@ -38,7 +37,7 @@ class LookupResult:
 def find(app_context: AppContext, caller: Caller, data: bytes) -> LookupResult:
     """Look a file up among the images that the caller may see. Raises RequestError if it is no picture."""
     found = LookupResult(hashlib.sha256(data).hexdigest())
-    with decode_slots:
+    with app_context.decode_slots:
         found.metadata = read_metadata(data)
         found.pixel_sha256 = _pixels(data)
     record = found.metadata.get(FARM, {})

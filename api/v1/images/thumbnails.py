@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import secrets
-import threading
 from pathlib import Path
 
 from api.http.context import AppContext
@@ -15,8 +14,6 @@ log = get_logger(__name__)
 
 SIZES = (64, 128, 256, 512)
 QUALITY = 80
-decode_slots = threading.Semaphore(1)
-"""One decoded picture at a time: a large one takes a good part of what this process may use."""
 
 
 def thumbnail(app_context: AppContext, image: Image, side: int) -> bytes:
@@ -28,7 +25,9 @@ def thumbnail(app_context: AppContext, image: Image, side: int) -> bytes:
     try:
         return kept.read_bytes()
     except FileNotFoundError:
-        data = _shrink(app_context.outputs.read(image.storage_key), side)
+        data = app_context.outputs.read(image.storage_key)
+    with app_context.decode_slots:
+        data = _shrink(data, side)
     try:
         _keep(kept, data)
     except OSError as error:
@@ -39,7 +38,7 @@ def thumbnail(app_context: AppContext, image: Image, side: int) -> bytes:
 def _shrink(data: bytes, side: int) -> bytes:
     from PIL import Image as Picture
 
-    with decode_slots, Picture.open(io.BytesIO(data)) as picture:
+    with Picture.open(io.BytesIO(data)) as picture:
         picture.thumbnail((side, side), Picture.Resampling.LANCZOS)
         small = io.BytesIO()
         picture.convert("RGBA" if picture.has_transparency_data else "RGB").save(small, "WEBP", quality=QUALITY)

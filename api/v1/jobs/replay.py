@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 
+from flask import Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
 from api.http.context import AppContext
-from api.http.routes import Caller, Routes, Scope
+from api.http.idempotency_key import replay
+from api.http.routes import JSON, Caller, Routes, Scope
 from api.http.schemas import ResponseModel
-from api.v1.images.thumbnails import decode_slots
-from api.v1.jobs.routes import check_assets, visible_job
-from api.v1.jobs.schemas import JobResponse, base_url, job_response
-from imagefarm.errors import Conflict, NotFound
+from api.v1.jobs.routes import visible_job
+from api.v1.jobs.schemas import JobResponse, base_url, submitted_response
+from imagefarm.errors import NotFound
 from imagefarm.states import JobState
+from imagefarm.store.idempotency import IdempotencyKey, Stored
 from imagefarm.store.jobs import images_of
 from imagefarm.store.models import Job
-from scheduler.queue import admission
 from scheduler.queue.replay import LABEL, Comparison, Verdict, compare, replay_request
+from scheduler.queue.submit import Submission, submit_job
 
 routes = Routes(tag="jobs")
 
@@ -46,23 +48,23 @@ WORST_FIRST = (Verdict.MISSING, Verdict.DIFFERENT, Verdict.NEAR, Verdict.IDENTIC
 
 
 @routes.post("/api/v1/jobs/{job_id}/replay", scope=Scope.SUBMIT, response=JobResponse, status=202, errors=(409, 422, 429))
-def replay_job(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
+def replay_job(app_context: AppContext, caller: Caller, job_id: str, idempotency: IdempotencyKey) -> Response:
     """Render a succeeded job's recipe again.
 
     The answer is a new job with the same seeds, labelled `replay_of`; when it has succeeded, its `replay` tells whether the
     pictures are the same.
     """
-    with app_context.store.write() as session:
-        job = visible_job(session, caller, job_id)
-        if job.state != JobState.SUCCEEDED:
-            raise Conflict(f"job {job_id} has not succeeded: there is nothing to hold a replay against")
-        asked = replay_request(job)
-        row = admission.prepare(app_context.catalogue, asked, caller.tenant_id, costs=admission.learnt_costs(session))
-        check_assets(session, caller, row["recipe"])
-        admission.submit(session, [row], app_context.settings)
-        response = job_response(session, app_context, session.get_one(Job, row["id"]), base_url())
-    app_context.ticket_sender.notify_lane(row["model"])
-    return response
+    base = base_url()
+
+    def respond(session: Session, submission: Submission) -> str:
+        return submitted_response(session, app_context, submission, base).model_dump_json()
+
+    with app_context.store.read() as session:
+        request = replay_request(visible_job(session, caller, job_id))
+    submitted = submit_job(app_context, caller, request, respond=respond, key=idempotency)
+    if isinstance(submitted, Stored):
+        return replay(submitted)
+    return Response(submitted.response, 202, content_type=JSON)
 
 
 @routes.get("/api/v1/jobs/{job_id}/replay", scope=Scope.READ, response=ReplayResponse)
@@ -96,7 +98,7 @@ def compared(session: Session, app_context: AppContext, caller: Caller, job: Job
     except NotFound:
         return None
     images = images_of(session, [origin.id, job.id])
-    with decode_slots:
+    with app_context.decode_slots:
         return origin.id, compare(app_context.outputs, images[origin.id], images[job.id], min(job.count, origin.count))
 
 

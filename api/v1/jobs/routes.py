@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 from urllib.parse import urlencode
 
 from flask import Response, request
@@ -17,28 +17,27 @@ from sqlalchemy.orm import Session
 
 from api.http.context import AppContext
 from api.http.cursor import make_cursor, read_cursor
-from api.http.idempotency_key import IdempotencyKey, replay
+from api.http.idempotency_key import replay
 from api.http.routes import JSON, PREFER, Reply, Routes
 from api.http.schemas import Body, Query, QueryTime, ResponseModel
 from api.live.event_fanout import CLOSE
-from api.v1.images.image_urls import fetch_pictures, names_urls
 from api.v1.jobs.schemas import JobList, JobResponse, base_url, job_response, job_responses, submitted_response
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import Conflict, NotFound, Unavailable
 from imagefarm.ids import is_id
-from imagefarm.recipe import MAX_COUNT, JobRequest, Recipe
+from imagefarm.recipe import MAX_COUNT, JobRequest
 from imagefarm.states import JobState
 from imagefarm.store import jobs
-from imagefarm.store.idempotency import Stored
+from imagefarm.store.idempotency import IdempotencyKey, Stored
 from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.models import Job
 from imagefarm.text import NotBool, check_text
-from scheduler.assets.store import check_references
 from scheduler.batches import bulk_actions
 from scheduler.batches.bulk_actions import MAX_JOBS, BulkReport, reopen
-from scheduler.queue import admission, submit
+from scheduler.queue import submit
 from scheduler.queue.cancel import cancel_job, retry_where
 from scheduler.queue.limits import check_queue
+from scheduler.queue.submit import Submission
 
 routes = Routes(tag="jobs")
 
@@ -127,47 +126,18 @@ def submit_job(app_context: AppContext, caller: Caller, body: JobRequest, idempo
     is 200 if the job ended within N seconds. `init_image` is an asset, or a URL whose picture becomes one.
     """
     base = base_url()
-    made: Made | Stored | None = None
-    if names_urls(body):
-        made = idempotency.answered(app_context.store, caller.tenant_id)
-        body = body if made else fetch_pictures(app_context, caller, body)
-    try:
-        made = made or _submit(app_context, caller, body, idempotency, base)
-    except submit.OvertakenError:
-        made = _submit(app_context, caller, body, idempotency, base)  # the other's answer is there now
-    if isinstance(made, Stored):
-        job_id = json.loads(made.response)["id"] if _wait_s(app_context) else ""
-        return _waited(app_context, caller, job_id, base) if job_id else replay(made)
-    app_context.ticket_sender.notify_lane(made.model)
-    if _wait_s(app_context):
-        return _waited(app_context, caller, made.id, base)
-    return Response(made.response, 202, content_type=JSON, headers={"Location": made.url})
 
+    def respond(session: Session, submission: Submission) -> str:
+        return submitted_response(session, app_context, submission, base).model_dump_json()
 
-class Made(NamedTuple):
-    """A job that was submitted, and its answer."""
-
-    id: str
-    model: str
-    url: str
-    response: str
-
-
-def _submit(app_context: AppContext, caller: Caller, body: JobRequest, idempotency: IdempotencyKey, base: str) -> Made | Stored:
-    recipe, warnings = app_context.catalogue.resolve(body)
-    with app_context.store.write() as session:
-        context = submit.read_submit_context(session, caller.tenant_id, recipe.model, idempotency.key)
-        if context.is_key_known and (stored := idempotency.take(session, caller.tenant_id)) is not None:
-            return stored
-        row = admission.row_of(app_context.catalogue, body, recipe, warnings, caller.tenant_id, cost_s=context.cost_s)
-        check_references(session, recipe, caller.can_see)
-        job = submit.validate(session, row, context, app_context.settings)
-        response = submitted_response(session, app_context, job, base, (recipe, context.wait_context))
-        text = response.model_dump_json()
-        submit.write(session, row, None if context.is_key_known else idempotency.with_work(202, text))
-        if context.is_key_known:
-            idempotency.keep(session, caller.tenant_id, 202, text)
-    return Made(job.id, job.model, response.urls.self, text)
+    submitted = submit.submit_job(app_context, caller, body, respond=respond, key=idempotency)
+    wait_s = _wait_s(app_context)
+    if isinstance(submitted, Stored):
+        return _waited(app_context, caller, json.loads(submitted.response)["id"], base) if wait_s else replay(submitted)
+    if wait_s:
+        return _waited(app_context, caller, submitted.id, base)
+    headers = {"Location": f"{base}/api/v1/jobs/{submitted.id}"}
+    return Response(submitted.response, 202, content_type=JSON, headers=headers)
 
 
 @routes.get("/api/v1/jobs", scope=Scope.READ, response=JobList)
@@ -237,7 +207,7 @@ def retry(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
         if job.state == JobState.SUCCEEDED:
             raise Conflict(f"job {job_id} has already succeeded; submit its recipe with another seed for another picture")
         if JobState(job.state).is_final:
-            check_queue(session, job.tenant_id, 1, app_context.settings)
+            check_queue(session, job.tenant_id, 1, app_context.settings, quota=caller.quota)
             reopen(session, retry_where(session, [Job.id == job_id], by=caller.name), by=caller.name)
             session.refresh(job)
         response = job_response(session, app_context, job, base_url())
@@ -269,7 +239,12 @@ def retry_all(app_context: AppContext, caller: Caller, body: BulkBody, idempoten
 
     def change() -> BulkReport:
         return bulk_actions.retry_matching(
-            app_context.store, body.wanted(caller), app_context.settings, expected=body.expected, by=caller.name
+            app_context.store,
+            body.wanted(caller),
+            app_context.settings,
+            expected=body.expected,
+            by=caller.name,
+            quota=caller.quota,
         )
 
     return _bulk(app_context, caller, idempotency, change)
@@ -309,11 +284,6 @@ def next_link(cursor: str | None) -> dict[str, str]:
         return {}
     parameters = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
     return {"Link": f'<{request.base_url}?{urlencode([*parameters, ("cursor", cursor)])}>; rel="next"'}
-
-
-def check_assets(session: Session, caller: Caller, recipe: dict[str, Any]) -> None:
-    """Refuse a recipe that names an asset which the caller may not see, or assets that do not go together."""
-    check_references(session, Recipe.model_validate(recipe), caller.can_see)
 
 
 def _wait_s(app_context: AppContext) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from flask import request
 from pydantic import ConfigDict, Field
@@ -16,7 +16,9 @@ from imagefarm.states import JobState, PriorityClass
 from imagefarm.store import jobs
 from imagefarm.store.models import ChannelFile, Image, Job
 from scheduler.batches.review.picks import ImageRef, picks_of
-from scheduler.queue.pending_reason import PendingReason, WaitContext
+from scheduler.queue.new_job import NewJob
+from scheduler.queue.pending_reason import PendingReason
+from scheduler.queue.submit import Submission
 
 
 class ChannelResponse(ResponseModel):
@@ -168,12 +170,12 @@ def job_response(session: Session, app_context: AppContext, job: Job, base: str,
     return _response(job, images.get(job.id, []), base, step, app_context.pending_reasons.explain(session, job))
 
 
-def submitted_response(
-    session: Session, app_context: AppContext, job: Job, base: str, known: tuple[Recipe, WaitContext]
-) -> JobResponse:
+def submitted_response(session: Session, app_context: AppContext, submission: Submission, base: str) -> JobResponse:
     """A job about to be written as JSON, by what its submit has looked at."""
-    recipe, wait_context = known
-    return _made(job, recipe, base, reason=app_context.pending_reasons.explain(session, job, wait_context))
+    job, recipe, wait_context = submission
+    # a new job has every column that the reason is read from
+    reason = app_context.pending_reasons.explain(session, cast("Job", job), wait_context)
+    return _made(job, recipe, base, reason=reason)
 
 
 def job_responses(session: Session, app_context: AppContext, rows: Sequence[Job], base: str) -> list[JobResponse]:
@@ -198,12 +200,16 @@ def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[
 
 
 def _response(job: Job, images: list[ImageResponse], base: str, step: int, reason: PendingReason | None) -> JobResponse:
-    return _made(job, Recipe.model_validate(job.recipe), base, images=images, progress=step, reason=reason)
+    response = _made(job, Recipe.model_validate(job.recipe), base, images=images, progress=step, reason=reason)
+    response.error = JobError(code=job.error_code, detail=job.error_detail or "") if job.error_code else None
+    response.started_at, response.finished_at = job.started_at, job.finished_at
+    return response
 
 
 def _made(
-    job: Job, recipe: Recipe, base: str, *, reason: PendingReason | None, images: Sequence[ImageResponse] = (), progress: int = 0
+    job: Job | NewJob, recipe: Recipe, base: str, *, reason: PendingReason | None, images: Sequence[ImageResponse] = (), progress: int = 0
 ) -> JobResponse:
+    """What a job that is stored and one that is about to be have in common."""
     url = f"{base}/api/v1/jobs/{job.id}"
     return JobResponse(
         id=job.id,
@@ -217,7 +223,7 @@ def _made(
         batch_id=job.batch_id,
         from_image=job.from_image,
         attempt=job.attempt,
-        error=JobError(code=job.error_code, detail=job.error_detail or "") if job.error_code else None,
+        error=None,
         pending_reason=None if reason is None else PendingReasonResponse.of(reason),
         progress=Progress(
             step=recipe.steps if job.state == JobState.SUCCEEDED else min(progress, recipe.steps), steps=recipe.steps
@@ -225,7 +231,7 @@ def _made(
         images=list(images),
         warnings=job.warnings,
         created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
+        started_at=None,
+        finished_at=None,
         urls=JobUrls(self=url, events=f"{url}/events", cancel=f"{url}/cancel", retry=f"{url}/retry"),
     )

@@ -80,9 +80,9 @@ def _siblings(session: Session, batch_id: str, row: int) -> list[str]:
 
 def _reroll(session: Session, settings: Settings, *, batch: Batch, job: Job, image: Image) -> str | None:
     """Queue the picture with the next seed; return the new job, or None if the queue has no room for it."""
-    row = picks.reroll_row(job, image, held=batch.state == BatchState.PAUSED) | {"rerolls": job.rerolls + 1}
+    reroll = picks.reroll_job(job, image, held=batch.state == BatchState.PAUSED)._replace(rerolls=job.rerolls + 1)
     try:
-        picks.add_rerolls(session, batch, [row], settings, by=BY)
+        picks.add_rerolls(session, batch, [reroll], settings, by=BY)
     except LimitExceeded:  # it is checked before anything is written
         return None
-    return str(row["id"])
+    return reroll.id

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from imagefarm.auth import KeyQuota
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
 from imagefarm.imaging.channels import Channel
@@ -28,8 +29,9 @@ from scheduler.batches.table.options import BatchOptions
 from scheduler.batches.table.row_expansion import RecipeHasher, field_errors
 from scheduler.batches.table.spool import Chunk, PlannedJob, Spool
 from scheduler.batches.table.table_plan import TablePlan
-from scheduler.queue.admission import BatchPosition, learnt_costs, prepare
+from scheduler.queue.admission import learnt_costs
 from scheduler.queue.limits import check_size, tenant_limits
+from scheduler.queue.new_job import BatchPosition, NewJob, make_job
 
 MAX_COMPARED = 20
 """Earlier finals of the same drafts that are compared with what is asked for."""
@@ -57,9 +59,18 @@ class FinalsOptions:
 
 
 def make_finals(
-    store: Store, catalogue: Catalogue, settings: Settings, finals_options: FinalsOptions, *, batch_id: str, tenant_id: str
+    store: Store,
+    catalogue: Catalogue,
+    settings: Settings,
+    finals_options: FinalsOptions,
+    *,
+    batch_id: str,
+    tenant_id: str,
+    quota: KeyQuota | None = None,
 ) -> tuple[str, bool, set[str]]:
     """Render the approved pictures of a batch finally; return the new batch's id, True, and its models.
+
+    `quota` are the limits of the key that asks.
 
     What the tenant has rendered already is taken, not rendered again. Where the very same finals were asked for before, it is
     that batch's id and False. Raises NotFound, InvalidRequest (nothing is approved, or the model cannot), Conflict (some of
@@ -71,7 +82,7 @@ def make_finals(
         planner = _FinalsPlanner(
             catalogue=catalogue,
             tenant_id=tenant_id,
-            limits=tenant_limits(session, tenant_id),
+            limits=tenant_limits(session, tenant_id, quota),
             costs=learnt_costs(session),
             finals_options=finals_options,
             priority=drafts.options.get("priority", PriorityClass.BULK),
@@ -91,7 +102,8 @@ def make_finals(
         with store.read() as session:
             if (same := _earlier(session, batch_id, hashes, options)) is not None:
                 return same, False, set()
-        return create_batch(store, plan, options, settings, tenant_id=tenant_id, drafts=batch_id), True, plan.models
+        finals_id = create_batch(store, plan, options, settings, tenant_id=tenant_id, quota=quota, drafts=batch_id)
+        return finals_id, True, plan.models
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -120,7 +132,7 @@ class _FinalsPlanner:
     costs: dict[str, float]
     finals_options: FinalsOptions
     priority: str
-    _bases: dict[str, tuple[dict[str, Any], RecipeHasher]] = field(default_factory=dict)
+    _bases: dict[str, tuple[NewJob, RecipeHasher]] = field(default_factory=dict)
 
     def fill(self, plan: TablePlan, store: Store, approved: Sequence[_Approved]) -> set[str]:
         """Write the finals of these pictures into a plan; return their recipe hashes. Raises InvalidRequest."""
@@ -158,18 +170,18 @@ class _FinalsPlanner:
                 hashes.add(planned.recipe_hash)
                 plan.accepted += 1
                 plan.images += 1
-                plan.gpu_s += base["cost_s"]
+                plan.gpu_s += base.cost_s
                 plan.models.add(job.model)
             plan.spool.write(chunk)
         return hashes
 
-    def _base(self, job: Job) -> tuple[dict[str, Any], RecipeHasher]:
+    def _base(self, job: Job) -> tuple[NewJob, RecipeHasher]:
         key = canonical_json(job.recipe | {"prompt": "x", "seed": "0"})
         if key not in self._bases:
             self._bases[key] = self._make_base(job)
         return self._bases[key]
 
-    def _make_base(self, job: Job) -> tuple[dict[str, Any], RecipeHasher]:
+    def _make_base(self, job: Job) -> tuple[NewJob, RecipeHasher]:
         fields = {name: value for name, value in job.recipe.items() if name in JobRequest.model_fields and value is not None}
         fields |= {"prompt": "x", "seed": 0, "priority": self.priority, **self.finals_options.recipe_fields}
         if (subject := fields.get("subject")) and (scale := subject["place"]["scale"]) is not None:
@@ -177,14 +189,14 @@ class _FinalsPlanner:
             larger = min(self.finals_options.width / job.recipe["width"], self.finals_options.height / job.recipe["height"])
             fields["subject"] = subject | {"place": subject["place"] | {"scale": scale * larger}}
         try:
-            row = prepare(
+            final = make_job(
                 self.catalogue,
                 JobRequest.model_validate(fields),
                 self.tenant_id,
                 costs=self.costs,
                 position=BatchPosition(held=True),
             )
-            check_size([row], self.limits)
+            check_size([final], self.limits)
         except ValidationError as error:
             raise InvalidRequest(field_errors(error)) from None
         except InvalidRequest as error:
@@ -192,8 +204,9 @@ class _FinalsPlanner:
         before, after = job.recipe["width"] / job.recipe["height"], self.finals_options.width / self.finals_options.height
         if abs(after / before - 1) > OTHER_SHAPE:
             shapes = f"{job.recipe['width']}x{job.recipe['height']} and {self.finals_options.width}x{self.finals_options.height}"
-            row["warnings"] = [*row["warnings"], f"its draft has another shape ({shapes}): it shows more or less than that"]
-        return row, RecipeHasher(row["recipe"])
+            warning = f"its draft has another shape ({shapes}): it shows more or less than that"
+            final = final._replace(warnings=[*final.warnings, warning])
+        return final, RecipeHasher(final.recipe)
 
 
 def _in_chunks(store: Store, approved: Sequence[_Approved]) -> Iterator[list[tuple[Job, Image]]]:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from imagefarm.auth import KeyQuota
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
 from imagefarm.ids import new_id
 from imagefarm.recipe import canonical_json
@@ -27,7 +29,8 @@ from imagefarm.store.models import Batch, Image, Job, Pick
 from scheduler.batches import lifecycle
 from scheduler.batches.table.file_names import file_stem
 from scheduler.batches.table.seeds import next_seed
-from scheduler.queue import admission
+from scheduler.queue.admission import submit_jobs
+from scheduler.queue.new_job import NewJob
 
 CHUNK = 250
 """Pictures that one transaction picks."""
@@ -82,12 +85,20 @@ class PickRequest:
 
 
 def pick(
-    store: Store, batch_id: str, tenant_id: str, requests: Sequence[PickRequest], settings: Settings, *, by: str
+    store: Store,
+    batch_id: str,
+    tenant_id: str,
+    requests: Sequence[PickRequest],
+    settings: Settings,
+    *,
+    by: str,
+    quota: KeyQuota | None = None,
 ) -> set[str]:
     """Decide about pictures of a batch; return the models for which re-rolls were queued.
 
-    All of it is checked before anything changes. Raises NotFound, InvalidRequest naming each picture that cannot be decided
-    so, Conflict for re-rolls of a batch that takes no more jobs, LimitExceeded if the queue has no room for the re-rolls.
+    `quota` are the limits of the key that asks. All of it is checked before anything changes. Raises NotFound,
+    InvalidRequest naming each picture that cannot be decided so, Conflict for re-rolls of a batch that takes no more
+    jobs, LimitExceeded if the queue has no room for the re-rolls.
     """
     with store.read() as session:
         batch = lifecycle.get_visible(session, batch_id, tenant_id)
@@ -95,7 +106,8 @@ def pick(
     models: set[str] = set()
     for start in range(0, len(requests), CHUNK):
         some = requests[start : start + CHUNK]
-        models |= store.run_with_retry(lambda session, some=some: _decide(session, batch_id, some, settings, by))  # type: ignore[misc]
+        decide = partial(_decide, batch_id=batch_id, requests=some, settings=settings, by=by, quota=quota)
+        models |= store.run_with_retry(decide)
         time.sleep(lifecycle.YIELD_S)
     lifecycle.reconcile_all_jobs(store, batch_id)
     return models
@@ -131,32 +143,40 @@ def _check(session: Session, batch: Batch, requests: Sequence[PickRequest]) -> N
 CLOSED = {BatchState.CANCELLED, BatchState.VALIDATING}
 
 
-def _decide(session: Session, batch_id: str, requests: Sequence[PickRequest], settings: Settings, by: str) -> set[str]:
+def _decide(
+    session: Session,
+    *,
+    batch_id: str,
+    requests: Sequence[PickRequest],
+    settings: Settings,
+    by: str,
+    quota: KeyQuota | None,
+) -> set[str]:
     batch = lifecycle.get_for_update(session, batch_id)
     occurrences = _occurrences(session, batch_id, {request.image_id for request in requests})
     known = picks_of(session, {ref.job_id for found in occurrences.values() for ref, _, _ in found})
     now = session.scalar(select(db_now())) or 0.0
     events: list[tuple[str, str, str | None, dict[str, Any]]] = []
-    rerolls: list[dict[str, Any]] = []
+    rerolls: list[NewJob] = []
     for image_id, action in {request.image_id: request.action for request in requests}.items():
         wanted = RESULT[action]
         for ref, job, image in occurrences.get(image_id, []):
             before = known.get(ref)
             if (None if before is None else before.pick) == wanted or (before is not None and before.replaced_by):
                 continue
-            row = None
+            reroll = None
             if wanted is Picked.REROLLED:
                 if batch.state in CLOSED:
                     continue  # it was cancelled a moment ago
-                row = reroll_row(job, image, held=batch.state == BatchState.PAUSED)
-                rerolls.append(row)
-            set_pick(session, before, ref, batch_id, wanted, at=now, replaced_by=row["id"] if row else None)
+                reroll = reroll_job(job, image, held=batch.state == BatchState.PAUSED)
+                rerolls.append(reroll)
+            set_pick(session, before, ref, batch_id, wanted, at=now, replaced_by=reroll.id if reroll else None)
             data = {"batch": batch_id, "job": ref.job_id, "pick": wanted or "open", "by": by}
-            events.append(("image.picked", image_id, batch.tenant_id, data | ({"replaced_by": row["id"]} if row else {})))
+            events.append(("image.picked", image_id, batch.tenant_id, data | ({"replaced_by": reroll.id} if reroll else {})))
     append_many(session, events)
     if rerolls:
-        add_rerolls(session, batch, rerolls, settings, by=by)
-    return {row["model"] for row in rerolls}
+        add_rerolls(session, batch, rerolls, settings, by=by, quota=quota)
+    return {reroll.model for reroll in rerolls}
 
 
 def set_pick(
@@ -178,43 +198,38 @@ def set_pick(
         before.pick, before.replaced_by, before.at = wanted, replaced_by, at
 
 
-def reroll_row(job: Job, image: Image, *, held: bool = False) -> dict[str, Any]:
-    """The row of the job that renders a picture again with the next seed, under the picture's name."""
+def reroll_job(job: Job, image: Image, *, held: bool = False) -> NewJob:
+    """The job that renders a picture again with the next seed, under the picture's name."""
     seed = next_seed(int(image.seed))
     recipe = job.recipe | {"seed": str(seed)}
-    return {
-        "id": new_id("job"),
-        "tenant_id": job.tenant_id,
-        "priority_class": job.priority_class,
-        "rank": REROLL_RANK,
-        "model": job.model,
-        "compat_key": job.compat_key,
-        "state": str(JobState.HELD if held else JobState.QUEUED),
-        "recipe": recipe,
-        "recipe_hash": hashlib.sha256(canonical_json(recipe).encode()).hexdigest(),
-        "prompt": job.prompt,
-        "count": 1,
-        "labels": job.labels,
-        "custom_id": job.custom_id,
-        "batch_id": job.batch_id,
-        "row": job.row,
-        "name": None if job.name is None else file_stem(job.name, image.index, job.count),
-        "rerolls": 0,
-        "from_image": image.id,
-        "warnings": [],
-        "cost_s": job.cost_s / job.count,
-        "attempt": 0,
-        "crashes": 0,
-        "preview": False,
-        "not_before": 0.0,
-        "expires_in": None,
-    }
+    return NewJob(
+        id=new_id("job"),
+        tenant_id=job.tenant_id,
+        priority_class=job.priority_class,
+        rank=REROLL_RANK,
+        model=job.model,
+        compat_key=job.compat_key,
+        state=str(JobState.HELD if held else JobState.QUEUED),
+        recipe=recipe,
+        recipe_hash=hashlib.sha256(canonical_json(recipe).encode()).hexdigest(),
+        prompt=job.prompt,
+        count=1,
+        labels=job.labels,
+        custom_id=job.custom_id,
+        batch_id=job.batch_id,
+        row=job.row,
+        name=None if job.name is None else file_stem(job.name, image.index, job.count),
+        from_image=image.id,
+        cost_s=job.cost_s / job.count,
+    )
 
 
-def add_rerolls(session: Session, batch: Batch, rows: list[dict[str, Any]], settings: Settings, *, by: str) -> None:
+def add_rerolls(
+    session: Session, batch: Batch, rerolls: list[NewJob], settings: Settings, *, by: str, quota: KeyQuota | None = None
+) -> None:
     """Give a batch further jobs, and open it again if it was done, in the caller's transaction. Raises LimitExceeded."""
-    admission.submit(session, rows, settings)
-    batch.accepted += len(rows)
+    submit_jobs(session, rerolls, settings, quota=quota)
+    batch.accepted += len(rerolls)
     lifecycle.reopen(session, batch, by=by)
 
 

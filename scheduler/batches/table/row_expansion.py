@@ -15,14 +15,15 @@ from pydantic import BaseModel, Field, ValidationError
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.recipe import JobRequest, Prompt, Seed, canonical_json
 from imagefarm.text import Label, Text
+from scheduler.assets.named_images import IMAGE_FIELDS
 from scheduler.batches.table.file_names import MAX_STEM_BYTES, NamePattern, NameRegistry, default_pattern, sanitize
 from scheduler.batches.table.options import BatchOptions
 from scheduler.batches.table.seeds import SeedPolicy, choose_seed
 from scheduler.batches.table.spool import PlannedJob
-from scheduler.batches.table.table_images import IMAGE_FIELDS
 from scheduler.batches.table.table_reader import RECIPE_COLUMNS, Row, refuse
 from scheduler.batches.table.template import PromptTemplate, RowTemplateError
 from scheduler.batches.table.variants import combinations
+from scheduler.queue.new_job import NewJob
 
 MAX_BASES = 1000
 """Distinct settings of a table that are remembered; more are worked out again."""
@@ -30,9 +31,6 @@ TEMPLATE_SECONDS = 30.0
 """Time that one table may spend in its template."""
 
 JSON = json.JSONEncoder(ensure_ascii=False)
-
-JobRow = dict[str, Any]
-"""A row of the table `job`, as `scheduler.queue.admission.prepare` makes it."""
 
 
 class RowExpansionError(Exception):
@@ -56,11 +54,11 @@ class RowExpander:
     """Makes the jobs of one table's rows. `columns` None: they are not known ahead."""
 
     def __init__(
-        self, options: BatchOptions, columns: tuple[str, ...] | None, make_job_row: Callable[[dict[str, Any]], JobRow]
+        self, options: BatchOptions, columns: tuple[str, ...] | None, make_job: Callable[[dict[str, Any]], NewJob]
     ) -> None:
         """Raises InvalidRequest for what is wrong for every row alike, so that it is said once."""
         self.options = options
-        self.make_job_row = make_job_row
+        self.make_job = make_job
         self.variants = combinations(options.variants)
         self.template = PromptTemplate(options.template) if options.template.strip() else None
         self.pattern = NamePattern(options.name_pattern) if options.name_pattern else None
@@ -68,7 +66,7 @@ class RowExpander:
         self.names = NameRegistry()
         self.base_seed = self._check_defaults()
         self._template_s = 0.0
-        self._bases: dict[Any, tuple[JobRow, RecipeHasher] | InvalidRequest] = {}
+        self._bases: dict[Any, tuple[NewJob, RecipeHasher] | InvalidRequest] = {}
         if columns is not None:
             self._check_columns(columns)
         if options.seeds is SeedPolicy.FIXED and self.base_seed is None and "seed" not in (columns or ("seed",)):
@@ -102,14 +100,14 @@ class RowExpander:
         if options.seeds is SeedPolicy.SKU and "sku" not in columns:
             refuse("seeds", "sku needs a column sku", "add the column, or choose fixed, row or random")
 
-    def jobs(self, row: Row) -> list[tuple[PlannedJob, JobRow]]:
-        """The jobs of a row, one for each variant, each with the job row that it shares with others.
+    def jobs(self, row: Row) -> list[tuple[PlannedJob, NewJob]]:
+        """The jobs of a row, one for each variant, each with the base that it shares with others.
 
         Raises RowExpansionError if any of them cannot be.
         """
         return [self._job(row, variant) for variant in self.variants]
 
-    def _job(self, row: Row, variant: Mapping[str, Any]) -> tuple[PlannedJob, JobRow]:
+    def _job(self, row: Row, variant: Mapping[str, Any]) -> tuple[PlannedJob, NewJob]:
         values = row.cells
         if variant:
             if both := row.cells.keys() & variant.keys():
@@ -168,7 +166,7 @@ class RowExpander:
         names = self.options.variants if self.options.labels is None else self.options.labels
         return {name: str(values[name]) for name in ("sku", *names) if name in values}
 
-    def _name(self, row: Row, values: Mapping[str, Any], base: JobRow, seed: int) -> str | None:
+    def _name(self, row: Row, values: Mapping[str, Any], base: NewJob, seed: int) -> str | None:
         pattern = self.pattern or (self.sku_pattern if "sku" in values else None)
         if pattern is None:
             # a job id is the name of last resort; it is known only later
@@ -177,18 +175,18 @@ class RowExpander:
                 return None
         else:
             try:
-                name = pattern.stem({**values, "row": row.number, "seed": seed, "model": base["model"]})
+                name = pattern.stem({**values, "row": row.number, "seed": seed, "model": base.model})
             except ValueError as error:
                 _raise_row_error(row, "name_pattern", str(error), "fill in the cell, or change the name pattern")
-        if clash := self.names.clash(name, base["count"], row.number):
+        if clash := self.names.clash(name, base.count, row.number):
             stem, other = clash
             where = "another variant of this row" if other == row.number else f"row {other}"
             remedy = "make sku (or custom_id) unique, or tell the files apart: name_pattern with {row} or a variant"
             _raise_row_error(row, "name_pattern", f"its file name {stem!r} is taken by {where}", remedy)
         return name
 
-    def _base(self, row: Row, fields: dict[str, Any]) -> tuple[JobRow, RecipeHasher]:
-        """The job row for these recipe fields: worked out once, since most rows of a table share theirs."""
+    def _base(self, row: Row, fields: dict[str, Any]) -> tuple[NewJob, RecipeHasher]:
+        """The job of these recipe fields: worked out once, since most rows of a table share theirs."""
         key = tuple(sorted((name, type(value).__name__, repr(value)) for name, value in fields.items()))
         found = self._bases.get(key)
         if found is None:
@@ -199,19 +197,19 @@ class RowExpander:
             raise RowExpansionError([replace(error, row=row.number) for error in found.errors])
         return found
 
-    def _make_base(self, fields: dict[str, Any]) -> tuple[JobRow, RecipeHasher] | InvalidRequest:
+    def _make_base(self, fields: dict[str, Any]) -> tuple[NewJob, RecipeHasher] | InvalidRequest:
         options = self.options
         whole = {**options.defaults, **fields, "priority": options.priority, "expires_in": options.expires_in}
         if isinstance(common := options.defaults.get("subject"), dict):
             whole["subject"] = _subject(common, fields.get("subject"))
         try:
             # prompt and seed stand in: no check of the catalogue looks at them
-            row = self.make_job_row({**whole, "prompt": "x", "seed": 0})
+            job = self.make_job({**whole, "prompt": "x", "seed": 0})
         except ValidationError as error:
             return InvalidRequest(field_errors(error))
         except InvalidRequest as error:
             return error
-        return row, RecipeHasher(row["recipe"])
+        return job, RecipeHasher(job.recipe)
 
 
 def _subject(common: dict[str, Any], own: Any) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from scheduler.queue.new_job import NewJob
+
 CHUNK_JOBS = 500
 """Jobs that one transaction writes: few, so that single submits get their turn between two."""
 CHUNK_ROWS = 500
@@ -16,7 +18,7 @@ CHUNK_CHARS = 2_000_000
 
 @dataclass(slots=True)
 class PlannedJob:
-    """What differs between jobs of one table; the rest of the job's row is the chunk's base number `base`."""
+    """What differs between jobs of one table; the rest of the job is the chunk's base number `base`."""
 
     row: int
     base: int
@@ -36,10 +38,10 @@ class PlannedJob:
 class Chunk:
     """Some rows of the table with the jobs that they became.
 
-    `bases` are job rows without what differs; `rows` are [number, cells, errors or null] as they were read.
+    `bases` are jobs without what differs; `rows` are [number, cells, errors or null] as they were read.
     """
 
-    bases: list[dict[str, Any]] = field(default_factory=list)
+    bases: list[NewJob] = field(default_factory=list)
     rows: list[list[Any]] = field(default_factory=list)
     jobs: list[PlannedJob] = field(default_factory=list)
     chars: int = 0
@@ -51,7 +53,7 @@ class Chunk:
         self.rows.append([number, cells, errors])
         self.chars += sum(len(str(cell)) for cell in cells.values())
 
-    def add_job(self, job: PlannedJob, base: dict[str, Any]) -> None:
+    def add_job(self, job: PlannedJob, base: NewJob) -> None:
         """Keep a job; `base` is what it shares with others of the same recipe fields."""
         job.base = self._numbers.setdefault(id(base), len(self.bases))
         if job.base == len(self.bases):
@@ -83,7 +85,7 @@ class Spool:
         self._file.seek(0)
         for line in self._file:
             data = json.loads(line)
-            yield Chunk(data["bases"], data["rows"], [PlannedJob(*job) for job in data["jobs"]])
+            yield Chunk([NewJob(*base) for base in data["bases"]], data["rows"], [PlannedJob(*job) for job in data["jobs"]])
 
     def close(self) -> None:
         self._file.close()

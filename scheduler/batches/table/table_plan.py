@@ -8,14 +8,14 @@ from typing import Any
 from imagefarm.catalogue import Catalogue
 from imagefarm.errors import FieldError
 from imagefarm.recipe import JobRequest, Recipe
+from scheduler.assets.named_images import NamedImages
 from scheduler.batches.table.incremental import Change, PreviousBatch
 from scheduler.batches.table.options import BatchOptions
 from scheduler.batches.table.row_expansion import RowExpander, RowExpansionError
 from scheduler.batches.table.spool import Chunk, Spool
-from scheduler.batches.table.table_images import TableImages
 from scheduler.batches.table.table_reader import MAX_COLUMNS, Row, Table, refuse
-from scheduler.queue.admission import BatchPosition, prepare
 from scheduler.queue.limits import check_size
+from scheduler.queue.new_job import BatchPosition, NewJob, make_job
 
 MAX_ERRORS = 100
 """Errors that an answer lists."""
@@ -77,16 +77,16 @@ class Submitter:
     tenant_id: str
     limits: dict[str, Any]
     costs: dict[str, float]
-    table_images: TableImages
+    named_images: NamedImages
 
-    def job_row(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def make_job(self, fields: dict[str, Any]) -> NewJob:
         """The held job of a request's fields. Raises InvalidRequest, ValidationError."""
-        fields = self.table_images.resolve(fields)
+        fields = self.named_images.resolve(fields)
         request = JobRequest.model_validate(fields)
-        row = prepare(self.catalogue, request, self.tenant_id, costs=self.costs, position=BatchPosition(held=True))
-        check_size([row], self.limits)
-        self.table_images.check(Recipe.model_validate(row["recipe"]))
-        return row
+        job = make_job(self.catalogue, request, self.tenant_id, costs=self.costs, position=BatchPosition(held=True))
+        check_size([job], self.limits)
+        self.named_images.check(Recipe.model_validate(job.recipe))
+        return job
 
 
 def plan_table(
@@ -102,14 +102,14 @@ def plan_table(
 
     Raises InvalidRequest for what spoils the whole batch; errors of single rows are in the plan.
     """
-    expander = RowExpander(options, table.columns, submitter.job_row)
+    expander = RowExpander(options, table.columns, submitter.make_job)
     if (model := options.defaults.get("model")) is not None:
         submitter.catalogue.get(str(model))
     plan = TablePlan(Spool(), columns=dict.fromkeys(table.columns or ()))
     try:
         chunk = Chunk()
         canary_rows = 0
-        for row in submitter.table_images.prefetch(table.rows):
+        for row in submitter.named_images.prefetch(table.rows):
             if _add(plan, chunk, expander, row, previous) and canary_rows < options.canary:
                 canary_rows, plan.canary_jobs, plan.canary_row = canary_rows + 1, plan.accepted, row.number
             if plan.accepted > max_jobs:
@@ -155,15 +155,15 @@ def _add(plan: TablePlan, chunk: Chunk, expander: RowExpander, row: Row, previou
     plan.accepted += len(jobs)
     for job, base in jobs:
         if previous is not None:
-            job.change = previous.change(job.name, job.recipe_hash, base["count"])
+            job.change = previous.change(job.name, job.recipe_hash, base.count)
         chunk.add_job(job, base)
-        plan.images += base["count"]
-        plan.gpu_s += base["cost_s"]
+        plan.images += base.count
+        plan.gpu_s += base.cost_s
         report.jobs += 1
-        report.pictures += base["count"]
-        report.gpu_s += base["cost_s"]
+        report.pictures += base.count
+        report.gpu_s += base.cost_s
         report.prompt = report.prompt or job.prompt
-        plan.models.add(base["model"])
+        plan.models.add(base.model)
         if len(plan.prompts) < SAMPLE_PROMPTS:
             plan.prompts.append(job.prompt)
     return True

@@ -13,8 +13,9 @@ from imagefarm.redis import JobProgress, connect_redis, publish_progress
 from imagefarm.store import jobs
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
-from scheduler.queue import admission
+from scheduler.queue.admission import submit_jobs
 from scheduler.queue.cancel import cancel_where
+from scheduler.queue.new_job import make_job
 from scheduler.queue.retry import Failure, FailureClass
 from tests.api.farm_api import FarmApi, problem
 
@@ -160,15 +161,15 @@ def test_a_preference_that_means_nothing_is_ignored(api: FarmApi, prefer: str) -
 @pytest.fixture(scope="module")
 def listed(api: FarmApi) -> list[str]:
     """Ids of 230 jobs, oldest first, written in two transactions."""
-    rows = []
+    jobs = []
     for number in range(230):
         labels = {"list": "yes", "part": str(number % 10)}
         request = JobRequest(prompt=f"picture 图 {number} of a list", model="sd15", custom_id=f"row-{number}", labels=labels)
-        rows.append(admission.prepare(api.app_context.catalogue, request, DEFAULT_TENANT, costs={}))
-    ids = [row["id"] for row in rows]
-    for half in (rows[:100], rows[100:]):
+        jobs.append(make_job(api.app_context.catalogue, request, DEFAULT_TENANT, costs={}))
+    ids = [job.id for job in jobs]
+    for half in (jobs[:100], jobs[100:]):
         with api.app_context.store.write() as session:
-            admission.submit(session, half, api.app_context.settings)
+            submit_jobs(session, half, api.app_context.settings)
         time.sleep(0.01)
     with api.app_context.store.write() as session:
         cancel_where(session, [Job.id.in_(ids[:5])], by="test")

@@ -24,6 +24,14 @@ def test_a_replay_has_the_same_seeds_and_pixels(api: FarmApi) -> None:
     assert [one["verdict"] for one in told["images"]] == ["identical", "identical"]
 
 
+def test_a_replay_with_the_same_idempotency_key_is_one_job(api: FarmApi) -> None:
+    first = api.rendered("replayed once", seed=3)
+    address, key = f"/api/v1/jobs/{first['id']}/replay", {"Idempotency-Key": "replay-once"}
+    replay, again = (api.http.post(address, headers=key) for _ in range(2))
+    assert (replay.status_code, again.headers["Idempotency-Replayed"]) == (202, "true")
+    assert again.get_json() == replay.get_json()
+
+
 def test_only_what_succeeded_is_replayed_and_only_a_replay_compares(api: FarmApi) -> None:
     waiting = api.submit("not yet")
     problem(api.http.post(f"/api/v1/jobs/{waiting['id']}/replay"), 409)

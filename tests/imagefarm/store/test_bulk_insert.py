@@ -13,16 +13,16 @@ from imagefarm.store import Store
 from imagefarm.store.bulk_insert import insert_many
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Event, Job
-from scheduler.queue.admission import prepare
+from scheduler.queue.new_job import make_job
 
 NASTY = ["plain", "红色马克杯", 'O\'Brien "quoted" \\ % %s :name $1', "{}", "null", "12.50", "line\nbreak\ttab", "", "é" * 300]
 
 
 def job(catalogue: Catalogue, text: str, number: int) -> dict[str, Any]:
     request = JobRequest(prompt=text or "x", seed=2**64 - 1 - number, labels={"sku": text[:200]})
-    row = prepare(catalogue, request, DEFAULT_TENANT, costs={"demo": 0.1 + number / 7}) | {"custom_id": text[:100] or None}
+    row = make_job(catalogue, request, DEFAULT_TENANT, costs={"demo": 0.1 + number / 7}).columns()
+    row |= {"custom_id": text[:100] or None}
     row |= {"row": number or None, "created_at": 1.7e9 + number / 3, "name": None}
-    del row["expires_in"]
     return row
 
 

@@ -20,8 +20,8 @@ from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.jobs import count_newer, list_jobs
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Attempt, Batch, Event, Job, SweepState, Tenant, Worker
-from scheduler.queue import admission
 from scheduler.queue.claim import ClaimLimits, claim
+from scheduler.queue.new_job import make_job
 from scheduler.queue.transition import add_to_backlog
 from scheduler.recovery.backlog import reconcile_backlog
 from scheduler.recovery.sweep import sweep
@@ -39,8 +39,7 @@ def job_id(number: int) -> str:
 
 def fill(store: Store, catalogue: Catalogue) -> None:
     """Half of the jobs queued, the rest ended long ago; those that failed are the oldest, all of one batch."""
-    base = admission.prepare(catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
-    base.pop("expires_in")
+    base = make_job(catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={}).columns()
     rows: list[dict[str, Any]] = []
     for n in range(JOBS):
         state = JobState.QUEUED if n > JOBS // 2 else JobState.FAILED if n < JOBS // 10 else JobState.SUCCEEDED

@@ -10,9 +10,9 @@ from sqlalchemy import func, select
 
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
+from scheduler.assets.named_images import NamedImages
 from scheduler.batches.create import create_batch
 from scheduler.batches.table.options import BatchOptions
-from scheduler.batches.table.table_images import TableImages
 from scheduler.batches.table.table_plan import Submitter, plan_table
 from scheduler.batches.table.table_reader import read_csv
 from tests.scheduler.batches.conftest import BulkFarm
@@ -40,9 +40,9 @@ class Endless:
 
 def test_memory_is_bounded_by_a_chunk(quick_farm: BulkFarm) -> None:
     options = BatchOptions(template="a {{ color }} {{ name }} on white", labels=["color"])
-    table_images = TableImages(quick_farm.store, quick_farm.settings, tenant_id=DEFAULT_TENANT)
+    named_images = NamedImages(quick_farm.store, quick_farm.settings, tenant_id=DEFAULT_TENANT)
     submitter = Submitter(
-        catalogue=quick_farm.catalogue, tenant_id=DEFAULT_TENANT, limits={}, costs={}, table_images=table_images
+        catalogue=quick_farm.catalogue, tenant_id=DEFAULT_TENANT, limits={}, costs={}, named_images=named_images
     )
 
     def run(rows: int) -> int:

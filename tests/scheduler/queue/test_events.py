@@ -10,8 +10,9 @@ from sqlalchemy import select
 from imagefarm.states import JobState
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Event, Job
-from scheduler.queue import admission, cancel, finish, lease, submit
+from scheduler.queue import cancel, finish, lease, submit_sql
 from scheduler.queue.claim import ClaimedJob
+from scheduler.queue.new_job import make_job
 from scheduler.queue.retry import Failure, FailureClass
 from tests.small_farm import SmallFarm, hold_where, release_held_where
 
@@ -105,20 +106,19 @@ def test_a_single_submit_is_told_as_many_are(farm: SmallFarm) -> None:
 
     heard: list[dict[str, Any]] = []
     farm.store.listener = heard.extend
-    row = admission.prepare(farm.catalogue, JobRequest(prompt="a cup", expires_in=60), DEFAULT_TENANT, costs={})
+    new = make_job(farm.catalogue, JobRequest(prompt="a cup", expires_in=60), DEFAULT_TENANT, costs={})
     with farm.store.write() as session:
-        context = submit.read_submit_context(session, DEFAULT_TENANT, row["model"], None)
-        submit.validate(session, row, context, farm.settings)
-        submit.write(session, row, None)
+        context = submit_sql.read_submit_context(session, DEFAULT_TENANT, new.model, None)
+        submit_sql.write(session, submit_sql.check(session, new, context, farm.settings, None), None)
         assert heard == []
     (other,) = farm.submit(1)
     table = farm.submit(3)
     assert [event["kind"] for event in heard] == ["job.submitted"] * 5
     with farm.store.read() as session:
         recorded = session.scalars(select(Event).where(Event.kind == "job.submitted").order_by(Event.id)).all()
-        job = session.get_one(Job, row["id"])
+        job = session.get_one(Job, new.id)
     assert [event.subject for event in recorded] == [event["subject"] for event in heard]
-    assert [event.subject for event in recorded[:2]] == [row["id"], other]
+    assert [event.subject for event in recorded[:2]] == [new.id, other]
     assert {event.subject for event in recorded[2:]} == set(table)
     assert all(set(event.data) == {"recipe_hash", "model"} for event in recorded)
     assert job.expires_at == pytest.approx(job.created_at + 60)

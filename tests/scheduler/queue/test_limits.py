@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
+from imagefarm.auth import KeyQuota
 from imagefarm.errors import InvalidRequest, LimitExceeded
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Tenant, Usage
 from imagefarm.tenants import DAY_S
-from scheduler.queue.limits import CALLING_KEY, KeyLimits
 from scheduler.queue.workers import mark_offline, report_model, set_desired_state
 from tests.small_farm import SmallFarm
 
@@ -84,13 +84,10 @@ def test_a_job_too_large_for_its_tenant(farm: SmallFarm, limits: dict[str, int],
 @pytest.mark.parametrize(("tenant", "key"), [(4, 9), (9, 4)])
 def test_a_key_may_be_narrower_than_its_tenant_and_never_wider(farm: SmallFarm, tenant: int, key: int) -> None:
     shop = limit(farm, steps=tenant)
-    token = CALLING_KEY.set(KeyLimits("key_shop", {"steps": key}))
-    try:
-        with pytest.raises(InvalidRequest, match="more than the 4 steps"):
-            farm.submit(1, tenant=shop, steps=5)
-        farm.submit(1, tenant=shop, steps=4)
-    finally:
-        CALLING_KEY.reset(token)
+    quota = KeyQuota("key_shop", {"steps": key})
+    with pytest.raises(InvalidRequest, match="more than the 4 steps"):
+        farm.submit(1, tenant=shop, quota=quota, steps=5)
+    farm.submit(1, tenant=shop, quota=quota, steps=4)
 
 
 def test_running_jobs_of_a_tenant(farm: SmallFarm) -> None:

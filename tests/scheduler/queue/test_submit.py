@@ -1,4 +1,4 @@
-"""One job is submitted by `submit.write`, many by `admission.submit`: what they leave behind is the same."""
+"""One job is written by `submit_sql.write`, many by `admission.submit_jobs`: what they leave behind is the same."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from imagefarm.auth import KeyQuota
 from imagefarm.recipe import JobRequest
 from imagefarm.store import db_now
-from imagefarm.store.idempotency import Stored, take
+from imagefarm.store.idempotency import KeyedResponse, Stored, take
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Asset, Base, Job
 from scheduler.assets.store import CheckedPicture, asset_row
-from scheduler.queue import admission, submit
-from scheduler.queue.limits import CALLING_KEY, KeyLimits
+from scheduler.queue import submit_sql
+from scheduler.queue.admission import submit_jobs
+from scheduler.queue.new_job import NewJob, make_job
 from tests.small_farm import SmallFarm
 
 CLOCK = {"created_at", "expires_at", "at"}
@@ -59,27 +61,22 @@ def undone(farm: SmallFarm) -> Iterator[Session]:
         pass
 
 
-@contextmanager
-def calling_key(key: KeyLimits | None) -> Iterator[None]:
-    token = CALLING_KEY.set(key)
-    yield
-    CALLING_KEY.reset(token)
+Way = Callable[[SmallFarm, Session, NewJob, KeyQuota | None], None]
 
 
-def one_by_one(farm: SmallFarm, session: Session, row: dict[str, Any]) -> None:
-    context = submit.read_submit_context(session, row["tenant_id"], row["model"], None)
-    submit.validate(session, row, context, farm.settings)
-    submit.write(session, row, None)
+def one_by_one(farm: SmallFarm, session: Session, job: NewJob, quota: KeyQuota | None) -> None:
+    context = submit_sql.read_submit_context(session, job.tenant_id, job.model, None)
+    submit_sql.write(session, submit_sql.check(session, job, context, farm.settings, quota), None)
 
 
-def together(farm: SmallFarm, session: Session, row: dict[str, Any]) -> None:
-    admission.submit(session, [row], farm.settings)
+def together(farm: SmallFarm, session: Session, job: NewJob, quota: KeyQuota | None) -> None:
+    submit_jobs(session, [job], farm.settings, quota=quota)
 
 
-def many(farm: SmallFarm, session: Session, row: dict[str, Any]) -> None:
-    """As in a table: more than one row takes another way through `admission.submit`."""
-    other = row | {"id": f"{row['id'][:-1]}{'0' if row['id'][-1] != '0' else '1'}"}
-    admission.submit(session, [row, other], farm.settings)
+def many(farm: SmallFarm, session: Session, job: NewJob, quota: KeyQuota | None) -> None:
+    """As in a table, with another job."""
+    other = job._replace(id=f"{job.id[:-1]}{'0' if job.id[-1] != '0' else '1'}")
+    submit_jobs(session, [job, other], farm.settings, quota=quota)
 
 
 def left_behind(session: Session) -> dict[str, list[dict[str, Any]]]:
@@ -97,43 +94,43 @@ def left_behind(session: Session) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("fields", [PLAIN, FULL], ids=["plain", "full"])
-@pytest.mark.parametrize("key", [None, KeyLimits("key_a", {"images_per_day": 100})], ids=["no_limits", "key_limits"])
-def test_both_ways_leave_the_same_rows(farm: SmallFarm, fields: dict[str, Any], key: KeyLimits | None) -> None:
+@pytest.mark.parametrize("quota", [None, KeyQuota("key_a", {"images_per_day": 100})], ids=["no_limits", "key_limits"])
+def test_both_ways_leave_the_same_rows(farm: SmallFarm, fields: dict[str, Any], quota: KeyQuota | None) -> None:
     with farm.store.write() as session:
         for name in ("init_image", "mask"):
             stored = asset_row(FULL[name], name, CheckedPicture(name.encode(), "png", 8, 8), name=name, tenant_id=DEFAULT_TENANT)
             session.execute(insert(Asset).values(**stored, created_at=db_now()))
     farm.submit(1, **{name: fields[name] for name in ("model", "priority") if name in fields})  # the counters are there already
-    row = admission.prepare(farm.catalogue, JobRequest.model_validate(fields), DEFAULT_TENANT, costs={"sd15": 3.5})
+    job = make_job(farm.catalogue, JobRequest.model_validate(fields), DEFAULT_TENANT, costs={"sd15": 3.5})
 
-    def after(way: Callable[[SmallFarm, Session, dict[str, Any]], None]) -> dict[str, list[dict[str, Any]]]:
-        with undone(farm) as session, calling_key(key):
-            way(farm, session, dict(row))
+    def after(way: Way) -> dict[str, list[dict[str, Any]]]:
+        with undone(farm) as session:
+            way(farm, session, job, quota)
             return left_behind(session)
 
     by_itself, with_others, in_a_table = after(one_by_one), after(together), after(many)
     assert by_itself == with_others
-    mine = [found for found in by_itself["job"] if found["id"] == row["id"]]
-    assert mine == [found for found in in_a_table["job"] if found["id"] == row["id"]]
-    assert len(by_itself["usage"]) == (2 if key else 1)
+    mine = [found for found in by_itself["job"] if found["id"] == job.id]
+    assert mine == [found for found in in_a_table["job"] if found["id"] == job.id]
+    assert len(by_itself["usage"]) == (2 if quota else 1)
     assert len(by_itself.get("asset_use", [])) == (2 if fields is FULL else 0)
     assert by_itself["backlog"][0]["queued"] == 2
 
 
 def test_nothing_is_written_by_who_comes_second_with_a_key(farm: SmallFarm) -> None:
-    keep = submit.StoredResponse("a-key", "0" * 64, 202, "{}")
+    keep = KeyedResponse("a-key", "0" * 64, 202, "{}")
 
     def write() -> None:
         with farm.store.write() as session:
-            row = admission.prepare(farm.catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
-            context = submit.read_submit_context(session, DEFAULT_TENANT, row["model"], None)  # as if the first were not there
-            submit.validate(session, row, context, farm.settings)
-            submit.write(session, row, keep)
+            job = make_job(farm.catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
+            # as if the first were not there
+            context = submit_sql.read_submit_context(session, DEFAULT_TENANT, job.model, None)
+            submit_sql.write(session, submit_sql.check(session, job, context, farm.settings, None), keep)
 
     write()
     with farm.store.read() as session:
         before = left_behind(session)
-    with pytest.raises(submit.OvertakenError):
+    with pytest.raises(submit_sql.OvertakenError):
         write()
     with farm.store.read() as session:
         assert left_behind(session) == before
@@ -145,13 +142,13 @@ def test_nothing_is_written_by_who_comes_second_with_a_key(farm: SmallFarm) -> N
 
 
 def test_a_write_that_fails_leaves_nothing(farm: SmallFarm) -> None:
-    row = admission.prepare(farm.catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
+    job = make_job(farm.catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={})
 
     def write(**wrong: Any) -> None:
         with farm.store.write() as session:
-            mine = row | wrong
-            submit.validate(session, mine, submit.read_submit_context(session, DEFAULT_TENANT, row["model"], None), farm.settings)
-            submit.write(session, mine, submit.StoredResponse("a-key", "0" * 64, 202, "{}"))
+            context = submit_sql.read_submit_context(session, DEFAULT_TENANT, job.model, None)
+            checked = submit_sql.check(session, job, context, farm.settings, None)
+            submit_sql.write(session, checked._replace(**wrong), KeyedResponse("a-key", "0" * 64, 202, "{}"))
 
     with pytest.raises(IntegrityError, match="cost_s"):
         write(cost_s=None)

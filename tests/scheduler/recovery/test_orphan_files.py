@@ -18,9 +18,10 @@ from imagefarm.recipe import JobRequest
 from imagefarm.settings import Settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT
-from scheduler.queue.admission import prepare, submit
+from scheduler.queue.admission import submit_jobs
 from scheduler.queue.claim import ClaimedJob, ClaimLimits, claim
 from scheduler.queue.finish import FinishedChannel, FinishedImage, release, succeed
+from scheduler.queue.new_job import make_job
 from scheduler.recovery.orphan_files import collect_orphan_files
 
 AGE = 600.0
@@ -32,9 +33,9 @@ def outputs(tmp_path: Path) -> LocalOutputStore:
 
 
 def claimed(store: Store, catalogue: Catalogue, settings: Settings, number: int) -> list[ClaimedJob]:
-    rows = [prepare(catalogue, JobRequest(prompt=f"mug {n}"), DEFAULT_TENANT, costs={}) for n in range(number)]
+    jobs = [make_job(catalogue, JobRequest(prompt=f"mug {n}"), DEFAULT_TENANT, costs={}) for n in range(number)]
     with store.write() as session:
-        submit(session, rows, settings)
+        submit_jobs(session, jobs, settings)
     jobs = claim(store, "wrk_a", serves=["demo"], limits=ClaimLimits(images=number, quantum_s=100))
     assert len(jobs) == number
     return jobs

@@ -20,9 +20,10 @@ from imagefarm.settings import PROJECT_ROOT, Settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
-from scheduler.queue.admission import prepare, submit
+from scheduler.queue.admission import submit_jobs
 from scheduler.queue.cancel import cancel_job
 from scheduler.queue.claim import ClaimedJob, ClaimLimits, claim
+from scheduler.queue.new_job import make_job
 from worker.child_monitor import ChildMonitor
 from worker.leases.cancellations import CancelListener
 from worker.leases.lease_keeper import LeaseKeeper
@@ -36,9 +37,9 @@ OWNER = "wrk_a"
 
 @pytest.fixture
 def jobs(store: Store, catalogue: Catalogue, settings: Settings) -> list[ClaimedJob]:
-    rows = [prepare(catalogue, JobRequest(prompt=f"a mug {n}"), DEFAULT_TENANT, costs={}) for n in range(3)]
+    jobs = [make_job(catalogue, JobRequest(prompt=f"a mug {n}"), DEFAULT_TENANT, costs={}) for n in range(3)]
     with store.write() as session:
-        submit(session, rows, settings)
+        submit_jobs(session, jobs, settings)
     return claim(store, OWNER, serves=["demo"], limits=ClaimLimits(images=3, quantum_s=100, lease_s=1.0))
 
 

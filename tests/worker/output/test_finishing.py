@@ -23,9 +23,10 @@ from imagefarm.store import Store
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Attempt, Image, Job
 from scheduler.queue import finish
-from scheduler.queue.admission import prepare, submit
+from scheduler.queue.admission import submit_jobs
 from scheduler.queue.cancel import cancel_job
 from scheduler.queue.claim import ClaimedJob, ClaimLimits, claim
+from scheduler.queue.new_job import make_job
 from scheduler.queue.retry import Failure, FailureClass
 from worker.engine.results import RenderedImage, RenderedJob
 from worker.leases.leased_jobs import LeasedJobs
@@ -65,7 +66,7 @@ def jobs(store: Store, catalogue: Catalogue, settings: Settings, leased_jobs: Le
     def take(number: int = 1, count: int = 1, **fields: Any) -> list[ClaimedJob]:
         requests = [JobRequest(prompt=f"a red mug {n}", seed=7, count=count, **fields) for n in range(number)]
         with store.write() as session:
-            submit(session, [prepare(catalogue, request, DEFAULT_TENANT, costs={}) for request in requests], settings)
+            submit_jobs(session, [make_job(catalogue, request, DEFAULT_TENANT, costs={}) for request in requests], settings)
         claimed = claim(store, "wrk_a", serves=["demo"], limits=ClaimLimits(images=number * count, quantum_s=1000))
         assert len(claimed) == number
         leased_jobs.add(claimed)

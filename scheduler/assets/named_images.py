@@ -1,5 +1,6 @@
-"""The pictures that a table names: paths in a ZIP sent with it, assets by id or name, or URLs. Checked while the table is
-planned, stored only when it is accepted.
+"""The pictures that a request or the rows of a table name: assets by id or name, paths in a ZIP sent with it, or URLs.
+
+They are checked while the request is, and stored only when it is accepted.
 
 What is new waits in a temporary file. It has its asset's id already, since that is part of the recipes.
 """
@@ -17,7 +18,7 @@ from functools import partial
 from itertools import islice
 from operator import methodcaller
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import select, update
@@ -26,7 +27,7 @@ from sqlalchemy.orm import Session
 from imagefarm.errors import FieldError, InvalidRequest, Unavailable
 from imagefarm.ids import is_id, new_id
 from imagefarm.output_store import OutputStore
-from imagefarm.recipe import JobRequest, Recipe
+from imagefarm.recipe import JobRequest, Recipe, SubjectRequest
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append_many
@@ -35,7 +36,6 @@ from imagefarm.store.models import Asset
 from scheduler.assets.image_zip import PictureZip
 from scheduler.assets.safe_fetch import fetch_image
 from scheduler.assets.store import CheckedPicture, asset_key, asset_row, check_picture, find_asset, mismatched
-from scheduler.batches.table.table_reader import Row
 
 IMAGE_FIELDS = tuple(name for name in ("init_image", "mask", "subject") if name in JobRequest.model_fields)
 """Fields of a recipe that name pictures."""
@@ -49,6 +49,17 @@ URLS_S = 600.0
 CHUNK = 100
 """Assets that one transaction writes."""
 MAX_CELL_SHOWN = 100
+STAND_IN = "asset_" + "0" * 26
+
+
+class HasCells(Protocol):
+    """A row of a table: its values by column."""
+
+    @property
+    def cells(self) -> Mapping[str, Any]: ...
+
+
+R = TypeVar("R", bound=HasCells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +71,8 @@ class _New:
     length: int
 
 
-class TableImages:
-    """The pictures that one tenant's table may name. Close it; nothing is stored unless `save` is called."""
+class NamedImages:
+    """The pictures that one request of a tenant may name. Close it; nothing is stored unless `save` is called."""
 
     def __init__(
         self,
@@ -141,7 +152,7 @@ class TableImages:
             raise InvalidRequest([replace(found, field=field)])
         return found
 
-    def prefetch(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def prefetch(self, rows: Iterable[R]) -> Iterator[R]:
         """The same rows, with the URLs in them fetched some rows ahead and beside one another."""
         source = iter(rows)
         while window := list(islice(source, WINDOW)):
@@ -284,3 +295,34 @@ def urls_in(cells: Mapping[str, Any]) -> Iterator[str]:
 
 def _refuse(detail: str, remedy: str) -> None:
     raise InvalidRequest([FieldError(field=PICTURE, detail=detail, remedy=remedy)])
+
+
+def names_urls(request: JobRequest) -> bool:
+    """True if a picture of the request has still to be fetched."""
+    return any(urls_in(_named(request)))
+
+
+def with_stand_ins(request: JobRequest) -> JobRequest:
+    """The request with an asset that does not exist in place of each URL, so that the rest of it can be checked."""
+
+    def stand_in(value: Any) -> Any:
+        return STAND_IN if isinstance(value, str) and "://" in value else value
+
+    named = _named(request)
+    standing = {name: stand_in(value) for name, value in named.items() if name != "subject"}
+    if (subject := named.get("subject")) is not None:
+        standing["subject"] = SubjectRequest.model_validate({name: stand_in(value) for name, value in subject.items()})
+    return request.model_copy(update=standing)
+
+
+def fetch_named(images: NamedImages, request: JobRequest, outputs: OutputStore) -> JobRequest:
+    """The request with stored assets in place of URLs. Raises InvalidRequest naming the field; then nothing is stored."""
+    found = images.resolve(_named(request))
+    images.save(outputs)
+    if found.get("subject") is not None:
+        found["subject"] = SubjectRequest.model_validate(found["subject"])
+    return request.model_copy(update=found)
+
+
+def _named(request: JobRequest) -> dict[str, Any]:
+    return request.model_dump(include={*map(str, IMAGE_FIELDS)}, exclude_none=True)

@@ -401,7 +401,7 @@ def test_a_single_job_reaches_no_address_inside(quick_farm: BulkFarm, shop: Shop
 
 
 def test_urls_have_a_limit(open_farm: BulkFarm, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scheduler.batches.table.table_images.MAX_URLS", 2)
+    monkeypatch.setattr("scheduler.assets.named_images.MAX_URLS", 2)
     table = "prompt,image\n" + "".join(f"mug,{shop.url}/red.png?{n}\n" for n in range(4))
     response = open_farm.send(table, model=MODEL)
     assert response.status_code == 422
@@ -437,16 +437,16 @@ def test_unused_pictures_are_collected(farm: BulkFarm) -> None:
 
 
 def test_the_same_picture_stored_meanwhile(quick_farm: BulkFarm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scheduler.batches.table.table_images import TableImages
+    from scheduler.assets.named_images import NamedImages
 
-    real = TableImages.save
+    real = NamedImages.save
 
-    def late(self: TableImages, outputs: Any) -> None:
+    def late(self: NamedImages, outputs: Any) -> None:
         quick_farm.client.post(ASSETS, data=picture("red"), content_type="image/png")
         real(self, outputs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TableImages, "save", late)
+        patch.setattr(NamedImages, "save", late)
         response = send(quick_farm, "prompt,image\nmug,a.png\n", zipped({"a.png": picture("red")}))
     assert response.status_code == 503
     assert numbers(quick_farm)[:2] == (0, 0)
