@@ -9,16 +9,15 @@ from sqlalchemy import select
 
 from api.http.auth import authenticate, require
 from api.http.context import current_app_context
-from api.pages.farm_view import FarmView, farm_view
 from api.pages.jobs.cards import JobCard, job_cards
 from api.pages.live.render_cache import cached_per_tenant
 from api.pages.rendering import page
-from api.v1.farm.farm_state import redis_is_up
 from imagefarm.auth import Scope
 from imagefarm.states import JobState
 from imagefarm.store import db_now, jobs
 from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.models import Job
+from scheduler.metrics.farm_view import FarmView, read_farm
 
 pages = Blueprint("pages_status", __name__)
 
@@ -49,7 +48,7 @@ def status_page() -> Response:
     app_context = current_app_context()
     caller = authenticate(app_context)
     require(caller, Scope.READ)
-    redis_up = redis_is_up()
+    redis_up = app_context.redis_health.is_up()
     with app_context.store.read() as session:
 
         def newest(limit: int, *states: JobState, since: float | None = None) -> list[Job]:
@@ -60,7 +59,7 @@ def status_page() -> Response:
         made = newest(WALL - len(running), JobState.SUCCEEDED)
         waiting = newest(WAITING, JobState.QUEUED)
         failed = newest(FAILED, JobState.FAILED, since=(session.scalar(select(db_now())) or 0.0) - LATELY_S)
-        whole = farm_view(session, app_context, caller, redis_is_up=redis_up)
+        whole = read_farm(session, app_context.catalogue, caller, redis_is_up=redis_up, read_steps=app_context.progress.read)
         view = StatusView(
             farm=whole,
             wall=job_cards(session, app_context, [*running, *made]),

@@ -13,16 +13,15 @@ from sqlalchemy.orm import Session
 from api.http.auth import authenticate, require
 from api.http.context import current_app_context
 from api.pages.admin.audit import RecentEvent, recent_events
-from api.pages.farm_view import FarmView, farm_view
 from api.pages.jobs.cards import Picture, picture
 from api.pages.rendering import page
 from api.v1.accounts.tenants import TenantResponse, tenants
-from api.v1.farm.farm_state import redis_is_up
-from api.v1.farm.statistics import PERIODS, Statistics, spread, statistics
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.store.models import Image
+from scheduler.metrics.farm_view import FarmView, read_farm
 from scheduler.metrics.rollup import MetricBucket, total
+from scheduler.metrics.statistics import PERIODS, Statistics, spread, statistics
 
 pages = Blueprint("pages_admin", __name__)
 
@@ -73,10 +72,17 @@ def admin_page() -> Response:
     period = request.args.get("period", "hour")
     if period not in PERIODS:
         raise InvalidRequest([FieldError(field="period", detail="is not a period", remedy="use one of " + ", ".join(PERIODS))])
-    redis_up = redis_is_up()
+    redis_up = app_context.redis_health.is_up()
     with app_context.store.read() as session:
         view = OverviewView(
-            farm=farm_view(session, app_context, caller, redis_is_up=redis_up, detailed=True),
+            farm=read_farm(
+                session,
+                app_context.catalogue,
+                caller,
+                redis_is_up=redis_up,
+                read_steps=app_context.progress.read,
+                detailed=True,
+            ),
             period=period,
             periods=tuple(PERIODS),
             charts=charts(statistics(session, period)),

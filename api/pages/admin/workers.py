@@ -8,12 +8,11 @@ from flask import Blueprint, Response, redirect, request
 
 from api.http.auth import authenticate, require
 from api.http.context import current_app_context
-from api.pages.farm_view import farm_view
 from api.pages.rendering import page
-from api.v1.farm.farm_state import redis_is_up
 from imagefarm.auth import Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import WorkerState
+from scheduler.metrics.farm_view import read_farm
 from scheduler.queue import workers
 
 pages = Blueprint("pages_admin_workers", __name__)
@@ -28,9 +27,16 @@ def workers_page() -> Response:
     app_context = current_app_context()
     caller = authenticate(app_context)
     require(caller, Scope.ADMIN)
-    redis_up = redis_is_up()
+    redis_up = app_context.redis_health.is_up()
     with app_context.store.read() as session:
-        view = farm_view(session, app_context, caller, redis_is_up=redis_up, detailed=True)
+        view = read_farm(
+            session,
+            app_context.catalogue,
+            caller,
+            redis_is_up=redis_up,
+            read_steps=app_context.progress.read,
+            detailed=True,
+        )
     return page("admin_workers.html", view)
 
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
-from flask import current_app
-from redis import Redis
-from redis.exceptions import RedisError
-
-from api.http.context import current_app_context
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Worker
 
 SWEEP_LATE_S = 30.0
-REDIS_HEALTH = "imagefarm.redis_health"
 FarmState = Literal["idle", "rendering", "waiting", "starting", "paused", "no_worker", "degraded"]
 
 
@@ -29,6 +21,11 @@ class FarmStatus:
     tone: str
     reason: str
     values: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The reason in English."""
+        return self.reason.format(**dict(self.values))
 
     @property
     def name(self) -> FarmState:
@@ -44,37 +41,6 @@ class Lane(Protocol):
 
     @property
     def workers(self) -> int: ...
-
-
-class RedisHealth:
-    """Whether Redis answers; asked at most every two seconds, whoever wants to know."""
-
-    EVERY_S = 2.0
-
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self._asked_at = -self.EVERY_S
-        self._is_up = True
-        self._lock = threading.Lock()
-
-    def is_up(self) -> bool:
-        """True if Redis answered when it was last asked."""
-        with self._lock:
-            if time.monotonic() - self._asked_at >= self.EVERY_S:
-                try:
-                    self._is_up = bool(self.redis.ping())
-                except (RedisError, OSError):
-                    self._is_up = False
-                self._asked_at = time.monotonic()
-            return self._is_up
-
-
-def redis_is_up() -> bool:
-    """Whether Redis answers this process."""
-    health: RedisHealth | None = current_app.extensions.get(REDIS_HEALTH)
-    if health is None:
-        health = current_app.extensions.setdefault(REDIS_HEALTH, RedisHealth(current_app_context().redis))
-    return health.is_up()
 
 
 def farm_status(
