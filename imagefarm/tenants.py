@@ -102,5 +102,18 @@ def limit_tenant(store: Store, name: str, limits: Mapping[str, int | None], *, b
     return info
 
 
+def count_tenants(session: Session) -> int:
+    """How many tenants there are."""
+    return session.scalar(select(func.count()).select_from(Tenant)) or 0
+
+
+def tenant_names(session: Session, limit: int) -> list[tuple[str, str]]:
+    """Id and name of tenants, by name."""
+    return [
+        (tenant_id, name)
+        for tenant_id, name in session.execute(select(Tenant.id, Tenant.name).order_by(Tenant.name).limit(limit))
+    ]
+
+
 def _day(session: Session) -> int:
     return int((session.scalar(select(db_now())) or 0.0) // DAY_S)

@@ -1,8 +1,8 @@
-"""Refusals by the API's own bounds. Like those of quotas they say which bound it was, and its value."""
+"""The refusal of a body that is too large. Like those of quotas it says which bound it was, and its value."""
 
 from __future__ import annotations
 
-from imagefarm.errors import RequestError, Unavailable
+from imagefarm.errors import RequestError
 from imagefarm.settings import Settings
 
 OF_BODIES = ("max_body_bytes", "max_table_bytes", "max_asset_bytes")
@@ -19,12 +19,3 @@ class TooLarge(RequestError):
         self.limit = next((name for name in OF_BODIES if getattr(settings, name) == value), "body_bytes")
         self.value = value
         super().__init__(f"the body is larger than {value} bytes, the limit {self.limit}; send less at once, or a batch")
-
-
-class TooManyStreams(Unavailable):
-    """Each live stream holds a thread, and there are no more for it."""
-
-    def __init__(self, value: int) -> None:
-        self.limit = "max_streams"
-        self.value = value
-        super().__init__(f"all {value} live streams of this process are taken, the limit max_streams; ask again, or poll")

@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from api.http.limit_errors import TooLarge, TooManyStreams
+from api.http.limit_errors import TooLarge
+from api.live.errors import TooManyStreams
 from imagefarm.errors import FarmError, FieldError, InvalidRequest, LimitExceeded, Unavailable
 from imagefarm.logs import get_logger
 from imagefarm.store.engine import is_transient

@@ -17,7 +17,7 @@ from redis import Redis
 from redis.client import PubSub
 from redis.exceptions import RedisError
 
-from api.http.limit_errors import TooManyStreams
+from api.live.errors import TooManyStreams
 from imagefarm.logs import get_logger
 from imagefarm.redis import events_channel
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Flask
+from flask import Flask
 
-from api.pages import admin, assets, errors, getting_started, i18n, lookup, rendering, sign_in, status
+from api.pages import admin, assets, errors, getting_started, i18n, lookup, registry, rendering, sign_in, status
 from api.pages.batches import routes as batches
 from api.pages.jobs import bulk_jobs
 from api.pages.jobs import routes as jobs
@@ -19,7 +19,7 @@ NAVIGATION = (
     ("/lookup", "Trace"),
     ("/admin", "Admin"),
 )
-AREAS: tuple[Blueprint, ...] = (
+AREAS: tuple[registry.Pages, ...] = (
     status.pages,
     studio.pages,
     batches.pages,
@@ -42,8 +42,7 @@ def register(app: Flask) -> None:
     stream.init_app(app)
     errors.init_app(app)
     sign_in.init_app(app)
-    for area in AREAS:
-        app.register_blueprint(area)
+    registry.register(app, AREAS)
     known = {rule.rule for rule in app.url_map.iter_rules()}
     app.jinja_env.globals["nav"] = lambda: [item for item in NAVIGATION if item[0] in known]
     app.jinja_env.globals["admin_tabs"] = admin.TABS

@@ -6,9 +6,9 @@ from http import HTTPStatus
 
 from flask import Flask, Response, request
 
+from api.http.links import safe_path
 from api.http.problems import Problem, as_json, register_error_renderer
 from api.pages.rendering import page
-from api.pages.sign_in import safe_path
 
 NOT_PAGES = ("/api/", "/static/", "/problems/", "/healthz", "/readyz")
 

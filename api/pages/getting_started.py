@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 
-from api.http.auth import authenticate, require
-from api.http.context import current_app_context
+from api.http.context import AppContext
 from api.pages.i18n import language
+from api.pages.registry import Pages
 from api.pages.rendering import page
 from imagefarm.auth import Scope, is_open
 
-pages = Blueprint("pages_getting_started", __name__)
+pages = Pages("pages_getting_started")
 
 PROMPTS = {"en": "a red mug on a white background", "zh": "白色背景上的红色马克杯"}
 KEY = "if_YOUR_KEY"
@@ -39,11 +39,9 @@ class GettingStartedView:
     key: str = KEY
 
 
-@pages.get("/getting-started")
-def getting_started_page() -> Response:
+@pages.get("/getting-started", scope=Scope.READ)
+def getting_started_page(app_context: AppContext) -> Response:
     """Show the first steps."""
-    app_context = current_app_context()
-    require(authenticate(app_context), Scope.READ)
     asks = not is_open(app_context.settings)
     url = request.host_url.rstrip("/")
     return page("getting_started.html", GettingStartedView(steps(url, PROMPTS[language()], asks_key=asks), url, asks))

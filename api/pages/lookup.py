@@ -6,20 +6,19 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 
-from api.http.auth import authenticate, require
-from api.http.context import current_app_context
+from api.http.context import AppContext
 from api.http.routes import whole_upload
-from api.pages.jobs.cards import JobCard, job_cards
+from api.pages.job_cards import JobCard, job_cards
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from api.v1.images.lookup import find
-from api.v1.images.routes import MAX_LOOKUP_BYTES
-from imagefarm.auth import Scope
+from imagefarm.auth import Caller, Scope
 from imagefarm.errors import RequestError
 from imagefarm.store.models import Job
+from scheduler.assets.lookup import MAX_LOOKUP_BYTES, find_image
 
-pages = Blueprint("pages_lookup", __name__)
+pages = Pages("pages_lookup")
 
 SHOWN_CHARS = 4000
 
@@ -37,22 +36,19 @@ class LookupView:
     refusal: str = ""
 
 
-@pages.get("/lookup")
+@pages.get("/lookup", scope=Scope.READ)
 def lookup_page() -> Response:
     """Show where to drop a picture."""
-    require(authenticate(current_app_context()), Scope.READ)
     return page("lookup.html", LookupView())
 
 
-@pages.post("/lookup")
-def lookup_form() -> Response:
+@pages.post("/lookup", scope=Scope.READ)
+def lookup_form(app_context: AppContext, caller: Caller) -> Response:
     """Find the job of the picture that was sent."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     request.max_content_length = max(app_context.settings.max_body_bytes, MAX_LOOKUP_BYTES)
     try:
-        found = find(app_context, caller, whole_upload("file"))
+        data = whole_upload("file")
+        found = find_image(app_context.store, data, caller.tenant_filter, decode_slots=app_context.decode_slots)
     except RequestError as error:
         return page("lookup.html", LookupView(asked=True, refusal=error.detail), error.status)
     with app_context.store.read() as session:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Flask, Response, redirect, request
+from flask import Flask, Response, redirect, request
 
 from api.http import sign_in_throttle
 from api.http.auth import SESSION_COOKIE
-from api.http.context import current_app_context
+from api.http.context import AppContext, current_app_context
+from api.http.links import safe_path
+from api.pages.registry import Pages
 from api.pages.rendering import page
 from imagefarm.auth import authenticate_key
 from imagefarm.users import check_password, close_session, has_users, open_session
 
-pages = Blueprint("pages_sign_in", __name__)
+pages = Pages("pages_sign_in")
 
 
 def init_app(app: Flask) -> None:
@@ -22,16 +24,15 @@ def init_app(app: Flask) -> None:
     app.jinja_env.globals["with_passwords"] = lambda: has_users(current_app_context().store)
 
 
-@pages.get("/sign-in")
+@pages.get("/sign-in", scope=None)
 def sign_in_page() -> Response:
     """Ask for a name and a password, or a key."""
     return page("sign_in.html", ("", safe_path(request.args.get("next", ""))))
 
 
-@pages.post("/sign-in")
-def sign_in_form() -> Any:
+@pages.post("/sign-in", scope=None)
+def sign_in_form(app_context: AppContext) -> Any:
     """Begin a session, if the password or the key is right, and go on to where the reader wanted to be."""
-    app_context = current_app_context()
     onward = safe_path(request.form.get("next", ""))
     key = request.form.get("key", "").strip()
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
@@ -59,16 +60,10 @@ def sign_in_form() -> Any:
     return response
 
 
-@pages.post("/sign-out")
-def sign_out_form() -> Any:
+@pages.post("/sign-out", scope=None)
+def sign_out_form(app_context: AppContext) -> Any:
     """End the session."""
-    close_session(current_app_context().store, request.cookies.get(SESSION_COOKIE, ""))
+    close_session(app_context.store, request.cookies.get(SESSION_COOKIE, ""))
     response = redirect("/sign-in", 303)
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")
     return response
-
-
-def safe_path(path: str) -> str:
-    """`path` if it stays on this farm, else its front page."""
-    inside = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
-    return path if inside else "/"

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask import Blueprint, Response, request
-from sqlalchemy import select
+from flask import Response, request
 
-from api.http.auth import authenticate, require
-from api.http.context import current_app_context
-from api.pages.jobs.cards import JobCard, job_cards
+from api.http.context import AppContext
+from api.pages.job_cards import JobCard, job_cards
 from api.pages.live.render_cache import cached_per_tenant
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from imagefarm.auth import Scope
+from imagefarm.auth import Caller, Scope
 from imagefarm.states import JobState
-from imagefarm.store import db_now, jobs
+from imagefarm.store import database_time, jobs
 from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.models import Job
 from scheduler.metrics.farm_view import FarmView, read_farm
 
-pages = Blueprint("pages_status", __name__)
+pages = Pages("pages_status")
 
 WALL = 12
 """Pictures shown, those in the making among them."""
@@ -41,13 +40,10 @@ class StatusView:
     url: str
 
 
-@pages.get("/")
+@pages.get("/", scope=Scope.READ)
 @cached_per_tenant
-def status_page() -> Response:
+def status_page(app_context: AppContext, caller: Caller) -> Response:
     """Show how the farm is."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     redis_up = app_context.redis_health.is_up()
     with app_context.store.read() as session:
 
@@ -58,7 +54,7 @@ def status_page() -> Response:
         running = newest(MAKING, JobState.RUNNING)
         made = newest(WALL - len(running), JobState.SUCCEEDED)
         waiting = newest(WAITING, JobState.QUEUED)
-        failed = newest(FAILED, JobState.FAILED, since=(session.scalar(select(db_now())) or 0.0) - LATELY_S)
+        failed = newest(FAILED, JobState.FAILED, since=database_time(session) - LATELY_S)
         whole = read_farm(session, app_context.catalogue, caller, redis_is_up=redis_up, read_steps=app_context.progress.read)
         view = StatusView(
             farm=whole,

@@ -9,37 +9,28 @@ from typing import Annotated, Any
 
 from flask import Response
 from pydantic import AfterValidator, Field
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
 
 from api.http.context import AppContext
 from api.http.cursor import make_cursor, read_cursor
+from api.http.event_stream import FOR_ALL, POLL_S, text_of
+from api.http.links import base_url, next_link
 from api.http.routes import LAST_EVENT_ID, Reply, Routes
 from api.http.schemas import Query, ResponseModel, Time, rfc3339
 from api.http.sse import HEARTBEAT, HEARTBEAT_S, MEDIA, RETRY, event_text, last_event_id, stream
 from api.live.event_fanout import CLOSE, EventFanout, Subscription
-from api.live.event_fanout import Event as LiveEvent
-from api.v1.jobs.routes import POLL_S, next_link, visible_job
-from api.v1.jobs.schemas import base_url, job_response
+from api.v1.schemas.jobs import job_response
 from imagefarm.auth import Caller, Scope
 from imagefarm.logs import get_logger
 from imagefarm.states import JobState
-from imagefarm.store import audit
-from imagefarm.store.models import Event, Job
+from imagefarm.store import DATABASE_AWAY, audit, events
+from imagefarm.store.jobs import visible_job
+from imagefarm.store.models import Job
 from imagefarm.text import check_text
 
 log = get_logger(__name__)
 routes = Routes(tag="events")
 
-LOOKED_AT = 200_000
-"""Newest events among which kinds and tenants are looked for: of neither there is an index."""
 MIN_PACE_MS, PACE_MS_PER_PAGE = 200, 6
-TEXT = "\0text"
-"""Under this name an event carries its own text, once somebody has written it."""
-FOR_ALL = frozenset({"away", "back", "bulk.changed", "close"})
-"""Kinds that say nothing of anybody: Redis lost and found, a bulk change, the end."""
 
 
 class AuditEvent(ResponseModel):
@@ -69,10 +60,10 @@ class EventQuery(Query):
         None, description="Id of a job, image, worker ..."
     )
     kind: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
-        None, description=f"Its beginning: `job.`, `key.created` ...; looked for among the newest {LOOKED_AT:,} events"
+        None, description=f"Its beginning: `job.`, `key.created` ...; looked for among the newest {events.LOOKED_AT:,} events"
     )
     tenant: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
-        None, description=f"Id of a tenant; looked for among the newest {LOOKED_AT:,} events"
+        None, description=f"Id of a tenant; looked for among the newest {events.LOOKED_AT:,} events"
     )
     limit: int = Field(50, ge=1, le=200)
     cursor: Annotated[str, Field(max_length=200)] | None = None
@@ -102,9 +93,8 @@ def job_events(app_context: AppContext, caller: Caller, job_id: str) -> Response
     """
     last = last_event_id()
     with app_context.store.read() as session:
-        job = visible_job(session, caller, job_id)
-        newer = select(Event.id).where(Event.subject == job_id, Event.id > last).limit(1)
-        if last and JobState(job.state).is_final and session.scalar(newer) is None:
+        job = visible_job(session, job_id, caller.tenant_filter)
+        if last and JobState(job.state).is_final and not events.events_of(session, job_id, 1, after=last):
             return Response(status=204)
     subscription = app_context.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] in FOR_ALL)
     return stream(
@@ -129,12 +119,15 @@ def list_events(app_context: AppContext, caller: Caller, query: EventQuery) -> R
     """Read the audit, newest first; of one subject, of a kind or of a tenant, if given."""
     asked = f"events {query.subject} {query.kind} {query.tenant}"
     before = read_cursor(query.cursor, asked, form=_is_number)
-    statement = select(Event).order_by(Event.id.desc()).limit(query.limit + 1)
-    if before is not None:
-        statement = statement.where(Event.id < int(before))
     with app_context.store.read() as session:
-        wanted = events_wanted(session, subject=query.subject or "", kind=query.kind or "", tenant=query.tenant or "")
-        rows = list(session.scalars(statement.where(*wanted)))
+        rows = events.find_events(
+            session,
+            limit=query.limit + 1,
+            before=None if before is None else int(before),
+            subject=query.subject or "",
+            kind=query.kind or "",
+            tenant=query.tenant or "",
+        )
     cursor = make_cursor(str(rows[query.limit - 1].id), asked) if len(rows) > query.limit else None
     items = [
         AuditEvent(
@@ -167,20 +160,6 @@ def verify_audit(app_context: AppContext, caller: Caller) -> ChainResponse:
     )
 
 
-def events_wanted(session: Session, *, subject: str, kind: str, tenant: str) -> list[ColumnElement[bool]]:
-    """The conditions for events of a subject, of a kind by its beginning, of a tenant; empty means any."""
-    where: list[ColumnElement[bool]] = []
-    if subject:
-        where.append(Event.subject == subject)
-    if kind:
-        where.append(Event.kind.startswith(kind, autoescape=True))
-    if tenant:
-        where.append(Event.tenant_id == tenant)
-    if where and not subject:
-        where.append(Event.id > (session.scalar(select(func.max(Event.id))) or 0) - LOOKED_AT)
-    return where
-
-
 def _is_number(text: str) -> bool:
     return text.isdigit() and len(text) <= 18
 
@@ -192,7 +171,7 @@ def _follow_job(app_context: AppContext, job_id: str, base: str, last: int, subs
         try:
             texts, last, ended = _news_of(app_context, job_id, base, last, first=first)
             first = False
-        except (DBAPIError, PoolTimeout) as error:
+        except DATABASE_AWAY as error:
             log.warning("events.database_away", job=job_id, error=str(error)[:200])
             texts, ended = [": the database is away\n\n"], False
         yield from texts
@@ -219,7 +198,7 @@ def _news_of(app_context: AppContext, job_id: str, base: str, last: int, *, firs
         job = session.get(Job, job_id)
         if job is None:
             return [], last, True
-        rows = session.scalars(select(Event).where(Event.subject == job_id, Event.id > last).order_by(Event.id).limit(500)).all()
+        rows = events.events_of(session, job_id, 500, after=last)
         response = job_response(session, app_context, job, base) if rows or first else None
         ended = JobState(job.state).is_final
     texts = [
@@ -248,19 +227,3 @@ def _follow_all(fanout: EventFanout, subscription: Subscription) -> Iterator[str
 def _pace_ms(fanout: EventFanout) -> int:
     """How often a page that follows should fetch itself at most: the more pages, the seldomer, or they would be all the load."""
     return max(MIN_PACE_MS, PACE_MS_PER_PAGE * fanout.streams)
-
-
-def text_of(event: LiveEvent) -> str:
-    """The event as it is sent: written once for all who follow, since with five hundred of them the writing is what costs."""
-    if TEXT not in event:
-        event[TEXT] = _live_text(event)
-    return str(event[TEXT])
-
-
-def _live_text(event: LiveEvent) -> str:
-    kind = "".join(character for character in event["kind"] if character.isprintable())
-    news = {key: value for key, value in event.items() if key not in {"kind", "tenant_id", TEXT}}
-    if "previews" in news:
-        # whoever watches everything is told that there is one, and gets it where it is
-        news["previews"] = [{key: value for key, value in preview.items() if key != "data"} for preview in news["previews"]]
-    return event_text(kind, news)

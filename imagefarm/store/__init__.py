@@ -1,5 +1,7 @@
 """The SQL store: tables, engines, migrations, audit."""
 
-from imagefarm.store.engine import Store, connection_of, db_now
+from sqlalchemy.orm import Session
 
-__all__ = ["Store", "connection_of", "db_now"]
+from imagefarm.store.engine import DATABASE_AWAY, Store, connection_of, database_time, db_now
+
+__all__ = ["DATABASE_AWAY", "Session", "Store", "connection_of", "database_time", "db_now"]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Double, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
@@ -43,6 +44,8 @@ POSTGRESQL_LINK: dict[str, Any] = {
     "options": "-c idle_in_transaction_session_timeout=6s -c lock_timeout=5s"
     " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
 }
+DATABASE_AWAY = (DBAPIError, PoolTimeout)
+"""What a statement raises while the database is away, or has no connection left."""
 TRANSIENT_SQLSTATES = frozenset(
     {"25P03", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "08001"}
 )
@@ -53,6 +56,11 @@ class db_now(FunctionElement[float]):
 
     type = Double()
     inherit_cache = True
+
+
+def database_time(session: Session) -> float:
+    """The time by the database's clock."""
+    return session.scalar(select(db_now())) or 0.0
 
 
 def _connect_with_timeout(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
@@ -223,7 +231,7 @@ class Store:
     def now(self) -> float:
         """The database's clock."""
         with self.read() as session:
-            return session.scalar(select(db_now())) or 0.0
+            return database_time(session)
 
     def close(self) -> None:
         """Close every connection."""

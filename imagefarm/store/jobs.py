@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import ColumnElement, exists, func, select, text
 from sqlalchemy.orm import Session
 
+from imagefarm.errors import NotFound
 from imagefarm.ids import first_id_at
 from imagefarm.states import JobState
 from imagefarm.store.job_access_paths import (
@@ -50,10 +51,22 @@ class JobPage:
     next_before: str | None = None
 
 
-def get_job(session: Session, job_id: str, tenant_id: str | None) -> Job | None:
-    """The job, if it exists and belongs to this tenant (None: any tenant)."""
+def visible_job(session: Session, job_id: str, tenant_id: str | None) -> Job:
+    """The job, if it belongs to this tenant (None: any tenant). Raises NotFound."""
     job = session.get(Job, job_id)
-    return job if job is not None and tenant_id in {None, job.tenant_id} else None
+    if job is None or tenant_id not in {None, job.tenant_id}:
+        raise NotFound(f"no job {job_id[:60]!r}")
+    return job
+
+
+def jobs_of_batch(session: Session, batch_id: str, *, after: str, limit: int) -> Sequence[Job]:
+    """The jobs of a batch in the order of its table, from the id after `after` on."""
+    return session.scalars(select(Job).where(Job.batch_id == batch_id, Job.id > after).order_by(Job.id).limit(limit)).all()
+
+
+def rendered_images(session: Session, job_id: str) -> Sequence[Image]:
+    """The images that this job rendered itself, in order of their index."""
+    return session.scalars(select(Image).where(Image.job_id == job_id).order_by(Image.index)).all()
 
 
 def images_of(session: Session, job_ids: Sequence[str]) -> dict[str, list[Image]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -87,6 +88,26 @@ def keep_asset(store: Store, outputs: OutputStore, picture: CheckedPicture, *, n
         return session.get_one(Asset, row["id"]), True
 
     return store.run_with_retry(add)
+
+
+def store_picture(
+    store: Store,
+    outputs: OutputStore,
+    settings: Settings,
+    data: bytes,
+    *,
+    name: str,
+    tenant_id: str,
+    decode_slots: AbstractContextManager[Any],
+) -> tuple[Asset, bool]:
+    """Check a picture that was sent in and keep it; return its asset, and whether it is new.
+
+    `decode_slots` is held while it is decoded. Raises InvalidRequest for what is no picture.
+    """
+    name = asset_name(name)
+    with decode_slots:
+        picture = check_picture(data, settings, name=name)
+    return keep_asset(store, outputs, picture, name=name, tenant_id=tenant_id)
 
 
 def asset_key(tenant_id: str, picture: CheckedPicture) -> str:

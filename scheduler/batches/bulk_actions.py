@@ -15,18 +15,19 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.auth import KeyQuota
+from imagefarm.auth import Caller, KeyQuota
 from imagefarm.errors import Conflict
 from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store
 from imagefarm.store.audit import append
 from imagefarm.store.job_access_paths import JobFilter
-from imagefarm.store.jobs import matching_ids
+from imagefarm.store.jobs import matching_ids, visible_job
 from imagefarm.store.models import Batch, Job
 from scheduler.batches.lifecycle import CHUNK, YIELD_S, reconcile_all_jobs
 from scheduler.queue.cancel import cancel_where, retry_where
 from scheduler.queue.limits import check_queue
+from scheduler.queue.submit import SubmitServices
 from scheduler.queue.transition import ChangedJob
 
 CANCELLABLE = (JobState.HELD, JobState.QUEUED, JobState.RUNNING)
@@ -86,6 +87,27 @@ def retry_matching(
     for batch_id in sorted(batches):
         reconcile_all_jobs(store, batch_id)  # of a paused one they wait
     return report
+
+
+def retry_job(services: SubmitServices, caller: Caller, job_id: str) -> Job:
+    """Queue one failed or cancelled job again, as new work, and notify its lane; one that waits or runs is left as it is.
+
+    Raises NotFound, Conflict for a job that has succeeded, LimitExceeded.
+    """
+
+    def retry(session: Session) -> Job:
+        job = visible_job(session, job_id, caller.tenant_filter)
+        if job.state == JobState.SUCCEEDED:
+            raise Conflict(f"job {job_id} has already succeeded; submit its recipe with another seed for another picture")
+        if JobState(job.state).is_final:
+            check_queue(session, job.tenant_id, 1, services.settings, quota=caller.quota)
+            reopen(session, retry_where(session, [Job.id == job_id], by=caller.name), by=caller.name)
+            session.refresh(job)
+        return job
+
+    job = services.store.run_with_retry(retry)
+    services.ticket_sender.notify_lane(job.model)
+    return job
 
 
 def reopen(session: Session, changed: Sequence[ChangedJob], *, by: str) -> set[str]:

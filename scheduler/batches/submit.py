@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from imagefarm.auth import Caller
 from imagefarm.imaging.channels import presets, resolve
+from imagefarm.store.batches import visible_batch
 from imagefarm.store.models import Batch
 from scheduler.assets.named_images import NamedImages
 from scheduler.batches.create import create_batch
@@ -131,15 +132,14 @@ def launch_batch(
     return batch_id
 
 
-def launch_finals(
-    services: SubmitServices, caller: Caller, finals_options: FinalsOptions, *, batch_id: str, tenant_id: str
-) -> tuple[str, bool]:
-    """Render the approved pictures of that tenant's batch finally; return the id of the batch that does, and if it is new.
+def launch_finals(services: SubmitServices, caller: Caller, finals_options: FinalsOptions, *, batch_id: str) -> tuple[str, bool]:
+    """Render the approved pictures of a batch finally; return the id of the batch that does, and if it is new.
 
-    Raises what `make_finals` does, and InvalidRequest for a bucket that is closed to the tenant.
+    Raises what `make_finals` does, and InvalidRequest for a bucket that is closed to the batch's tenant.
     """
-    if finals_options.deliver is not None:
-        with services.store.read() as session:
+    with services.store.read() as session:
+        tenant_id = visible_batch(session, batch_id, caller.tenant_filter).tenant_id
+        if finals_options.deliver is not None:
             check_bucket(session, services.settings, finals_options.deliver.bucket, tenant_id)
     finals_id, is_new, models = make_finals(
         services.store,

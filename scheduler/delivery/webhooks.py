@@ -17,7 +17,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook as Signer
 
-from imagefarm.errors import InvalidRequest
+from imagefarm.errors import InvalidRequest, NotFound
 from imagefarm.ids import new_id
 from imagefarm.logs import get_logger
 from imagefarm.settings import Settings
@@ -25,6 +25,7 @@ from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append
 from imagefarm.store.models import Event, SweepState, Webhook, WebhookDelivery
 from scheduler.assets.safe_fetch import FetchFailed, check_url, fetch
+from scheduler.delivery.webhook_lists import visible_webhook
 
 log = get_logger(__name__)
 
@@ -70,6 +71,26 @@ def create_webhook(
         )
         append(session, "webhook.created", webhook_id, tenant_id, {"by": by, "kinds": kinds})
         return session.get_one(Webhook, webhook_id)
+
+
+def remove_webhook(store: Store, webhook_id: str, tenant_id: str | None, *, by: str) -> None:
+    """Send nothing more to this tenant's webhook (None: anybody's). Removing it again changes nothing. Raises NotFound."""
+    with store.write() as session:
+        hook = visible_webhook(session, webhook_id, tenant_id)
+        if hook.disabled_at is None:
+            hook.disabled_at = session.scalar(select(db_now()))
+            append(session, "webhook.removed", hook.id, hook.tenant_id, {"by": by})
+
+
+def replay_delivery(store: Store, webhook_id: str, delivery_id: str, tenant_id: str | None) -> WebhookDelivery:
+    """Send a message to this tenant's webhook (None: anybody's) again. Raises NotFound."""
+    with store.write() as session:
+        visible_webhook(session, webhook_id, tenant_id)
+        delivery = session.get(WebhookDelivery, delivery_id)
+        if delivery is None or delivery.webhook_id != webhook_id:
+            raise NotFound(f"no delivery {delivery_id[:60]!r}")
+        replay(session, delivery)
+        return delivery
 
 
 def enqueue_deliveries(session: Session) -> int:

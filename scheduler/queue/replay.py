@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from PIL import Image as Picture
 from PIL import ImageChops, ImageStat
+from sqlalchemy.orm import Session
 
-from imagefarm.errors import Conflict
+from imagefarm.errors import Conflict, NotFound
 from imagefarm.output_store import OutputStore
 from imagefarm.recipe import JobRequest
 from imagefarm.states import JobState
+from imagefarm.store.jobs import images_of, visible_job
 from imagefarm.store.models import Image, Job
 
 LABEL = "replay_of"
@@ -68,6 +71,39 @@ def compare(outputs: OutputStore, then: Sequence[Image], now: Sequence[Image], c
     """The images of two jobs of one recipe, one by one. Decodes files only where the pixels' hashes differ."""
     old, new = ({image.index: image for image in images} for images in (then, now))
     return tuple(_compared(outputs, index, old.get(index), new.get(index)) for index in range(count))
+
+
+WORST_FIRST = (Verdict.MISSING, Verdict.DIFFERENT, Verdict.NEAR, Verdict.IDENTICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedJob:
+    """A replay beside the job that it renders again."""
+
+    original_id: str
+    images: tuple[Comparison, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of the worst image."""
+        return min((one.verdict for one in self.images), key=WORST_FIRST.index, default=Verdict.MISSING)
+
+
+def compare_with_original(
+    session: Session, outputs: OutputStore, job: Job, tenant_id: str | None, *, decode_slots: AbstractContextManager[Any]
+) -> ComparedJob | None:
+    """How each image of a replay compares; None for a job that replays none of this tenant's (None: anybody's).
+
+    `decode_slots` is held while pictures are decoded.
+    """
+    try:
+        original = visible_job(session, job.labels.get(LABEL, ""), tenant_id)
+    except NotFound:
+        return None
+    images = images_of(session, [original.id, job.id])
+    with decode_slots:
+        found = compare(outputs, images[original.id], images[job.id], min(job.count, original.count))
+    return ComparedJob(original.id, found)
 
 
 def _compared(outputs: OutputStore, index: int, old: Image | None, new: Image | None) -> Comparison:

@@ -172,6 +172,11 @@ def set_desired_state(
     return store.run_with_retry(work)
 
 
+def worker_names(session: Session, limit: int) -> list[str]:
+    """The names that workers have had, in their order."""
+    return list(session.scalars(select(Worker.name).distinct().order_by(Worker.name).limit(limit)))
+
+
 def expire_stale_workers(session: Session, timeout_s: float) -> list[str]:
     """Mark workers offline that have not been heard of for `timeout_s`, and drop those offline for long; return their ids."""
     stale = list(

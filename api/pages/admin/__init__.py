@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Blueprint
-
 from api.pages.admin import audit, keys, overview, settings, users, webhooks, workers
+from api.pages.registry import Pages
 
-AREAS: tuple[Blueprint, ...] = (
+AREAS: tuple[Pages, ...] = (
     overview.pages,
     workers.pages,
     keys.pages,

@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, request
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session
+from flask import Response, request
 
-from api.http.auth import authenticate, require
-from api.http.context import current_app_context
+from api.http.context import AppContext
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from api.v1.events import events_wanted
 from imagefarm.auth import Scope
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.store import audit
+from imagefarm.store import Session, audit, events
 from imagefarm.store.models import Event
 
-pages = Blueprint("pages_admin_audit", __name__)
+pages = Pages("pages_admin_audit")
 
 SHOWN = 60
 ADDRESSES = {"job": "/jobs/", "batch": "/batches/"}
@@ -59,53 +56,38 @@ class AuditView:
     chain: Chain
 
 
-@pages.get("/admin/audit")
-def audit_page() -> Response:
+@pages.get("/admin/audit", scope=Scope.ADMIN)
+def audit_page(app_context: AppContext) -> Response:
     """Show the audit, newest first. `?verify=1` walks the whole chain first."""
-    app_context = current_app_context()
-    require(authenticate(app_context), Scope.ADMIN)
     before = request.args.get("before", "")
     if before and not (before.isascii() and before.isdigit() and len(before) <= 18):
         raise InvalidRequest([FieldError(field="before", detail="is not the number of an event", remedy="leave it out")])
     fields = {name: request.args.get(name, "").strip()[:64] for name in FIELDS}
     with app_context.store.read() as session:
-        found = recent_events(session, SHOWN + 1, *events_wanted(session, **fields), before=int(before) if before else None)
+        found = events.find_events(session, limit=SHOWN + 1, before=int(before) if before else None, **fields)
         chain = chain_of(session, walk="verify" in request.args)
-    shown = found[:SHOWN]
+    shown = tuple(map(recent_event, found[:SHOWN]))
     older = shown[-1].id if len(found) > SHOWN else None
     return page("admin_audit.html", AuditView(events=shown, older=older, fields=tuple(fields.items()), chain=chain))
 
 
-def recent_events(
-    session: Session, limit: int, *where: ColumnElement[bool], before: int | None = None
-) -> tuple[RecentEvent, ...]:
-    """The newest events that match."""
-    statement = select(Event).where(*where).order_by(Event.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(Event.id < before)
-    return tuple(
-        RecentEvent(
-            row.id,
-            row.at,
-            row.kind,
-            row.subject,
-            next((base + row.subject for kind, base in ADDRESSES.items() if row.subject.startswith(f"{kind}_")), ""),
-            ", ".join(f"{name} {value}" for name, value in map(_shown, row.data.items()) if value is not None)[:200],
-            row.seq,
-            row.tenant_id or "",
-        )
-        for row in session.scalars(statement)
+def recent_event(row: Event) -> RecentEvent:
+    """An event as pages show it."""
+    return RecentEvent(
+        row.id,
+        row.at,
+        row.kind,
+        row.subject,
+        next((base + row.subject for kind, base in ADDRESSES.items() if row.subject.startswith(f"{kind}_")), ""),
+        ", ".join(f"{name} {value}" for name, value in map(_shown, row.data.items()) if value is not None)[:200],
+        row.seq,
+        row.tenant_id or "",
     )
 
 
 def chain_of(session: Session, *, walk: bool) -> Chain:
     """The chain as it stands, and walked if asked."""
-    head = session.execute(
-        select(Event.seq, Event.hash).where(Event.seq.is_not(None)).order_by(Event.seq.desc()).limit(1)
-    ).first()
-    unsealed = session.scalar(select(func.count()).select_from(Event).where(Event.seq.is_(None))) or 0
-    sealed, digest = (head.seq or 0, head.hash or "") if head else (0, "")
-    return Chain(sealed, unsealed, digest, audit.verify(session) if walk else None)
+    return Chain(*events.chain_head(session), audit.verify(session) if walk else None)
 
 
 def _shown(item: tuple[str, Any]) -> tuple[str, str | None]:

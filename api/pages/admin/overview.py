@@ -6,24 +6,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flask import Blueprint, Response, request
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from flask import Response, request
 
-from api.http.auth import authenticate, require
-from api.http.context import current_app_context
-from api.pages.admin.audit import RecentEvent, recent_events
-from api.pages.jobs.cards import Picture, picture
+from api.http.context import AppContext
+from api.pages.admin.audit import RecentEvent, recent_event
+from api.pages.job_cards import Picture, picture
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from api.v1.accounts.tenants import TenantResponse, tenants
-from imagefarm.auth import Scope
+from api.v1.schemas.tenants import TenantResponse, tenant_responses
+from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.store.models import Image
+from imagefarm.store.events import find_events
+from imagefarm.store.images import newest_images
 from scheduler.metrics.farm_view import FarmView, read_farm
 from scheduler.metrics.rollup import MetricBucket, total
 from scheduler.metrics.statistics import PERIODS, Statistics, spread, statistics
 
-pages = Blueprint("pages_admin", __name__)
+pages = Pages("pages_admin")
 
 EVENTS_SHOWN = 20
 PICTURES_SHOWN = 12
@@ -63,12 +62,9 @@ class OverviewView:
     events: tuple[RecentEvent, ...]
 
 
-@pages.get("/admin")
-def admin_page() -> Response:
+@pages.get("/admin", scope=Scope.ADMIN)
+def admin_page(app_context: AppContext, caller: Caller) -> Response:
     """Show the farm at a glance."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
     period = request.args.get("period", "hour")
     if period not in PERIODS:
         raise InvalidRequest([FieldError(field="period", detail="is not a period", remedy="use one of " + ", ".join(PERIODS))])
@@ -86,9 +82,9 @@ def admin_page() -> Response:
             period=period,
             periods=tuple(PERIODS),
             charts=charts(statistics(session, period)),
-            tenants=tuple(tenants(session, app_context)),
-            pictures=_last_pictures(session),
-            events=recent_events(session, EVENTS_SHOWN),
+            tenants=tuple(tenant_responses(session, app_context.settings)),
+            pictures=tuple(LastPicture(picture(row), row.job_id) for row in newest_images(session, None, PICTURES_SHOWN)),
+            events=tuple(map(recent_event, find_events(session, limit=EVENTS_SHOWN))),
         )
     return page("admin.html", view)
 
@@ -143,8 +139,3 @@ def charts(found: Statistics) -> tuple[Chart, ...]:
             numbers=tuple(zip(half, render, strict=True)),
         ),
     )
-
-
-def _last_pictures(session: Session) -> tuple[LastPicture, ...]:
-    rows = session.scalars(select(Image).order_by(Image.id.desc()).limit(PICTURES_SHOWN)).all()
-    return tuple(LastPicture(picture(row), row.job_id) for row in rows)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from flask import Response
 
-from api.http.auth import authenticate, require
-from api.http.context import current_app_context
+from api.http.context import AppContext
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from api.v1.farm.settings import shown_settings
+from api.v1.schemas.settings import shown_settings
 from imagefarm.auth import Scope
 
-pages = Blueprint("pages_admin_settings", __name__)
+pages = Pages("pages_admin_settings")
 
 
-@pages.get("/admin/settings")
-def settings_page() -> Response:
+@pages.get("/admin/settings", scope=Scope.ADMIN)
+def settings_page(app_context: AppContext) -> Response:
     """Show every setting; those that are not defaults first."""
-    app_context = current_app_context()
-    require(authenticate(app_context), Scope.ADMIN)
     shown = shown_settings(app_context.settings)
     return page("admin_settings.html", tuple(sorted(shown, key=lambda one: one.origin == "default")))

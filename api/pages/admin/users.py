@@ -5,22 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, redirect, request
+from flask import Response, redirect, request
 from pydantic import ValidationError
-from sqlalchemy import func, select
 
-from api.http.auth import authenticate, require
-from api.http.context import AppContext, current_app_context
+from api.http.context import AppContext
 from api.http.field_errors import field_errors
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from api.v1.accounts import users as api_users
-from api.v1.accounts.tenants import TenantChange, TenantResponse, change_tenant, tenants
-from imagefarm.auth import LIMITS, Scope, is_open
+from api.v1.schemas.tenants import TenantChange, TenantResponse, tenant_responses
+from api.v1.schemas.users import PasswordRequest, UserRequest
+from imagefarm.auth import LIMITS, Caller, Scope, is_open
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
-from imagefarm.store.models import Tenant
-from imagefarm.users import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Role, UserInfo, list_users
+from imagefarm.tenants import count_tenants, limit_tenant
+from imagefarm.users import (
+    MAX_PASSWORD_CHARS,
+    MIN_PASSWORD_CHARS,
+    Role,
+    UserInfo,
+    create_user,
+    disable_user,
+    list_users,
+    set_password,
+)
 
-pages = Blueprint("pages_admin_users", __name__)
+pages = Pages("pages_admin_users")
 
 SHOWN = 500
 
@@ -51,26 +59,21 @@ class UsersView:
         return tuple((name, str(tenant.limits.get(name, ""))) for name in LIMITS)
 
 
-@pages.get("/admin/users")
-def users_page() -> Response:
+@pages.get("/admin/users", scope=Scope.ADMIN)
+def users_page(app_context: AppContext) -> Response:
     """List the users, with the form for a new one."""
-    app_context = current_app_context()
-    require(authenticate(app_context), Scope.ADMIN)
     return page("admin_users.html", _view(app_context))
 
 
-@pages.post("/admin/users")
-def users_form() -> Any:
+@pages.post("/admin/users", scope=Scope.ADMIN)
+def users_form(app_context: AppContext, caller: Caller) -> Any:
     """Make a user, and go back to the list."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
     fields = {name: request.form.get(name, "").strip() for name in ("name", "role", "tenant")}
     try:
         given = {name: value for name, value in fields.items() if value} | {"password": request.form.get("password", "")}
-        api_users.create_person(app_context, caller, api_users.UserRequest.model_validate(given))
+        create_user(app_context.store, **UserRequest.model_validate(given).model_dump(), by=caller.name)
     except ValidationError as error:
-        return _refused(app_context, field_errors(error, api_users.UserRequest, whole="form"), fields)
+        return _refused(app_context, field_errors(error, UserRequest, whole="form"), fields)
     except InvalidRequest as error:
         return _refused(app_context, error.errors, fields)
     except Conflict as error:
@@ -78,42 +81,33 @@ def users_form() -> Any:
     return redirect("/admin/users", 303)
 
 
-@pages.post("/admin/users/<user_id>/password")
-def password_form(user_id: str) -> Any:
+@pages.post("/admin/users/<user_id>/password", scope=Scope.ADMIN)
+def password_form(app_context: AppContext, caller: Caller, user_id: str) -> Any:
     """Give a user a new password, which signs their browsers out, and go back to the list."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
     try:
-        body = api_users.PasswordRequest.model_validate({"password": request.form.get("password", "")})
-        api_users.change_password(app_context, caller, user_id, body)
+        body = PasswordRequest.model_validate({"password": request.form.get("password", "")})
+        set_password(app_context.store, user_id, body.password, by=caller.name)
     except ValidationError as error:
-        return _refused(app_context, field_errors(error, api_users.PasswordRequest, whole="form"), renewed=user_id)
+        return _refused(app_context, field_errors(error, PasswordRequest, whole="form"), renewed=user_id)
     except InvalidRequest as error:
         return _refused(app_context, error.errors, renewed=user_id)
     return redirect("/admin/users", 303)
 
 
-@pages.post("/admin/users/<user_id>/disable")
-def disable_form(user_id: str) -> Any:
+@pages.post("/admin/users/<user_id>/disable", scope=Scope.ADMIN)
+def disable_form(app_context: AppContext, caller: Caller, user_id: str) -> Any:
     """Let a user sign in no more, and go back to the list."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
-    api_users.disable_person(app_context, caller, user_id)
+    disable_user(app_context.store, user_id, by=caller.name)
     return redirect("/admin/users", 303)
 
 
-@pages.post("/admin/tenants/<tenant_id>/limits")
-def limits_form(tenant_id: str) -> Any:
+@pages.post("/admin/tenants/<tenant_id>/limits", scope=Scope.ADMIN)
+def limits_form(app_context: AppContext, caller: Caller, tenant_id: str) -> Any:
     """Set the limits of a tenant, an empty field removing its own, and go back to the list."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
     given = {name: request.form[name].strip() for name in LIMITS if name in request.form}
     try:
         body = TenantChange.model_validate({"limits": {name: value or None for name, value in given.items()}})
-        change_tenant(app_context, caller, tenant_id, body)
+        limit_tenant(app_context.store, tenant_id, body.limits.model_dump(exclude_unset=True), by=caller.name)
     except ValidationError as error:
         return _refused(app_context, field_errors(error, TenantChange, whole="form"), limited=tenant_id, given=given)
     return redirect(f"/admin/users#{tenant_id}", 303)
@@ -136,8 +130,8 @@ def _view(
 ) -> UsersView:
     users = list_users(app_context.store)
     with app_context.store.read() as session:
-        shown = tenants(session, app_context)
-        known = session.scalar(select(func.count()).select_from(Tenant)) or 0
+        shown = tenant_responses(session, app_context.settings)
+        known = count_tenants(session)
     return UsersView(
         users=tuple(users[:SHOWN]),
         more=max(0, len(users) - SHOWN),

@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, redirect, request
+from flask import Response, redirect, request
 from pydantic import ValidationError
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
-from api.http.auth import authenticate, require
-from api.http.context import AppContext, current_app_context
+from api.http.context import AppContext
 from api.http.field_errors import field_errors
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from api.v1 import webhooks as api_webhooks
+from api.v1.schemas.webhooks import WebhookBody, WebhookResponse, register_webhook, webhook_response
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest
-from imagefarm.store.models import Webhook, WebhookDelivery
+from scheduler.delivery import webhook_lists, webhooks
 from scheduler.delivery.webhooks import KINDS
 
-pages = Blueprint("pages_admin_webhooks", __name__)
+pages = Pages("pages_admin_webhooks")
 
 SHOWN = 100
 DELIVERIES_SHOWN = 50
@@ -66,55 +64,42 @@ class WebhooksView:
     url: str
     chosen: tuple[str, ...]
     errors: tuple[FieldError, ...]
-    made: api_webhooks.WebhookResponse | None
+    made: WebhookResponse | None
 
 
-@pages.get("/admin/webhooks")
-def webhooks_page() -> Response:
+@pages.get("/admin/webhooks", scope=Scope.ADMIN)
+def webhooks_page(app_context: AppContext) -> Response:
     """List webhooks and the newest messages."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
     return page("admin_webhooks.html", _view(app_context))
 
 
-@pages.post("/admin/webhooks")
-def webhooks_form() -> Response:
+@pages.post("/admin/webhooks", scope=Scope.ADMIN)
+def webhooks_form(app_context: AppContext, caller: Caller) -> Response:
     """Make a webhook and show its secret, this once."""
-    app_context = current_app_context()
-    caller: Caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
     url, chosen = request.form.get("url", "").strip(), tuple(request.form.getlist("kind"))
     try:
-        body = api_webhooks.WebhookBody.model_validate({"url": url, "kinds": list(chosen)})
-        made = api_webhooks.create_webhook(app_context, caller, body)
+        made = register_webhook(app_context, caller, WebhookBody.model_validate({"url": url, "kinds": list(chosen)}))
     except ValidationError as error:
-        wrong = field_errors(error, api_webhooks.WebhookBody, whole="form")
+        wrong = field_errors(error, WebhookBody, whole="form")
         return page("admin_webhooks.html", _view(app_context, url, chosen=chosen, errors=tuple(wrong)), 422)
     except InvalidRequest as error:
         return page("admin_webhooks.html", _view(app_context, url, chosen=chosen, errors=tuple(error.errors)), 422)
-    response = page("admin_webhooks.html", _view(app_context, made=made), 201)
+    response = page("admin_webhooks.html", _view(app_context, made=webhook_response(made, with_secret=True)), 201)
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-@pages.post("/admin/webhooks/<webhook_id>/remove")
-def remove_form(webhook_id: str) -> Any:
+@pages.post("/admin/webhooks/<webhook_id>/remove", scope=Scope.ADMIN)
+def remove_form(app_context: AppContext, caller: Caller, webhook_id: str) -> Any:
     """Remove a webhook, and go back to the list."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
-    api_webhooks.delete_webhook(app_context, caller, webhook_id)
+    webhooks.remove_webhook(app_context.store, webhook_id, caller.tenant_filter, by=caller.name)
     return redirect("/admin/webhooks", 303)
 
 
-@pages.post("/admin/webhooks/<webhook_id>/deliveries/<delivery_id>/replay")
-def replay_form(webhook_id: str, delivery_id: str) -> Any:
+@pages.post("/admin/webhooks/<webhook_id>/deliveries/<delivery_id>/replay", scope=Scope.ADMIN)
+def replay_form(app_context: AppContext, caller: Caller, webhook_id: str, delivery_id: str) -> Any:
     """Send a message again, and go back to the list."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
-    api_webhooks.replay_delivery(app_context, caller, webhook_id, delivery_id)
+    webhooks.replay_delivery(app_context.store, webhook_id, delivery_id, caller.tenant_filter)
     return redirect("/admin/webhooks", 303)
 
 
@@ -124,18 +109,13 @@ def _view(
     *,
     chosen: tuple[str, ...] = ("batch.done",),
     errors: tuple[FieldError, ...] = (),
-    made: api_webhooks.WebhookResponse | None = None,
+    made: WebhookResponse | None = None,
 ) -> WebhooksView:
     only = request.args.get("webhook", "")[:40]
     with app_context.store.read() as session:
-        hooks = session.scalars(
-            select(Webhook).where(Webhook.disabled_at.is_(None)).order_by(Webhook.id.desc()).limit(SHOWN)
-        ).all()
-        numbers = _numbers(session, [hook.id for hook in hooks])
-        statement = select(WebhookDelivery, Webhook.url).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-        if only:
-            statement = statement.where(WebhookDelivery.webhook_id == only)
-        sent = session.execute(statement.order_by(WebhookDelivery.id.desc()).limit(DELIVERIES_SHOWN)).all()
+        hooks = webhook_lists.list_webhooks(session, None, SHOWN)
+        numbers = webhook_lists.count_deliveries(session, [hook.id for hook in hooks])
+        sent = webhook_lists.newest_messages(session, DELIVERIES_SHOWN, only)
     return WebhooksView(
         hooks=tuple(
             HookRow(
@@ -152,17 +132,17 @@ def _view(
         ),
         deliveries=tuple(
             WebhookDeliveryRow(
-                id=row.id,
-                webhook_id=row.webhook_id,
-                url=address,
-                kind=row.kind,
-                state=row.state,
-                tries=row.tries,
-                status=row.status,
-                error=row.error or "",
-                created_at=row.created_at,
+                id=message.delivery.id,
+                webhook_id=message.delivery.webhook_id,
+                url=message.url,
+                kind=message.delivery.kind,
+                state=message.delivery.state,
+                tries=message.delivery.tries,
+                status=message.delivery.status,
+                error=message.delivery.error or "",
+                created_at=message.delivery.created_at,
             )
-            for row, address in sent
+            for message in sent
         ),
         only=only,
         kinds=KINDS,
@@ -171,12 +151,3 @@ def _view(
         errors=errors,
         made=made,
     )
-
-
-def _numbers(session: Session, hooks: list[str]) -> dict[tuple[str, str], int]:
-    rows = session.execute(
-        select(WebhookDelivery.webhook_id, WebhookDelivery.state, func.count())
-        .where(WebhookDelivery.webhook_id.in_(hooks))
-        .group_by(WebhookDelivery.webhook_id, WebhookDelivery.state)
-    )
-    return {(hook, state): number for hook, state, number in rows}

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from flask import Blueprint, Response, redirect, request
+from flask import Response, redirect, request
 
-from api.http.auth import authenticate, require
-from api.http.context import current_app_context
+from api.http.context import AppContext
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from imagefarm.auth import Scope
+from imagefarm.auth import Caller, Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import WorkerState
 from scheduler.metrics.farm_view import read_farm
 from scheduler.queue import workers
 
-pages = Blueprint("pages_admin_workers", __name__)
+pages = Pages("pages_admin_workers")
 
 MODEL_COMMANDS: tuple[Literal["warm", "unload"], ...] = ("warm", "unload")
 STATE_COMMANDS = {"drain": WorkerState.DRAINING, "resume": WorkerState.READY, "quarantine": WorkerState.QUARANTINED}
 
 
-@pages.get("/admin/workers")
-def workers_page() -> Response:
+@pages.get("/admin/workers", scope=Scope.ADMIN)
+def workers_page(app_context: AppContext, caller: Caller) -> Response:
     """Show the workers, those that stopped within the hour too."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
     redis_up = app_context.redis_health.is_up()
     with app_context.store.read() as session:
         view = read_farm(
@@ -40,12 +37,9 @@ def workers_page() -> Response:
     return page("admin_workers.html", view)
 
 
-@pages.post("/admin/workers/<worker_id>/<command>")
-def worker_form(worker_id: str, command: str) -> Any:
+@pages.post("/admin/workers/<worker_id>/<command>", scope=Scope.ADMIN)
+def worker_form(app_context: AppContext, caller: Caller, worker_id: str, command: str) -> Any:
     """Drain, resume or quarantine a worker, or have it load or unload a model, and go back to the list."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.ADMIN)
     for one in MODEL_COMMANDS:
         if one == command:
             model = app_context.catalogue.get(request.form.get("model", "")).name

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from flask import Blueprint, Response, redirect, request
+from flask import Response, redirect, request
 from pydantic import ValidationError
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from api.http.auth import authenticate, require
-from api.http.context import AppContext, current_app_context
+from api.http.context import AppContext
 from api.http.field_errors import field_errors
-from api.pages.batches import contact_sheet
+from api.http.links import base_url
 from api.pages.batches.table_preview import Preview, preview, rename
 from api.pages.batches.view import BatchCard, Sheet, batch_cards, sheet
 from api.pages.live.render_cache import cached_per_tenant
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from api.v1.batches import routes as api_batches
-from api.v1.batches.batch_request import BatchParameters, make_options
-from api.v1.batches.picks import FinalsBody, make_batch_finals
-from api.v1.batches.progress import FailureGroup, progress_of
-from api.v1.batches.schemas import BatchResponse, batch_responses, dry_run_response
-from api.v1.jobs.schemas import base_url
+from api.v1.schemas.batch_parameters import BatchParameters, make_options
+from api.v1.schemas.batches import BatchResponse, batch_responses, dry_run_response
+from api.v1.schemas.finals import FinalsBody
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
 from imagefarm.ids import is_id
-from imagefarm.store.models import Batch, Job
-from scheduler.batches.submit import BatchRequest, launch_batch, quote_batch
+from imagefarm.store import Session, batches
+from scheduler.batches.actions import BatchAction, act_on_batch
+from scheduler.batches.progress import FailureGroup, read_progress
+from scheduler.batches.review.sheet_cells import cells
+from scheduler.batches.submit import BatchRequest, launch_batch, launch_finals, quote_batch
 from scheduler.batches.table.table_reader import read_csv, read_json_lines
 
-pages = Blueprint("pages_batches", __name__)
+pages = Pages("pages_batches")
 
 LISTED = 30
 FIELDS = (
@@ -44,13 +41,6 @@ FIELDS = (
 MAPPED = "map."
 """Fields of the form that say for what a column is taken begin so."""
 PREVIEW_CHARS = 256 * 1024
-ACTIONS: dict[str, Callable[[AppContext, Caller, str], BatchResponse]] = {
-    "pause": api_batches.pause_batch,
-    "resume": api_batches.resume_batch,
-    "cancel": api_batches.cancel_batch,
-    "retry-failed": api_batches.retry_failed_batch,
-    "approve": api_batches.approve_batch,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,33 +75,25 @@ class BatchView:
     final_size: int
 
 
-@pages.get("/batches")
+@pages.get("/batches", scope=Scope.READ)
 @cached_per_tenant
-def batches_page() -> Response:
+def batches_page(app_context: AppContext, caller: Caller) -> Response:
     """List batches, with the form for a new one."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     fields = {"update_of": request.args.get("update_of", "")[:255]}
     return page("batches.html", _batches_view(app_context, caller, fields))
 
 
-@pages.post("/batches/preview")
+@pages.post("/batches/preview", scope=Scope.SUBMIT)
 def preview_form() -> Response:
     """Show the table's columns and the first prompts of a batch that is being written."""
-    app_context = current_app_context()
-    require(authenticate(app_context), Scope.SUBMIT)
     head, template = request.form.get("head", "")[:PREVIEW_CHARS], request.form.get("template", "")
     shown = preview(head, template, json_lines=request.form.get("kind") == "json", mapping=_mapping())
     return page("batch_preview.html", shown)
 
 
-@pages.post("/batches")
-def batches_form() -> Any:
+@pages.post("/batches", scope=Scope.SUBMIT)
+def batches_form(app_context: AppContext, caller: Caller) -> Any:
     """Quote a table, or launch it. What is wrong with it comes back with the form."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
     request.max_content_length = app_context.settings.max_table_bytes
     fields = {name: request.form.get(name, "").strip() for name in FIELDS}
     try:
@@ -130,22 +112,19 @@ def batches_form() -> Any:
     return redirect(f"/batches/{batch_id}", 303)
 
 
-@pages.get("/batches/<batch_id>")
+@pages.get("/batches/<batch_id>", scope=Scope.READ)
 @cached_per_tenant
-def batch_page(batch_id: str) -> Response:
+def batch_page(app_context: AppContext, caller: Caller, batch_id: str) -> Response:
     """Show one batch."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     with app_context.store.read() as session:
-        batch = api_batches.visible_batch(session, caller, batch_id)
+        batch = batches.visible_batch(session, batch_id, caller.tenant_filter)
         card = batch_cards(session, [batch])[0]
-        progress = progress_of(session, batch_id, card.open)
+        progress = read_progress(session, batch_id, card.open)
         view = BatchView(
             batch=card,
             response=batch_responses(session, [batch], base_url())[0],
-            finals=_finals_of(session, batch_id),
-            drafts_name=_name_of(session, batch.drafts),
+            finals=tuple((one.id, one.name) for one in batches.list_batches(session, None, limit=10, drafts=batch_id)),
+            drafts_name=batches.batch_name(session, batch.drafts),
             errors=tuple(progress.failures),
             bad_rows=tuple(tuple((str(k), "" if v is None else str(v)) for k, v in error.items()) for error in batch.errors[:20]),
             rate=progress.jobs_per_minute,
@@ -156,29 +135,23 @@ def batch_page(batch_id: str) -> Response:
     return page("batch.html", view)
 
 
-@pages.get("/batches/<batch_id>/sheet")
-def sheet_page(batch_id: str) -> Response:
+@pages.get("/batches/<batch_id>/sheet", scope=Scope.READ)
+def sheet_page(app_context: AppContext, caller: Caller, batch_id: str) -> Response:
     """Show a chunk of the contact sheet."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     after = _after()
     with app_context.store.read() as session:
-        api_batches.visible_batch(session, caller, batch_id)
+        batches.visible_batch(session, batch_id, caller.tenant_filter)
         view = sheet(session, batch_id, after)
     return page("sheet.html", view)
 
 
-@pages.get("/batches/<batch_id>/cells.json")
-def cells_of_sheet(batch_id: str) -> Response:
+@pages.get("/batches/<batch_id>/cells.json", scope=Scope.READ)
+def cells_of_sheet(app_context: AppContext, caller: Caller, batch_id: str) -> Response:
     """A chunk of the contact sheet for the page's script."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     after = _after()
     with app_context.store.read() as session:
-        api_batches.visible_batch(session, caller, batch_id)
-        text = json.dumps(contact_sheet.cells(session, batch_id, after), ensure_ascii=False, separators=(",", ":"))
+        batches.visible_batch(session, batch_id, caller.tenant_filter)
+        text = json.dumps(cells(session, batch_id, after), ensure_ascii=False, separators=(",", ":"))
     response = Response(text, content_type="application/json")
     response.add_etag()
     response.headers["Cache-Control"] = "private, no-cache"
@@ -186,31 +159,24 @@ def cells_of_sheet(batch_id: str) -> Response:
     return response
 
 
-@pages.post("/batches/<batch_id>/finals")
-def finals_form(batch_id: str) -> Any:
+@pages.post("/batches/<batch_id>/finals", scope=Scope.SUBMIT)
+def finals_form(app_context: AppContext, caller: Caller, batch_id: str) -> Any:
     """Render the approved pictures finally, and go to the batch that does."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
     given = {name: value for name in ("width", "height", "steps", "name") if (value := request.form.get(name, "").strip())}
     try:
         body = FinalsBody.model_validate(given)
     except ValidationError as error:
         raise InvalidRequest(field_errors(error, FinalsBody, whole="form")) from None
-    reply = make_batch_finals(app_context, caller, batch_id, body)
-    response = cast("BatchResponse", reply.response)
-    return redirect(f"/batches/{response.id}", 303)
+    finals_id, _ = launch_finals(app_context, caller, body.options(app_context.settings), batch_id=batch_id)
+    return redirect(f"/batches/{finals_id}", 303)
 
 
-@pages.post("/batches/<batch_id>/<action>")
-def action_form(batch_id: str, action: str) -> Any:
+@pages.post("/batches/<batch_id>/<action>", scope=Scope.SUBMIT)
+def action_form(app_context: AppContext, caller: Caller, batch_id: str, action: str) -> Any:
     """Pause, resume, approve, cancel a batch or run its failures again, and go back to it."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
-    if action not in ACTIONS:
-        raise NotFound(f"a batch has no action {action[:40]!r}; use one of {', '.join(ACTIONS)}")
-    ACTIONS[action](app_context, caller, batch_id)
+    if action not in set(BatchAction):
+        raise NotFound(f"a batch has no action {action[:40]!r}; use one of {', '.join(BatchAction)}")
+    act_on_batch(app_context, caller, batch_id, BatchAction(action))
     return redirect(f"/batches/{batch_id}", 303)
 
 
@@ -228,23 +194,14 @@ def _mapping() -> dict[str, str]:
     return {name.removeprefix(MAPPED): value for name, value in given if name.startswith(MAPPED) and value}
 
 
-def _finals_of(session: Session, batch_id: str) -> tuple[tuple[str, str], ...]:
-    rows = session.execute(select(Batch.id, Batch.name).where(Batch.drafts == batch_id).order_by(Batch.id.desc()).limit(10))
-    return tuple((row.id, row.name) for row in rows)
-
-
 def _final_size(session: Session, app_context: AppContext, batch_id: str) -> int:
     """What the form for finals begins with: twice the draft's longer side, if the model goes so far."""
-    first = session.execute(select(Job.model, Job.recipe).where(Job.batch_id == batch_id).order_by(Job.id).limit(1)).first()
+    first = batches.first_job(session, batch_id)
     if first is None:
         return 1024
     entry = app_context.catalogue.entries.get(first.model)
     longest = 2 * max(int(first.recipe["width"]), int(first.recipe["height"]))
     return longest if entry is None else min(longest, entry.limits.max_side)
-
-
-def _name_of(session: Session, batch_id: str | None) -> str:
-    return "" if batch_id is None else session.scalar(select(Batch.name).where(Batch.id == batch_id)) or ""
 
 
 def _batch_request(app_context: AppContext, fields: dict[str, str], *, dry_run: bool) -> BatchRequest:
@@ -279,15 +236,12 @@ def _batches_view(
         raise InvalidRequest([FieldError(field="before", detail="is not the id of a batch", remedy="leave it out")])
     fields = dict.fromkeys(FIELDS, "") | given
     mapping = _mapping() if request.method == "POST" else {}
-    where = [] if caller.tenant_filter is None else [Batch.tenant_id == caller.tenant_filter]
-    if before:
-        where.append(Batch.id < before)
     with app_context.store.read() as session:
-        found = session.scalars(select(Batch).where(*where).order_by(Batch.id.desc()).limit(LISTED + 1)).all()
+        found = batches.list_batches(session, caller.tenant_filter, limit=LISTED + 1, before=before or None)
         cards = batch_cards(session, found[:LISTED])
         update_name = ""
         if fields["update_of"]:
-            update_name = _name_of(session, fields["update_of"]) or fields["update_of"]
+            update_name = batches.batch_name(session, fields["update_of"]) or fields["update_of"]
     return BatchesView(
         batches=cards,
         older=f"/batches?before={found[LISTED - 1].id}" if len(found) > LISTED else None,

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
-from api.pages.jobs.cards import Picture, picture
+from api.pages.job_cards import Picture, picture
 from imagefarm.states import BatchState, JobState
-from imagefarm.store import jobs
-from imagefarm.store.models import Batch, Job
+from imagefarm.store import Session, jobs
+from imagefarm.store.models import Batch
 from scheduler.batches import lifecycle
 
 SHEET = 60
@@ -107,7 +104,7 @@ def batch_cards(session: Session, batches: Sequence[Batch]) -> tuple[BatchCard, 
 
 def sheet(session: Session, batch_id: str, after: str) -> Sheet:
     """A chunk of the contact sheet, in the order of the table."""
-    found = session.scalars(select(Job).where(Job.batch_id == batch_id, Job.id > after).order_by(Job.id).limit(SHEET + 1)).all()
+    found = jobs.jobs_of_batch(session, batch_id, after=after, limit=SHEET + 1)
     shown = found[:SHEET]
     images = jobs.images_of(session, [job.reuses or job.id for job in shown])
     cells = tuple(

@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flask import Blueprint, Response, request
-from sqlalchemy import select
+from flask import Response, request
 
-from api.http.auth import authenticate, require
-from api.http.context import AppContext, current_app_context
-from api.pages.jobs.cards import JobCard, job_cards
+from api.http.context import AppContext
+from api.pages.job_cards import JobCard, job_cards
 from api.pages.jobs.filter import PageFilter, read_filter
+from api.pages.registry import Pages
 from api.pages.rendering import page
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, RequestError
-from imagefarm.store import db_now, jobs
+from imagefarm.store import database_time, jobs
 from imagefarm.store.job_access_paths import JobFilter
 from scheduler.batches import bulk_actions
 
-pages = Blueprint("pages_bulk_jobs", __name__)
+pages = Pages("pages_bulk_jobs")
 
 ACTIONS = {"cancel": bulk_actions.CANCELLABLE, "retry": bulk_actions.RETRYABLE}
 EXAMPLES = 6
@@ -37,21 +36,15 @@ class BulkActionView:
     refusal: str
 
 
-@pages.get("/jobs/bulk")
-def bulk_jobs_page() -> Response:
+@pages.get("/jobs/bulk", scope=Scope.SUBMIT)
+def bulk_jobs_page(app_context: AppContext, caller: Caller) -> Response:
     """Say how many jobs match, and ask."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
     return _asked(app_context, caller, _action(request.args.get("do", "cancel")), read_filter(request.args))
 
 
-@pages.post("/jobs/bulk")
-def bulk_jobs_form() -> Any:
+@pages.post("/jobs/bulk", scope=Scope.SUBMIT)
+def bulk_jobs_form(app_context: AppContext, caller: Caller) -> Any:
     """Change them, if they are no more than were shown."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
     action, asked = _action(request.form.get("do", "")), read_filter(request.form)
     expected = request.form.get("expected", "")
     if not (expected.isascii() and expected.isdecimal() and len(expected) <= 9):
@@ -96,7 +89,7 @@ def _asked(
 
 def _wanted(app_context: AppContext, caller: Caller, asked: PageFilter) -> JobFilter:
     with app_context.store.read() as session:
-        return asked.wanted(caller, session.scalar(select(db_now())) or 0.0)
+        return asked.wanted(caller, database_time(session))
 
 
 def _action(text: str) -> str:

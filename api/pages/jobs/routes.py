@@ -7,31 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flask import Blueprint, Response, redirect, request
-from pydantic import ValidationError
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from flask import Response, redirect, request
 
-from api.http.auth import authenticate, require
-from api.http.context import AppContext, current_app_context
-from api.pages.jobs.cards import JobCard, Picture, job_cards, picture
+from api.http.context import AppContext
+from api.pages.job_cards import JobCard, Picture, job_cards, picture
 from api.pages.jobs.filter import PERIODS, PageFilter, read_filter
 from api.pages.live.render_cache import cached_per_tenant
+from api.pages.registry import Pages
 from api.pages.rendering import page
-from api.v1.jobs import routes as api_jobs
-from api.v1.jobs.attempts import AttemptResponse, attempts_of
-from api.v1.jobs.replay import compared, worst
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import JobState
-from imagefarm.store import db_now, jobs
-from imagefarm.store.models import Batch, Event, Image, Job, Tenant, Worker
+from imagefarm.store import Session, database_time, jobs
+from imagefarm.store.attempts import AttemptRecord, attempts_of
+from imagefarm.store.batches import batch_names
+from imagefarm.store.events import events_of
+from imagefarm.store.models import Image, Job
+from imagefarm.tenants import tenant_names
 from scheduler.assets.store import assets_of
 from scheduler.batches import bulk_actions
-from scheduler.queue.replay import replay_request
+from scheduler.queue.cancel import cancel_job
+from scheduler.queue.replay import compare_with_original, replay_request
 from scheduler.queue.submit import submit_job
+from scheduler.queue.workers import worker_names
 
-pages = Blueprint("pages_jobs", __name__)
+pages = Pages("pages_jobs")
 
 ROWS = 40
 NEW_COUNTED = 50
@@ -130,7 +130,7 @@ class JobView:
     cost_s: float
     actual_s: float | None
     pictures: tuple[PictureView, ...]
-    attempts: tuple[AttemptResponse, ...]
+    attempts: tuple[AttemptRecord, ...]
     events: tuple[EventView, ...]
     spent: tuple[Span, ...]
     replayed: Replayed | None
@@ -139,20 +139,18 @@ class JobView:
     url: str
 
 
-@pages.get("/jobs")
+@pages.get("/jobs", scope=Scope.READ)
 @cached_per_tenant
-def jobs_page() -> Response:
+def jobs_page(app_context: AppContext, caller: Caller) -> Response:
     """List jobs; the address is the filter."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     asked = read_filter(request.args)
     with app_context.store.read() as session:
-        wanted = asked.wanted(caller, session.scalar(select(db_now())) or 0.0)
+        wanted = asked.wanted(caller, database_time(session))
         # an id followed by anything sorts behind the id itself: so `upto` is the first row
         found = jobs.list_jobs(session, wanted, before=asked.before or (asked.upto and asked.upto + "~") or None, limit=ROWS)
         first = found.jobs[0].id if found.jobs else ""
         steady = replace(asked, upto="" if asked.before else asked.upto or first)
+        tenants = tuple(tenant_names(session, MAX_CHOICES)) if caller.is_admin else ()
         view = JobsView(
             filter=asked,
             jobs=job_cards(session, app_context, found.jobs),
@@ -165,88 +163,62 @@ def jobs_page() -> Response:
             is_admin=caller.is_admin,
             may_cancel=any(state in bulk_actions.CANCELLABLE for state in asked.states),
             may_retry=any(state in bulk_actions.RETRYABLE for state in asked.states),
-            tenants=_tenants(session) if caller.is_admin else (),
-            workers=tuple(session.scalars(select(Worker.name).distinct().order_by(Worker.name).limit(MAX_CHOICES))),
-            batches=_batches(session, caller),
+            tenants=tenants if len(tenants) > 1 else (),
+            workers=tuple(worker_names(session, MAX_CHOICES)),
+            batches=tuple(batch_names(session, caller.tenant_filter, MAX_CHOICES)),
         )
     return page("jobs.html", view)
 
 
-@pages.get("/jobs/<job_id>")
-def job_page(job_id: str) -> Response:
+@pages.get("/jobs/<job_id>", scope=Scope.READ)
+def job_page(app_context: AppContext, caller: Caller, job_id: str) -> Response:
     """Show one job."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     with app_context.store.read() as session:
-        view = _job_view(session, app_context, caller, api_jobs.visible_job(session, caller, job_id))
+        view = _job_view(session, app_context, caller, jobs.visible_job(session, job_id, caller.tenant_filter))
     return page("job.html", view)
 
 
-@pages.get("/jobs/<job_id>/preview.webp")
-def preview(job_id: str) -> Response:
+@pages.get("/jobs/<job_id>/preview.webp", scope=Scope.READ)
+def preview(app_context: AppContext, caller: Caller, job_id: str) -> Response:
     """A look at an image in the making, or nothing: the job may end while a page asks, which is no error to show anybody."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     given = request.args.get("index", "0")
+    index = int(given[:4]) if given.isdecimal() else 0
     try:
-        return api_jobs.get_preview(
-            app_context, caller, job_id, api_jobs.PreviewQuery(index=int(given) if given.isdecimal() else 0)
-        )
-    except (NotFound, ValidationError):
+        with app_context.store.read() as session:
+            running = jobs.visible_job(session, job_id, caller.tenant_filter).state == JobState.RUNNING
+    except NotFound:
+        running = False
+    data = app_context.progress.preview(job_id, index) if running else None
+    if data is None:
         return Response(status=204)
+    return Response(data, content_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
-@pages.post("/jobs/<job_id>/cancel")
-def cancel_form(job_id: str) -> Any:
+@pages.post("/jobs/<job_id>/cancel", scope=Scope.SUBMIT)
+def cancel_form(app_context: AppContext, caller: Caller, job_id: str) -> Any:
     """Cancel a job, and go back to it."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
-    api_jobs.cancel(app_context, caller, job_id)
+    cancel_job(app_context.store, job_id, caller.tenant_filter, by=caller.name)
     return redirect(f"/jobs/{job_id}", 303)
 
 
-@pages.post("/jobs/<job_id>/retry")
-def retry_form(job_id: str) -> Any:
+@pages.post("/jobs/<job_id>/retry", scope=Scope.SUBMIT)
+def retry_form(app_context: AppContext, caller: Caller, job_id: str) -> Any:
     """Run a failed or cancelled job again, and go back to it."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
-    api_jobs.retry(app_context, caller, job_id)
+    bulk_actions.retry_job(app_context, caller, job_id)
     return redirect(f"/jobs/{job_id}", 303)
 
 
-@pages.post("/jobs/<job_id>/replay")
-def replay_form(job_id: str) -> Any:
+@pages.post("/jobs/<job_id>/replay", scope=Scope.SUBMIT)
+def replay_form(app_context: AppContext, caller: Caller, job_id: str) -> Any:
     """Render a job's recipe again, and go to the new job."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
     with app_context.store.read() as session:
-        asked = replay_request(api_jobs.visible_job(session, caller, job_id))
+        asked = replay_request(jobs.visible_job(session, job_id, caller.tenant_filter))
     return redirect(f"/jobs/{submit_job(app_context, caller, asked).id}", 303)
-
-
-def _tenants(session: Session) -> tuple[tuple[str, str], ...]:
-    """Tenants to choose from, by name; none where there is one only."""
-    found = session.execute(select(Tenant.id, Tenant.name).order_by(Tenant.name).limit(MAX_CHOICES)).all()
-    return tuple((id_, name) for id_, name in found) if len(found) > 1 else ()
-
-
-def _batches(session: Session, caller: Caller) -> tuple[tuple[str, str], ...]:
-    """The newest batches to choose from."""
-    newest = select(Batch.id, Batch.name).order_by(Batch.id.desc()).limit(MAX_CHOICES)
-    if caller.tenant_filter is not None:
-        newest = newest.where(Batch.tenant_id == caller.tenant_filter)
-    return tuple((id_, name) for id_, name in session.execute(newest))
 
 
 def _job_view(session: Session, app_context: AppContext, caller: Caller, job: Job) -> JobView:
     attempts = attempts_of(session, job.id)
-    events = session.scalars(select(Event).where(Event.subject == job.id).order_by(Event.id).limit(MAX_EVENTS)).all()
-    images = session.scalars(select(Image).where(Image.job_id == job.id).order_by(Image.index)).all()
+    images = jobs.rendered_images(session, job.id)
     return JobView(
         job=job_cards(session, app_context, [job])[0],
         recipe=_recipe_rows(job.recipe),
@@ -260,7 +232,9 @@ def _job_view(session: Session, app_context: AppContext, caller: Caller, job: Jo
         actual_s=job.actual_s,
         pictures=tuple(_picture_view(image) for image in images),
         attempts=tuple(attempts),
-        events=tuple(EventView(row.at, row.kind, pretty(row.data, indent=None), row.seq) for row in events),
+        events=tuple(
+            EventView(row.at, row.kind, pretty(row.data, indent=None), row.seq) for row in events_of(session, job.id, MAX_EVENTS)
+        ),
         spent=_spent(job, attempts[0] if attempts else None, images),
         replayed=_replayed(session, app_context, caller, job),
         shows_tenant=caller.is_admin,
@@ -269,7 +243,7 @@ def _job_view(session: Session, app_context: AppContext, caller: Caller, job: Jo
     )
 
 
-def _spent(job: Job, last: AttemptResponse | None, images: Sequence[Image]) -> tuple[Span, ...]:
+def _spent(job: Job, last: AttemptRecord | None, images: Sequence[Image]) -> tuple[Span, ...]:
     """Where the time of a job that has succeeded went, its last attempt's by the audit records of its images."""
     if job.state != JobState.SUCCEEDED or job.finished_at is None or last is None or not images:
         return ()
@@ -300,12 +274,14 @@ def _spent(job: Job, last: AttemptResponse | None, images: Sequence[Image]) -> t
 
 
 def _replayed(session: Session, app_context: AppContext, caller: Caller, job: Job) -> Replayed | None:
-    if job.state != JobState.SUCCEEDED or (found := compared(session, app_context, caller, job)) is None:
+    if job.state != JobState.SUCCEEDED:
         return None
-    of, images = found
-    verdict = worst(images)
-    least = min((one.psnr_db for one in images if one.psnr_db is not None), default=None)
-    return Replayed(of, verdict, least, tuple(dict.fromkeys(words for one in images for words in one.differs)))
+    found = compare_with_original(session, app_context.outputs, job, caller.tenant_filter, decode_slots=app_context.decode_slots)
+    if found is None:
+        return None
+    least = min((one.psnr_db for one in found.images if one.psnr_db is not None), default=None)
+    differs = tuple(dict.fromkeys(words for one in found.images for words in one.differs))
+    return Replayed(found.original_id, found.verdict, least, differs)
 
 
 def _picture_view(image: Image) -> PictureView:

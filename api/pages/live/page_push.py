@@ -24,14 +24,13 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from flask import Flask, g, request
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 from werkzeug.urls import iri_to_uri
 
 from api.http.auth import SESSION_COOKIE, authenticate
 from api.http.context import app_context_of
+from api.http.event_stream import FOR_ALL, text_of
 from api.http.request_log import FOR_STREAMS
 from api.http.request_priority import YieldBudget, in_flight_requests, yielding_to_requests
 from api.http.sse import HEARTBEAT, HEARTBEAT_S, RETRY, event_text
@@ -39,10 +38,10 @@ from api.live.event_fanout import CLOSE, Event, Subscription
 from api.pages.i18n import language
 from api.pages.live.page_connection import PageConnection, client_socket, http_chunk
 from api.pages.live.render_cache import is_cached_per_tenant
-from api.v1.events import FOR_ALL, text_of
 from imagefarm.auth import Caller
 from imagefarm.errors import FarmError, FieldError, InvalidRequest
 from imagefarm.logs import get_logger
+from imagefarm.store import DATABASE_AWAY
 
 log = get_logger(__name__)
 
@@ -202,7 +201,7 @@ class PagePublisher(Subscription):
                 return self._seen_by(environ)[0] == key
             except FarmError:
                 return False
-            except (DBAPIError, PoolTimeout):
+            except DATABASE_AWAY:
                 return True
 
     def _run(self) -> None:

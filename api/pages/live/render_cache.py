@@ -17,9 +17,9 @@ from typing import Any
 
 from flask import Flask, Response, current_app, g, request
 
-from api.http.auth import SESSION_COOKIE, authenticate
-from api.http.context import current_app_context
+from api.http.auth import SESSION_COOKIE
 from api.pages.i18n import language
+from imagefarm.auth import Caller
 
 RENDER_CACHE_S = 0.3
 MAX_ENTRIES = 200
@@ -60,10 +60,10 @@ def init_app(app: Flask) -> None:
 
 
 def cached_per_tenant(view: Callable[..., Response]) -> Callable[..., Response]:
-    """Let those who follow this page share a rendering. It may show nothing of the caller but tenant and scopes."""
+    """Let those who follow this page share a rendering. It takes a `caller`, and shows nothing of them but tenant and scopes."""
 
     @wraps(view)
-    def answer(**arguments: str) -> Response:
+    def answer(**arguments: Any) -> Response:
         if "HX-Request" not in request.headers:
             return view(**arguments)
 
@@ -72,7 +72,7 @@ def cached_per_tenant(view: Callable[..., Response]) -> Callable[..., Response]:
             response = view(**arguments)
             return response.status_code, list(response.headers), response.get_data()
 
-        caller = authenticate(current_app_context())
+        caller: Caller = arguments["caller"]
         key = (
             caller.tenant_id,
             caller.scopes,

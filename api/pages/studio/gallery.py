@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from urllib.parse import urlencode
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
 from api.http.context import AppContext
-from api.pages.jobs.cards import JobCard, Picture, job_cards
+from api.pages.job_cards import JobCard, Picture, job_cards
 from api.pages.studio.code_samples import CodeSamples, write_code_samples
 from api.pages.studio.form import Size, larger_size
 from imagefarm.auth import Caller
 from imagefarm.imaging.formats import extension
-from imagefarm.store import jobs
+from imagefarm.store import Session, jobs
+from imagefarm.store.attempts import last_workers
 from imagefarm.store.job_access_paths import JobFilter
-from imagefarm.store.models import Attempt, Image, Job, Worker
+from imagefarm.store.models import Image, Job
 
 SHOWN = 24
 MAX_SHOWN = 96
@@ -79,24 +77,13 @@ def gallery(session: Session, app_context: AppContext, caller: Caller, part: Par
     found = jobs.list_jobs(session, wanted, before=part.before or None, limit=MAX_SHOWN if part.down_to else SHOWN)
     own = [job for job in found.jobs if job.id >= part.down_to]
     images = jobs.images_of(session, [job.id for job in own])
-    made_by = _workers(session, [job.id for job in own])
+    made_by = last_workers(session, [job.id for job in own])
     shown = tuple(
         _making(app_context, card, job, images[job.id], worker=made_by.get(job.id, ""), url=url)
         for card, job in zip(job_cards(session, app_context, own), own, strict=True)
     )
     goes_on = found.next_before if len(own) == len(found.jobs) and found.next_before != part.down_to else None
     return Gallery(part, shown, Part(before=goes_on).address if goes_on else "")
-
-
-def _workers(session: Session, job_ids: list[str]) -> dict[str, str]:
-    """The name of the worker of each job's last attempt."""
-    rows = session.execute(
-        select(Attempt.job_id, Worker.name)
-        .join(Worker, Worker.id == Attempt.owner)
-        .where(Attempt.job_id.in_(job_ids))
-        .order_by(Attempt.job_id, Attempt.attempt)
-    )
-    return dict(rows.all())
 
 
 def _making(app_context: AppContext, card: JobCard, job: Job, images: list[Image], *, worker: str, url: str) -> Making:

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, redirect, request
+from flask import Response, redirect, request
 from pydantic import ValidationError
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.http.auth import authenticate, require
-from api.http.context import AppContext, current_app_context
+from api.http.context import AppContext
 from api.http.field_errors import field_errors
 from api.http.routes import too_large
 from api.pages.i18n import language
+from api.pages.registry import Pages
 from api.pages.rendering import page
 from api.pages.studio.form import (
     KindChoice,
@@ -31,20 +29,20 @@ from api.pages.studio.form import (
     typed,
 )
 from api.pages.studio.gallery import Gallery, Part, gallery
-from api.v1.images.assets import store_picture
-from api.v1.jobs import routes as api_jobs
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import ModelEntry
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, RequestError, UnknownModel
 from imagefarm.ids import is_id
 from imagefarm.prompts.enhance import Suggestion, enhance, joined
 from imagefarm.recipe import MAX_PROMPT_CHARS, JobRequest
-from imagefarm.states import WorkerState
-from imagefarm.store.models import Model, Worker
+from imagefarm.store import Session
+from imagefarm.store.jobs import visible_job
 from imagefarm.text import check_text
+from scheduler.assets.store import store_picture
+from scheduler.metrics.model_use import read_model_use
 from scheduler.queue.submit import submit_job
 
-pages = Blueprint("pages_studio", __name__)
+pages = Pages("pages_studio")
 
 VARIATIONS = 4
 UPSCALED = "lanczos:2"
@@ -87,16 +85,13 @@ class StudioView:
     max_prompt: int = MAX_PROMPT_CHARS
 
 
-@pages.get("/studio")
-def studio_page() -> Response:
+@pages.get("/studio", scope=Scope.READ)
+def studio_page(app_context: AppContext, caller: Caller) -> Response:
     """Show the form, filled from `?from=JOB` or from the address, and what was made here lately."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.READ)
     fields = typed(request.args)
     with app_context.store.read() as session:
         if origin := request.args.get("from"):
-            job = api_jobs.visible_job(session, caller, origin)
+            job = visible_job(session, origin, caller.tenant_filter)
             given = {name: value for name, value in fields.items() if value}
             fields = (
                 from_recipe(job.recipe, job.count)
@@ -106,12 +101,9 @@ def studio_page() -> Response:
         return page("studio.html", _view(session, app_context, caller, fields, submitted=request.args.get("job", "")))
 
 
-@pages.post("/studio")
-def studio_form() -> Any:
+@pages.post("/studio", scope=Scope.SUBMIT)
+def studio_form(app_context: AppContext, caller: Caller) -> Any:
     """Submit what the form says, or a job again, changed `as` said; errors come back beside the fields."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
     request.max_content_length = app_context.settings.max_asset_bytes + app_context.settings.max_body_bytes
     fields = typed({})
     try:
@@ -133,12 +125,9 @@ def studio_form() -> Any:
     return redirect(f"/studio?from={job_id}&job={job_id}{kind}{kept}", 303)
 
 
-@pages.post("/studio/suggest")
-def suggestion_form() -> Response:
+@pages.post("/studio/suggest", scope=Scope.SUBMIT)
+def suggestion_form(app_context: AppContext, caller: Caller) -> Response:
     """Suggest what the prompt leaves unsaid: the piece alone for the page's script, else the page; `add` takes it up."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
     fields = _with_init_image(app_context, caller, typed(request.form))
     variant = int(request.form.get("variant", "0").strip()[:4]) if request.form.get("variant", "").isdecimal() else 0
     suggestion = _suggestion(fields, variant)
@@ -152,12 +141,9 @@ def suggestion_form() -> Response:
         return page("studio.html", _view(session, app_context, caller, fields, suggestion=suggestion, variant=variant))
 
 
-@pages.post("/studio/init-image")
-def init_image_form() -> Response:
+@pages.post("/studio/init-image", scope=Scope.SUBMIT)
+def init_image_form(app_context: AppContext, caller: Caller) -> Response:
     """Take a picture in to begin from, and show it in the form; the page's script asks for this piece as it is dropped."""
-    app_context = current_app_context()
-    caller = authenticate(app_context)
-    require(caller, Scope.SUBMIT)
     request.max_content_length = app_context.settings.max_asset_bytes + app_context.settings.max_body_bytes
     fields = typed({})
     refusal = ""
@@ -185,13 +171,22 @@ def _with_init_image(app_context: AppContext, caller: Caller, fields: dict[str, 
     if file is None or not file.filename:
         return fields
     data = file.read(app_context.settings.max_asset_bytes + 1)
-    return fields | {"init_image": store_picture(app_context, caller, file.filename, data)[0].id}
+    asset, _ = store_picture(
+        app_context.store,
+        app_context.outputs,
+        app_context.settings,
+        data,
+        name=file.filename,
+        tenant_id=caller.tenant_id,
+        decode_slots=app_context.decode_slots,
+    )
+    return fields | {"init_image": asset.id}
 
 
 def _asked_again(app_context: AppContext, caller: Caller) -> dict[str, str]:
     """The fields of the job that is asked for again, changed as the button says."""
     with app_context.store.read() as session:
-        job = api_jobs.visible_job(session, caller, request.form["again"])
+        job = visible_job(session, request.form["again"], caller.tenant_filter)
     change, seed = request.form.get("as", ""), request.form.get("seed", "").strip()
     same_seed = {"count": "1", "seed": seed or str(job.recipe["seed"])}
     fields = from_recipe(job.recipe, job.count)
@@ -272,15 +267,10 @@ def _part() -> Part:
 
 
 def _choices(session: Session, app_context: AppContext) -> tuple[ModelChoice, ...]:
-    learnt = dict(session.execute(select(Model.name, Model.state)).all())
-    serves = session.scalars(select(Worker.serves).where(Worker.state != WorkerState.OFFLINE)).all()
+    entries = app_context.catalogue.entries.values()
+    use = read_model_use(session, [entry.name for entry in entries])
     choices = [
-        ModelChoice(
-            name=entry.name,
-            title=entry.title,
-            state=learnt.get(entry.name, "unknown"),
-            served=any(entry.name in one for one in serves),
-        )
-        for entry in app_context.catalogue.entries.values()
+        ModelChoice(name=entry.name, title=entry.title, state=use[entry.name].state, served=use[entry.name].workers > 0)
+        for entry in entries
     ]
     return tuple(sorted(choices, key=lambda choice: bool(choice.hindrance)))

@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, Field
 
 from api.http.context import AppContext
 from api.http.routes import Routes
-from api.http.schemas import Body, ResponseModel, Time
-from api.v1.accounts.keys import Name
+from api.http.schemas import ResponseModel, Time
+from api.v1.schemas.users import PasswordRequest, Role, UserRequest
 from imagefarm.auth import Caller, Scope
-from imagefarm.text import check_text
-from imagefarm.users import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, UserInfo, create_user, disable_user, list_users, set_password
+from imagefarm.users import UserInfo, create_user, disable_user, list_users, set_password
 
 routes = Routes(tag="users")
-
-Role = Literal["viewer", "member", "admin"]
-Password = Annotated[
-    str,
-    Field(
-        min_length=MIN_PASSWORD_CHARS, max_length=MAX_PASSWORD_CHARS, json_schema_extra={"format": "password", "writeOnly": True}
-    ),
-    AfterValidator(check_text),
-]
-
-
-class UserRequest(Body):
-    """A person to be made."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")] = Field(
-        description="To sign in with; small and large letters are the same"
-    )
-    password: Password
-    role: Role = Field("member", description="viewer (read), member (read, submit) or admin (all, of every tenant)")
-    tenant: Name = Field("default", description="Name of the tenant they belong to, who is made if new")
-
-
-class PasswordRequest(Body):
-    """A new password."""
-
-    password: Password
 
 
 class UserResponse(ResponseModel):

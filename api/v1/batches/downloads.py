@@ -11,11 +11,12 @@ from pydantic import Field
 from api.http.routes import AppContext, Caller, Routes, Scope
 from api.http.schemas import Body, Query
 from api.v1.batches.picks import PickState
-from api.v1.batches.routes import get_batch, tenant_of_batch, visible_batch
-from api.v1.batches.schemas import BatchResponse
-from api.v1.jobs.routes import visible_job
+from api.v1.batches.routes import visible_batch_response
+from api.v1.schemas.batches import BatchResponse
 from imagefarm.errors import Conflict
 from imagefarm.states import BatchState
+from imagefarm.store.batches import visible_batch
+from imagefarm.store.jobs import visible_job
 from scheduler.batches import delivery_schedule, lifecycle
 from scheduler.batches.export.archive import stream_zip
 from scheduler.batches.export.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl, report_csv
@@ -97,28 +98,28 @@ def deliver_batch(app_context: AppContext, caller: Caller, batch_id: str, body: 
     When it is done, or at once if it is: masters and channels under their names, then the manifest; not what was rejected. What
     is there already is not sent again, so a delivery that failed may simply be asked for anew. Its state is in the batch.
     """
-    tenant = tenant_of_batch(app_context, caller, batch_id)
     with app_context.store.write() as session:
+        tenant = visible_batch(session, batch_id, caller.tenant_filter).tenant_id
         check_bucket(session, app_context.settings, body.bucket, tenant, field="bucket")
         batch = lifecycle.get_for_update(session, batch_id, tenant)
         if batch.state in {BatchState.CANCELLED, BatchState.VALIDATING}:
             raise Conflict(f"batch {batch_id} is {batch.state}; only what is, or will be, done can be delivered")
         delivery_schedule.schedule(session, batch, DeliveryTarget(bucket=body.bucket, prefix=body.prefix), by=caller.name)
-    return get_batch(app_context, caller, batch_id)
+    return visible_batch_response(app_context, caller, batch_id)
 
 
 @job_routes.get("/api/v1/jobs/{job_id}/archive.zip", scope=Scope.READ, media=ZIP)
 def job_archive(app_context: AppContext, caller: Caller, job_id: str) -> Response:
     """Get a job's pictures as a ZIP file, with a manifest."""
     with app_context.store.read() as session:
-        visible_job(session, caller, job_id)
+        visible_job(session, job_id, caller.tenant_filter)
     return _stream(stream_zip(entries_of_job(app_context.store, job_id), app_context.outputs), ZIP, f"{job_id}.zip")
 
 
 def _name(app_context: AppContext, caller: Caller, batch_id: str) -> str:
     """A file name for the batch, in ASCII as headers need it. Raises NotFound for a batch that the caller may not see."""
     with app_context.store.read() as session:
-        batch = visible_batch(session, caller, batch_id)
+        batch = visible_batch(session, batch_id, caller.tenant_filter)
     return re.sub(r"[^A-Za-z0-9_-]+", "-", batch.name).strip("-")[:60] or batch.id
 
 

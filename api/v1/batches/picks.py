@@ -8,24 +8,22 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from api.http.cursor import make_cursor, read_cursor
+from api.http.links import base_url, next_link
 from api.http.routes import AppContext, Caller, Reply, Routes, Scope
 from api.http.schemas import Body, Query, ResponseModel
-from api.v1.batches.routes import get_batch, tenant_of_batch, visible_batch
-from api.v1.batches.schemas import BatchResponse
-from api.v1.jobs.routes import next_link
-from api.v1.jobs.schemas import ImageResponse, base_url, image_response
+from api.v1.batches.routes import visible_batch_response
+from api.v1.schemas.batches import BatchResponse
+from api.v1.schemas.finals import FinalsBody
+from api.v1.schemas.images import ImageResponse, image_response
 from imagefarm.ids import is_id
-from imagefarm.imaging.channels import MAX_CHANNELS, Channel, ChannelName, presets, resolve
-from imagefarm.recipe import Side, Steps, Upscale
+from imagefarm.store.batches import visible_batch
 from imagefarm.store.jobs import channel_files_of
 from imagefarm.store.models import ChannelFile
 from imagefarm.text import Text
 from scheduler.batches.review import picks
 from scheduler.batches.review.contact_sheet import Shown, pictures_of
-from scheduler.batches.review.finals import FinalsOptions
 from scheduler.batches.review.picks import ImageRef, PickAction, PickRequest
 from scheduler.batches.submit import launch_finals
-from scheduler.batches.table.delivery_target import DeliveryTarget
 
 routes = Routes(tag="batches")
 
@@ -44,20 +42,6 @@ class PicksBody(Body):
     """Decisions about pictures of a batch."""
 
     picks: Annotated[list[PickBody], Field(min_length=1, max_length=MAX_PICKS)]
-
-
-class FinalsBody(Body):
-    """What finals have instead of what their drafts had; what is left out stays as it was."""
-
-    width: Side
-    height: Side
-    steps: Steps | None = None
-    upscale: Upscale | None = None
-    name: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(None, description="Name of the new batch")
-    channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] | None = Field(
-        None, description="Forms in which each picture is delivered; left out: those of the drafts"
-    )
-    deliver: DeliveryTarget | None = Field(None, description="The bucket and folder that its files go to when it is done")
 
 
 class BatchImage(ImageResponse):
@@ -97,7 +81,7 @@ def list_batch_images(app_context: AppContext, caller: Caller, batch_id: str, qu
     wanted = f"batch images {batch_id} {query.pick} {query.verdict}"
     after = read_cursor(query.cursor, wanted, form=_is_image_ref)
     with app_context.store.read() as session:
-        visible_batch(session, caller, batch_id)
+        visible_batch(session, batch_id, caller.tenant_filter)
         found = pictures_of(
             session,
             batch_id,
@@ -121,11 +105,12 @@ def pick_images(app_context: AppContext, caller: Caller, batch_id: str, body: Pi
     are checked first: one that cannot be decided so refuses the request. Repeating a request changes nothing.
     """
     requests = [PickRequest(position, each.image_id, each.pick) for position, each in enumerate(body.picks)]
-    tenant = tenant_of_batch(app_context, caller, batch_id)
+    with app_context.store.read() as session:
+        tenant = visible_batch(session, batch_id, caller.tenant_filter).tenant_id
     models = picks.pick(app_context.store, batch_id, tenant, requests, app_context.settings, by=caller.name, quota=caller.quota)
     for model in models:
         app_context.ticket_sender.notify_lane(model)
-    return get_batch(app_context, caller, batch_id)
+    return visible_batch_response(app_context, caller, batch_id)
 
 
 @routes.post(
@@ -142,18 +127,9 @@ def make_batch_finals(app_context: AppContext, caller: Caller, batch_id: str, bo
     The same recipes with the same seeds in another size, as a new batch (its `drafts` names this one). What exists is taken
     instead of rendered again; where just these finals were asked for before, the answer is 200 with that batch.
     """
-    tenant = tenant_of_batch(app_context, caller, batch_id)
-    finals_options = FinalsOptions(
-        width=body.width,
-        height=body.height,
-        steps=body.steps,
-        upscale=None if body.upscale is None else body.upscale.model_dump(mode="json"),
-        name=body.name,
-        deliver=body.deliver,
-        channels=None if body.channels is None else resolve(body.channels, presets(app_context.settings.channels_file)),
-    )
-    finals_id, is_new = launch_finals(app_context, caller, finals_options, batch_id=batch_id, tenant_id=tenant)
-    response = get_batch(app_context, caller, finals_id)
+    options = body.options(app_context.settings)
+    finals_id, is_new = launch_finals(app_context, caller, options, batch_id=batch_id)
+    response = visible_batch_response(app_context, caller, finals_id)
     return Reply(response, 202 if is_new else 200, {"Location": response.urls.self} if response.urls else {})
 
 

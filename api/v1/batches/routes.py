@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from flask import Response
 from pydantic import Field
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.http.cursor import make_cursor, read_cursor
 from api.http.idempotency_key import read_key, replay
+from api.http.links import base_url, next_link
 from api.http.routes import IDEMPOTENCY_KEY, AppContext, Caller, Reply, Routes, Scope
 from api.http.schemas import Query
-from api.v1.batches.batch_request import CONSUMES, BatchParameters, read_batch_request
-from api.v1.batches.progress import progress_of
-from api.v1.batches.schemas import BatchList, BatchResponse, batch_responses, dry_run_response, new_batch_response
-from api.v1.jobs.routes import next_link
-from api.v1.jobs.schemas import base_url
-from imagefarm.errors import NotFound
+from api.v1.batches.batch_request import CONSUMES, read_batch_request
+from api.v1.schemas.batch_parameters import BatchParameters
+from api.v1.schemas.batches import (
+    BatchList,
+    BatchResponse,
+    batch_detail,
+    batch_responses,
+    dry_run_response,
+    new_batch_response,
+)
 from imagefarm.ids import is_id
 from imagefarm.states import BatchState
+from imagefarm.store import batches
 from imagefarm.store.idempotency import IdempotencyKey
-from imagefarm.store.models import Batch, Job
-from scheduler.batches import lifecycle
+from imagefarm.store.models import Batch
+from scheduler.batches.actions import BatchAction, act_on_batch
 from scheduler.batches.submit import launch_batch, quote_batch
 
 routes = Routes(tag="batches")
@@ -96,15 +101,8 @@ def list_batches(app_context: AppContext, caller: Caller, query: BatchQuery) -> 
     states = tuple(dict.fromkeys(query.state))
     wanted = f"batches {caller.tenant_filter} {states}"
     before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="batch"))
-    where: list[Any] = []
-    if caller.tenant_filter is not None:
-        where.append(Batch.tenant_id == caller.tenant_filter)
-    if states:
-        where.append(Batch.state.in_(states))
-    if before is not None:
-        where.append(Batch.id < before)
     with app_context.store.read() as session:
-        found = session.scalars(select(Batch).where(*where).order_by(Batch.id.desc()).limit(query.limit + 1)).all()
+        found = batches.list_batches(session, caller.tenant_filter, limit=query.limit + 1, before=before, states=states)
         items = batch_responses(session, found[: query.limit], base_url())
     cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
     return Reply(BatchList(items=items, next_cursor=cursor), headers=next_link(cursor))
@@ -113,11 +111,7 @@ def list_batches(app_context: AppContext, caller: Caller, query: BatchQuery) -> 
 @routes.get("/api/v1/batches/{batch_id}", scope=Scope.READ, response=BatchResponse)
 def get_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Get a batch."""
-    with app_context.store.read() as session:
-        response = batch_responses(session, [visible_batch(session, caller, batch_id)], base_url())[0]
-        counts = response.counts
-        response.progress = progress_of(session, batch_id, counts.held + counts.queued + counts.running)
-    return response
+    return visible_batch_response(app_context, caller, batch_id)
 
 
 @routes.post("/api/v1/batches/{batch_id}/pause", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
@@ -126,29 +120,25 @@ def pause_batch(app_context: AppContext, caller: Caller, batch_id: str) -> Batch
 
     What waits is held; what runs finishes.
     """
-    lifecycle.pause(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
-    return get_batch(app_context, caller, batch_id)
+    return _act(app_context, caller, batch_id, BatchAction.PAUSE)
 
 
 @routes.post("/api/v1/batches/{batch_id}/resume", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
 def resume_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Let a paused batch go on."""
-    lifecycle.resume(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
-    return _notified_batch(app_context, caller, batch_id)
+    return _act(app_context, caller, batch_id, BatchAction.RESUME)
 
 
 @routes.post("/api/v1/batches/{batch_id}/cancel", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
 def cancel_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Cancel what of a batch has not ended."""
-    lifecycle.cancel(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
-    return get_batch(app_context, caller, batch_id)
+    return _act(app_context, caller, batch_id, BatchAction.CANCEL)
 
 
 @routes.post("/api/v1/batches/{batch_id}/retry-failed", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
 def retry_failed_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Run the failed jobs of a batch again."""
-    lifecycle.retry_failed(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
-    return _notified_batch(app_context, caller, batch_id)
+    return _act(app_context, caller, batch_id, BatchAction.RETRY_FAILED)
 
 
 @routes.post("/api/v1/batches/{batch_id}/approve", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
@@ -157,28 +147,15 @@ def approve_batch(app_context: AppContext, caller: Caller, batch_id: str) -> Bat
 
     The rest of the batch is queued.
     """
-    lifecycle.approve(app_context.store, batch_id, tenant_of_batch(app_context, caller, batch_id), by=caller.name)
-    return _notified_batch(app_context, caller, batch_id)
+    return _act(app_context, caller, batch_id, BatchAction.APPROVE)
 
 
-def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
-    """The batch, if the caller may know of it. Raises NotFound."""
-    batch = session.get(Batch, batch_id)
-    if batch is None or not caller.can_see(batch.tenant_id):
-        raise NotFound(f"no batch {batch_id[:60]!r}")
-    return batch
+def _act(app_context: AppContext, caller: Caller, batch_id: str, action: BatchAction) -> BatchResponse:
+    act_on_batch(app_context, caller, batch_id, action)
+    return visible_batch_response(app_context, caller, batch_id)
 
 
-def tenant_of_batch(app_context: AppContext, caller: Caller, batch_id: str) -> str:
-    """Whose batch it is. Raises NotFound for one that the caller may not see."""
+def visible_batch_response(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
+    """A batch as it is now. Raises NotFound for one that the caller may not see."""
     with app_context.store.read() as session:
-        return visible_batch(session, caller, batch_id).tenant_id
-
-
-def _notified_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
-    with app_context.store.read() as session:
-        first = select(Job.model).where(Job.batch_id == batch_id, Job.state == "queued").distinct().limit(20)
-        models = session.scalars(first).all()
-    for model in models:
-        app_context.ticket_sender.notify_lane(model)
-    return get_batch(app_context, caller, batch_id)
+        return batch_detail(session, batches.visible_batch(session, batch_id, caller.tenant_filter), base_url())

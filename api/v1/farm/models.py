@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
-from sqlalchemy import select
 
 from api.http.context import AppContext
 from api.http.routes import Routes, read_body, whole_body
 from api.http.schemas import Body, ResponseModel
 from imagefarm.auth import Caller, Scope
 from imagefarm.catalogue import Defaults, Limits, ModelEntry
-from imagefarm.states import WorkerState
-from imagefarm.store.models import Model, Worker
 from imagefarm.text import check_text
+from scheduler.metrics.model_use import read_model_use
 from scheduler.queue import workers
 
 routes = Routes(tag="models")
@@ -108,11 +106,10 @@ def _send_command(app_context: AppContext, caller: Caller, name: str, do: Litera
 
 def _models(app_context: AppContext, entries: list[ModelEntry]) -> list[ModelResponse]:
     with app_context.store.read() as session:
-        learnt = {row.name: row for row in session.scalars(select(Model))}
-        alive = session.execute(select(Worker.serves, Worker.resident).where(Worker.state != WorkerState.OFFLINE)).all()
+        use = read_model_use(session, [entry.name for entry in entries])
     responses = []
     for entry in entries:
-        row = learnt.get(entry.name)
+        row = use[entry.name].learnt
         facts = row.facts if row else {}
         responses.append(
             ModelResponse(
@@ -128,7 +125,7 @@ def _models(app_context: AppContext, entries: list[ModelEntry]) -> list[ModelRes
                 loras=[name for name, lora in app_context.catalogue.loras.items() if entry.family in lora.families],
                 defaults=entry.defaults,
                 limits=entry.limits,
-                state=row.state if row else "unknown",
+                state=use[entry.name].state,
                 reason=row.reason if row else "",
                 digest=row.digest if row else "",
                 cost_s=(row.cost_s if row else None) or entry.cost_s,
@@ -137,8 +134,8 @@ def _models(app_context: AppContext, entries: list[ModelEntry]) -> list[ModelRes
                 weights=str(facts.get("weights", "")),
                 fidelity=str(facts.get("fidelity", "")),
                 bytes=facts.get("bytes"),
-                workers=sum(entry.name in serves for serves, _ in alive),
-                resident=sum(entry.name in resident for _, resident in alive),
+                workers=use[entry.name].workers,
+                resident=use[entry.name].resident,
             )
         )
     return responses

@@ -13,18 +13,17 @@ from sqlalchemy.orm import Session
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.http.cursor import make_cursor, read_cursor
+from api.http.links import base_url, next_link
 from api.http.routes import AppContext, Caller, Reply, Routes, Scope, too_large
 from api.http.schemas import Query, ResponseModel, Time
-from api.v1.batches.schemas import RowError, row_errors
-from api.v1.jobs.routes import next_link
-from api.v1.jobs.schemas import base_url
+from api.v1.schemas.row_errors import RowError, row_errors
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
 from imagefarm.ids import is_id
 from imagefarm.imaging.formats import MEDIA
 from imagefarm.store.models import Asset
 from imagefarm.text import Text
 from scheduler.assets.image_zip import PictureZip
-from scheduler.assets.store import asset_name, check_picture, keep_asset
+from scheduler.assets.store import store_picture
 
 routes = Routes(tag="assets")
 
@@ -98,7 +97,7 @@ def upload_assets(app_context: AppContext, caller: Caller, query: UploadQuery) -
         file.seek(0)
         if is_zip:
             return _store_zip(app_context, caller, file)
-        item, new = store_picture(app_context, caller, name, file.read(app_context.settings.max_asset_bytes + 1))
+        item, new = _store(app_context, caller, name, file.read(app_context.settings.max_asset_bytes + 1))
         return AssetsResponse(items=[item], stored=int(new), errors=[])
 
 
@@ -120,12 +119,16 @@ def _uploaded(spool: BinaryIO) -> tuple[BinaryIO, str]:
     return spool, name
 
 
-def store_picture(app_context: AppContext, caller: Caller, name: str, data: bytes) -> tuple[AssetResponse, bool]:
-    """Check and keep one picture; return its asset and whether it is new. Raises InvalidRequest for what is none."""
-    name = asset_name(name)
-    with app_context.decode_slots:
-        picture = check_picture(data, app_context.settings, name=name)
-    asset, new = keep_asset(app_context.store, app_context.outputs, picture, name=name, tenant_id=caller.tenant_id)
+def _store(app_context: AppContext, caller: Caller, name: str, data: bytes) -> tuple[AssetResponse, bool]:
+    asset, new = store_picture(
+        app_context.store,
+        app_context.outputs,
+        app_context.settings,
+        data,
+        name=name,
+        tenant_id=caller.tenant_id,
+        decode_slots=app_context.decode_slots,
+    )
     return _response(asset, base_url()), new
 
 
@@ -137,7 +140,7 @@ def _store_zip(app_context: AppContext, caller: Caller, file: BinaryIO) -> Asset
         try:
             if isinstance(data, FieldError):
                 raise InvalidRequest([data])
-            item, new = store_picture(app_context, caller, name, data)
+            item, new = _store(app_context, caller, name, data)
         except InvalidRequest as error:
             errors += error.errors[: max(0, MAX_ERRORS - len(errors))]
         else:

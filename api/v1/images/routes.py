@@ -8,33 +8,32 @@ from typing import Annotated, Any, Literal
 
 from flask import Response, request
 from pydantic import Field, model_validator
-from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 from werkzeug.wsgi import wrap_file
 
 from api.http.context import AppContext
 from api.http.cursor import make_cursor, read_cursor
+from api.http.links import base_url, next_link
 from api.http.routes import Reply, Routes, whole_upload
 from api.http.schemas import Query, ResponseModel, Time
-from api.v1.images.lookup import LookupResult, find
 from api.v1.images.thumbnails import SIZES, thumbnail
-from api.v1.jobs.routes import next_link
-from api.v1.jobs.schemas import ImageResponse, base_url, image_response
+from api.v1.schemas.images import ImageResponse, image_response
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
 from imagefarm.ids import is_id
 from imagefarm.imaging.channels import ChannelName
 from imagefarm.imaging.formats import MEDIA, extension
 from imagefarm.recipe import Recipe
+from imagefarm.store.images import newest_images, visible_image
 from imagefarm.store.jobs import channel_files_of
 from imagefarm.store.models import ChannelFile, Image, Job
+from scheduler.assets.lookup import MAX_LOOKUP_BYTES, find_image
 from scheduler.batches.review.picks import ImageRef, picks_of
 
 routes = Routes(tag="images")
 
 FOREVER = "private, max-age=31536000, immutable"
 """An image's id names one file for ever; only its own tenant may keep it."""
-MAX_LOOKUP_BYTES = 64 * 1024 * 1024
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -109,7 +108,7 @@ def list_images(app_context: AppContext, caller: Caller, query: ImageQuery) -> R
     if query.pixel_sha256 is not None:
         where.append(Image.pixel_sha256 == query.pixel_sha256)
     with app_context.store.read() as session:
-        rows = newest_images(session, caller, where, query.limit + 1)
+        rows = newest_images(session, caller.tenant_filter, query.limit + 1, *where)
         items = found_images(session, rows[: query.limit], base_url())
     cursor = make_cursor(rows[query.limit - 1].id, asked) if len(rows) > query.limit else None
     return Reply(ImageList(items=items, next_cursor=cursor), headers=next_link(cursor))
@@ -119,7 +118,7 @@ def list_images(app_context: AppContext, caller: Caller, query: ImageQuery) -> R
 def get_image(app_context: AppContext, caller: Caller, image_id: str) -> ImageDetail:
     """Get an image's metadata: its recipe and the audit of its making."""
     with app_context.store.read() as session:
-        image = visible_image(session, caller, image_id)
+        image = visible_image(session, image_id, caller.tenant_filter)
         job = session.get_one(Job, image.job_id)
         [found] = found_images(session, [image], base_url())
     return ImageDetail(
@@ -144,7 +143,7 @@ def get_image_file(app_context: AppContext, caller: Caller, image_id: str, query
         detail = "is asked for together with a channel"
         raise InvalidRequest([FieldError(field="thumb", detail=detail, remedy="send one of them")])
     with app_context.store.read() as session:
-        image = visible_image(session, caller, image_id)
+        image = visible_image(session, image_id, caller.tenant_filter)
         kept = image if query.channel is None else session.get(ChannelFile, (image.id, query.channel))
     if kept is None:
         raise NotFound(f"{image_id} has no file for channel {query.channel}")
@@ -175,7 +174,8 @@ def lookup_image(app_context: AppContext, caller: Caller) -> LookupResponse:
     Send the file as the body, or as the part `file` of a form. It is looked up by the hash of the file, then of its pixels
     (which survive a change of format without loss), then by what its metadata claims.
     """
-    found: LookupResult = find(app_context, caller, whole_upload("file"))
+    data = whole_upload("file")
+    found = find_image(app_context.store, data, caller.tenant_filter, decode_slots=app_context.decode_slots)
     with app_context.store.read() as session:
         items = found_images(session, found.images, base_url())
     return LookupResponse(
@@ -185,21 +185,6 @@ def lookup_image(app_context: AppContext, caller: Caller) -> LookupResponse:
         items=items,
         found_by=found.by,
     )
-
-
-def visible_image(session: Session, caller: Caller, image_id: str) -> Image:
-    """The image, if the caller may know of it. Raises NotFound."""
-    image = session.get(Image, image_id)
-    if image is None or not caller.can_see(image.tenant_id):
-        raise NotFound(f"no image {image_id[:60]!r}")
-    return image
-
-
-def newest_images(session: Session, caller: Caller, where: list[ColumnElement[bool]], limit: int) -> list[Image]:
-    """The newest images that match and that the caller may see."""
-    if caller.tenant_filter is not None:
-        where = [*where, Image.tenant_id == caller.tenant_filter]
-    return list(session.scalars(select(Image).where(*where).order_by(Image.id.desc()).limit(limit)))
 
 
 def found_images(session: Session, images: Sequence[Image], base: str) -> list[FoundImage]:

@@ -10,16 +10,15 @@ from sqlalchemy.orm import Session
 
 from api.http.context import AppContext
 from api.http.idempotency_key import replay
+from api.http.links import base_url
 from api.http.routes import JSON, Caller, Routes, Scope
 from api.http.schemas import ResponseModel
-from api.v1.jobs.routes import visible_job
-from api.v1.jobs.schemas import JobResponse, base_url, submitted_response
+from api.v1.schemas.jobs import JobResponse, submitted_response
 from imagefarm.errors import NotFound
 from imagefarm.states import JobState
 from imagefarm.store.idempotency import IdempotencyKey, Stored
-from imagefarm.store.jobs import images_of
-from imagefarm.store.models import Job
-from scheduler.queue.replay import LABEL, Comparison, Verdict, compare, replay_request
+from imagefarm.store.jobs import visible_job
+from scheduler.queue.replay import Verdict, compare_with_original, replay_request
 from scheduler.queue.submit import Submission, submit_job
 
 routes = Routes(tag="jobs")
@@ -44,9 +43,6 @@ class ReplayResponse(ResponseModel):
     images: list[ComparedImage]
 
 
-WORST_FIRST = (Verdict.MISSING, Verdict.DIFFERENT, Verdict.NEAR, Verdict.IDENTICAL)
-
-
 @routes.post("/api/v1/jobs/{job_id}/replay", scope=Scope.SUBMIT, response=JobResponse, status=202, errors=(409, 422, 429))
 def replay_job(app_context: AppContext, caller: Caller, job_id: str, idempotency: IdempotencyKey) -> Response:
     """Render a succeeded job's recipe again.
@@ -60,7 +56,7 @@ def replay_job(app_context: AppContext, caller: Caller, job_id: str, idempotency
         return submitted_response(session, app_context, submission, base).model_dump_json()
 
     with app_context.store.read() as session:
-        request = replay_request(visible_job(session, caller, job_id))
+        request = replay_request(visible_job(session, job_id, caller.tenant_filter))
     submitted = submit_job(app_context, caller, request, respond=respond, key=idempotency)
     if isinstance(submitted, Stored):
         return replay(submitted)
@@ -74,37 +70,22 @@ def get_replay(app_context: AppContext, caller: Caller, job_id: str) -> ReplayRe
     Identical pixels are told by their hashes; else by PSNR, with what differed in the making.
     """
     with app_context.store.read() as session:
-        job = visible_job(session, caller, job_id)
-        found = compared(session, app_context, caller, job)
+        job = visible_job(session, job_id, caller.tenant_filter)
+        found = compare_with_original(
+            session, app_context.outputs, job, caller.tenant_filter, decode_slots=app_context.decode_slots
+        )
     if found is None:
         raise NotFound(f"job {job_id} is no replay of a job that you may see")
-    of, images = found
     return ReplayResponse(
         job_id=job.id,
-        of=of,
+        of=found.original_id,
         state=JobState(job.state),
-        verdict=worst(images) if job.state == JobState.SUCCEEDED else None,
+        verdict=found.verdict if job.state == JobState.SUCCEEDED else None,
         images=[
             ComparedImage(index=one.index, verdict=one.verdict, psnr_db=_finite(one.psnr_db), differs=list(one.differs))
-            for one in images
+            for one in found.images
         ],
     )
-
-
-def compared(session: Session, app_context: AppContext, caller: Caller, job: Job) -> tuple[str, tuple[Comparison, ...]] | None:
-    """The job that this one replays and how each image compares; None if it is no replay of a job the caller may see."""
-    try:
-        origin = visible_job(session, caller, job.labels.get(LABEL, ""))
-    except NotFound:
-        return None
-    images = images_of(session, [origin.id, job.id])
-    with app_context.decode_slots:
-        return origin.id, compare(app_context.outputs, images[origin.id], images[job.id], min(job.count, origin.count))
-
-
-def worst(images: tuple[Comparison, ...]) -> Verdict:
-    """The verdict of the whole: that of the worst image."""
-    return min((one.verdict for one in images), key=WORST_FIRST.index, default=Verdict.MISSING)
 
 
 def _finite(value: float | None) -> float | None:

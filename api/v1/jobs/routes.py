@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated
-from urllib.parse import urlencode
 
 from flask import Response, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,13 +16,15 @@ from sqlalchemy.orm import Session
 
 from api.http.context import AppContext
 from api.http.cursor import make_cursor, read_cursor
+from api.http.event_stream import POLL_S
 from api.http.idempotency_key import replay
+from api.http.links import base_url, next_link
 from api.http.routes import JSON, PREFER, Reply, Routes
 from api.http.schemas import Body, Query, QueryTime, ResponseModel
 from api.live.event_fanout import CLOSE
-from api.v1.jobs.schemas import JobList, JobResponse, base_url, job_response, job_responses, submitted_response
+from api.v1.schemas.jobs import JobList, JobResponse, job_response, job_responses, submitted_response
 from imagefarm.auth import Caller, Scope
-from imagefarm.errors import Conflict, NotFound, Unavailable
+from imagefarm.errors import NotFound, Unavailable
 from imagefarm.ids import is_id
 from imagefarm.recipe import MAX_COUNT, JobRequest
 from imagefarm.states import JobState
@@ -33,16 +34,13 @@ from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.models import Job
 from imagefarm.text import NotBool, check_text
 from scheduler.batches import bulk_actions
-from scheduler.batches.bulk_actions import MAX_JOBS, BulkReport, reopen
+from scheduler.batches.bulk_actions import MAX_JOBS, BulkReport
 from scheduler.queue import submit
-from scheduler.queue.cancel import cancel_job, retry_where
-from scheduler.queue.limits import check_queue
+from scheduler.queue.cancel import cancel_job
 from scheduler.queue.submit import Submission
 
 routes = Routes(tag="jobs")
 
-POLL_S = 2.0
-"""How often a waiting request looks into the database itself, should a live event be missed."""
 NO_BATCH = "none"
 WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])", re.IGNORECASE)
 
@@ -160,7 +158,7 @@ def list_jobs(app_context: AppContext, caller: Caller, query: JobQuery) -> Reply
 def get_job(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     """Get a job."""
     with app_context.store.read() as session:
-        return job_response(session, app_context, visible_job(session, caller, job_id), base_url())
+        return job_response(session, app_context, jobs.visible_job(session, job_id, caller.tenant_filter), base_url())
 
 
 class PreviewQuery(Query):
@@ -177,7 +175,7 @@ def get_preview(app_context: AppContext, caller: Caller, job_id: str, query: Pre
     There is one while a job runs that was submitted with `preview`; 404 otherwise. Nothing of it is kept.
     """
     with app_context.store.read() as session:
-        running = visible_job(session, caller, job_id).state == JobState.RUNNING
+        running = jobs.visible_job(session, job_id, caller.tenant_filter).state == JobState.RUNNING
     data = app_context.progress.preview(job_id, query.index) if running else None
     if data is None:
         raise NotFound(f"no preview of image {query.index} of {job_id}: it does not run, or was not asked for", code="no_preview")
@@ -193,7 +191,7 @@ def cancel(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     """
     cancel_job(app_context.store, job_id, caller.tenant_filter, by=caller.name)
     with app_context.store.read() as session:
-        return job_response(session, app_context, visible_job(session, caller, job_id), base_url())
+        return job_response(session, app_context, jobs.visible_job(session, job_id, caller.tenant_filter), base_url())
 
 
 @routes.post("/api/v1/jobs/{job_id}/retry", scope=Scope.SUBMIT, response=JobResponse, status=202, errors=(409, 429))
@@ -202,17 +200,9 @@ def retry(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
 
     The recipe stays the same, and so does the picture. A job that waits or runs already is left as it is.
     """
-    with app_context.store.write() as session:
-        job = visible_job(session, caller, job_id)
-        if job.state == JobState.SUCCEEDED:
-            raise Conflict(f"job {job_id} has already succeeded; submit its recipe with another seed for another picture")
-        if JobState(job.state).is_final:
-            check_queue(session, job.tenant_id, 1, app_context.settings, quota=caller.quota)
-            reopen(session, retry_where(session, [Job.id == job_id], by=caller.name), by=caller.name)
-            session.refresh(job)
-        response = job_response(session, app_context, job, base_url())
-    app_context.ticket_sender.notify_lane(job.model)
-    return response
+    job = bulk_actions.retry_job(app_context, caller, job_id)
+    with app_context.store.read() as session:
+        return job_response(session, app_context, job, base_url())
 
 
 @routes.post("/api/v1/jobs/cancel", scope=Scope.SUBMIT, response=BulkResponse, errors=(409,))
@@ -270,22 +260,6 @@ def _bulk(
     return Reply(response)
 
 
-def visible_job(session: Session, caller: Caller, job_id: str) -> Job:
-    """The job, if the caller may know of it. Raises NotFound."""
-    job = jobs.get_job(session, job_id, caller.tenant_filter)
-    if job is None:
-        raise NotFound(f"no job {job_id[:60]!r}")
-    return job
-
-
-def next_link(cursor: str | None) -> dict[str, str]:
-    """The `Link` header to the next page of the current request's list."""
-    if cursor is None:
-        return {}
-    parameters = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
-    return {"Link": f'<{request.base_url}?{urlencode([*parameters, ("cursor", cursor)])}>; rel="next"'}
-
-
 def _wait_s(app_context: AppContext) -> float:
     """Seconds that the caller would wait for the job's end: `Prefer: wait=N`, within the setting `max_wait_s`."""
     found = WAIT.search(",".join(request.headers.getlist("Prefer")))
@@ -297,7 +271,7 @@ def _waited(app_context: AppContext, caller: Caller, job_id: str, base: str) -> 
     wait_s = _wait_s(app_context)
     ended = wait_s > 0 and wait_for_end(app_context, job_id, wait_s)
     with app_context.store.read() as session:
-        response = job_response(session, app_context, visible_job(session, caller, job_id), base)
+        response = job_response(session, app_context, jobs.visible_job(session, job_id, caller.tenant_filter), base)
     headers = {"Location": response.urls.self} | ({"Preference-Applied": f"wait={wait_s:.0f}"} if wait_s else {})
     return Reply(response, 200 if ended else 202, headers)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from api.http.context import AppContext
 from imagefarm.states import JobState
-from imagefarm.store import jobs
+from imagefarm.store import Session, jobs
 from imagefarm.store.models import Image, Job
 from scheduler.queue.pending_reason import PendingReason
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from PIL import Image as Picture
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement
 
-from api.http.context import AppContext
-from imagefarm.auth import Caller
 from imagefarm.imaging.labels import FARM
 from imagefarm.imaging.metadata import read_metadata
 from imagefarm.imaging.png import pixel_sha256
+from imagefarm.store import Store
+from imagefarm.store.images import newest_images
 from imagefarm.store.models import Image
 
+MAX_LOOKUP_BYTES = 64 * 1024 * 1024
 MAX_IMAGES = 20
 """Images that one lookup answers with."""
 MAX_PIXELS = 4096 * 4096
@@ -34,10 +36,13 @@ class LookupResult:
     by: Literal["file", "pixels", "metadata"] | None = None
 
 
-def find(app_context: AppContext, caller: Caller, data: bytes) -> LookupResult:
-    """Look a file up among the images that the caller may see. Raises RequestError if it is no picture."""
+def find_image(store: Store, data: bytes, tenant_id: str | None, *, decode_slots: AbstractContextManager[Any]) -> LookupResult:
+    """Look a file up among the images of a tenant (None: of all). Raises RequestError if it is no picture.
+
+    `decode_slots` is held while it is decoded.
+    """
     found = LookupResult(hashlib.sha256(data).hexdigest())
-    with app_context.decode_slots:
+    with decode_slots:
         found.metadata = read_metadata(data)
         found.pixel_sha256 = _pixels(data)
     record = found.metadata.get(FARM, {})
@@ -48,12 +53,9 @@ def find(app_context: AppContext, caller: Caller, data: bytes) -> LookupResult:
     job, index = record.get("job"), record.get("index")
     if isinstance(job, str) and isinstance(index, int) and 0 <= index < 2**31 and "\x00" not in job:
         ways.append(("metadata", (Image.job_id == job) & (Image.index == index)))
-    with app_context.store.read() as session:
+    with store.read() as session:
         for way, condition in ways:
-            statement = select(Image).where(condition).order_by(Image.id.desc()).limit(MAX_IMAGES)
-            if caller.tenant_filter is not None:
-                statement = statement.where(Image.tenant_id == caller.tenant_filter)
-            found.images = list(session.scalars(statement))
+            found.images = newest_images(session, tenant_id, MAX_IMAGES, condition)
             if found.images:
                 found.by = way
                 break

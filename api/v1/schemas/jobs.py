@@ -1,55 +1,24 @@
-"""Jobs and their images as JSON."""
+"""Jobs as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import cast
 
-from flask import request
 from pydantic import ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from api.http.context import AppContext
 from api.http.schemas import ResponseModel, Time
-from imagefarm.recipe import Recipe, Seed
+from api.v1.schemas.images import ImageResponse, image_response
+from imagefarm.recipe import Recipe
 from imagefarm.states import JobState, PriorityClass
 from imagefarm.store import jobs
-from imagefarm.store.models import ChannelFile, Image, Job
+from imagefarm.store.models import Job
 from scheduler.batches.review.picks import ImageRef, picks_of
 from scheduler.queue.new_job import NewJob
 from scheduler.queue.pending_reason import PendingReason
 from scheduler.queue.submit import Submission
-
-
-class ChannelResponse(ResponseModel):
-    """A picture in the form that one channel of its batch asks for."""
-
-    channel: str
-    format: str
-    width: int
-    height: int
-    bytes: int
-    sha256: str
-    url: str
-
-
-class ImageResponse(ResponseModel):
-    """One picture of a job. The hashes are SHA-256: of the file, and of its decoded pixels."""
-
-    id: str
-    index: int
-    seed: Seed
-    width: int
-    height: int
-    format: str
-    sha256: str
-    pixel_sha256: str
-    bytes: int
-    url: str
-    thumb_url: str
-    pick: Literal["approved", "rejected", "rerolled"] | None = Field(description="What was decided of it in its batch")
-    scores: dict[str, Any] | None = Field(description="What the batch's gate measured, and its `verdict`")
-    channels: list[ChannelResponse] = Field(description="Its files for the channels of its batch")
 
 
 class JobError(ResponseModel):
@@ -125,43 +94,6 @@ class JobList(ResponseModel):
     next_cursor: str | None
 
 
-def base_url() -> str:
-    """The farm as the caller of the current request addresses it, without a slash at the end."""
-    return request.host_url.rstrip("/")
-
-
-def image_response(image: Image, base: str, pick: str | None = None, files: Sequence[ChannelFile] = ()) -> ImageResponse:
-    """One image as JSON; `pick` is what was decided of it, `files` are its channels'."""
-    url = f"{base}/api/v1/images/{image.id}/file"
-    return ImageResponse(
-        id=image.id,
-        index=image.index,
-        seed=int(image.seed),
-        width=image.width,
-        height=image.height,
-        format=image.format,
-        sha256=image.sha256,
-        pixel_sha256=image.pixel_sha256,
-        bytes=image.bytes,
-        url=url,
-        thumb_url=f"{url}?thumb=256",
-        pick=pick,
-        scores=image.scores,
-        channels=[
-            ChannelResponse(
-                channel=file.channel,
-                format=file.format,
-                width=file.width,
-                height=file.height,
-                bytes=file.bytes,
-                sha256=file.sha256,
-                url=f"{url}?channel={file.channel}",
-            )
-            for file in files
-        ],
-    )
-
-
 def job_response(session: Session, app_context: AppContext, job: Job, base: str, *, step: int | None = None) -> JobResponse:
     """One job as JSON, with the reason why it waits. `step` is its progress where that is known already."""
     if step is None:
@@ -207,7 +139,13 @@ def _response(job: Job, images: list[ImageResponse], base: str, step: int, reaso
 
 
 def _made(
-    job: Job | NewJob, recipe: Recipe, base: str, *, reason: PendingReason | None, images: Sequence[ImageResponse] = (), progress: int = 0
+    job: Job | NewJob,
+    recipe: Recipe,
+    base: str,
+    *,
+    reason: PendingReason | None,
+    images: Sequence[ImageResponse] = (),
+    progress: int = 0,
 ) -> JobResponse:
     """What a job that is stored and one that is about to be have in common."""
     url = f"{base}/api/v1/jobs/{job.id}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Literal
 
 from pydantic import Field
@@ -10,17 +11,33 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.http.schemas import ResponseModel, Time
-from api.v1.batches.progress import BatchProgress
-from imagefarm.errors import FieldError
+from api.v1.schemas.row_errors import RowError, row_errors
 from imagefarm.states import BatchState, JobState, PriorityClass
 from imagefarm.store.models import Batch, BatchDelivery
 from scheduler.batches import lifecycle
-from scheduler.batches.create import error_json
+from scheduler.batches.progress import read_progress
 from scheduler.batches.quote import Quote
 from scheduler.batches.review.picks import pick_counts
 from scheduler.batches.table.incremental import row_change
 from scheduler.batches.table.options import BatchOptions
 from scheduler.batches.table.table_plan import RowPlan, TablePlan
+
+
+class FailureGroup(ResponseModel):
+    """Jobs of a batch that failed for one reason."""
+
+    code: str
+    number: int
+    detail: str = Field(description="Of one of them")
+    remedy: str = Field(description="Empty where the detail says all")
+
+
+class BatchProgress(ResponseModel):
+    """How a batch gets on."""
+
+    jobs_per_minute: int = Field(description="That succeeded in the last minute")
+    left_s: float | None = Field(description="Seconds to its end at this rate; null when nothing moves, or nothing is left")
+    failures: list[FailureGroup] = Field(description="Why jobs failed, the most common reason first")
 
 
 class BatchCounts(ResponseModel):
@@ -60,15 +77,6 @@ class BatchDeliveryResponse(ResponseModel):
     tries: int
     error: str | None
     finished_at: Time | None
-
-
-class RowError(ResponseModel):
-    """What is wrong with a row: where, what, and how to mend it."""
-
-    row: int | None
-    field: str
-    detail: str
-    remedy: str
 
 
 class BatchChanges(ResponseModel):
@@ -177,6 +185,15 @@ def batch_responses(session: Session, batches: Sequence[Batch], base: str) -> li
     return [_response(batch, numbers[batch.id], picks[batch.id], deliveries.get(batch.id), base) for batch in batches]
 
 
+def batch_detail(session: Session, batch: Batch, base: str) -> BatchResponse:
+    """One batch as JSON, with how it gets on."""
+    response = batch_responses(session, [batch], base)[0]
+    counts = response.counts
+    progress = read_progress(session, batch.id, counts.held + counts.queued + counts.running)
+    response.progress = BatchProgress.model_validate(asdict(progress))
+    return response
+
+
 def new_batch_response(session: Session, batch: Batch, base: str) -> BatchResponse:
     """A batch that becomes real in this transaction, as it will be when its jobs have been let go."""
     numbers = lifecycle.counts(session, [batch])[batch.id]
@@ -235,11 +252,6 @@ def _row_report(report: RowPlan) -> RowReport:
         change=row_change(report.changes),
         errors=row_errors(report.errors),
     )
-
-
-def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
-    """Errors of rows as JSON."""
-    return [RowError.model_validate(error_json(error)) for error in errors]
 
 
 def _response(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from dataclasses import dataclass
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.http.schemas import ResponseModel
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.models import Job
@@ -27,25 +27,27 @@ REMEDIES = {
 """What a person can do about it, by error code; of others the detail says all."""
 
 
-class FailureGroup(ResponseModel):
-    """Jobs of a batch that failed for one reason."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureGroup:
+    """Jobs of a batch that failed for one reason; `detail` is of one of them, `remedy` is empty where the detail says all."""
 
     code: str
     number: int
-    detail: str = Field(description="Of one of them")
-    remedy: str = Field(description="Empty where the detail says all")
+    detail: str
+    remedy: str
 
 
-class BatchProgress(ResponseModel):
-    """How a batch gets on."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchProgress:
+    """How a batch gets on: jobs that succeeded in the last minute, and seconds to its end at this rate (None: nothing moves)."""
 
-    jobs_per_minute: int = Field(description="That succeeded in the last minute")
-    left_s: float | None = Field(description="Seconds to its end at this rate; null when nothing moves, or nothing is left")
-    failures: list[FailureGroup] = Field(description="Why jobs failed, the most common reason first")
+    jobs_per_minute: int
+    left_s: float | None
+    failures: list[FailureGroup]
 
 
-def progress_of(session: Session, batch_id: str, left: int) -> BatchProgress:
-    """How a batch gets on of which so many jobs have not ended."""
+def read_progress(session: Session, batch_id: str, left: int) -> BatchProgress:
+    """How a batch gets on of which `left` jobs have not ended."""
     rate = _rate(session, batch_id) if left else 0
     return BatchProgress(
         jobs_per_minute=rate, left_s=round(left / rate * 60, 1) if rate else None, failures=_failures(session, batch_id)

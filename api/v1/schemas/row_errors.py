@@ -1,0 +1,23 @@
+"""Errors of the rows of a table, or of the files of a ZIP, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from api.http.schemas import ResponseModel
+from imagefarm.errors import FieldError
+from scheduler.batches.create import error_json
+
+
+class RowError(ResponseModel):
+    """What is wrong with a row: where, what, and how to mend it."""
+
+    row: int | None
+    field: str
+    detail: str
+    remedy: str
+
+
+def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
+    """Errors of rows as JSON."""
+    return [RowError.model_validate(error_json(error)) for error in errors]

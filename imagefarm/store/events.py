@@ -1,0 +1,55 @@
+"""Reads of the audit's events: searched, of one subject, and the chain as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from imagefarm.store.models import Event
+
+LOOKED_AT = 200_000
+"""Newest events among which kinds and tenants are looked for: of neither there is an index."""
+
+
+class ChainHead(NamedTuple):
+    """The audit chain as it stands: its length, the events that the next sweep will seal, and its last hash."""
+
+    sealed: int
+    unsealed: int
+    head: str
+
+
+def find_events(
+    session: Session, *, limit: int, before: int | None = None, subject: str = "", kind: str = "", tenant: str = ""
+) -> Sequence[Event]:
+    """The newest events of a subject, of a kind by its beginning, of a tenant; empty means any. `before` is an event's id."""
+    statement = select(Event).order_by(Event.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(Event.id < before)
+    if subject:
+        statement = statement.where(Event.subject == subject)
+    if kind:
+        statement = statement.where(Event.kind.startswith(kind, autoescape=True))
+    if tenant:
+        statement = statement.where(Event.tenant_id == tenant)
+    if (kind or tenant) and not subject:
+        statement = statement.where(Event.id > (session.scalar(select(func.max(Event.id))) or 0) - LOOKED_AT)
+    return session.scalars(statement).all()
+
+
+def events_of(session: Session, subject: str, limit: int, *, after: int = 0) -> Sequence[Event]:
+    """The events of a subject, oldest first, from the id after `after` on."""
+    statement = select(Event).where(Event.subject == subject, Event.id > after).order_by(Event.id).limit(limit)
+    return session.scalars(statement).all()
+
+
+def chain_head(session: Session) -> ChainHead:
+    """The chain as it stands, without walking it."""
+    head = session.execute(
+        select(Event.seq, Event.hash).where(Event.seq.is_not(None)).order_by(Event.seq.desc()).limit(1)
+    ).first()
+    unsealed = session.scalar(select(func.count()).select_from(Event).where(Event.seq.is_(None))) or 0
+    return ChainHead(head.seq or 0, unsealed, head.hash or "") if head else ChainHead(0, unsealed, "")
