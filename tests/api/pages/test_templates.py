@@ -9,7 +9,11 @@ from api.pages.assets import FOLDER
 from api.pages.chinese import WORDS
 
 TEMPLATES = sorted((FOLDER.parent / "templates" / "pages").glob("*.html"))
-SOURCES = [*TEMPLATES, *sorted((FOLDER.parent / "pages").glob("*.py")), FOLDER.parent / "v1" / "farm" / "farm_state.py"]
+SOURCES = [
+    *TEMPLATES,
+    *sorted((FOLDER.parent / "pages").glob("*.py")),
+    FOLDER.parent.parent / "scheduler" / "metrics" / "farm_status.py",
+]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
@@ -26,8 +30,8 @@ def test_every_word_is_in_chinese_too(path: Path) -> None:
     asked = set(re.findall(r"\b(?:_|t|translate)\(\s*\"((?:[^\"\\]|\\.)*)\"\s*[,)]", text))
     for one, many in re.findall(r"\bn_\([^,]+, \"([^\"]*)\", \"([^\"]*)\"", text):
         asked |= {one, many}
-    if path.name == "farm_state.py":
-        for word in re.findall(r"Word\((.*?)\)$", text, re.MULTILINE):
+    if path.name == "farm_status.py":
+        for word in re.findall(r"FarmStatus\((.*?)\)$", text, re.MULTILINE):
             asked |= {part for part in re.findall(r"\"([^\"]*)\"", word) if part not in {"good", "busy", "warn", "bad"}}
     if path.name == "__init__.py":
         asked |= set(re.findall(r"\(\"/[a-z]*\", \"(\w+)\"\)", text))
