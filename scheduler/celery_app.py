@@ -13,6 +13,11 @@ from imagefarm.settings import Settings
 
 SWEEP_QUEUE = "sweep"
 SWEEP_TASK = "scheduler.sweep"
+MAINTENANCE_QUEUE = "maintenance"
+WEBHOOK_TASK = "scheduler.deliver_webhooks"
+UPLOAD_TASK = "scheduler.upload_batches"
+CLEANUP_TASK = "scheduler.clean_up"
+CLEANUP_INTERVAL_S = 900.0
 RENDER_TASK = "worker.render"
 MAX_RUNNING_SET_S = 600.0
 """No running set takes longer than this from claim to commit; a child that does is hung and is killed."""
@@ -54,7 +59,7 @@ def make_celery(settings: Settings, catalogue: Catalogue, *, publisher: bool = F
         accept_content=["json"],
         result_accept_content=["json"],
         task_publish_retry=not publisher,
-        task_queues=[Queue(SWEEP_QUEUE), *(Queue(lane_queue(name)) for name in catalogue.names())],
+        task_queues=[Queue(SWEEP_QUEUE), Queue(MAINTENANCE_QUEUE), *(Queue(lane_queue(name)) for name in catalogue.names())],
         task_default_queue=SWEEP_QUEUE,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
@@ -68,7 +73,10 @@ def make_celery(settings: Settings, catalogue: Catalogue, *, publisher: bool = F
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
         beat_enable_remote_control=True,
-        beat_schedule={"sweep": {"task": SWEEP_TASK, "schedule": settings.sweep_interval_s, "options": {"queue": SWEEP_QUEUE}}},
+        beat_schedule={
+            "sweep": {"task": SWEEP_TASK, "schedule": settings.sweep_interval_s, "options": {"queue": SWEEP_QUEUE}},
+            "cleanup": {"task": CLEANUP_TASK, "schedule": CLEANUP_INTERVAL_S, "options": {"queue": MAINTENANCE_QUEUE}},
+        },
         beat_schedule_filename=str(settings.data_dir / "run" / "beat-schedule"),
         timezone="UTC",
         enable_utc=True,

@@ -1,13 +1,17 @@
-"""The scheduler as a service: Celery's beat sends a sweep every few seconds, a small worker runs it.
+"""The scheduler as a service: Celery's beat sends a sweep every few seconds, a worker runs it, and maintenance beside it.
 
-`celery -A scheduler.service worker -Q sweep -P solo` and `celery -A scheduler.service beat` (`imagefarm scheduler` starts both).
+`celery -A scheduler.service worker -Q sweep,maintenance -P threads` and `celery -A scheduler.service beat` (`imagefarm scheduler`
+starts both).
 """
 
 from __future__ import annotations
 
+import os
+import threading
+from functools import cached_property
 from typing import Any
 
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_shutting_down
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
@@ -22,10 +26,8 @@ from imagefarm.settings import load_settings
 from imagefarm.states import WorkerState
 from imagefarm.store import Store
 from imagefarm.store.models import Worker
-from scheduler.batches.export.batch_delivery import BatchUploader
-from scheduler.celery_app import SWEEP_TASK, make_celery
-from scheduler.delivery.webhooks import WebhookSender
-from scheduler.recovery.cleanup import CleanupRunner
+from scheduler.celery_app import CLEANUP_TASK, SWEEP_TASK, UPLOAD_TASK, WEBHOOK_TASK, make_celery
+from scheduler.maintenance import POOL_SIZE, RETRY, SWEEPS, Maintenance, TaskLimit
 from scheduler.recovery.sweep import RECONCILE_EVERY, sweep
 from scheduler.tickets import top_up
 from scheduler.wiring import SWEEP_STEPS
@@ -33,18 +35,44 @@ from scheduler.wiring import SWEEP_STEPS
 log = get_logger(__name__)
 settings = load_settings()
 app = make_celery(settings, Catalogue.read(settings.catalogue_file))
-app.conf.update(worker_pool="solo", worker_prefetch_multiplier=4)
+app.conf.update(worker_pool="threads", worker_concurrency=POOL_SIZE)
+
+STORE_CONNECTIONS = 6
+LEAVE_AFTER_S = 8.0
+"""A request or a file that takes longer after SIGTERM is given up: SQL has it sent again."""
 
 
 class Services:
     """Connections of this process, made at first use."""
 
-    store: Store | None = None
-    redis: Redis | None = None
-    webhook_sender: WebhookSender | None = None
-    uploader: BatchUploader | None = None
-    cleanup_runner: CleanupRunner | None = None
-    sweeps = 0
+    def __init__(self) -> None:
+        self.sweeps = 0
+        self.sweep_limit = TaskLimit("sweep", SWEEPS)
+
+    @cached_property
+    def redis(self) -> Redis:
+        return connect_redis(settings)
+
+    @cached_property
+    def store(self) -> Store:
+        store = Store(settings.database, pool_size=STORE_CONNECTIONS)
+        store.listener = EventPublisher(self.redis, settings.redis_prefix)
+        return store
+
+    @cached_property
+    def maintenance(self) -> Maintenance:
+        return Maintenance(self.store, settings, LocalOutputStore(settings.outputs))
+
+
+_services = Services()
+_services_lock = threading.Lock()
+
+
+def services() -> Services:
+    """This process's connections, made once: tasks begin in several threads at once."""
+    with _services_lock:
+        _ = _services.maintenance
+    return _services
 
 
 @setup_logging.connect
@@ -52,29 +80,49 @@ def _logs(**_: Any) -> None:
     configure_logs(settings, "scheduler")
 
 
+@worker_shutting_down.connect
+def _stops(**_: Any) -> None:
+    services().maintenance.stopping.set()
+    leave = threading.Timer(LEAVE_AFTER_S, os._exit, (0,))
+    leave.daemon = True
+    leave.start()
+
+
 @app.task(name=SWEEP_TASK)
 def run_sweep() -> None:
-    """One sweep, then webhooks that are due, cleanup if it is time, and tickets for the lanes that have work."""
-    redis = Services.redis = Services.redis or connect_redis(settings)
-    store = Services.store = Services.store or Store(settings.database, pool_size=2)
-    store.listener = store.listener or EventPublisher(redis, settings.redis_prefix)
-    report = sweep(store, settings, SWEEP_STEPS, reconcile=Services.sweeps % RECONCILE_EVERY == 0)
-    Services.sweeps += 1
-    store.checkpoint()
-    webhook_sender = Services.webhook_sender = Services.webhook_sender or WebhookSender(store, settings)
-    webhook_sender.wake()
-    uploader = Services.uploader = Services.uploader or BatchUploader(store, settings, LocalOutputStore(settings.outputs))
-    uploader.wake()
-    cleanup_runner = Services.cleanup_runner = Services.cleanup_runner or CleanupRunner(
-        store, LocalOutputStore(settings.outputs), asset_retention_s=settings.asset_retention_s
-    )
-    cleanup_runner.wake()
-    if not report.lanes:
-        return
+    """One sweep, then messages for the webhooks and batches that are due, and tickets for the lanes that have work."""
+    services().sweep_limit.run(_sweep)
+
+
+@app.task(name=WEBHOOK_TASK, **RETRY)
+def deliver_webhooks() -> None:
+    """Messages of webhooks are due."""
+    services().maintenance.deliver_webhooks()
+
+
+@app.task(name=UPLOAD_TASK, **RETRY)
+def upload_batches() -> None:
+    """Batches are to be uploaded to their buckets."""
+    services().maintenance.upload_batches()
+
+
+@app.task(name=CLEANUP_TASK, **RETRY)
+def clean_up() -> None:
+    """It is time to remove what is no longer needed."""
+    services().maintenance.clean_up()
+
+
+def _sweep() -> None:
+    own = services()
+    report = sweep(own.store, settings, SWEEP_STEPS, reconcile=own.sweeps % RECONCILE_EVERY == 0)
+    own.sweeps += 1
+    own.store.checkpoint()
     try:
-        top_up(app, redis, settings.redis_prefix, report.lanes, serving(store))
+        if report.lanes:
+            top_up(app, own.redis, settings.redis_prefix, report.lanes, serving(own.store))
+        own.maintenance.send_due(app, own.redis, settings.redis_prefix)
     except (RedisError, OperationalError) as error:
-        log.warning("sweep.tickets_failed", error=str(error))
+        log.warning("sweep.messages_failed", error=str(error))
 
 
 def serving(store: Store) -> dict[str, int]:

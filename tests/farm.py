@@ -106,7 +106,7 @@ class Farm:
     def start_scheduler(self) -> None:
         """Start the sweep's worker and its beat."""
         base = [*CELERY, "scheduler.service"]
-        self._start("sweep", [*base, "worker", "-Q", "sweep", "-P", "solo", *QUIET, "-n", "sweep@%h"])
+        self._start("sweep", [*base, "worker", "-Q", "sweep,maintenance", "-P", "threads", *QUIET, "-n", "sweep@%h"])
         self._start("beat", [*base, "beat"])
 
     def _start(self, name: str, command: list[str], **settings: Any) -> None:

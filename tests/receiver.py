@@ -15,12 +15,23 @@ class Receiver:
     def __init__(self) -> None:
         self.status = 200
         self.got: list[tuple[dict[str, str], bytes]] = []
+        self.may_answer = threading.Event()
+        """Clear it to keep the callers waiting."""
+        self.may_answer.set()
+        self.open_requests = self.most_open_requests = 0
+        lock = threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.got.append((dict(self.headers.items()), body))
+                with lock:
+                    outer.got.append((dict(self.headers.items()), body))
+                    outer.open_requests += 1
+                    outer.most_open_requests = max(outer.most_open_requests, outer.open_requests)
+                outer.may_answer.wait(60)
+                with lock:
+                    outer.open_requests -= 1
                 self.send_response(outer.status)
                 self.send_header("Location", "/elsewhere")
                 self.end_headers()
@@ -46,5 +57,6 @@ def receiving() -> Iterator[Receiver]:
     try:
         yield receiver
     finally:
+        receiver.may_answer.set()
         receiver.server.shutdown()
         receiver.server.server_close()

@@ -514,6 +514,8 @@ class Webhook(Base):
     """Only events of this job or batch; null for all of the tenant's."""
     created_at: Mapped[float]
     disabled_at: Mapped[float | None]
+    leased_until: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    """A task sends this webhook's messages until then; afterwards, when its last turn ended."""
 
 
 class WebhookDelivery(Base):
@@ -537,6 +539,7 @@ class WebhookDelivery(Base):
     __table_args__ = (
         Index(
             "ix_webhook_delivery_due",
+            "webhook_id",
             "next_at",
             sqlite_where=text("state = 'waiting'"),
             postgresql_where=text("state = 'waiting'"),

@@ -32,9 +32,10 @@ def api() -> Service:
 
 
 def sweep() -> Service:
-    """The worker that runs the sweep; a pool would only cost it memory."""
-    options = ("-Q", "sweep", "-P", "solo", "-n", "sweep@%h", "--without-gossip", "--without-mingle", "--without-heartbeat")
-    return Service(name="sweep", command=(*PYTHON, "celery", "-A", "scheduler.service", "worker", *options))
+    """The worker that runs the sweep, and webhooks, uploads and cleanup in threads beside it."""
+    queues = ("-Q", "sweep,maintenance", "-P", "threads")
+    options = ("-n", "sweep@%h", "--without-gossip", "--without-mingle", "--without-heartbeat")
+    return Service(name="sweep", command=(*PYTHON, "celery", "-A", "scheduler.service", "worker", *queues, *options))
 
 
 def beat() -> Service:

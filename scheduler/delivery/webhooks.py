@@ -1,7 +1,7 @@
 """Webhooks (https://www.standardwebhooks.com): what ended is told to those who asked, signed, until they take it.
 
-The sweep turns sealed audit events into deliveries, in the order of the chain, so none is missed or told twice; a thread
-of the scheduler sends those that are due. A delivery that nobody takes for about a day is dead and can be replayed.
+The sweep turns sealed audit events into deliveries, in the order of the chain, so none is missed or told twice. Tasks of
+`scheduler.maintenance` send those that are due. A delivery that nobody takes for about a day is dead and can be replayed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook as Signer
 
@@ -44,9 +45,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
 """Pause after each failed try; after the last a delivery is dead."""
 TIMEOUT_S = 10.0
-SENDING_S = 60.0
-"""A delivery that was taken and not reported for so long is due again: its sender died."""
-CHUNK_SIZE = 10
+"""Limit of one request, from the connection to the end of the answer."""
+TURN_S = 10.0
+"""After this time no further message of the same webhook is begun, so that the other webhooks get their turns."""
+LEASE_S = 60.0
+"""A webhook whose turn has not ended by then may be served by another task: the first one died."""
 MAX_ENQUEUED_EVENTS = 2000
 GONE = 410
 
@@ -95,6 +98,7 @@ def replay_delivery(store: Store, webhook_id: str, delivery_id: str, tenant_id: 
 
 def enqueue_deliveries(session: Session) -> int:
     """Make deliveries of the events that were sealed since the last time, in the sweep's transaction; return how many."""
+    _end_removed(session)
     state = session.get_one(SweepState, 1)
     hooks = session.scalars(select(Webhook).where(Webhook.disabled_at.is_(None))).all()
     last = session.scalar(select(func.max(Event.seq))) or 0
@@ -128,56 +132,105 @@ def enqueue_deliveries(session: Session) -> int:
     return len(rows)
 
 
+def _end_removed(session: Session) -> None:
+    """Messages of a webhook that was removed are not sent."""
+    removed = select(Webhook.id).where(Webhook.disabled_at.is_not(None))
+    session.execute(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.state == literal_column("'waiting'"), WebhookDelivery.webhook_id.in_(removed))
+        .values(state="dead", error="the webhook was removed", finished_at=db_now())
+    )
+
+
 def _body(event: Event) -> str:
     data = {name: value for name, value in event.data.items() if name != "owner"}
     at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps({"type": event.kind, "timestamp": at, "data": {"id": event.subject, **data}}, ensure_ascii=False)
 
 
-def deliver_due(store: Store, settings: Settings) -> int:
-    """Send some of the deliveries that are due; return how many were tried. Two senders never take the same one."""
+def count_due(session: Session, limit: int) -> int:
+    """How many webhooks have messages that are due and no task that sends them; counts no further than `limit`."""
+    return session.scalar(select(func.count()).select_from(_due_webhooks().limit(limit).subquery())) or 0
 
-    def take(session: Session) -> list[WebhookDelivery]:
-        due = (
-            select(WebhookDelivery.id)
-            .where(WebhookDelivery.state == "waiting", WebhookDelivery.next_at <= db_now())
-            .order_by(WebhookDelivery.next_at)
-            .limit(CHUNK_SIZE)
-            .with_for_update(skip_locked=True)
-        )
-        ids = session.scalars(due).all()
-        session.execute(update(WebhookDelivery).where(WebhookDelivery.id.in_(ids)).values(next_at=db_now() + SENDING_S))
-        return list(session.scalars(select(WebhookDelivery).where(WebhookDelivery.id.in_(ids)).order_by(WebhookDelivery.id)))
 
+def deliver_due(store: Store, settings: Settings, *, is_over: Callable[[], bool] = lambda: False) -> int:
+    """Send the due messages of one webhook, one after another; return how many were tried, 0 if none is due.
+
+    The webhook is the one whose last turn is longest ago. A turn is a lease in SQL: two tasks never serve the same webhook, so a
+    slow receiver delays its own messages alone. A turn ends after `TURN_S`, or before the next message once `is_over()`.
+    """
     with store.read() as session:
-        if (
-            session.scalar(
-                select(WebhookDelivery.id).where(WebhookDelivery.state == "waiting", WebhookDelivery.next_at <= db_now()).limit(1)
-            )
-            is None
-        ):
+        if count_due(session, 1) == 0:
             return 0
-    taken = store.run_with_retry(take)
-    for delivery in taken:
-        _deliver(store, settings, delivery)
-    return len(taken)
+    hook = store.run_with_retry(_lease)
+    if hook is None:
+        return 0
+    deadline = time.monotonic() + TURN_S
+    tried = 0
+    while (delivery := _next_message(store, hook)) is not None:
+        _deliver(store, settings, hook, delivery)
+        tried += 1
+        if is_over() or time.monotonic() > deadline:
+            break
+    store.run_with_retry(lambda session: _release(session, hook), durable=False)
+    return tried
 
 
-def _deliver(store: Store, settings: Settings, delivery: WebhookDelivery) -> None:
+def _due_webhooks() -> Select[str]:
+    message = select(WebhookDelivery.id).where(
+        WebhookDelivery.webhook_id == Webhook.id,
+        WebhookDelivery.state == literal_column("'waiting'"),  # spelt out as in the partial index
+        WebhookDelivery.next_at <= db_now(),
+    )
+    return select(Webhook.id).where(Webhook.disabled_at.is_(None), Webhook.leased_until <= db_now(), message.exists())
+
+
+def _lease(session: Session) -> Webhook | None:
+    """Begin a turn of the webhook that has waited longest for one."""
+    first = _due_webhooks().order_by(Webhook.leased_until).limit(1).with_for_update(skip_locked=True)
+    webhook_id = session.scalar(first)
+    if webhook_id is None:
+        return None
+    session.execute(update(Webhook).where(Webhook.id == webhook_id).values(leased_until=db_now() + LEASE_S))
+    return session.get_one(Webhook, webhook_id)
+
+
+def _release(session: Session, hook: Webhook) -> None:
+    own = (Webhook.id == hook.id, Webhook.leased_until == hook.leased_until)
+    session.execute(update(Webhook).where(*own).values(leased_until=db_now()))
+
+
+def _next_message(store: Store, hook: Webhook) -> WebhookDelivery | None:
+    """The next due message of a webhook that this task still leases and that nobody has disabled."""
+    statement = (
+        select(WebhookDelivery)
+        .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+        .where(
+            WebhookDelivery.webhook_id == hook.id,
+            WebhookDelivery.state == literal_column("'waiting'"),
+            WebhookDelivery.next_at <= db_now(),
+            Webhook.disabled_at.is_(None),
+            Webhook.leased_until == hook.leased_until,
+            Webhook.leased_until > db_now(),
+        )
+        .order_by(WebhookDelivery.next_at)
+        .limit(1)
+    )
     with store.read() as session:
-        hook = session.get(Webhook, delivery.webhook_id)
+        return session.scalar(statement)
+
+
+def _deliver(store: Store, settings: Settings, hook: Webhook, delivery: WebhookDelivery) -> None:
     status, error = None, None
-    if hook is None or hook.disabled_at is not None:
-        error = "the webhook was removed"
-    else:
-        try:
-            status = _send(settings, hook, delivery)
-            error = None if 200 <= status < 300 else f"it answered {status}"
-        except (FetchFailed, InvalidRequest) as failure:
-            error = failure.detail
+    try:
+        status = _send(settings, hook, delivery)
+        error = None if 200 <= status < 300 else f"it answered {status}"
+    except (FetchFailed, InvalidRequest) as failure:
+        error = failure.detail
     tries = delivery.tries + 1
-    final = error is None or tries > len(BACKOFF_S) or hook is None or hook.disabled_at is not None or status == GONE
-    with store.write() as session:
+    final = error is None or tries > len(BACKOFF_S) or status == GONE
+
+    def record(session: Session) -> None:
         session.execute(
             update(WebhookDelivery)
             .where(WebhookDelivery.id == delivery.id)
@@ -190,10 +243,12 @@ def _deliver(store: Store, settings: Settings, delivery: WebhookDelivery) -> Non
                 finished_at=db_now() if final else None,
             )
         )
-        if status == GONE:  # the receiver asks to be told no more
-            session.execute(update(Webhook).where(Webhook.id == delivery.webhook_id).values(disabled_at=db_now()))
+        if status == GONE:  # the receiver asks for no more messages
+            session.execute(update(Webhook).where(Webhook.id == hook.id).values(disabled_at=db_now()))
+
+    store.run_with_retry(record)
     if error is not None:
-        log.warning("webhook.failed", delivery=delivery.id, webhook=delivery.webhook_id, tries=tries, error=error, dead=final)
+        log.warning("webhook.failed", delivery=delivery.id, webhook=hook.id, tries=tries, error=error, dead=final)
 
 
 def _send(settings: Settings, hook: Webhook, delivery: WebhookDelivery) -> int:
@@ -212,25 +267,3 @@ def replay(session: Session, delivery: WebhookDelivery) -> None:
     """Send a delivery again from the first try, under its own id, in the caller's transaction."""
     now = session.scalar(select(db_now())) or 0.0
     delivery.state, delivery.tries, delivery.next_at, delivery.finished_at = "waiting", 0, now, None
-
-
-class WebhookSender:
-    """Sends what is due off the sweep's path: one thread, woken by each sweep."""
-
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self.store = store
-        self.settings = settings
-        self._thread: threading.Thread | None = None
-
-    def wake(self) -> None:
-        """Start sending unless it is being done already."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            while deliver_due(self.store, self.settings):
-                pass
-        except Exception as error:  # noqa: BLE001 - a thread's end would be silent; the next sweep wakes a new one
-            log.error("webhook.sender_failed", error=str(error)[:300])

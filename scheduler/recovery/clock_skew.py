@@ -14,7 +14,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store import db_now
 from imagefarm.store.audit import append
-from imagefarm.store.models import BatchDelivery, Job, SweepState, WebhookDelivery, Worker
+from imagefarm.store.models import BatchDelivery, Job, SweepState, Webhook, WebhookDelivery, Worker
 from scheduler.queue.retry import MAX_BACKOFF_S
 
 MIN_JUMP_S = 1.0
@@ -35,5 +35,6 @@ def handle_clock_jump(session: Session, state: SweepState, now: float, settings:
     back_s = state.last_at - now
     for table in (WebhookDelivery, BatchDelivery):
         session.execute(update(table).where(table.state == "waiting").values(next_at=table.next_at - back_s))
+    session.execute(update(Webhook).where(Webhook.leased_until > now).values(leased_until=Webhook.leased_until - back_s))
     append(session, "sweep.clock", "sweep", None, {"back_s": round(back_s, 1)})
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from sqlalchemy import select
@@ -19,9 +19,12 @@ CHUNK_SIZE = 500
 """Keys that one statement asks for."""
 
 
-def collect_orphan_files(store: Store, outputs: OutputStore, older_than_s: float) -> int:
+def collect_orphan_files(
+    store: Store, outputs: OutputStore, older_than_s: float, *, is_over: Callable[[], bool] = lambda: False
+) -> int:
     """Delete pictures older than `older_than_s` that no image row names and no running attempt may still commit; also
-    what dead writers left half written. Returns how many files went. Raises OSError if the store is away.
+    what dead writers left half written. Returns how many files went. Raises OSError if the store is away. Once
+    `is_over()` it looks at no further group of files.
 
     Safe at any time and beside workers: only the attempt that holds its job's lease can commit, an attempt that does not
     hold it now never will again, and no two attempts write the same key. The age only spares the walk's freshest files a
@@ -31,6 +34,8 @@ def collect_orphan_files(store: Store, outputs: OutputStore, older_than_s: float
     newest = time.time() - older_than_s
     old = (stored.key for stored in outputs.walk("jobs") if stored.modified_at < newest)
     for keys in in_groups(old):
+        if is_over():
+            break
         for key in sorted(set(keys) - _needed(store, keys)):
             removed += outputs.delete(key)
             log.info("orphan.removed", key=key)

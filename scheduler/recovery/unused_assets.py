@@ -7,6 +7,7 @@ stores it anew. A file that no row names is left over from a request that died.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, select
@@ -24,13 +25,20 @@ CHUNK_SIZE = 100
 """Assets that one search finds; each goes in a transaction of its own."""
 
 
-def collect_unused_assets(store: Store, outputs: OutputStore, retention_s: float, orphan_age_s: float) -> int:
+def collect_unused_assets(
+    store: Store,
+    outputs: OutputStore,
+    retention_s: float,
+    orphan_age_s: float,
+    *,
+    is_over: Callable[[], bool] = lambda: False,
+) -> int:
     """Remove assets that were not wanted for `retention_s`, and files without an asset; return how many files went.
 
     Raises OSError if the store of files is away. Safe at any time and beside others of its kind.
     """
     removed = 0
-    while found := _unused(store, retention_s):
+    while not is_over() and (found := _unused(store, retention_s)):
         gone = sum(
             store.run_with_retry(partial(_remove, outputs=outputs, asset_id=asset_id, retention_s=retention_s))
             for asset_id in found
@@ -41,6 +49,8 @@ def collect_unused_assets(store: Store, outputs: OutputStore, retention_s: float
     newest = time.time() - orphan_age_s
     old = (stored.key for stored in outputs.walk("assets") if stored.modified_at < newest)
     for keys in in_groups(old):
+        if is_over():
+            break
         with store.read() as session:
             named = set(session.scalars(select(Asset.storage_key).where(Asset.storage_key.in_(keys))))
         for key in sorted(set(keys) - named):

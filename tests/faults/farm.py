@@ -134,7 +134,8 @@ class FaultFarm(Farm):
             self.wait_for_workers()
 
     def start_sweep(self) -> None:
-        self._start("sweep", [*CELERY, "scheduler.service", "worker", "-Q", "sweep", "-P", "solo", *QUIET, "-n", "sweep@%h"])
+        queues = ("-Q", "sweep,maintenance", "-P", "threads")
+        self._start("sweep", [*CELERY, "scheduler.service", "worker", *queues, *QUIET, "-n", "sweep@%h"])
 
     def start_beat(self) -> None:
         # as the embedded farm does: no pid file, which a killed beat would leave behind

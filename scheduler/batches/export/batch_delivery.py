@@ -14,13 +14,12 @@ repeated sends nothing. Pictures that were rejected or re-rolled are left out.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from imagefarm.imaging.formats import MEDIA
@@ -38,43 +37,68 @@ log = get_logger(__name__)
 
 BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
 """Pause after each failed try; after the last the delivery is given up."""
-SENDING_S = 180.0
-"""A delivery that was taken and has told of no progress for so long is due again: its sender died."""
+LEASE_S = 180.0
+"""A delivery that was taken and has reported no progress for this time is due again: the task that uploaded it died."""
+TURN_S = 300.0
+"""A batch that still sends files after this time is put behind the other batches that are due."""
 TELL_S = 10.0
 MANIFEST = "manifest.csv"
 LEFT_OUT = {Picked.REJECTED, Picked.REROLLED}
 
 
-def upload_due(store: Store, settings: Settings, outputs: OutputStore) -> bool:
-    """Upload one batch that is due; False if none is. Two uploaders never take the same one."""
-    due = (BatchDelivery.state == "waiting", BatchDelivery.next_at <= db_now())
+class _TurnOver(Exception):
+    """The rest of a batch's files is uploaded in a later turn."""
+
+
+def count_due(session: Session, limit: int) -> int:
+    """How many batches are to be uploaded now; counts no further than `limit`."""
+    due = select(BatchDelivery.batch_id).where(*_due()).limit(limit).subquery()
+    return session.scalar(select(func.count()).select_from(due)) or 0
+
+
+def upload_due(store: Store, settings: Settings, outputs: OutputStore, *, is_over: Callable[[], bool] = lambda: False) -> bool:
+    """Upload one batch that is due; False if none is. Two uploaders never take the same one.
+
+    It ends before the next file once `is_over()`, or `TURN_S` after the first file that had to be sent. The batch is then due
+    again.
+    """
     with store.read() as session:
-        if session.scalar(select(BatchDelivery.batch_id).where(*due).limit(1)) is None:
+        if count_due(session, 1) == 0:
             return False
 
     def take(session: Session) -> BatchDelivery | None:
         batch_id = session.scalar(
-            select(BatchDelivery.batch_id).where(*due).order_by(BatchDelivery.next_at).limit(1).with_for_update(skip_locked=True)
+            select(BatchDelivery.batch_id)
+            .where(*_due())
+            .order_by(BatchDelivery.next_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
         )
         if batch_id is None:
             return None
-        session.execute(update(BatchDelivery).where(BatchDelivery.batch_id == batch_id).values(next_at=db_now() + SENDING_S))
+        session.execute(update(BatchDelivery).where(BatchDelivery.batch_id == batch_id).values(next_at=db_now() + LEASE_S))
         return session.get_one(BatchDelivery, batch_id, populate_existing=True)
 
     taken = store.run_with_retry(take)
     if taken is not None:
-        _Upload(store, outputs, taken).run(settings)
+        _Upload(store, outputs, taken, is_over).run(settings)
     return taken is not None
+
+
+def _due() -> tuple[ColumnElement[bool], ...]:
+    # the state is spelt out as in the partial index
+    return BatchDelivery.state == literal_column("'waiting'"), BatchDelivery.next_at <= db_now()
 
 
 class _Upload:
     """One try to upload one batch."""
 
-    def __init__(self, store: Store, outputs: OutputStore, delivery: BatchDelivery) -> None:
-        self.store, self.outputs, self.delivery = store, outputs, delivery
+    def __init__(self, store: Store, outputs: OutputStore, delivery: BatchDelivery, is_over: Callable[[], bool]) -> None:
+        self.store, self.outputs, self.delivery, self.is_over = store, outputs, delivery, is_over
         self.files = self.sent = self.bytes = 0
         self.lost: set[str] = set()
         self._told_at = time.monotonic()
+        self._turn_ends_at = float("inf")  # from the first file that is sent: each turn sends at least one
 
     def run(self, settings: Settings) -> None:
         delivery = self.delivery
@@ -84,6 +108,8 @@ class _Upload:
                 self._send_picture(bucket, entry)
             listed = "".join(manifest_csv(self._listed())).encode()
             self._send(bucket, MANIFEST, listed, hashlib.sha256(listed).hexdigest(), "text/csv; charset=utf-8")
+        except _TurnOver:
+            self._end("waiting", error=None, tries=delivery.tries, pause=0.0)
         except (UploadError, OSError) as error:
             detail = error.detail if isinstance(error, UploadError) else f"a picture cannot be read: {error.strerror or error}"
             tries = delivery.tries + 1
@@ -116,9 +142,12 @@ class _Upload:
         self._send(bucket, entry.file, data, entry.sha256, MEDIA.get(ending, "application/octet-stream"))
 
     def _send(self, bucket: Bucket, name: str, data: bytes, sha256: str, media: str) -> None:
+        if self.is_over() or time.monotonic() > self._turn_ends_at:
+            raise _TurnOver
         key = f"{self.delivery.prefix}/{name}"
         if not bucket.has(key, sha256):
             bucket.put(key, data, sha256, media)
+            self._turn_ends_at = min(self._turn_ends_at, time.monotonic() + TURN_S)
             self.sent += 1
             self.bytes += len(data)
         self.files += 1
@@ -126,7 +155,7 @@ class _Upload:
             self._told_at = time.monotonic()
             with self.store.write() as session:
                 session.execute(
-                    self._mine().values(files=self.files, sent=self.sent, bytes=self.bytes, next_at=db_now() + SENDING_S)
+                    self._mine().values(files=self.files, sent=self.sent, bytes=self.bytes, next_at=db_now() + LEASE_S)
                 )
 
     def _mine(self) -> Any:
@@ -155,24 +184,3 @@ class _Upload:
                 )
 
         self.store.run_with_retry(end)
-
-
-class BatchUploader:
-    """Uploads what is due off the sweep's path: one thread, woken by each sweep."""
-
-    def __init__(self, store: Store, settings: Settings, outputs: OutputStore) -> None:
-        self.store, self.settings, self.outputs = store, settings, outputs
-        self._thread: threading.Thread | None = None
-
-    def wake(self) -> None:
-        """Start uploading unless it is being done already."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="batch-uploader", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            while upload_due(self.store, self.settings, self.outputs):
-                pass
-        except Exception as error:  # noqa: BLE001 - a thread's end would be silent; the next sweep wakes a new one
-            log.error("batch_delivery.uploader_failed", error=str(error)[:300])

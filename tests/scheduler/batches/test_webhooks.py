@@ -46,6 +46,7 @@ def register(farm: BulkFarm, receiver: Receiver, *kinds: str, **more: Any) -> di
 def make_due(farm: BulkFarm) -> None:
     with farm.store.write() as session:
         session.execute(update(WebhookDelivery).values(next_at=0.0))
+        session.execute(update(Webhook).values(leased_until=0.0))
 
 
 def test_a_batch_is_told_of_once_and_the_signature_holds(farm: BulkFarm, receiver: Receiver) -> None:
