@@ -1,4 +1,4 @@
-"""Guessing passwords and keys at the sign-in page is slow: so many failures, then a pause.
+"""Guessing passwords and keys at the sign-in page is slow: after a number of failures, sign-in pauses.
 
 Failures are counted in Redis for all processes together, and in this process while Redis is away.
 """
@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from threading import Lock
+from collections.abc import Iterator
+from functools import lru_cache
 
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import FixedWindowRateLimiter
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -19,57 +23,70 @@ MAX_PER_ADDRESS_AND_NAME = 10
 """Failures from one address with one name; a name alone has more, so that nobody shuts somebody else out."""
 MAX_PER_ADDRESS = 50
 MAX_PER_NAME = 200
-
-_here: dict[str, tuple[int, float]] = {}
-_lock = Lock()
+MAX_LOCAL_COUNTS = 10_000
+"""Counts that are kept in this process; above it they begin again."""
 
 
 def check(redis: Redis, prefix: str, address: str, name: str) -> None:
     """Raise LimitExceeded if there were too many failures of late."""
-    for key, max_failures in _keys(prefix, address, name):
-        failures, left = _read(redis, key)
-        if failures >= max_failures:
-            detail = f"{failures} attempts to sign in failed within {WINDOW_S // 60} minutes; wait {left:.0f} s"
-            raise LimitExceeded(detail, limit="sign_in_failures", value=max_failures, retry_after=left)
+    for limit, identifier in _limits(address, name):
+        left_s = max(_pause_s(_local(), limit, identifier), _shared_pause_s(redis, prefix, limit, identifier))
+        if left_s > 0:
+            detail = f"{limit.amount} attempts to sign in failed within {WINDOW_S // 60} minutes; wait {left_s:.0f} s"
+            raise LimitExceeded(detail, limit="sign_in_failures", value=limit.amount, retry_after=left_s)
 
 
 def failed(redis: Redis, prefix: str, address: str, name: str) -> None:
     """Count a failure."""
-    for key, _ in _keys(prefix, address, name):
+    for limit, identifier in _limits(address, name):
         try:
-            pipe = redis.pipeline(transaction=True)
-            pipe.set(key, 0, nx=True, ex=WINDOW_S)
-            pipe.incr(key)
-            pipe.execute()
+            _shared(redis, prefix).hit(limit, identifier)
         except (RedisError, OSError):
-            with _lock:
-                if len(_here) > 10_000:
-                    _here.clear()
-                number, until = _here.get(key, (0, 0.0))
-                now = time.monotonic()
-                _here[key] = (number + 1, until) if until > now else (1, now + WINDOW_S)
+            _count_here(limit, identifier)
 
 
-def _read(redis: Redis, key: str) -> tuple[int, float]:
-    with _lock:
-        number, until = _here.get(key, (0, 0.0))
-    here = (number, until - time.monotonic()) if until > time.monotonic() else (0, 0.0)
+def _limits(address: str, name: str) -> Iterator[tuple[RateLimitItemPerSecond, str]]:
+    for max_failures, parts in (
+        (MAX_PER_ADDRESS_AND_NAME, (address, name)),
+        (MAX_PER_ADDRESS, ("from", address)),
+        (MAX_PER_NAME, ("of", name)),
+    ):
+        identifier = hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:32]
+        yield RateLimitItemPerSecond(max_failures, WINDOW_S), identifier
+
+
+def _pause_s(limiter: FixedWindowRateLimiter, limit: RateLimitItemPerSecond, identifier: str) -> float:
+    """Seconds until the window ends; 0 while the limit is not reached."""
+    window = limiter.get_window_stats(limit, identifier)
+    return max(1.0, window.reset_time - time.time()) if window.remaining == 0 else 0.0
+
+
+def _shared_pause_s(redis: Redis, prefix: str, limit: RateLimitItemPerSecond, identifier: str) -> float:
     try:
-        pipe = redis.pipeline(transaction=False)
-        pipe.get(key)
-        pipe.ttl(key)
-        told, left = pipe.execute()
+        return _pause_s(_shared(redis, prefix), limit, identifier)
     except (RedisError, OSError):
-        return here
-    return max(here, (int(told or 0), max(1.0, float(left))))
+        return 0.0
 
 
-def _keys(prefix: str, address: str, name: str) -> tuple[tuple[str, int], ...]:
-    def key(*parts: str) -> str:
-        return f"{prefix}:sign-in:{hashlib.sha256(repr(parts).encode('utf-8', 'backslashreplace')).hexdigest()[:32]}"
+def _count_here(limit: RateLimitItemPerSecond, identifier: str) -> None:
+    counts = _local_counts()
+    if len(counts.storage) >= MAX_LOCAL_COUNTS:
+        counts.reset()
+    _local().hit(limit, identifier)
 
-    return (
-        (key(address, name), MAX_PER_ADDRESS_AND_NAME),
-        (key("from", address), MAX_PER_ADDRESS),
-        (key("of", name), MAX_PER_NAME),
-    )
+
+@lru_cache(maxsize=4)
+def _shared(redis: Redis, prefix: str) -> FixedWindowRateLimiter:
+    """Counts in the Redis that all processes share."""
+    counts = RedisStorage("redis://", connection_pool=redis.connection_pool, key_prefix=f"{prefix}:sign-in")
+    return FixedWindowRateLimiter(counts)
+
+
+@lru_cache(maxsize=1)
+def _local_counts() -> MemoryStorage:
+    return MemoryStorage()
+
+
+@lru_cache(maxsize=1)
+def _local() -> FixedWindowRateLimiter:
+    return FixedWindowRateLimiter(_local_counts())
