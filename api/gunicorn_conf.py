@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from imagefarm.errors import ConfigurationError
@@ -35,7 +33,7 @@ timeout = 60  # of the process's main thread; a request may take longer
 graceful_timeout = 20
 keepalive = 15
 accesslog = None  # api.http.request_log writes one structured line
-logger_class = "api.gunicorn_log.GunicornLog"
+logger_class = "api.http.gunicorn_adapter.GunicornLog"
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file; a slow disk would look like a hang
 
@@ -63,16 +61,9 @@ def post_worker_init(worker: Any) -> None:
     stream would hold the process for the whole graceful time.
     """
     from api.http.context import app_context_of
+    from api.http.gunicorn_adapter import on_stop
     from api.service import app
 
     sys.setswitchinterval(SWITCH_S)
     freeze_startup_objects()
-    app_context = app_context_of(app)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        app_context.events.close()
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGTERM, stop)
+    on_stop(app_context_of(app).events.close)

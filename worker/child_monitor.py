@@ -10,16 +10,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from contextlib import suppress
 from typing import Any
 
-from billiard.common import human_status
 from celery import Celery, bootsteps
-from celery.platforms import EX_OK
-from celery.worker import state as celery_state
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
@@ -37,6 +32,13 @@ from scheduler import tickets
 from scheduler.celery_app import lane_queue
 from scheduler.queue.workers import mark_offline
 from worker.leases.lease_keeper import HUNG_EXIT, STUCK_EXIT
+from worker.process.billiard_adapter import (
+    POOL_STEP,
+    PreforkPool,
+    describe_exit,
+    has_active_tasks,
+    request_shutdown,
+)
 from worker.process.identity import next_incarnation
 from worker.process.liveness import LivenessMonitor
 from worker.process.memory_limit import GIB, MemoryLimit
@@ -93,7 +95,7 @@ class ChildMonitor:
         """A child is no more; `ended_here` is why this process killed it, and whether a job is to blame. Called in Celery's
         event loop, which must not wait for SQL.
         """
-        reason = ENDS.get(exitcode or 0, f"its process ended with {human_status(exitcode)}")
+        reason = ENDS.get(exitcode or 0, f"its process ended with {describe_exit(exitcode)}")
         reason, self_inflicted = ended_here or (reason, exitcode not in NOT_ITS_OWN)
         self._deaths.append((incarnation, reason, self_inflicted))
         self._wake.set()
@@ -129,7 +131,7 @@ class ChildMonitor:
             ).all()
             desired_state = session.scalar(select(Worker.desired_state).where(Worker.id == self.incarnation))
         self._follow(desired_state or WorkerState.READY)
-        if celery_state.active_requests or not self._consuming:
+        if has_active_tasks() or not self._consuming:
             return
         for model, _ in waiting:
             if tickets.waiting(self.redis, self.settings.redis_prefix, model) == 0:
@@ -166,7 +168,7 @@ class ChildMonitor:
 class ChildMonitorStep(bootsteps.StartStopStep):
     """The step of Celery's worker that lets the child monitor see its pool. The pool has one process."""
 
-    requires = ("celery.worker.components:Pool",)
+    requires = (POOL_STEP,)
     child_monitor: ChildMonitor
     liveness_monitor: LivenessMonitor
     limit: MemoryLimit | None = None
@@ -174,44 +176,32 @@ class ChildMonitorStep(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         self.child_monitor.node = worker.hostname
         self.child_monitor.start()
-        max_gib, pool = self.child_monitor.settings.worker_memory_limit_gib, worker.pool._pool
-
-        def children() -> list[int]:
-            return [process.pid for process in list(pool._pool)]
-
+        max_gib, pool = self.child_monitor.settings.worker_memory_limit_gib, PreforkPool(worker)
         if max_gib:
-            self.limit = MemoryLimit(int(max_gib * GIB), children)
+            self.limit = MemoryLimit(int(max_gib * GIB), pool.pids)
             self.limit.start()
-        self.liveness_monitor.children = children
+        self.liveness_monitor.children = pool.pids
         self.liveness_monitor.start()
 
         def drain(_number: int, _frame: Any) -> None:
             # Celery's own handler waits for a slice to end by itself, or (with REMAP_SIGTERM) its whole soft time-out,
             # whether anything still runs or not. A drain is told to the child, and ends when the child has drained.
-            celery_state.should_stop = EX_OK
+            request_shutdown()
             self._drain_children(worker)
 
         signal.signal(signal.SIGTERM, drain)
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """The pool makes its callbacks anew at every connection to the broker, and after this: hang on to them then."""
-        pool = worker.pool._pool
-        hub.call_soon(self._watch, pool)
+        pool = PreforkPool(worker)
+        hub.call_soon(pool.on_child_end, self._report_end)
         # The pool looks for the dead when a child's pipe closes, but a process that is killed closes its pipes a moment
         # before it can be waited for; then the pool would look again after 5 s. Ends with the connection, as its own timers.
-        hub.call_repeatedly(REAP_EVERY_S, pool.maintain_pool)
+        hub.call_repeatedly(REAP_EVERY_S, pool.reap)
 
-    def _watch(self, pool: Any) -> None:
-        celerys_own = pool.on_process_down
-
-        def on_process_down(process: Any) -> None:
-            celerys_own(process)
-            if not getattr(process, "end_reported", False):
-                process.end_reported = True
-                # the next child is made after this, so the incarnation is still that of the dead one
-                self.child_monitor.child_ended(self.child_monitor.incarnation, process.exitcode, self._ended_here(process.pid))
-
-        pool.on_process_down = on_process_down
+    def _report_end(self, pid: int, exitcode: int | None) -> None:
+        # the next child is made after this, so the incarnation is still that of the dead one
+        self.child_monitor.child_ended(self.child_monitor.incarnation, exitcode, self._ended_here(pid))
 
     def _ended_here(self, pid: int) -> tuple[str, bool] | None:
         too_much = self.limit.ended.pop(pid, None) if self.limit is not None else None
@@ -223,10 +213,8 @@ class ChildMonitorStep(bootsteps.StartStopStep):
 
     def _drain_children(self, worker: Any) -> None:
         """A child that renders shall drain and not take its time; one that does not is ended by its pool."""
-        if celery_state.active_requests:
-            for process in worker.pool._pool._pool:
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGTERM)
+        if has_active_tasks():
+            PreforkPool(worker).terminate_children()
 
     def stop(self, _worker: Any) -> None:
         """Nothing yet: the pool stops after this, and the jobs of its last child are to be requeued (see worker.service)."""

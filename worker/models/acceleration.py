@@ -20,6 +20,12 @@ from imagefarm.errors import ConfigurationError
 from imagefarm.logs import get_logger
 from imagefarm.settings import Settings
 from worker.memory.planner import Tier
+from worker.models.torch_private import (
+    allow_recompilations,
+    discard_compiled,
+    ignore_compiler_errors,
+    set_attention_backend,
+)
 
 log = get_logger(__name__)
 
@@ -105,28 +111,27 @@ class Acceleration:
             return
         with torch.compiler.set_stance("force_eager"):
             if self._kernel:
-                _set_attention(self._denoiser, KERNELS["native"].name)
+                set_attention_backend(self._denoiser, KERNELS["native"].name)
             try:
                 yield
             finally:
                 if self._kernel:
-                    _set_attention(self._denoiser, self._kernel)
+                    set_attention_backend(self._denoiser, self._kernel)
 
     def has_compiled(self) -> None:
         """The compiler works here; should it fail at a pass to come, that pass runs as the model was released."""
-        torch._dynamo.config.suppress_errors = True
+        ignore_compiler_errors()
 
     def give_up_compiling(self, error: Exception) -> None:
         """The compiler failed: go on without."""
         log.warning("not compiled", error=" ".join(str(error).split())[:300])
-        for module in self._denoiser.modules():
-            module._compiled_call_impl = None
+        discard_compiled(self._denoiser)
         self.compiled = False
         self.facts["compiled"] = f"no: {type(error).__name__}"
 
     def _use(self, attention: str) -> None:
         name = KERNELS[attention].name
-        if _set_attention(self._denoiser, name):
+        if set_attention_backend(self._denoiser, name):
             self._kernel = name
             self.facts["attention"] = attention
         else:  # UNets call PyTorch's own attention themselves
@@ -137,24 +142,11 @@ class Acceleration:
             # hooks that cast or move weights would be compiled into every block, or break it into pieces
             self.facts["compiled"] = f"no: at tier {tier} hooks handle the weights"
             return
-        torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+        allow_recompilations(RECOMPILE_LIMIT)
         # shapes are variables: another size or number of images needs no compilation of its own
         self._denoiser.compile_repeated_blocks(backend=BACKEND, dynamic=True)
         self.compiled = True
         self.facts["compiled"] = "blocks"
-
-
-def _set_attention(denoiser: Any, name: str) -> bool:
-    """Have all of a denoiser's attention use a kernel; return whether any of it can."""
-    from diffusers.models.attention_dispatch import AttentionBackendName
-
-    takes = [
-        module.processor for module in denoiser.modules() if hasattr(getattr(module, "processor", None), "_attention_backend")
-    ]
-    # not by the model's own method, which changes the choice of the whole process with it
-    for processor in takes:
-        processor._attention_backend = AttentionBackendName(name)
-    return bool(takes)
 
 
 def _why_not_compiled(device: torch.device) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import Any
 
 from api.http.sse import event_text
 from api.live.event_fanout import CLOSE, Event, Subscription
@@ -71,10 +70,3 @@ class PageConnection(Subscription):
 def http_chunk(text: bytes) -> bytes:
     """The text as HTTP sends a part of an answer whose length is not known."""
     return b"%X\r\n%b\r\n" % (len(text), text)
-
-
-def client_socket(environ: dict[str, Any]) -> socket.socket | None:
-    """The socket of a request whose answer is sent in chunks as they are, if the server gives it away."""
-    client = environ.get("gunicorn.socket")
-    plain = environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and environ.get("REQUEST_METHOD") == "GET"
-    return client if plain and type(client) is socket.socket else None

@@ -31,12 +31,13 @@ from werkzeug.urls import iri_to_uri
 from api.http.auth import SESSION_COOKIE, authenticate
 from api.http.context import app_context_of
 from api.http.event_stream import FOR_ALL, text_of
+from api.http.gunicorn_adapter import client_socket
 from api.http.request_log import FOR_STREAMS
 from api.http.request_priority import YieldBudget, in_flight_requests, yielding_to_requests
 from api.http.sse import HEARTBEAT, HEARTBEAT_S, RETRY, event_text
 from api.live.event_fanout import CLOSE, Event, Subscription
 from api.pages.i18n import language
-from api.pages.live.page_connection import PageConnection, client_socket, http_chunk
+from api.pages.live.page_connection import PageConnection, http_chunk
 from api.pages.live.render_cache import is_cached_per_tenant
 from imagefarm.auth import Caller
 from imagefarm.errors import FarmError, FieldError, InvalidRequest

@@ -11,8 +11,9 @@ from contextlib import suppress
 
 import pytest
 
+from api.http.gunicorn_adapter import client_socket
 from api.live.event_fanout import AWAY, BACK, CLOSE
-from api.pages.live.page_connection import PageConnection, client_socket, http_chunk
+from api.pages.live.page_connection import PageConnection, http_chunk
 
 Sockets = tuple[socket.socket, socket.socket]
 
