@@ -19,7 +19,7 @@ TEST_PROCESSES ?= 3
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test catalogue specification faults screenshots up lint format constraints docs clean
+.PHONY: help demo test browser catalogue specification faults screenshots up lint format constraints docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ up: $(VENV)/.demo ## run the whole farm here and print its URL; Ctrl-C stops it
 
 test: $(VENV)/.test ## run the tests (ARGS="tests/core -k recipe" for some of them)
 	@$(PY) -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+
+browser: ## install Chromium and a font with Chinese characters, which the browser tests need
+	@tools/browser.sh
 
 catalogue: $(VENV)/.test ## a catalogue of 200 products on a real farm: drafts, picks, finals, channels, webhook, update
 	@$(PY) -m pytest -m slow tests/e2e/test_catalogue.py $(ARGS)

@@ -19,8 +19,17 @@ from imagefarm.catalogue import Catalogue
 from imagefarm.settings import PROJECT_ROOT, Settings, load_settings
 from imagefarm.store import Store
 from imagefarm.store.migrate import migrate
+from tests.browser import skipped_line
 
 DATABASES = ("sqlite", "postgresql")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of a run without Chromium says how many tests that left out."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    line = skipped_line(reporter.stats.get("skipped", [])) if reporter is not None else ""
+    if line:
+        reporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,9 +14,9 @@ from imagefarm.states import WorkerState
 from scheduler.queue import workers
 from tests.api.conftest import api_settings, make_api, redis_url
 from tests.api.farm_api import FarmApi
+from tests.browser import require_chromium
 
 __all__ = ["redis_url"]  # one redis-server serves these tests as it serves the API's
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET_CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -70,15 +68,11 @@ def site(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """One Chromium for all browser tests."""
-    if CHROMIUM is None:
-        missing = "no Chromium on the PATH: install it (Debian: apt-get install chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(missing)  # a skip there would be a page that nobody has opened
-        pytest.skip(missing)
+    executable = require_chromium()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET_CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=executable, args=QUIET_CHROMIUM)
         yield browser
         browser.close()
 
