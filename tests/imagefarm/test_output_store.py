@@ -89,6 +89,7 @@ def test_a_failed_write_leaves_nothing(outputs: LocalOutputStore) -> None:
     assert not list((outputs.root / ".tmp").iterdir())
 
 
+@pytest.mark.process
 def test_a_writer_killed_at_any_moment_leaves_whole_files_only(outputs: LocalOutputStore) -> None:
     script = (
         "import itertools, sys; from pathlib import Path; from imagefarm.output_store import LocalOutputStore\n"

@@ -18,7 +18,7 @@ from tests.farm import Farm
 
 
 @pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
+def farm(starts_process: None, tmp_path: Path) -> Iterator[Farm]:
     with Farm(tmp_path) as farm:
         yield farm
 

@@ -101,7 +101,7 @@ def _plain_logs() -> None:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> SmallModels:
+def models(loads_model: None, tmp_path_factory: pytest.TempPathFactory) -> SmallModels:
     """Every tiny model in a folder with its models.toml. Tests that change a file work on a copy of the folder."""
     folder = tmp_path_factory.mktemp("models")
     z_image = tiny_pipelines.z_image()

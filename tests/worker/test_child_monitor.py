@@ -20,7 +20,7 @@ from worker.render_process import BROKEN_EXIT, DEVICE_LOST_EXIT
 
 
 @pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
+def farm(starts_process: None, tmp_path: Path) -> Iterator[Farm]:
     with Farm(tmp_path) as farm:
         yield farm
 

@@ -36,7 +36,7 @@ LONG = {"steps": 50, "count": 16}
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+def farm(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """One farm for all tests here, with one worker; each test leaves it idle. Its model `broken` has weights cut short."""
     folder = tmp_path_factory.mktemp("farm")
     shutil.copytree(PROJECT_ROOT / "models" / "demo", folder / "broken")

@@ -66,7 +66,7 @@ def site(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
+def chromium(starts_process: None) -> Iterator[Any]:
     """One Chromium for all browser tests."""
     executable = require_chromium()
     from playwright.sync_api import sync_playwright

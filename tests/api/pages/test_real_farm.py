@@ -30,7 +30,7 @@ class LiveFarm(Farm):
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFarm]:
+def farm(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveFarm]:
     with LiveFarm(tmp_path_factory.mktemp("whole"), lease_s=10.0, allow_private_urls=True) as farm:
         farm.start_worker(wait=False)
         farm.start_scheduler()

@@ -48,6 +48,7 @@ def test_every_celery_setting_has_its_reason() -> None:
     assert {name for name in names - {"broker_transport_options"} if name not in table} == set()
 
 
+@pytest.mark.process
 def test_make_help_lists_every_target() -> None:
     makefile = (PROJECT_ROOT / "Makefile").read_text()
     listed = subprocess.run(["make", "help"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True).stdout

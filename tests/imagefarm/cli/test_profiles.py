@@ -141,6 +141,7 @@ def test_the_shell_completes_commands_profiles_and_models(
     assert completed("imagefarm submit x --model de --url http://other.test --model de") == []  # refused: no key
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
 def test_completion_is_shown_and_installed_for_bash(option: str, tmp_path: Path) -> None:
     line = f"{sys.executable} -m imagefarm {option} bash; code=$?; exit $code"

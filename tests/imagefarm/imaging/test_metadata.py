@@ -85,6 +85,7 @@ def test_png_refuses_what_is_no_rgb_picture() -> None:
         encode_png(noise(2, 2), {"": "x"})
 
 
+@pytest.mark.process
 def test_the_core_imports_neither_numpy_nor_isal() -> None:
     code = (
         "import sys; sys.modules.update(numpy=None, isal=None)\n"

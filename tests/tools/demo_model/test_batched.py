@@ -35,6 +35,7 @@ def small_model() -> ZImageTransformer2DModel:
     return model
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("bfloat16", "tolerance"), [(False, 1e-4), (True, 0.05)])
 def test_forward_and_gradients_are_the_stock_ones(bfloat16: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "has_fast_bfloat16", lambda: bfloat16)
@@ -63,6 +64,7 @@ def test_forward_and_gradients_are_the_stock_ones(bfloat16: bool, tolerance: flo
             assert difference < tolerance, name
 
 
+@pytest.mark.process
 def test_gate_stays_finite_at_large_values() -> None:
     x = torch.ones(4, 64)
     x[:, :32] = torch.tensor([-1e4, -100.0, 100.0, 1e4])[:, None]

@@ -139,6 +139,7 @@ def test_a_hung_step_is_not_renewed_and_ends_the_worker(
     assert lease_of(store, jobs[0]) == before
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("phase", "words", "self_inflicted"), [("step", "a step did not end", True), ("loading", "a model's load", False)]
 )
@@ -156,6 +157,7 @@ def test_the_parent_knows_that_its_child_hung_and_whose_doing_it_was(
     assert own is self_inflicted
 
 
+@pytest.mark.process
 def test_a_process_that_takes_too_much_memory_is_ended_and_another_is_not() -> None:
     hoarder, other = (
         subprocess.Popen(

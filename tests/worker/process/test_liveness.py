@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def watched(quick: None) -> Iterator[tuple[LivenessMonitor, subprocess.Popen[str]]]:
+def watched(starts_process: None, quick: None) -> Iterator[tuple[LivenessMonitor, subprocess.Popen[str]]]:
     """A watch over a child that counts, and does what it is told."""
     watch = LivenessMonitor()
     watch.child_starts()

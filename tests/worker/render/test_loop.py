@@ -168,7 +168,7 @@ class Shelf:
 
 
 @pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
+def farm(starts_process: None, tmp_path: Path) -> Iterator[Farm]:
     with Farm(tmp_path, worker_models=["demo", "sd15"], max_running_set_images=8, ticket_slice_s=5, quantum_s=0.5) as farm:
         yield farm
 

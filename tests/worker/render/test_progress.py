@@ -16,7 +16,7 @@ from worker.render.progress import ProgressPublisher
 
 
 @pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
+def farm(starts_process: None, tmp_path: Path) -> Iterator[Farm]:
     with Farm(tmp_path) as farm:
         yield farm
 

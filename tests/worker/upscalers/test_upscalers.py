@@ -249,6 +249,7 @@ def test_a_request_names_an_upscaler_that_there_is(catalogue: Catalogue, tmp_pat
         Catalogue.read(tmp_path / "models.toml")
 
 
+@pytest.mark.process
 def test_nobody_else_sees_the_stand_ins() -> None:
     code = """
 import sys
