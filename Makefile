@@ -14,12 +14,14 @@ SPANDREL := $(PIP) install --no-deps spandrel==0.4.2
 ARGS ?=
 # many tests wait for real processes: three at a time keep two cores busy
 TEST_PROCESSES ?= 3
+# the quick checks wait for nothing: one process a core
+CHECK_PROCESSES ?= 2
 
 # one thread: on a busy machine, two threads of a small model are many times slower than one
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test browser catalogue specification faults screenshots up lint format constraints docs clean
+.PHONY: help demo test check browser catalogue specification faults screenshots up lint prose sizes format constraints docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +47,15 @@ specification: $(VENV)/.test ## ask the whole API what its OpenAPI document allo
 # FAULT=child-killed,worker-killed SEEDS=20 JOBS=24 DB=sqlite|postgresql|both; ARGS="--standin" for many seeds on a small machine
 faults: $(VENV)/.test ## kill, freeze, fill and cut a real farm, and count what was lost (docs/reliability.md)
 	@$(PY) -W ignore -m tests.faults.campaign --fault $(or $(FAULT),all) --seeds $(or $(SEEDS),3) --jobs $(or $(JOBS),24) --db $(or $(DB),both) $(ARGS)
+
+check: lint ## the quick checks before a commit: lint, and the tests that start no process and load no model
+	@$(PY) -m pytest -m "not slow and not process and not model" -n $(CHECK_PROCESSES) --dist loadfile -q $(ARGS)
+
+prose: $(VENV)/.test ## find the words that a reader has to guess at (ARGS=--count for the number in each folder)
+	@$(PY) -m tools.prose $(ARGS)
+
+sizes: $(VENV)/.test ## find files, functions and folders that are over their limit (ARGS="--top 20" for the longest)
+	@$(PY) -m tools.sizes $(ARGS)
 
 lint: $(VENV)/.test ## check style, types and import direction
 	@$(VENV)/bin/ruff check .
