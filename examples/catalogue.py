@@ -11,9 +11,9 @@ TABLE = Path(__file__).with_name("products.csv")
 TEMPLATE = "{{ product }}, {{ background }}"
 
 with Client() as farm:
-    quote = farm.batch(TABLE, template=TEMPLATE, dry_run=True).quote
+    quote = farm.batches.submit(TABLE, template=TEMPLATE, dry_run=True).quote
     print(f"{quote.pictures} pictures, about {quote.gpu_seconds:.0f} GPU-seconds; the first: {quote.prompts[0]}")
-    batch = farm.batch(TABLE, template=TEMPLATE, name="catalogue")
-    batch = farm.wait_batch(batch, on_progress=lambda seen: print(f"{seen.counts.ended} of {seen.counts.jobs}"))
-    for path in farm.download_batch(batch, "catalogue"):
+    batch = farm.batches.submit(TABLE, template=TEMPLATE, name="catalogue")
+    batch = farm.batches.wait(batch, on_progress=lambda seen: print(f"{seen.counts.ended} of {seen.counts.jobs}"))
+    for path in farm.batches.download(batch, "catalogue"):
         print(path)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from imagefarm.version import __version__
 
 if TYPE_CHECKING:
-    from imagefarm.client import Client, ClientError
+    from imagefarm.client import AsyncClient, Client, ClientError
 
-__all__ = ["Client", "ClientError", "__version__"]
+__all__ = ["AsyncClient", "Client", "ClientError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # at first use: every service imports this package, and few need an HTTP client
-    if name in ("Client", "ClientError"):
+    if name in __all__:
         import imagefarm.client
 
         return getattr(imagefarm.client, name)

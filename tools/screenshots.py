@@ -85,12 +85,12 @@ def seed(client: Client, url: str, folder: Path) -> Seed:
     """A finished batch with some picks, single jobs, a key, a webhook, and a batch that is being rendered."""
     table = folder / "spring.csv"
     table.write_text("\n".join(["sku,product,background", *_rows("")]) + "\n", "utf-8")
-    client.batch(TABLE, template=TEMPLATE, name="products.csv", seed=7)
-    batch = client.wait_batch(client.batch(table, template=TEMPLATE, name="Spring catalogue", seed=7))
-    images = [image.id for image in client.batch_images(batch)]
+    client.batches.submit(TABLE, template=TEMPLATE, name="products.csv", seed=7)
+    batch = client.batches.wait(client.batches.submit(table, template=TEMPLATE, name="Spring catalogue", seed=7))
+    images = [image.id for image in client.batches.images(batch)]
     picks: dict[str, Literal["approve", "reject", "reroll", "clear"]]
     picks = dict.fromkeys(images[::3], "approve") | dict.fromkeys(images[7::11], "reject")
-    client.pick(batch, picks)
+    client.batches.pick(batch, picks)
     with httpx.Client(base_url=url, trust_env=False) as http:
         http.post("/api/v1/keys", json={"name": "shop importer", "tenant": "shop"}).raise_for_status()
         for name, role, tenant in (("mei", "admin", "default"), ("jonas", "member", "shop"), ("print-room", "viewer", "shop")):
@@ -101,11 +101,11 @@ def seed(client: Client, url: str, folder: Path) -> Seed:
     later = folder / "autumn.csv"
     lines = [row for season in ("AUTUMN-", "WINTER-", "SALE-", "GIFT-") for row in _rows(season)]
     later.write_text("\n".join(["sku,product,background", *lines]) + "\n", "utf-8")
-    client.batch(later, template=TEMPLATE, name="Autumn catalogue", seed=11)
+    client.batches.submit(later, template=TEMPLATE, name="Autumn catalogue", seed=11)
     # interactive ones: they pass the large batch, and are the newest
     for prompt in ("白色背景上的红色马克杯", "a blue bottle, yellow background", "a green lamp on a white background"):
-        client.wait(client.submit(prompt, seed=42, count=4), check=True)
-    job = client.wait(client.submit("a purple chair on a white background", seed=5, count=2), check=True)
+        client.jobs.wait(client.jobs.submit(prompt, seed=42, count=4), check=True)
+    job = client.jobs.wait(client.jobs.submit("a purple chair on a white background", seed=5, count=2), check=True)
     return Seed(batch.id, job.id)
 
 

@@ -67,8 +67,8 @@ def steps(url: str, prompt: str, *, asks_key: bool) -> tuple[Step, ...]:
             "The client comes with the project; everything it does is the REST interface.",
             "from imagefarm import Client\n\n"
             f"with {client} as farm:\n"
-            f'    job = farm.wait(farm.submit("{prompt}", seed=42))\n'
-            '    print(farm.download(job, "pictures"))',
+            f'    job = farm.jobs.wait(farm.jobs.submit("{prompt}", seed=42))\n'
+            '    print(farm.jobs.download(job, "pictures"))',
         ),
         Step(
             "cli",

@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from imagefarm.cli.connection import Key, Url, complete_model, connect
-from imagefarm.cli.deliver import To, place_of
+from imagefarm.cli.deliver import To, delivery_target
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json
 from imagefarm.cli.submit import sides
-from imagefarm.client import Batch, Client
-from imagefarm.client.schemas import Quote
+from imagefarm.client import Batch, Client, Quote
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +53,7 @@ def batch(
     """Submit a table, wait for it, and fetch the pictures into --out. Ctrl-C leaves it to go on."""
     width, height = sides(size)
     with connect(url, key) as farm:
-        made = farm.batch(
+        made = farm.batches.submit(
             table,
             archive=pictures,
             update_of=update_of,
@@ -70,7 +69,7 @@ def batch(
             canary=canary,
             gate=gate,
             channels=channel or None,
-            deliver=place_of(deliver, "--deliver") if deliver else None,
+            deliver=delivery_target(deliver, "--deliver") if deliver else None,
             on_error="skip" if skip_bad_rows else None,
             dry_run=dry_run or None,
         )
@@ -83,7 +82,7 @@ def batch(
             except KeyboardInterrupt:
                 note(f"imagefarm: {made.id} goes on; `imagefarm jobs --batch {made.id}` shows it")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
-            files = farm.download_batch(made, out) if out is not None else []
+            files = farm.batches.download(made, out) if out is not None else []
     if as_json:
         print_json(made.model_dump(mode="json") | ({"files": [str(file) for file in files]} if files else {}))
     elif made.quote is not None:
@@ -98,7 +97,7 @@ def batch(
 
 def wait_for_batch(farm: Client, batch: Batch) -> Batch:
     """Wait behind a progress bar until a batch has ended, or only what waits for approval is left of it."""
-    return farm.wait_batch(batch, progress=True)
+    return farm.batches.wait(batch, progress=True)
 
 
 def _variants(given: list[str] | None) -> dict[str, list[str]] | None:

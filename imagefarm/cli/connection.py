@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from imagefarm.cli.local_farm import local_farm_url
 from imagefarm.cli.output import note
 from imagefarm.cli.profiles import get_profile, read_profiles
 from imagefarm.client import Client
 from imagefarm.errors import FarmError
-from imagefarm.settings import load_settings
 
 Url = Annotated[str | None, typer.Option("--url", envvar="IMAGEFARM_URL", help="The farm's address.", show_envvar=True)]
 Key = Annotated[str | None, typer.Option("--key", envvar="IMAGEFARM_API_KEY", help="API key.", show_envvar=True)]
@@ -43,7 +42,7 @@ def complete_model(context: typer.Context, incomplete: str) -> list[str]:
         with connect(
             context.params.get("url"), context.params.get("key"), retries=0, timeout_s=COMPLETION_TIMEOUT_S, quiet=True
         ) as farm:
-            return sorted(model.name for model in farm.models() if model.name.startswith(incomplete))
+            return sorted(model.name for model in farm.models.list() if model.name.startswith(incomplete))
     except FarmError:
         return []
 
@@ -77,12 +76,4 @@ def connect(
             url, key = profile.url, key or profile.key
         elif not quiet:
             note(f"imagefarm: asking {url}, as --url or IMAGEFARM_URL says, without the key of profile {Chosen.profile}")
-    return Client(url or _farm_here(), key, retries=RETRIES if retries is None else retries, timeout_s=timeout_s)
-
-
-def _farm_here() -> str | None:
-    where = load_settings().data_dir / "run" / "farm.json"
-    try:
-        return str(json.loads(where.read_text("utf-8"))["url"])
-    except (OSError, ValueError, KeyError):  # none runs here
-        return None
+    return Client(url or local_farm_url(), key, retries=RETRIES if retries is None else retries, timeout_s=timeout_s)

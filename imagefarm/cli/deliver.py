@@ -9,7 +9,7 @@ import typer
 from imagefarm.cli.connection import Key, Url, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json
-from imagefarm.client import Batch
+from imagefarm.client import Batch, DeliveryTarget
 
 To = Annotated[
     str | None,
@@ -31,12 +31,12 @@ def deliver(
     key: Key = None,
 ) -> None:
     """Upload a batch's files to a bucket when it is done. What is there already is not sent again."""
-    place = place_of(to, "BUCKET/FOLDER")
+    target = delivery_target(to, "BUCKET/FOLDER")
     with connect(url, key) as farm:
-        batch = farm.deliver(batch_id, **place)
+        batch = farm.batches.deliver(batch_id, **target)
         if wait:
             try:
-                batch = farm.wait_delivery(batch, on_progress=_Troubles())
+                batch = farm.batches.wait_delivery(batch, on_progress=_Troubles())
             except KeyboardInterrupt:
                 note(f"imagefarm: the delivery of {batch_id} goes on")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -49,7 +49,7 @@ def deliver(
         raise typer.Exit(ExitCode.JOB_FAILED)
 
 
-def place_of(to: str, hint: str) -> dict[str, str]:
+def delivery_target(to: str, hint: str) -> DeliveryTarget:
     """`bucket/folder` as the API takes it."""
     bucket, slash, prefix = to.partition("/")
     if not bucket or not slash or not prefix:

@@ -44,11 +44,7 @@ def jobs(
 ) -> None:
     """List jobs, newest first."""
     with connect(url, key) as farm:
-        found = list(
-            farm.list(
-                limit=limit, state=None if state is None else str(state), model=model, batch=batch, label=label or None, text=text
-            )
-        )
+        found = list(farm.jobs.list(limit=limit, state=state, model=model, batch=batch, label=label or None, text=text))
     if as_json:
         print_json([job.model_dump(mode="json") for job in found])
         return
@@ -64,7 +60,7 @@ def show(
 ) -> None:
     """Show one job: its state and why, its recipe, its pictures."""
     with connect(url, key) as farm:
-        job = farm.get(job_id)
+        job = farm.jobs.get(job_id)
     if as_json:
         print_json(job.model_dump(mode="json"))
         return
@@ -101,9 +97,9 @@ def cancel(
     filters = _filters(job_ids, every=every, state=state, model=model, batch=batch, label=label, text=text)
     with connect(url, key) as farm:
         if filters is None:
-            _change(job_ids or [], farm.cancel, as_json)
+            _change(job_ids or [], farm.jobs.cancel, as_json)
         else:
-            _change_all("cancel", farm.cancel_all, filters, expected, as_json)
+            _change_all("cancel", farm.jobs.cancel_all, filters, expected, as_json)
 
 
 def retry(
@@ -124,9 +120,9 @@ def retry(
     filters = _filters(job_ids, every=every, state=state, model=model, batch=batch, label=label, text=text)
     with connect(url, key) as farm:
         if filters is None:
-            _change(job_ids or [], farm.retry, as_json)
+            _change(job_ids or [], farm.jobs.retry, as_json)
         else:
-            _change_all("retry", farm.retry_all, filters, expected, as_json)
+            _change_all("retry", farm.jobs.retry_all, filters, expected, as_json)
 
 
 def _filters(job_ids: list[str] | None, *, every: bool, **given: Any) -> dict[str, Any] | None:
@@ -161,8 +157,8 @@ def replay(
 ) -> None:
     """Render a job again with the same seeds, and say whether the pictures are the same."""
     with connect(url, key) as farm:
-        again = farm.wait(farm.replay(job_id), timeout_s=timeout, check=True)
-        told = farm.replayed(again)
+        again = farm.jobs.wait(farm.jobs.replay(job_id), timeout_s=timeout, check=True)
+        told = farm.jobs.get_replay(again)
     if as_json:
         print_json(told.model_dump(mode="json"))
     else:

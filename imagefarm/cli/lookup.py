@@ -30,8 +30,8 @@ def lookup(
 ) -> None:
     """Find the job that made a picture from its file alone; exit code 11 if it is not of this farm."""
     with connect(url, key) as farm:
-        found = farm.lookup(file)
-        job = farm.get(found.items[0].job_id) if found.items else None
+        found = farm.images.lookup(file)
+        job = farm.jobs.get(found.items[0].job_id) if found.items else None
     if as_json:
         print_json(found.model_dump(mode="json") | {"job": job.model_dump(mode="json") if job else None})
     elif job is not None:

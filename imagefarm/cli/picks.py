@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from imagefarm.cli.batch import wait_for_batch
 from imagefarm.cli.connection import Key, Url, connect
-from imagefarm.cli.deliver import To, place_of
+from imagefarm.cli.deliver import To, delivery_target
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json, print_table
 from imagefarm.cli.submit import sides
-from imagefarm.client import Batch, Client
+from imagefarm.client import Batch, Client, UpscaleFields
+from imagefarm.client.fields import PickAction, PickState
 
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="Id of a batch.")]
-State = Literal["approved", "rejected", "rerolled", "open"]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def approve(
 ) -> None:
     """Let the rest of a batch follow its canary."""
     with connect(url, key) as farm:
-        batch = farm.approve_batch(batch_id)
+        batch = farm.batches.approve(batch_id)
         if wait:
             batch, _ = _fetch(farm, batch, None)
     if as_json:
@@ -49,7 +49,7 @@ def approve(
 def picks(
     batch_id: BatchId,
     *,
-    only: Annotated[State | None, typer.Option(help="Only pictures that were decided so.")] = None,
+    only: Annotated[PickState | None, typer.Option(help="Only pictures that were decided so.")] = None,
     approve: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Approve it; may be repeated.")] = None,
     reject: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Reject it; may be repeated.")] = None,
     reroll: Annotated[
@@ -62,21 +62,22 @@ def picks(
     key: Key = None,
 ) -> None:
     """Decide about pictures of a batch, or list them with what was decided."""
-    given = {"approve": approve, "reject": reject, "reroll": reroll, "clear": clear}
-    wanted = {image: action for action, images in given.items() for image in images or []}
+    given: dict[PickAction, list[str] | None] = {"approve": approve, "reject": reject, "reroll": reroll, "clear": clear}
+    wanted: dict[str, PickAction] = {image: action for action, images in given.items() for image in images or []}
     if len(wanted) < sum(len(images or []) for images in given.values()):
         raise typer.BadParameter("a picture is named twice; decide once")
     with connect(url, key) as farm:
         if approve_open:
-            wanted = {image.id: "approve" for image in farm.batch_images(batch_id, pick="open")} | wanted
+            approved: dict[str, PickAction] = {image.id: "approve" for image in farm.batches.images(batch_id, pick="open")}
+            wanted = approved | wanted
         if wanted or approve_open:
-            batch = farm.pick(batch_id, wanted)
+            batch = farm.batches.pick(batch_id, wanted)
             if as_json:
                 print_json(batch.model_dump(mode="json"))
             else:
                 print(f"{batch.id}: {_numbers(batch)}")
             return
-        found = list(farm.batch_images(batch_id, pick=only))
+        found = list(farm.batches.images(batch_id, pick=only))
     if as_json:
         print_json([image.model_dump(mode="json") for image in found])
         return
@@ -101,10 +102,17 @@ def finals(
 ) -> None:
     """Render the approved pictures of a batch finally. Asking again renders nothing twice."""
     width, height = sides(size)
-    options: dict[str, object] = {"steps": steps, "upscale": _upscale(upscale), "name": name, "channels": channel}
-    options["deliver"] = place_of(deliver, "--deliver") if deliver else None
     with connect(url, key) as farm:
-        made = farm.finals(batch_id, width or 0, height or 0, **options)
+        made = farm.batches.finals(
+            batch_id,
+            width or 0,
+            height or 0,
+            steps=steps,
+            upscale=_upscale(upscale),
+            name=name,
+            channels=channel,
+            deliver=delivery_target(deliver, "--deliver") if deliver else None,
+        )
         files: Sequence[Path] = []
         if wait:
             made, files = _fetch(farm, made, out)
@@ -123,16 +131,16 @@ def _fetch(farm: Client, batch: Batch, out: Path | None) -> tuple[Batch, Sequenc
     except KeyboardInterrupt:
         note(f"imagefarm: {batch.id} goes on; `imagefarm jobs --batch {batch.id}` shows it")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    return ended, farm.download_batch(ended, out) if out is not None else []
+    return ended, farm.batches.download(ended, out) if out is not None else []
 
 
-def _upscale(text: str | None) -> dict[str, object] | None:
+def _upscale(text: str | None) -> UpscaleFields | None:
     if text is None:
         return None
     model, colon, scale = text.partition(":")
     if not model or (colon and not scale.isdigit()):
         raise typer.BadParameter(f"{text!r} is not MODEL:SCALE", param_hint="--upscale")
-    return {"model": model} | ({"scale": int(scale)} if colon else {})
+    return {"model": model, "scale": int(scale)} if colon else {"model": model}
 
 
 def _numbers(batch: Batch) -> str:

@@ -97,7 +97,7 @@ def sent(farm: Client, fields: Mapping[str, Any]) -> dict[str, Any]:
     for path in _files(fields):
         if path not in assets:
             try:
-                assets[path] = farm.upload(path)
+                assets[path] = farm.assets.upload(path)
             except OSError as error:
                 raise typer.BadParameter(f"cannot read {str(path)!r}: {error.strerror or error}") from None
     return _named(fields, assets)

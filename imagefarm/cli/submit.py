@@ -99,16 +99,16 @@ def submit(
         "priority": str(priority),
     }
     with connect(url, key) as farm:
-        job = farm.submit(prompt, **sent(farm, fields))
+        job = farm.jobs.submit(prompt, **sent(farm, fields))
         for warning in job.warnings:
             note(f"imagefarm: {warning}")
         if wait:
             try:
-                job = farm.wait(job, progress=True)
+                job = farm.jobs.wait(job, progress=True)
             except KeyboardInterrupt:
                 note(f"imagefarm: {job.id} goes on; `imagefarm show {job.id}` shows it, `imagefarm cancel {job.id}` ends it")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
-        paths = list(farm.download(job, out)) if out is not None and job.state == JobState.SUCCEEDED else []
+        paths = list(farm.jobs.download(job, out)) if out is not None and job.state == JobState.SUCCEEDED else []
     if as_json:
         print_json(job.model_dump(mode="json") | ({"files": [str(path) for path in paths]} if out else {}))
     else:

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def workers(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List the workers and what they hold."""
     with connect(url, key) as farm:
-        found = farm.workers()
+        found = farm.workers.list()
     if as_json:
         print_json([worker.model_dump(mode="json") for worker in found])
         return
@@ -36,12 +36,12 @@ def drain(
 ) -> None:
     """Let a worker finish what it holds and take nothing more."""
     with connect(url, key) as farm:
-        farm.drain(worker, reason=reason)
+        farm.workers.drain(worker, reason=reason)
     print(f"{worker} is draining")
 
 
 def resume(worker: Name, url: Url = None, key: Key = None) -> None:
     """Let a drained or quarantined worker take jobs again."""
     with connect(url, key) as farm:
-        farm.resume(worker)
+        farm.workers.resume(worker)
     print(f"{worker} takes jobs again")

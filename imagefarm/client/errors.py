@@ -1,13 +1,13 @@
 """What can go wrong between a program and a farm.
 
 ClientError
-├── ConnectionFailedError     no answer: not running, wrong address, or the network
-├── BusyError            429 or 503, and the retries are used up; `retry_after` says when to come back
-├── AuthError          401 or 403
-├── NotFoundError            404
-├── RequestRefusedError      any other 4xx; `fields` names what to mend, and how
-├── WaitTimeoutError       `wait` reached its timeout; the job goes on
-└── JobFailedError           `wait(check=True)` met a job that failed or was cancelled
+├── ConnectionFailedError   no response: not running, wrong address, or the network
+├── BusyError               429 or 503, and the retries are used up; `retry_after` is in seconds
+├── AuthError               401 or 403
+├── NotFoundError           404
+├── RequestRefusedError     any other 4xx; `fields` names each wrong field and its remedy
+├── WaitTimeoutError        a wait reached its timeout; the job goes on
+└── JobFailedError          `jobs.wait(check=True)` met a job that failed or was cancelled
 """
 
 from __future__ import annotations
@@ -44,10 +44,14 @@ class ClientError(FarmError):
 
 
 class ConnectionFailedError(ClientError):
+    """The farm did not respond: it is not running, the address is wrong, or the network failed."""
+
     code = "connection_failed"
 
 
 class BusyError(ClientError):
+    """The farm is busy (429, 503), and the retries are used up."""
+
     code = "busy"
 
     @property
@@ -57,22 +61,32 @@ class BusyError(ClientError):
 
 
 class AuthError(ClientError):
+    """The key is missing, unknown, or lacks a scope (401, 403)."""
+
     code = "auth_failed"
 
 
 class NotFoundError(ClientError):
+    """The farm has no such thing, or this key may not see it (404)."""
+
     code = "not_found"
 
 
 class RequestRefusedError(ClientError):
+    """The request is wrong (any other 4xx); `fields` names each wrong field and its remedy."""
+
     code = "refused"
 
 
 class WaitTimeoutError(ClientError):
+    """A wait reached its timeout. The job goes on."""
+
     code = "wait_timeout"
 
 
 class JobFailedError(ClientError):
+    """A job that was waited for with `check=True` failed or was cancelled."""
+
     code = "job_failed"
 
 

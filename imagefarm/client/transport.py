@@ -1,99 +1,170 @@
-"""One request to the farm: repeated when the farm is busy or out of reach, never when repeating could do something twice."""
+"""The two transports: each performs the steps of an operation, one by blocking calls, one on an event loop."""
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, TypeVar
 
 import httpx
 
-from imagefarm.client.errors import BusyError, ConnectionFailedError, error_of
+from imagefarm.client.errors import ConnectionFailedError, error_of
+from imagefarm.client.pages import Page, Pages
+from imagefarm.client.request import Download, Exchange, FileWork, Pause, Request, Run, Step, Steps
+from imagefarm.client.retry import send_with_retries
 
-API = "/api/v1"
-BUSY = frozenset({429, 503})
-FIRST_PAUSE_S = 0.25
-MAX_PAUSE_S = 30.0
+T = TypeVar("T")
+
 THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
-REPEATABLE = frozenset({"GET", "HEAD", "DELETE"})
 
 
-class Transport:
-    """Sends requests to the farm at `url`, at most `retries` times more than once.
-
-    A POST is repeated only with an Idempotency-Key, or when the farm refused it before doing anything (429, 503) or was not
-    reached at all.
-    """
+class SyncTransport:
+    """Performs steps one after another, and blocks until each is done."""
 
     def __init__(
         self, url: str, key: str | None, *, timeout_s: float, retries: int, transport: httpx.BaseTransport | None
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = url
         self.retries = retries
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
-            trust_env=httpx.URL(self.url).host not in THIS_MACHINE,  # a proxy cannot reach this machine's own address
-            transport=transport,
-        )
+        self._http = httpx.Client(**_connection(url, key, timeout_s), transport=transport)
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
-    def json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send and return the answer's JSON object; raise the ClientError that an unsuccessful answer means."""
-        response: dict[str, Any] = self.send(method, path, **options).json()
-        return response
+    def run(self, steps: Steps[T]) -> T:
+        """Perform an operation's steps; return its result."""
+        run = Run(steps)
+        with run:
+            while (step := run.next_step()) is not None:
+                run.result = self._perform(step)
+        return run.returned
 
-    def send(self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
-        """Send; raise the ClientError that an unsuccessful answer means. Options are httpx's."""
-        may_repeat = method in REPEATABLE or "Idempotency-Key" in (headers or {})
-        for attempt in range(self.retries + 1):
-            last = attempt == self.retries
-            try:
-                response = self._http.request(method, path, headers=headers, **options)
-            except httpx.TransportError as error:
-                never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-                if last or not (may_repeat or never_sent):
-                    raise ConnectionFailedError(
-                        f"no answer from {self.url}: {error or type(error).__name__}; is the farm running?"
-                    ) from None
-                _pause(attempt, None)
-                continue
-            if response.is_success:
-                return response
-            failure = error_of(response)
-            if last or response.status_code not in BUSY:
-                raise failure
-            _pause(attempt, failure.retry_after if isinstance(failure, BusyError) else None)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+    def items(self, pages: Pages[T]) -> Iterator[T]:
+        """Every item of a list, fetched page by page."""
+        page: Page[T] | None = None
+        while (request := pages.after(page)) is not None:
+            page = pages.read(self._perform(request))
+            yield from page.items
 
-    @contextmanager
-    def stream(self, path: str) -> Iterator[httpx.Response]:
-        """A GET whose body is read bit by bit; raise the ClientError that an unsuccessful answer means."""
+    def _perform(self, step: Step) -> Any:
+        match step:
+            case Request():
+                return _read(step, self.run(send_with_retries(step, url=self.url, retries=self.retries)))
+            case Exchange():
+                try:
+                    return self._http.request(**_arguments(step.request))
+                except httpx.TransportError as error:
+                    return error
+            case Download():
+                self._download(step)
+            case Pause():
+                time.sleep(step.seconds)
+            case FileWork():
+                return step.call()
+        return None
+
+    def _download(self, step: Download) -> None:
         try:
-            with self._http.stream("GET", path) as response:
+            with self._http.stream("GET", step.path) as response:
                 if not response.is_success:
                     response.read()
                     raise error_of(response)
-                yield response
+                for chunk in response.iter_bytes():
+                    step.into.write(chunk)
         except httpx.TransportError as error:
-            raise ConnectionFailedError(f"{self.url} broke off: {error or type(error).__name__}") from None
-
-    def save(self, path: str, file: Path) -> Path:
-        """Write the answer to a GET to `file`, whole or not at all."""
-        part = file.with_name(file.name + ".part")
-        with self.stream(path) as response, part.open("wb") as out:
-            for chunk in response.iter_bytes():
-                out.write(chunk)
-        return part.replace(file)
+            raise _broke_off(self.url, error) from None
 
 
-def _pause(attempt: int, retry_after: float | None) -> None:
-    """Wait as long as the farm asks, else twice as long each time; with jitter, so that callers do not come back together."""
-    wanted = retry_after if retry_after else FIRST_PAUSE_S * 2**attempt
-    time.sleep(min(wanted, MAX_PAUSE_S) * random.uniform(1.0, 1.2))  # noqa: S311 - jitter, not secrecy
+class AsyncTransport:
+    """Performs steps one after another, and gives the event loop (asyncio or trio) its turn while each is under way."""
+
+    def __init__(
+        self, url: str, key: str | None, *, timeout_s: float, retries: int, transport: httpx.AsyncBaseTransport | None
+    ) -> None:
+        self.url = url
+        self.retries = retries
+        self._http = httpx.AsyncClient(**_connection(url, key, timeout_s), transport=transport)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Perform an operation's steps; return its result."""
+        run = Run(steps)
+        with run:
+            while (step := run.next_step()) is not None:
+                run.result = await self._perform(step)
+        return run.returned
+
+    async def items(self, pages: Pages[T]) -> AsyncIterator[T]:
+        """Every item of a list, fetched page by page."""
+        page: Page[T] | None = None
+        while (request := pages.after(page)) is not None:
+            page = pages.read(await self._perform(request))
+            for item in page.items:
+                yield item
+
+    async def _perform(self, step: Step) -> Any:
+        import anyio
+
+        match step:
+            case Request():
+                return _read(step, await self.run(send_with_retries(step, url=self.url, retries=self.retries)))
+            case Exchange():
+                try:
+                    return await self._http.request(**_arguments(step.request))
+                except httpx.TransportError as error:
+                    return error
+            case Download():
+                await self._download(step)
+            case Pause():
+                await anyio.sleep(step.seconds)
+            case FileWork():
+                return await anyio.to_thread.run_sync(step.call)
+        return None
+
+    async def _download(self, step: Download) -> None:
+        try:
+            async with self._http.stream("GET", step.path) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise error_of(response)
+                async for chunk in response.aiter_bytes():
+                    step.into.write(chunk)
+        except httpx.TransportError as error:
+            raise _broke_off(self.url, error) from None
+
+
+def _connection(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
+    return {
+        "base_url": url,
+        "headers": {"Authorization": f"Bearer {key}"} if key else {},
+        "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
+        "trust_env": httpx.URL(url).host not in THIS_MACHINE,  # a proxy cannot reach this machine's own address
+    }
+
+
+def _arguments(request: Request) -> Mapping[str, Any]:
+    """A request as httpx takes it."""
+    return {
+        "method": request.method,
+        "url": request.path,
+        "params": request.params or None,
+        "headers": request.headers,
+        "json": request.json,
+        "content": request.content,
+        "files": request.files,
+        "timeout": httpx.USE_CLIENT_DEFAULT if request.timeout_s is None else request.timeout_s,
+    }
+
+
+def _read(request: Request, response: httpx.Response) -> Any:
+    if request.reads == "bytes":
+        return response.content
+    return response.json() if response.content else None
+
+
+def _broke_off(url: str, error: httpx.TransportError) -> ConnectionFailedError:
+    return ConnectionFailedError(f"{url} broke off: {error or type(error).__name__}")

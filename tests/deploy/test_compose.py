@@ -216,8 +216,10 @@ def test_a_picture_is_made_with_the_first_key_and_nothing_without(deployment: De
         nobody.models()
     key = deployment.run("api", "imagefarm", "keys", "create", "admin").stdout.strip()
     with Client(url, key) as client:
-        job = client.wait(client.submit("a red mug, white background", model="demo", seed=1), timeout_s=START_S, check=True)
-        assert client.download(job, tmp_path)[0].stat().st_size > 1000
+        job = client.jobs.wait(
+            client.jobs.submit("a red mug, white background", model="demo", seed=1), timeout_s=START_S, check=True
+        )
+        assert client.jobs.download(job, tmp_path)[0].stat().st_size > 1000
     assert list((deployment.folder / "outputs").rglob("*.png"))
 
 
@@ -230,4 +232,4 @@ def test_every_service_ends_on_sigterm(deployment: Deployment) -> None:
         process.wait(grace)
         until(lambda family=family: not any(child.is_running() for child in family), f"the end of {name}'s children")
     with Client(f"http://127.0.0.1:{deployment.port}", retries=0) as client, pytest.raises(ConnectionFailedError):
-        client.models()
+        client.models.list()

@@ -87,16 +87,16 @@ def test_a_catalogue(farm: Up, client: Client, receiver: Receiver, tmp_path: Pat
         "archive": archive,
         "gate": {"contrast": {"at_least": 3, "otherwise": "reroll"}, "subject": {"at_least": 1.0}},
     }
-    quote = client.batch(table, dry_run=True, **options).quote
+    quote = client.batches.submit(table, dry_run=True, **options).quote
     assert quote is not None
     assert quote.pictures == 2 * rows
 
-    canary = client.wait_batch(client.batch(table, canary=2, **options), timeout_s=300)
+    canary = client.batches.wait(client.batches.submit(table, canary=2, **options), timeout_s=300)
     assert (canary.state, canary.counts.succeeded) == (BatchState.HELD, 4)
-    drafts = client.wait_batch(client.approve_batch(canary), timeout_s=600)
+    drafts = client.batches.wait(client.batches.approve(canary), timeout_s=600)
     # a gate may have had some rendered again
     assert drafts.counts.succeeded == drafts.counts.accepted >= 2 * rows
-    pictures = [image for image in client.batch_images(drafts) if image.pick is None]
+    pictures = [image for image in client.batches.images(drafts) if image.pick is None]
     assert len(pictures) == 2 * rows
     assert {(image.scores or {})["verdict"] for image in pictures} <= {"accept", "review"}
     with_photo = [image for image in pictures if image.row is not None and image.row % 2 == 0]
@@ -106,17 +106,17 @@ def test_a_catalogue(farm: Up, client: Client, receiver: Receiver, tmp_path: Pat
     wanted = {image.id: "approve" for image in pictures if image.labels["background"] == BACKGROUNDS[0]}
     ids = list(wanted)
     wanted |= {ids[0]: "reject", ids[1]: "reroll"}
-    client.pick(drafts, wanted)
-    drafts = client.wait_batch(drafts, timeout_s=120)
-    again = [image for image in client.batch_images(drafts, pick="open") if image.from_image == ids[1]]
-    seen = client.pick(drafts, {again[0].id: "approve"})
+    client.batches.pick(drafts, wanted)
+    drafts = client.batches.wait(drafts, timeout_s=120)
+    again = [image for image in client.batches.images(drafts, pick="open") if image.from_image == ids[1]]
+    seen = client.batches.pick(drafts, {again[0].id: "approve"})
     assert (seen.picks.approved, seen.picks.rejected) == (rows - 1, 1)
 
-    finals = client.wait_batch(client.finals(drafts, 128, 128, channels=CHANNELS), timeout_s=900)
+    finals = client.batches.wait(client.batches.finals(drafts, 128, 128, channels=CHANNELS), timeout_s=900)
     assert (finals.counts.succeeded, finals.counts.accepted) == (rows - 1, rows - 1)
-    assert client.finals(drafts, 128, 128, channels=CHANNELS).id == finals.id
+    assert client.batches.finals(drafts, 128, 128, channels=CHANNELS).id == finals.id
     out = tmp_path / "finals"
-    files = client.download_batch(finals, out)
+    files = client.batches.download(finals, out)
     assert len(files) == 4 * (rows - 1) + 1
     manifest = list(csv.DictReader((out / "manifest.csv").read_text("utf-8-sig").splitlines()))
     assert len(manifest) == 4 * (rows - 1)
@@ -138,10 +138,10 @@ def test_a_catalogue(farm: Up, client: Client, receiver: Receiver, tmp_path: Pat
 
     # three rows change: only those are rendered
     changed, _ = write_table(tmp_path, rows, changed=3)
-    update = client.batch(changed, archive=archive, update_of=drafts.id)
+    update = client.batches.submit(changed, archive=archive, update_of=drafts.id)
     assert update.model_dump()["changes"] == {"reused": 2 * rows - 6, "changed": 6, "new": 0, "unfinished": 0, "removed": 0}
-    done = client.wait_batch(update, timeout_s=120)
-    rendered = {job.labels["sku"] for job in client.list(batch=done.id) if job.attempt > 0}
+    done = client.batches.wait(update, timeout_s=120)
+    rendered = {job.labels["sku"] for job in client.jobs.list(batch=done.id) if job.attempt > 0}
     assert rendered == {f"P{rows}-{n:03}" for n in range(3)}
 
 

@@ -20,15 +20,15 @@ PROMPT = "白色背景上的红色马克杯"
 
 
 def test_a_seed_gives_the_same_pixels_again_and_another_seed_does_not(client: Client) -> None:
-    first, again, other = (client.submit(PROMPT, model="demo", seed=seed) for seed in (42, 42, 43))
-    hashes = [client.wait(job, check=True).images[0].pixel_sha256 for job in (first, again, other)]
+    first, again, other = (client.jobs.submit(PROMPT, model="demo", seed=seed) for seed in (42, 42, 43))
+    hashes = [client.jobs.wait(job, check=True).images[0].pixel_sha256 for job in (first, again, other)]
     assert hashes[0] == hashes[1] != hashes[2]
     assert first.recipe_hash == again.recipe_hash != other.recipe_hash
 
 
 def test_the_file_shows_the_prompt_and_leads_back_to_its_job(client: Client, tmp_path: Path) -> None:
-    job = client.wait(client.submit("a blue chair, yellow background", model="demo", seed=3, count=2), check=True)
-    paths = client.download(job, tmp_path)
+    job = client.jobs.wait(client.jobs.submit("a blue chair, yellow background", model="demo", seed=3, count=2), check=True)
+    paths = client.jobs.download(job, tmp_path)
     for index, path in enumerate(paths):
         with Image.open(path) as picture:
             assert all(matches(picture, "chair", "blue", "yellow").values())
@@ -36,13 +36,13 @@ def test_the_file_shows_the_prompt_and_leads_back_to_its_job(client: Client, tmp
         assert says["settings"]["Prompt"] == "a blue chair, yellow background"
         assert says["settings"]["Seed"] == str(3 + index)
         assert (says["imagefarm"]["job"], says["imagefarm"]["index"]) == (job.id, index)
-        found = client.lookup(path)
+        found = client.images.lookup(path)
         assert (found.found_by, found.items[0].job_id, found.items[0].index) == ("file", job.id, index)
 
 
 def test_what_is_on_record_of_a_picture(client: Client) -> None:
-    job = client.wait(client.submit("a green tree, white background", model="demo", labels={"sku": "T-1"}), check=True)
-    record = client.image(job.images[0]).model_dump()
+    job = client.jobs.wait(client.jobs.submit("a green tree, white background", model="demo", labels={"sku": "T-1"}), check=True)
+    record = client.images.get(job.images[0]).model_dump()
     assert record["recipe"] == job.recipe
     assert record["labels"] == {"sku": "T-1"}
     assert record["ms"] > 0
@@ -75,12 +75,12 @@ def test_a_picture_is_enlarged_by_a_network_and_by_lanczos(upscaling_client: Cli
     sizes, shots = {}, {}
     for name, upscale in (("plain", None), ("lanczos", "lanczos"), ("network", "tiny")):
         more = {} if upscale is None else {"upscale": {"model": upscale, "scale": 4}}
-        job = client.wait(client.submit(PROMPT, model="demo", seed=42, **more), check=True)
-        (path,) = client.download(job, tmp_path / name)
+        job = client.jobs.wait(client.jobs.submit(PROMPT, model="demo", seed=42, **more), check=True)
+        (path,) = client.jobs.download(job, tmp_path / name)
         with Image.open(path) as picture:
             sizes[name], shots[name] = picture.size, np.asarray(picture)
         if name == "network":
-            facts = client.image(job.images[0]).model_dump()["audit"]["upscaler"]
+            facts = client.images.get(job.images[0]).model_dump()["audit"]["upscaler"]
             assert (facts["name"], facts["architecture"], facts["scale"]) == ("tiny", "ESRGAN", 4)
     assert sizes == {"plain": (64, 64), "lanczos": (256, 256), "network": (256, 256)}
     assert not np.array_equal(shots["network"], shots["lanczos"])

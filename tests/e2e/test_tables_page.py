@@ -45,9 +45,9 @@ def test_every_snippet(farm: Up, client: Client, tmp_path: Path) -> None:
     run(SUBMIT)
     first = {path.name: path.read_bytes() for path in (tmp_path / "spring").glob("*.png")}
     assert sorted(first) == [f"{sku}-{view}.png" for sku in ("MUG-01", "MUG-02", "TEE-07") for view in ("front", "side")]
-    photographed = client.wait_batch(json.loads(run(WITH_PHOTOS))["id"], timeout_s=120)
+    photographed = client.batches.wait(json.loads(run(WITH_PHOTOS))["id"], timeout_s=120)
     assert photographed.counts.succeeded == 2
-    recipes = {job.labels["sku"]: job.recipe for job in client.list(batch=photographed.id)}
+    recipes = {job.labels["sku"]: job.recipe for job in client.jobs.list(batch=photographed.id)}
     assert (recipes["BOX-1"]["subject"]["shadow"], recipes["BOX-2"]["subject"]) == (0.4, None)
     told = run(AGAIN)
     assert "4 reused, 2 changed" in told

@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 
 def test_the_api_has_no_torch_and_is_light(farm: Up, client: Client) -> None:
-    client.models()
+    client.models.list()
     master = farm.find("api.service")
     for process in (master, *master.children(recursive=True)):
         maps = Path(f"/proc/{process.pid}/maps").read_text()
@@ -31,7 +31,7 @@ def test_the_api_has_no_torch_and_is_light(farm: Up, client: Client) -> None:
 
 
 def test_an_idle_farm_hardly_works(farm: Up, client: Client) -> None:
-    until(lambda: client.queue().model_dump()["running"] == 0, "an idle farm")
+    until(lambda: client.status.queue().model_dump()["running"] == 0, "an idle farm")
     processes = [*farm.family, psutil.Process(farm.process.pid)]
 
     def used() -> float:
@@ -95,8 +95,8 @@ def test_it_drains_on_sigterm_goes_on_where_it_was_and_leaves_nothing_when_kille
     try:
         assert json.loads((farm.data / "run" / "farm.json").read_text())["url"] == farm.url
         with farm.client() as client:
-            jobs = [client.submit("a red heart, white background", model="demo", steps=50, count=4) for _ in range(6)]
-            until(lambda: client.get(jobs[0]).state == "running", "a running job")
+            jobs = [client.jobs.submit("a red heart, white background", model="demo", steps=50, count=4) for _ in range(6)]
+            until(lambda: client.jobs.get(jobs[0]).state == "running", "a running job")
         assert farm.stop(signal.SIGTERM) == 0
         assert farm.left_over() == []
         assert "worker-1 did not stop" not in "\n".join(farm.said)
@@ -106,8 +106,8 @@ def test_it_drains_on_sigterm_goes_on_where_it_was_and_leaves_nothing_when_kille
             again.until_ready()
             with again.client() as client:
                 for job in jobs:
-                    assert len(client.wait(job, timeout_s=START_S, check=True).images) == 4
-                    assert client.get(job).error is None
+                    assert len(client.jobs.wait(job, timeout_s=START_S, check=True).images) == 4
+                    assert client.jobs.get(job).error is None
             os.kill(again.process.pid, signal.SIGKILL)
             again.process.wait()
             until(lambda: again.left_over() == [], "the end of all it started", 15)

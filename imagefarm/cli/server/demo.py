@@ -90,9 +90,9 @@ def demo_settings(data: Path) -> Settings:
 
 def render_table(client: Client, table: Path, out: Path) -> list[Job]:
     """Submit the table as a batch, wait behind a progress bar, write `out/SKU.png`; return the jobs in the table's order."""
-    batch = wait_for_batch(client, client.batch(table, template=TEMPLATE, model="demo", seed=SEED, name="demo"))
-    client.download_batch(batch, out)
-    return list(client.list(batch=batch.id))[::-1]
+    batch = wait_for_batch(client, client.batches.submit(table, template=TEMPLATE, model="demo", seed=SEED, name="demo"))
+    client.batches.download(batch, out)
+    return list(client.jobs.list(batch=batch.id))[::-1]
 
 
 def print_audit(client: Client, jobs: list[Job]) -> None:
@@ -100,7 +100,7 @@ def print_audit(client: Client, jobs: list[Job]) -> None:
     rows = []
     for job in jobs:
         for image in job.images:
-            record = client.image(image)
+            record = client.images.get(image)
             recipe = job.recipe
             rows.append(
                 (

@@ -1,4 +1,4 @@
-"""`imagefarm settings | version`: what is in force, and where it came from."""
+"""`imagefarm settings`: what is in force, and where it came from."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import typer
 
 from imagefarm.cli.output import AsJson, print_json, print_table
 from imagefarm.settings import load_settings, redacted
-from imagefarm.version import __version__
 
 
 def register(app: typer.Typer) -> None:
     app.command()(settings)
-    app.command()(version)
 
 
 def settings(as_json: AsJson = False) -> None:
@@ -28,11 +26,6 @@ def settings(as_json: AsJson = False) -> None:
     print_table(
         ("setting", "value", "origin", "meaning"), ((name, values[name], origins[name], meaning[name]) for name in values)
     )
-
-
-def version() -> None:
-    """Show the version."""
-    print(__version__)
 
 
 def _shown(value: Any) -> Any:

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import update
 
 from imagefarm import Client, __version__, cli
-from imagefarm.cli.models import wanted_files
 from imagefarm.cli.server.audit import csv_cell
+from imagefarm.cli.server.model_files import wanted_files
 from imagefarm.store import Store
 from imagefarm.store.models import Event
 from tests.api.farm_api import FarmApi

@@ -18,8 +18,8 @@ __all__ = ["run"]
 
 
 def render(api: FarmApi, client: Client, batch: str) -> None:
-    for job in client.list(batch=batch, state="queued"):
-        if client.get(job).state == JobState.QUEUED:
+    for job in client.jobs.list(batch=batch, state="queued"):
+        if client.jobs.get(job).state == JobState.QUEUED:
             api.render(api.claim(job.id))
 
 
@@ -29,11 +29,11 @@ def test_from_drafts_to_finals(
     monkeypatch.setattr(picks_commands, "connect", lambda url, key: nullcontext(client))
     table = tmp_path / "table.csv"
     table.write_text("sku,prompt\nA,mug\nB,box\nC,jar\n")
-    batch = str(client.batch(table).id)
+    batch = str(client.batches.submit(table).id)
     render(api, client, batch)
-    named = {image.name: image for image in client.batch_images(batch)}
+    named = {image.name: image for image in client.batches.images(batch)}
     assert list(named) == ["A", "B", "C"]
-    seen = client.pick(batch, {named["A"].id: "approve", named["B"].id: "reject"})
+    seen = client.batches.pick(batch, {named["A"].id: "approve", named["B"].id: "reject"})
     assert (seen.picks.approved, seen.picks.rejected, seen.picks.open) == (1, 1, 1)
     told = run("picks", batch, "--reroll", named["C"].id, "--approve", named["B"].id)
     assert (told.code, told.out) == (0, f"{batch}: 2 approved, 0 rejected, 1 re-rolled, 0 open\n")

@@ -255,22 +255,24 @@ def test_a_tenant_delivers_what_is_its_own_where_it_may(farm: BulkFarm, shop: S3
     assert dict(told) == tenants, "a tenant's events are its own"
 
 
-class UploadingClient(Client):
-    """A client whose farm delivers what is due whenever it is asked how that goes."""
+class UploadingTransport(httpx.WSGITransport):
+    """Before it is asked how a batch is, the farm delivers what is due."""
 
-    farm: BulkFarm
+    def __init__(self, farm: BulkFarm) -> None:
+        super().__init__(app=farm.app)  # type: ignore[arg-type]
+        self.farm = farm
 
-    def get_batch(self, batch: Any) -> Any:
-        upload(self.farm)
-        return super().get_batch(batch)
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and request.url.path.startswith(f"{BATCHES}/batch_"):
+            upload(self.farm)
+        return super().handle_request(request)
 
 
 def test_the_command_line_delivers(
     farm: BulkFarm, shop: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logs(farm.settings.model_copy(update={"log_level": "error"}), "api")  # not among what the commands say
-    client = UploadingClient("http://127.0.0.1:8000", transport=httpx.WSGITransport(app=farm.app))  # type: ignore[arg-type]
-    client.farm = farm
+    client = Client("http://127.0.0.1:8000", transport=UploadingTransport(farm))
     for module in (batch_command, deliver_command, picks_command):
         monkeypatch.setattr(module, "connect", lambda url, key: nullcontext(client))
 
@@ -294,8 +296,8 @@ def test_the_command_line_delivers(
     decide(farm, batch, approve=images(farm, batch)[0]["id"])
     finals = json.loads(run("finals", batch, "--size", "128x128", "--no-wait", "--deliver", "shop/finals", "--json")[1])
     assert finals["delivery"]["prefix"] == "finals"
-    client.cancel_batch(finals["id"])
-    assert client.wait_delivery(finals["id"]).state == "cancelled", "who waits for what never comes waits for ever"
+    client.batches.cancel(finals["id"])
+    assert client.batches.wait_delivery(finals["id"]).state == "cancelled", "who waits for what never comes waits for ever"
     monkeypatch.setattr(batch_delivery_module, "BACKOFF_S", ())
     code, out, err = run("deliver", batch, "gone/x")
     assert (code, out) == (1, f"{batch} done: not delivered to gone/x: there is no such bucket\n")

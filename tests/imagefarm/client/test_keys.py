@@ -14,9 +14,9 @@ from tests.api.farm_api import FarmApi
 def test_keys_are_sent_and_refused(keyed: FarmApi) -> None:
     transport = httpx.WSGITransport(app=keyed.app)
     with Client(transport=transport) as nobody, pytest.raises(AuthError):
-        nobody.submit("a mug")
+        nobody.jobs.submit("a mug")
     key = keyed.key("default", Scope.READ)["Authorization"].removeprefix("Bearer ")
     with Client(key=key, transport=transport) as reader:
-        assert list(reader.list()) == []
+        assert list(reader.jobs.list()) == []
         with pytest.raises(AuthError, match="submit"):
-            reader.submit("a mug")
+            reader.jobs.submit("a mug")

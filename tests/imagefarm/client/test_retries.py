@@ -76,7 +76,7 @@ def test_a_busy_farm_is_asked_again_when_it_says(server: Server) -> None:
     server.script = [says(429, {"detail": "full"}, Retry_After="1"), says(202, JOB)]
     began = time.monotonic()
     with Client(server.url) as client:
-        assert client.submit("a mug").id == "job_1"
+        assert client.jobs.submit("a mug").id == "job_1"
     assert 1.0 <= time.monotonic() - began < 5
     keys = {headers["Idempotency-Key"] for _, headers in server.asked}
     assert len(keys) == 1, "a repeated submit must carry the same key"
@@ -85,7 +85,7 @@ def test_a_busy_farm_is_asked_again_when_it_says(server: Server) -> None:
 def test_retries_end(server: Server) -> None:
     server.script = [says(503, {"detail": "away", "retry_after": 0.01}, Retry_After="0.01")] * 3
     with Client(server.url, retries=2) as client, pytest.raises(BusyError, match="away") as busy:
-        client.get("job_1")
+        client.jobs.get("job_1")
     assert busy.value.retry_after == 0.01
     assert len(server.asked) == 3
 
@@ -93,14 +93,14 @@ def test_retries_end(server: Server) -> None:
 def test_a_submit_whose_answer_was_lost_is_repeated_with_its_key(server: Server) -> None:
     server.script = [breaks_off, says(202, JOB)]
     with Client(server.url) as client:
-        client.submit("a mug")
+        client.jobs.submit("a mug")
     assert server.asked[0][1]["Idempotency-Key"] == server.asked[1][1]["Idempotency-Key"]
 
 
 def test_what_could_be_done_twice_is_not_repeated(server: Server) -> None:
     server.script = [breaks_off]
     with Client(server.url) as client, pytest.raises(ConnectionFailedError):
-        client.retry("job_1")
+        client.jobs.retry("job_1")
     assert len(server.asked) == 1
 
 
@@ -111,11 +111,11 @@ def test_no_farm_says_where_it_looked() -> None:
         Client(f"http://127.0.0.1:{port}", retries=0) as client,
         pytest.raises(ConnectionFailedError, match=rf":{port}.*is the farm running"),
     ):
-        client.models()
+        client.models.list()
 
 
 def test_a_mistake_of_the_farm_is_not_repeated(server: Server) -> None:
     server.script = [says(500, {"detail": "it broke"})]
     with Client(server.url) as client, pytest.raises(Exception, match="it broke"):
-        client.get("job_1")
+        client.jobs.get("job_1")
     assert len(server.asked) == 1

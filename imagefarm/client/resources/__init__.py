@@ -1,0 +1,1 @@
+"""The client's operations, one file a resource."""

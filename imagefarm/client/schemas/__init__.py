@@ -1,0 +1,78 @@
+"""The farm's responses as typed values. Fields that a newer farm adds are kept and do no harm."""
+
+from imagefarm.client.schemas.admin import ApiKey, Chain, Event, EventList, Setting, Tenant, User
+from imagefarm.client.schemas.base import ResponseModel, RowError
+from imagefarm.client.schemas.batches import (
+    Batch,
+    BatchDelivery,
+    BatchList,
+    BatchProgress,
+    BatchStop,
+    Counts,
+    FailureGroup,
+    PickCounts,
+    Quote,
+)
+from imagefarm.client.schemas.farm import Kind, Limits, Model, Queue, Statistics, Suggestion, Worker
+from imagefarm.client.schemas.images import (
+    Asset,
+    AssetList,
+    BatchImage,
+    BatchImageList,
+    FoundImage,
+    Image,
+    ImageList,
+    LookupResult,
+    Uploaded,
+)
+from imagefarm.client.schemas.jobs import Attempt, BulkResult, ComparedImage, Job, JobError, JobList, Progress, Replay
+from imagefarm.client.schemas.webhooks import Webhook, WebhookDelivery, WebhookDeliveryList
+
+__all__ = [
+    "ApiKey",
+    "Asset",
+    "AssetList",
+    "Attempt",
+    "Batch",
+    "BatchDelivery",
+    "BatchImage",
+    "BatchImageList",
+    "BatchList",
+    "BatchProgress",
+    "BatchStop",
+    "BulkResult",
+    "Chain",
+    "ComparedImage",
+    "Counts",
+    "Event",
+    "EventList",
+    "FailureGroup",
+    "FoundImage",
+    "Image",
+    "ImageList",
+    "Job",
+    "JobError",
+    "JobList",
+    "Kind",
+    "Limits",
+    "LookupResult",
+    "Model",
+    "PendingReason",
+    "PickCounts",
+    "Progress",
+    "Queue",
+    "Quote",
+    "Replay",
+    "ResponseModel",
+    "RowError",
+    "Setting",
+    "Statistics",
+    "Suggestion",
+    "Tenant",
+    "Uploaded",
+    "User",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDeliveryList",
+    "Worker",
+]

@@ -1,0 +1,19 @@
+"""What all responses share."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ResponseModel(BaseModel):
+    # built at first use: the command line starts without building fifty models
+    model_config = ConfigDict(extra="allow", defer_build=True)
+
+
+class RowError(ResponseModel):
+    """What is wrong with a row of a table, and how to mend it."""
+
+    row: int | None = None
+    field: str = ""
+    detail: str = ""
+    remedy: str = ""

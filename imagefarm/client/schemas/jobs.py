@@ -1,0 +1,114 @@
+"""Jobs, their attempts and their replays."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from imagefarm.client.schemas.base import ResponseModel
+from imagefarm.client.schemas.images import Image
+from imagefarm.states import JobState
+
+
+class Progress(ResponseModel):
+    """How far a running job is, in denoising steps."""
+
+    step: int = 0
+    steps: int = 0
+
+
+class JobError(ResponseModel):
+    """Why a job failed."""
+
+    code: str = ""
+    detail: str = ""
+
+
+class PendingReason(ResponseModel):
+    """Why a job waits, or what became of it. The values that `message` names are further attributes, such as `ahead`."""
+
+    code: str
+    message: str = ""
+
+
+class Job(ResponseModel):
+    """A job as the farm sees it. Times are UTC."""
+
+    id: str
+    state: JobState
+    recipe: dict[str, Any]
+    recipe_hash: str
+    count: int
+    attempt: int
+    batch_id: str | None = None
+    custom_id: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    error: JobError | None = None
+    pending_reason: PendingReason | None = None
+    """What it waits for, or what became of it; lists leave it out."""
+    progress: Progress = Field(default_factory=Progress)
+    images: list[Image] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    urls: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, or what it waits for, in a sentence; empty in lists."""
+        if self.error is not None:
+            return self.error.detail
+        return "" if self.pending_reason is None else self.pending_reason.message
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended: succeeded, failed or cancelled."""
+        return self.state.is_final
+
+
+class ComparedImage(ResponseModel):
+    """One picture of a replay: identical, near, different or missing."""
+
+    index: int
+    verdict: str
+    psnr_db: float | None = None
+    differs: list[str] = Field(default_factory=list)
+    """What was not the same in the making."""
+
+
+class Replay(ResponseModel):
+    """What a replay shows; `verdict` is the worst of its pictures', None until it has succeeded."""
+
+    job_id: str
+    of: str
+    state: JobState
+    verdict: str | None = None
+    images: list[ComparedImage] = Field(default_factory=list)
+
+
+class JobList(ResponseModel):
+    """One page of jobs; `next_cursor` is None on the last."""
+
+    items: list[Job]
+    next_cursor: str | None = None
+
+
+class BulkResult(ResponseModel):
+    """What a change of many jobs did: how many matched, how many were changed."""
+
+    matched: int
+    changed: int
+
+
+class Attempt(ResponseModel):
+    """One claim of a job by a worker. `outcome` is None while it lasts."""
+
+    attempt: int
+    worker: str
+    claimed_at: datetime
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    reason: str | None = None
