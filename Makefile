@@ -21,7 +21,7 @@ CHECK_PROCESSES ?= 2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test check browser catalogue specification faults screenshots up lint prose sizes format constraints docs clean
+.PHONY: help demo test check browser wheels installation catalogue specification faults screenshots up lint prose sizes format constraints docs clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,14 @@ browser: ## install Chromium and a font with Chinese characters, which the brows
 
 catalogue: $(VENV)/.test ## a catalogue of 200 products on a real farm: drafts, picks, finals, channels, webhook, update
 	@$(PY) -m pytest -m slow tests/e2e/test_catalogue.py $(ARGS)
+
+wheels: $(VENV)/.python ## build both wheels, imagefarm and imagefarm-server, into dist/
+	@rm -rf build packages/client/build
+	@$(PIP) wheel --no-deps -w dist ./packages/client .
+	@ls dist
+
+installation: $(VENV)/.test ## install both wheels into environments of their own, and render a picture in an empty folder
+	@$(PY) -m pytest -m slow tests/e2e/test_wheels.py $(ARGS)
 
 specification: $(VENV)/.test ## ask the whole API what its OpenAPI document allows and forbids, for some minutes
 	@$(PY) -m pytest -m slow tests/api/v1/test_specification.py $(ARGS)
@@ -70,14 +78,14 @@ format: $(VENV)/.test ## put the code into the project's style
 constraints: $(VENV)/.test ## pin the versions that are installed now into constraints.txt
 	@$(PY) tools/constraints.py constraints.txt
 
-docs: $(VENV)/.test ## write docs/settings.md and docs/cli.md from the code
+docs: $(VENV)/.test ## write docs/settings.md and docs/cli/ from the code
 	@$(PY) -m tools.pages
 
 screenshots: $(VENV)/.test ## photograph every page, wide and narrow, light and dark, into docs/screenshots
 	@$(PY) -m tools.screenshots docs/screenshots $(ARGS)
 
 clean: ## remove .venv, caches and outputs/demo; your farm's data folder stays
-	rm -rf $(VENV) build outputs/demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist packages/client/build outputs/demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:
@@ -95,13 +103,13 @@ $(VENV)/.torch: $(VENV)/.python
 	@$(PIP) install $(PIP_TORCH)
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.torch pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml packages/client/pyproject.toml constraints.txt
 	@echo "installing imagefarm and what it needs (once)"
-	@$(PIP) install -c constraints.txt -e '.[worker]'
+	@$(PIP) install -c constraints.txt -e ./packages/client -e '.[worker]'
 	@$(SPANDREL)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo pyproject.toml constraints.txt
 	@echo "installing what the tests need (once)"
-	@$(PIP) install -c constraints.txt -e '.[worker,int8,postgres,bucket,test]'
+	@$(PIP) install -c constraints.txt -e ./packages/client -e '.[worker,int8,postgres,bucket,test]'
 	@touch $@

@@ -23,6 +23,8 @@ from pydantic_settings import (
 from imagefarm.errors import ConfigurationError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = Path(__file__).resolve().parent / "shipped"
+"""Files that come with an installed farm. A checkout has them at its top."""
 TOML_FILE = "imagefarm.toml"
 ENV_PREFIX = "IMAGEFARM_"
 
@@ -70,7 +72,11 @@ class Settings(BaseSettings):
     redis_url: str = Field("", description="Redis URL; empty: the embedded Redis of `imagefarm up`")
     redis_prefix: str = Field("imagefarm", description="Prefix of every Redis key and channel", pattern=r"^[a-z0-9_-]{1,40}$")
     outputs_dir: Path | None = Field(None, description="Folder of the pictures; empty: `outputs` in the data folder")
-    models_file: Path | None = Field(None, description="The catalogue; empty: models.toml here, else the project's own")
+    models_file: Path | None = Field(
+        None,
+        description="The catalogue; empty: models.toml in the working folder, else in the data folder, else the one that comes "
+        "with the farm",
+    )
 
     channels_file: Path | None = Field(None, description="Table of the farm's own channels, besides those that come with it")
 
@@ -208,8 +214,8 @@ class Settings(BaseSettings):
         """The catalogue in force."""
         if self.models_file is not None:
             return self.models_file
-        here = Path("models.toml").absolute()
-        return here if here.is_file() else PROJECT_ROOT / "models.toml"
+        own = (Path("models.toml").absolute(), self.data_dir / "models.toml")
+        return next((file for file in own if file.is_file()), shipped("models.toml"))
 
     def origins(self, flags: dict[str, Any]) -> dict[str, str]:
         """Say for each setting where its value came from: `default`, the file, the variable, or `flag`."""
@@ -235,6 +241,11 @@ class Settings(BaseSettings):
             for name, value in dump.items()
             if value != ""
         }
+
+
+def shipped(name: str) -> Path:
+    """A file or folder that comes with the farm: in the installed package, or at the top of a checkout."""
+    return (SHIPPED if SHIPPED.is_dir() else PROJECT_ROOT) / name
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+PROJECTS = ("imagefarm", "imagefarm-server")
 EXTRAS = ("postgres", "bucket", "worker", "int8", "test")
 HEADER = "# Written by `make constraints`: every version that the tests ran with.\n"
 
@@ -31,7 +32,7 @@ def needed(project: str, extras: tuple[str, ...]) -> dict[str, str]:
             package = distribution(name)
         except PackageNotFoundError:
             continue
-        if name != project:
+        if name not in PROJECTS:
             found[name] = package.version.partition("+")[0]
         for line in package.requires or ():
             requirement = Requirement(line)
@@ -43,7 +44,7 @@ def needed(project: str, extras: tuple[str, ...]) -> dict[str, str]:
 
 def main() -> None:
     target = Path(sys.argv[1])
-    lines = [f"{name}=={version}\n" for name, version in sorted(needed("imagefarm", EXTRAS).items())]
+    lines = [f"{name}=={version}\n" for name, version in sorted(needed("imagefarm-server", EXTRAS).items())]
     target.write_text(HEADER + "".join(lines), "utf-8")
 
 

@@ -1,18 +1,20 @@
-"""Write the pages that are made from the code: docs/settings.md and docs/cli.md.
+"""Write the pages that are made from the code: docs/settings.md and the pages of docs/cli.
 
 `make docs` runs it; a test holds the pages against what it would write.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 from pydantic_core import PydanticUndefined
 
-from imagefarm.cli import app
 from imagefarm.cli.exit_codes import MEANING
+from imagefarm.cli.groups import Group, groups, make_app
 from imagefarm.settings import ENV_PREFIX, Settings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -33,7 +35,12 @@ CLI_HEAD = """# Command line
 Made from the commands by `make docs`. Results go to standard output, everything else to standard error; `--json` writes JSON
 for programs.
 
-| exit code | |
+"""
+CLI_GROUPS = """| page | commands |
+|---|---|
+"""
+CLI_CODES = """
+| exit code | meaning |
 |---|---|
 """
 CLI_FARM = """
@@ -61,10 +68,25 @@ def settings_page() -> str:
     return SETTINGS_HEAD + "".join(lines) + f"\nThe environment of `port`, for example, is `{ENV_PREFIX}PORT`.\n"
 
 
-def cli_page() -> str:
-    """docs/cli.md."""
+def cli_index() -> str:
+    """docs/cli/README.md."""
     codes = "".join(f"| {code:d} | {meaning} |\n" for code, meaning in MEANING.items())
-    return CLI_HEAD + codes + CLI_FARM + "".join(_sections(typer.main.get_command(app), "imagefarm"))
+    rows = "".join(f"| [{group.title}]({group.name}.md) | {_commands_of(group)} |\n" for group in groups())
+    return CLI_HEAD + CLI_GROUPS + rows + CLI_FARM + CLI_CODES + codes
+
+
+def cli_page(group: Group) -> str:
+    """The page of a group of commands."""
+    head = "Made from the commands by `make docs`. [Command line](README.md) has what holds for all commands."
+    return f"# {group.title}\n\n{head}\n" + "".join(_sections(_command(group), "imagefarm"))
+
+
+def _command(group: Group) -> Any:
+    return typer.main.get_command(make_app([group]))
+
+
+def _commands_of(group: Group) -> str:
+    return ", ".join(f"`{name}`" for name in _command(group).commands)
 
 
 def _sections(command: Any, path: str) -> list[str]:
@@ -79,11 +101,16 @@ def _sections(command: Any, path: str) -> list[str]:
     return sections
 
 
-PAGES = {"settings.md": settings_page, "cli.md": cli_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "cli/README.md": cli_index,
+    **{f"cli/{group.name}.md": partial(cli_page, group) for group in groups()},
+}
 
 
 def main() -> None:
     for name, page in PAGES.items():
+        (DOCS / name).parent.mkdir(exist_ok=True)
         (DOCS / name).write_text(page(), "utf-8")
 
 

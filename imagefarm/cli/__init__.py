@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from imagefarm.cli.app import app
 from imagefarm.cli.exit_codes import exit_code_of
+from imagefarm.cli.groups import app
 from imagefarm.cli.output import print_error
 from imagefarm.errors import FarmError
 

@@ -1,4 +1,4 @@
-"""What the command line's exit codes mean: the one table, of which docs/cli.md and --help are written."""
+"""What the command line's exit codes mean: the one table, of which docs/cli/README.md and --help are written."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class EmbeddedFarm:
         settings = self.settings
         if settings.workers and importlib.util.find_spec("torch") is None:
             raise ConfigurationError(
-                "rendering needs torch, which is not installed: `pip install 'imagefarm[worker]'`, or --workers 0"
+                "rendering needs torch, which is not installed: `pip install 'imagefarm-server[worker]'`, or --workers 0"
             )
         Catalogue.read(settings.catalogue_file)
         port = claim_port(settings.host, settings.port)

@@ -65,7 +65,7 @@ def open_bucket(settings: Settings, name: str) -> Bucket:
     try:
         from obstore.store import S3Store
     except ImportError:
-        raise UploadError("delivery to buckets is not installed here: pip install 'imagefarm[bucket]'") from None
+        raise UploadError("delivery to buckets is not installed here: pip install 'imagefarm-server[bucket]'") from None
     where, _, prefix = place.url.removeprefix("s3://").partition("/")
     options: dict[str, Any] = {"endpoint": place.endpoint} if place.endpoint else {}
     client: dict[str, Any] = {"timeout": TIMEOUT, "connect_timeout": "10s", "allow_http": place.endpoint.startswith("http://")}

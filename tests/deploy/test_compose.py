@@ -213,7 +213,7 @@ def test_a_picture_is_made_with_the_first_key_and_nothing_without(deployment: De
     url = f"http://127.0.0.1:{deployment.port}"
     until(lambda: deployment.healthy("api"), "the API", START_S)
     with Client(url, key="", retries=0) as nobody, pytest.raises(Exception, match="send a key"):
-        nobody.models()
+        nobody.models.list()
     key = deployment.run("api", "imagefarm", "keys", "create", "admin").stdout.strip()
     with Client(url, key) as client:
         job = client.jobs.wait(

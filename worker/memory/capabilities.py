@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from worker.memory.planner import OffloadMode, Tier, Weights
 
-NEEDS_TORCHAO = "needs torchao: pip install 'imagefarm[int8]'"
+NEEDS_TORCHAO = "needs torchao: pip install 'imagefarm-server[int8]'"
 NEEDS_BITSANDBYTES = "needs bitsandbytes: pip install bitsandbytes"
 GPU = "cuda"
 

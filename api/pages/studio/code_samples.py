@@ -30,8 +30,8 @@ def write_code_samples(url: str, recipe: dict[str, Any], count: int) -> CodeSamp
     python = (
         "from imagefarm import Client\n\n"
         f"with Client({url!r}) as farm:\n"
-        f"    job = farm.submit({asked['prompt']!r}, {arguments})\n"
-        '    farm.download(farm.wait(job), "pictures")'
+        f"    job = farm.jobs.submit({asked['prompt']!r}, {arguments})\n"
+        '    farm.jobs.download(farm.jobs.wait(job), "pictures")'
     )
     return CodeSamples(curl, python, shlex.join(_command(asked)))
 

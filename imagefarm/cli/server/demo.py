@@ -15,7 +15,7 @@ from imagefarm.cli.batch import wait_for_batch
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import note, print_table
 from imagefarm.client import Client, Job
-from imagefarm.settings import PROJECT_ROOT, Settings, load_settings
+from imagefarm.settings import Settings, load_settings, shipped
 from imagefarm.states import JobState
 
 TEMPLATE = "{{ product }}, {{ background }}"
@@ -39,7 +39,7 @@ def demo(
     from imagefarm.supervisor.farm import EmbeddedFarm
 
     began = time.monotonic()
-    table = table or PROJECT_ROOT / "examples" / "products.csv"
+    table = table or shipped("examples/products.csv")
     data = (out / ".farm").absolute()
     shutil.rmtree(data, ignore_errors=True)
     for old in [*out.glob("*.png"), out / "manifest.csv"]:
@@ -79,7 +79,7 @@ def demo_settings(data: Path) -> Settings:
         outputs_dir=data / "outputs",
         database_url="",
         redis_url="",
-        models_file=PROJECT_ROOT / "models.toml",
+        models_file=shipped("models.toml"),
         host="127.0.0.1",
         port=0,
         auth="open",

@@ -66,7 +66,7 @@ def _fetch(source: str, revision: str, variant: str) -> str:
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ImportError:
-        raise ConfigurationError("fetching models needs huggingface_hub: `pip install 'imagefarm[worker]'`") from None
+        raise ConfigurationError("fetching models needs huggingface_hub: `pip install 'imagefarm-server[worker]'`") from None
     import httpx
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 

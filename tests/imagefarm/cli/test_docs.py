@@ -12,7 +12,7 @@ import pytest
 from imagefarm.settings import PROJECT_ROOT
 from tools.pages import PAGES
 
-WRITTEN = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CHANGELOG.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
+WRITTEN = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CHANGELOG.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -20,7 +20,7 @@ def test_a_made_page_is_current(name: str) -> None:
     assert (PROJECT_ROOT / "docs" / name).read_text("utf-8") == PAGES[name](), "run `make docs`"
 
 
-@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     text = page.read_text("utf-8")
     missing = [

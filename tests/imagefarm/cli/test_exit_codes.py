@@ -1,4 +1,4 @@
-"""The exit codes that docs/cli.md lists come, each from a command against a real API."""
+"""The exit codes that docs/cli/README.md lists come, each from a command against a real API."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def test_what_a_bucket_refuses_is_tried_then_given_up_and_may_be_asked_anew(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "obstore.store", None)
         assert upload(farm) == 1
-    assert delivery(farm, batch)["error"] == "delivery to buckets is not installed here: pip install 'imagefarm[bucket]'"
+    assert delivery(farm, batch)["error"] == "delivery to buckets is not installed here: pip install 'imagefarm-server[bucket]'"
     (farm.settings.buckets["shop"].key_file or Path()).unlink()
     make_due(farm)
     upload(farm)
