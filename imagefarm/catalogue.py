@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from imagefarm.errors import ConfigurationError, FieldError, InvalidRequest, UnknownModel
 from imagefarm.recipe import Family, JobRequest, Recipe, Subject
-from imagefarm.settings import Tier
+from imagefarm.settings import Tier, shipped
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LOSSY_QUALITY = 90
@@ -198,9 +198,14 @@ class Catalogue:
             raise UnknownModel(name, self.names()) from None
 
     def local_path(self, source: str) -> Path | None:
-        """The path of `source` if it is one (relative to the catalogue's folder), otherwise None."""
+        """The path of `source` if it is one, otherwise None.
+
+        A relative path starts at the catalogue's folder; if it does not exist there, at the files shipped with the package (the demo model).
+        """
         path = Path(source).expanduser()
-        candidate = path if path.is_absolute() else self.folder / path
+        candidate = self.folder / path
+        if not candidate.exists() and (ships := shipped(source)).exists():
+            candidate = ships
         looks_local = (
             candidate.exists() or source.startswith((".", "/", "~")) or source.endswith(".safetensors") or source.count("/") != 1
         )

@@ -22,6 +22,7 @@ CLIENT_FILES = (
     "imagefarm/recipe.py",
     "imagefarm/states.py",
     "imagefarm/text.py",
+    "imagefarm/version.py",
     "imagefarm/imaging/__init__.py",
     "imagefarm/imaging/formats.py",
     "imagefarm/cli/*.py",

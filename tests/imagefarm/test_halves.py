@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 
 import imagefarm
 from imagefarm import cli
+from imagefarm.catalogue import Catalogue
 from imagefarm.cli import groups, local_farm, server_half
 from imagefarm.cli.server_half import SERVER_COMMANDS
 from imagefarm.settings import PROJECT_ROOT, load_settings, shipped
@@ -154,6 +156,15 @@ def test_the_catalogue_is_looked_for_here_then_in_the_data_folder_then_among_wha
     Path("models.toml").touch()
     assert settings.catalogue_file == tmp_path / "models.toml"
     assert load_settings(data_dir=data, models_file=tmp_path / "own.toml").catalogue_file == tmp_path / "own.toml"
+
+
+def test_a_catalogue_elsewhere_still_finds_the_demo_model(tmp_path: Path) -> None:
+    shutil.copy(shipped("models.toml"), tmp_path)
+    elsewhere = Catalogue.read(tmp_path / "models.toml")
+    assert elsewhere.local_path("models/demo") == shipped("models/demo")
+    (tmp_path / "models" / "demo").mkdir(parents=True)
+    assert elsewhere.local_path("models/demo") == tmp_path / "models" / "demo"
+    assert elsewhere.local_path("Tongyi-MAI/Z-Image-Turbo") is None
 
 
 def test_the_server_is_found_by_its_name() -> None:

@@ -25,7 +25,17 @@ from imagefarm.client.schemas.images import (
     LookupResult,
     Uploaded,
 )
-from imagefarm.client.schemas.jobs import Attempt, BulkResult, ComparedImage, Job, JobError, JobList, Progress, Replay
+from imagefarm.client.schemas.jobs import (
+    Attempt,
+    BulkResult,
+    ComparedImage,
+    Job,
+    JobError,
+    JobList,
+    PendingReason,
+    Progress,
+    Replay,
+)
 from imagefarm.client.schemas.webhooks import Webhook, WebhookDelivery, WebhookDeliveryList
 
 __all__ = [

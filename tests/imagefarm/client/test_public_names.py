@@ -35,8 +35,8 @@ def test_exports_are_sorted_and_complete() -> None:
     assert set(client.__all__) == {"AsyncClient", "Client"} | defined(errors) | defined(fields) | (
         defined(schemas) - pages - {"ResponseModel"}
     )
-    assert {*imagefarm.__all__} <= {*client.__all__}
-    for name in imagefarm.__all__:
+    assert {*imagefarm.__all__} == {"AsyncClient", "Client", "ClientError", "__version__"}
+    for name in {*imagefarm.__all__} - {"__version__"}:
         assert getattr(imagefarm, name) is getattr(client, name)
 
 
