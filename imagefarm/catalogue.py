@@ -200,7 +200,7 @@ class Catalogue:
     def local_path(self, source: str) -> Path | None:
         """The path of `source` if it is one, otherwise None.
 
-        A relative path starts at the catalogue's folder; if it does not exist there, at the files shipped with the package (the demo model).
+        A relative path starts at the catalogue's folder, or else at the files that ship with the package (the demo model).
         """
         path = Path(source).expanduser()
         candidate = self.folder / path
