@@ -1,1 +1,1 @@
-"""Admission, fair claiming, leases, recovery. Knows neither Flask nor torch."""
+"""The queue, recovery, batches, assets and deliveries. Imports neither Flask nor torch."""

@@ -1,4 +1,4 @@
-"""The Celery application: tickets per lane on Redis, set as measured (see docs/architecture.md for each setting's reason)."""
+"""The Celery application: tickets per lane on Redis. docs/architecture.md gives the reason for each setting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLEANUP_TASK = "scheduler.clean_up"
 CLEANUP_INTERVAL_S = 900.0
 RENDER_TASK = "worker.render"
 MAX_RUNNING_SET_S = 600.0
-"""No running set takes longer than this from claim to commit; a child that does is hung and is killed."""
+"""Seconds. No running set takes longer from claim to commit; a child that does is hung and is killed."""
 
 
 def lane_queue(model: str) -> str:
@@ -29,7 +29,7 @@ def lane_queue(model: str) -> str:
 
 
 def broker_url(redis_url: str) -> str:
-    """Celery's spelling of a Redis URL: `unix://` is `redis+socket://` there."""
+    """Celery's form of a Redis URL: `unix://` becomes `redis+socket://`."""
     return redis_url.replace("unix://", "redis+socket://", 1)
 
 

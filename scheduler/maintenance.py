@@ -1,19 +1,19 @@
 """Maintenance: webhooks, bucket uploads and cleanup, as Celery tasks on a queue of their own.
 
-SQL says what is due and when to try again. A message names none of it and may be lost, doubled or late: while something is due,
-each sweep sends another one.
+SQL says what is due and when to retry. A task message names none of it and may be lost, duplicated or late: while something is
+due, each sweep sends another message.
 
-The tasks run in threads of the process that sweeps, because they mostly wait for other machines and a process of their own would
-take 100 MB. Celery can end a task in a process, but not one in a thread, so each task ends by itself:
+The tasks run in threads of the sweep's process, because they mostly wait for other machines, and a process of their own would
+take 100 MB. Celery can end a task in a process but not one in a thread, so each task ends by itself:
 
-| task | soft limit: begins nothing more after | hard limit of what it has begun |
+| task | soft limit: starts nothing new after | hard limit of what it has started |
 |---|---|---|
-| webhooks | 10 s, or at shutdown | 10 s a message (`webhooks.TIMEOUT_S`) |
-| uploads | 300 s, or at shutdown | three tries of 60 s a file (`buckets.TIMEOUT`) |
+| webhooks | 10 s, or at shutdown | 10 s per message (`webhooks.TIMEOUT_S`) |
+| uploads | 300 s, or at shutdown | three tries of 60 s per file (`buckets.TIMEOUT`) |
 | cleanup | shutdown | |
 
-Each kind has a limit of tasks that run at once. The limits together leave threads free for the sweep, which therefore never waits
-for a slow receiver or a large output folder.
+Each kind has a limit of concurrent tasks. The limits together leave threads free for the sweep, which therefore never waits for
+a slow receiver or a large output folder.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 SWEEPS, WEBHOOK_TASKS, UPLOAD_TASKS, CLEANUPS = 1, 24, 4, 1
-"""Tasks of each kind that run at once in one process."""
+"""Concurrent tasks of each kind in one process."""
 SPARE_THREADS = 2
-"""For tasks over the limit, which return at once."""
+"""Threads for tasks over the limit, which return at once."""
 POOL_SIZE = SWEEPS + WEBHOOK_TASKS + UPLOAD_TASKS + CLEANUPS + SPARE_THREADS
 TASK_S = 10.0
-"""A task that has run for this time takes no further webhook or batch."""
+"""Seconds after which a task takes no further webhook or batch."""
 RETRY = {
     "autoretry_for": (SQLAlchemyError, OSError),
     "max_retries": 3,
     "retry_backoff": 5,
     "retry_backoff_max": 60,
 }
-"""Celery's retries, for a database or an output store that is away. What a receiver or a bucket refuses is tried again at the
-times that SQL holds."""
+"""Celery's retries, for a database or an output store that is away. Refusals by a receiver or a bucket are retried at the times
+in SQL."""
 
 
 class TaskLimit:
-    """At most `limit` tasks of one kind at once in this process."""
+    """At most `limit` concurrent tasks of one kind in this process."""
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
         self._places = threading.Semaphore(limit)
 
     def run(self, work: Callable[[], T]) -> T | None:
-        """Run `work`, or return None at once if as many as may are running: a later message has it done."""
+        """Run `work`, or return None at once if the limit is reached; a later message will run it."""
         if not self._places.acquire(blocking=False):
             log.info("task.skipped", task=self.name, reason="as many as may run at once are running")
             return None
@@ -75,22 +75,22 @@ class TaskLimit:
 
 
 class Maintenance:
-    """The bodies of the maintenance tasks. One for a process; its methods are called in any thread."""
+    """The bodies of the maintenance tasks. One object per process; thread-safe."""
 
     def __init__(self, store: Store, settings: Settings, outputs: OutputStore) -> None:
         self.store, self.settings, self.outputs = store, settings, outputs
         self.stopping = threading.Event()
-        """Set at shutdown: what runs ends before its next message, file or group of files."""
+        """Set at shutdown: running tasks end before their next message, file or group of files."""
         self._webhooks = TaskLimit("webhooks", WEBHOOK_TASKS)
         self._uploads = TaskLimit("uploads", UPLOAD_TASKS)
         self._cleanup = TaskLimit("cleanup", CLEANUPS)
 
     def deliver_webhooks(self) -> None:
-        """Send messages that are due, of one webhook after another."""
+        """Send due messages, one webhook after another."""
         self._webhooks.run(lambda: self._repeat(self._deliver_one_webhook))
 
     def upload_batches(self) -> None:
-        """Upload batches that are due, one after another."""
+        """Upload due batches, one after another."""
         self._uploads.run(lambda: self._repeat(self._upload_one_batch))
 
     def clean_up(self) -> None:
@@ -105,9 +105,9 @@ class Maintenance:
             log.info("cleanup.done", files=files, answers=answers)
 
     def send_due(self, app: Celery, redis: Redis, prefix: str) -> int:
-        """Send a message for each webhook and each batch that is due, as many as may run at once; return how many.
+        """Send a task message for each due webhook and batch, up to the number that may run at once; return how many.
 
-        Sends none while earlier messages wait: no thread is free to take them, or Redis lost its consumer. Raises RedisError and
+        Sends none while earlier messages wait, because then no thread is free, or Redis lost its consumer. Raises RedisError and
         OperationalError when Redis is away.
         """
         with self.store.read() as session:
@@ -129,7 +129,7 @@ class Maintenance:
         return batch_delivery.upload_due(self.store, self.settings, self.outputs, is_over=self.stopping.is_set)
 
     def _repeat(self, do_one: Callable[[], bool]) -> None:
-        """Until nothing is due, the task's time is over or the process stops."""
+        """Repeat until nothing is due, the task's time is over or the process stops."""
         deadline = time.monotonic() + TASK_S
         while do_one() and not self.stopping.is_set() and time.monotonic() < deadline:
             pass

@@ -1,4 +1,4 @@
-"""The scheduler as a service: Celery's beat sends a sweep every few seconds, a worker runs it, and maintenance beside it.
+"""The scheduler as a service: Celery beat sends a sweep every few seconds; a worker runs it, and maintenance beside it.
 
 `celery -A scheduler.service worker -Q sweep,maintenance -P threads` and `celery -A scheduler.service beat` (`imagefarm scheduler`
 starts both).
@@ -39,7 +39,7 @@ app.conf.update(worker_pool="threads", worker_concurrency=POOL_SIZE)
 
 STORE_CONNECTIONS = 6
 LEAVE_AFTER_S = 8.0
-"""A request or a file that takes longer after SIGTERM is given up: SQL has it sent again."""
+"""Seconds. A request or upload that takes longer after SIGTERM is abandoned, and SQL schedules it again."""
 
 
 class Services:
@@ -69,7 +69,7 @@ _services_lock = threading.Lock()
 
 
 def services() -> Services:
-    """This process's connections, made once: tasks begin in several threads at once."""
+    """This process's connections, made once although tasks start in several threads."""
     with _services_lock:
         _ = _services.maintenance
     return _services
@@ -90,25 +90,25 @@ def _stops(**_: Any) -> None:
 
 @app.task(name=SWEEP_TASK)
 def run_sweep() -> None:
-    """One sweep, then messages for the webhooks and batches that are due, and tickets for the lanes that have work."""
+    """One sweep, then task messages for due webhooks and batches, and tickets for the lanes that have work."""
     services().sweep_limit.run(_sweep)
 
 
 @app.task(name=WEBHOOK_TASK, **RETRY)
 def deliver_webhooks() -> None:
-    """Messages of webhooks are due."""
+    """Send due webhook messages."""
     services().maintenance.deliver_webhooks()
 
 
 @app.task(name=UPLOAD_TASK, **RETRY)
 def upload_batches() -> None:
-    """Batches are to be uploaded to their buckets."""
+    """Upload due batches to their buckets."""
     services().maintenance.upload_batches()
 
 
 @app.task(name=CLEANUP_TASK, **RETRY)
 def clean_up() -> None:
-    """It is time to remove what is no longer needed."""
+    """Remove what is no longer needed."""
     services().maintenance.clean_up()
 
 
@@ -126,7 +126,7 @@ def _sweep() -> None:
 
 
 def serving(store: Store) -> dict[str, int]:
-    """How many live workers serve each model."""
+    """Number of live workers that serve each model."""
     numbers: dict[str, int] = {}
     with store.read() as session:
         for serves in session.scalars(select(Worker.serves).where(Worker.state != WorkerState.OFFLINE)):

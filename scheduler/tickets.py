@@ -1,4 +1,4 @@
-"""Tickets: "this lane has work". They name no job and may be lost, doubled or late; SQL holds the truth."""
+"""Tickets: "this lane has work". They name no job and may be lost, duplicated or late; SQL is the truth."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from scheduler.celery_app import RENDER_TASK, lane_queue
 log = get_logger(__name__)
 
 MIN_TICKET_INTERVAL_MS = 500
-"""At most one ticket per lane in this time from all API processes together."""
+"""Shortest time between two tickets of a lane, over all API processes."""
 TICKETS_PER_LANE = 64
-"""Never more tickets than this wait for one lane."""
+"""Most tickets that wait for one lane."""
 
 
 def issue(app: Celery, model: str) -> None:
-    """Put one ticket on a lane; raises when Redis is away."""
+    """Put one ticket on a lane. Raises when Redis is away."""
     app.send_task(RENDER_TASK, kwargs={"lane": model}, queue=lane_queue(model), retry=False)
 
 
@@ -34,7 +34,7 @@ def waiting(redis: Redis, prefix: str, model: str) -> int:
 
 
 def top_up(app: Celery, redis: Redis, prefix: str, backlog: Mapping[str, int], workers: Mapping[str, int]) -> int:
-    """Give each lane with work as many waiting tickets as there are workers that serve it (and jobs); return how many."""
+    """Give each lane with work as many tickets as it has workers (at most as many as jobs); return how many were sent."""
     issued = 0
     for model, jobs in backlog.items():
         wanted = min(jobs, workers.get(model, 0), TICKETS_PER_LANE)
@@ -45,7 +45,7 @@ def top_up(app: Celery, redis: Redis, prefix: str, backlog: Mapping[str, int], w
 
 
 class TicketSender:
-    """Issues tickets off the request's thread. A call never blocks and never raises; failures are counted and logged."""
+    """Sends tickets outside the request's thread. A call never blocks and never raises; failures are counted and logged."""
 
     def __init__(self, app: Celery, redis: Redis, prefix: str) -> None:
         self.app = app
@@ -58,9 +58,9 @@ class TicketSender:
         self._lock = threading.Lock()
 
     def notify_lane(self, model: str) -> None:
-        """Say that a lane has work."""
+        """Announce that a lane has work."""
         if time.monotonic() < self._notified.get(model, 0.0):
-            return  # Redis would say the same
+            return  # Redis would reject it for the same reason
         self._start()
         try:
             self._lanes.put_nowait(model)
@@ -84,6 +84,6 @@ class TicketSender:
                     self._notified[model] = time.monotonic() + MIN_TICKET_INTERVAL_MS / 1000
                     issue(self.app, model)
             except (RedisError, OperationalError, OSError) as error:
-                # the sweep will issue the ticket once Redis is back
+                # the sweep sends the ticket once Redis is back
                 self.failures += 1
                 log.warning("ticket.send_failed", lane=model, error=str(error), failures=self.failures)

@@ -1,6 +1,6 @@
-"""What the parts of the farm register with the queue and the sweep, which know none of them.
+"""What the parts of the farm register with the queue and the sweep, which do not import them.
 
-Every process that needs it, and the tests, take it from here, so that they all run one farm.
+Every process that needs it takes it from here, and so do the tests, so that all run the same farm.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SWEEP_STEPS: tuple[SweepStep, ...] = (
     AfterSweep("jobs_reconciled", sweep_steps.reconcile_unfinished),
     AfterSeal("webhook_deliveries", webhooks.enqueue_deliveries),
 )
-"""All that a sweep of this farm does besides leases, workers, counters and the audit."""
+"""Everything that a sweep does besides leases, workers, counters and the audit."""
 
 PENDING_MESSAGES = pending_reason.MESSAGES | held_reason.MESSAGES
-"""The English sentence of every reason that a job can wait for, by code."""
+"""The English sentence of every pending reason, by code."""
 
 
 def make_pending_reasons(settings: Settings) -> PendingReasons:
-    """Explains the jobs of this farm, also those that a batch holds."""
+    """Explains the jobs of this farm, including those that a batch holds."""
     return PendingReasons(settings, held_reason.explain_held_by_batch)

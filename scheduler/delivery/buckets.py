@@ -1,7 +1,7 @@
-"""Buckets that the operator allows batches to be delivered to, by the S3 protocol.
+"""Buckets to which the operator allows deliveries, over the S3 protocol.
 
-A batch names a destination; where it is and by whose keys is the operator's, in the settings and in a file of keys that no row,
-log or page ever shows. What a store answers is told in words of our own: its error texts quote keys and signatures.
+A batch names a destination. Its address and credentials belong to the operator: they are in the settings and in a credentials
+file, and no row, log or page ever shows them. Errors of a store are reworded, because their texts quote keys and signatures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = "60s"
 SHA256 = "sha256"
-"""Metadata of every file that was put there: what is there already need not be sent again."""
+"""Metadata of every uploaded file, by which a later upload recognises files that are already there."""
 TOLD = {
     "PermissionDeniedError": "the bucket refuses these keys",
     "UnauthenticatedError": "the bucket does not know these keys",
@@ -31,23 +31,23 @@ TOLD = {
 
 
 class UploadError(FarmError):
-    """A bucket did not take a file."""
+    """A bucket did not accept a file."""
 
     code = "upload_failed"
 
 
 class Bucket(Protocol):
-    """Where files are put."""
+    """A destination of files."""
 
     def has(self, key: str, sha256: str) -> bool:
-        """Whether just this file is there. Raises UploadError."""
+        """Whether exactly this file is there. Raises UploadError."""
 
     def put(self, key: str, data: bytes, sha256: str, media: str) -> None:
-        """Put a file there, over what is there. Raises UploadError."""
+        """Upload a file, replacing an existing one. Raises UploadError."""
 
 
 def check_bucket(session: Session, settings: Settings, name: str, tenant_id: str, *, field: str = "deliver.bucket") -> None:
-    """Raise InvalidRequest if a tenant may not deliver there."""
+    """Raise InvalidRequest if a tenant may not deliver to this bucket."""
     tenant = session.scalar(select(Tenant.name).where(Tenant.id == tenant_id))
     allowed = sorted(each for each, place in settings.buckets.items() if not place.tenants or tenant in place.tenants)
     if name not in allowed:
@@ -56,8 +56,8 @@ def check_bucket(session: Session, settings: Settings, name: str, tenant_id: str
 
 
 def open_bucket(settings: Settings, name: str) -> Bucket:
-    """The bucket of this name. Raises UploadError: it is no longer in the settings, its keys cannot be read, or the software for
-    it is not installed.
+    """The bucket of this name. Raises UploadError if it is no longer in the settings, its credentials cannot be read, or the
+    software for it is not installed.
     """
     place = settings.buckets.get(name)
     if place is None:

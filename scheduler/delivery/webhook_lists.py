@@ -16,14 +16,14 @@ MAX_WEBHOOKS = 1000
 
 @dataclass(frozen=True, slots=True)
 class SentMessage:
-    """A message and the address that it goes to."""
+    """A message and its destination."""
 
     delivery: WebhookDelivery
     url: str
 
 
 def visible_webhook(session: Session, webhook_id: str, tenant_id: str | None) -> Webhook:
-    """The webhook, if it is this tenant's (None: anybody's). Raises NotFound."""
+    """The webhook, if it belongs to this tenant (None: any tenant). Raises NotFound."""
     hook = session.get(Webhook, webhook_id)
     if hook is None or tenant_id not in {None, hook.tenant_id}:
         raise NotFound(f"no webhook {webhook_id[:60]!r}")
@@ -31,7 +31,7 @@ def visible_webhook(session: Session, webhook_id: str, tenant_id: str | None) ->
 
 
 def list_webhooks(session: Session, tenant_id: str | None, limit: int = MAX_WEBHOOKS) -> Sequence[Webhook]:
-    """The newest webhooks in force of a tenant (None: anybody's)."""
+    """The newest enabled webhooks of a tenant (None: any tenant)."""
     statement = select(Webhook).where(Webhook.disabled_at.is_(None)).order_by(Webhook.id.desc()).limit(limit)
     if tenant_id is not None:
         statement = statement.where(Webhook.tenant_id == tenant_id)
@@ -39,7 +39,7 @@ def list_webhooks(session: Session, tenant_id: str | None, limit: int = MAX_WEBH
 
 
 def count_deliveries(session: Session, webhook_ids: Sequence[str]) -> dict[tuple[str, str], int]:
-    """How many messages of these webhooks are in which state, by webhook and state."""
+    """Number of messages of these webhooks by webhook and state."""
     rows = session.execute(
         select(WebhookDelivery.webhook_id, WebhookDelivery.state, func.count())
         .where(WebhookDelivery.webhook_id.in_(webhook_ids))
@@ -51,7 +51,7 @@ def count_deliveries(session: Session, webhook_ids: Sequence[str]) -> dict[tuple
 def list_deliveries(
     session: Session, webhook_id: str, *, limit: int, state: str | None = None, before: str | None = None
 ) -> Sequence[WebhookDelivery]:
-    """The newest messages to a webhook, in that state if one is given, with an id under `before`."""
+    """The newest messages to a webhook, in that state if one is given, with an id below `before`."""
     statement = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
     if state is not None:
         statement = statement.where(WebhookDelivery.state == state)
@@ -61,7 +61,7 @@ def list_deliveries(
 
 
 def newest_messages(session: Session, limit: int, webhook_id: str = "") -> list[SentMessage]:
-    """The newest messages to that webhook; empty: to any."""
+    """The newest messages to that webhook; empty: to any webhook."""
     statement = select(WebhookDelivery, Webhook.url).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
     if webhook_id:
         statement = statement.where(WebhookDelivery.webhook_id == webhook_id)

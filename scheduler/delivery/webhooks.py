@@ -1,7 +1,7 @@
-"""Webhooks (https://www.standardwebhooks.com): what ended is told to those who asked, signed, until they take it.
+"""Webhooks (https://www.standardwebhooks.com): signed messages about ended jobs and batches, retried until they are accepted.
 
-The sweep turns sealed audit events into deliveries, in the order of the chain, so none is missed or told twice. Tasks of
-`scheduler.maintenance` send those that are due. A delivery that nobody takes for about a day is dead and can be replayed.
+The sweep turns sealed audit events into messages in the order of the chain, so none is missed or duplicated. Tasks of
+`scheduler.maintenance` send those that are due. A message that is not accepted for about a day is dead and can be replayed.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ Kind = Literal[
     "batch.delivered",
     "batch.undelivered",
 ]
-"""Events that can be told."""
+"""Events that a webhook can subscribe to."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
-"""Pause after each failed try; after the last a delivery is dead."""
+"""Seconds to wait after each failed try; after the last one a message is dead."""
 TIMEOUT_S = 10.0
-"""Limit of one request, from the connection to the end of the answer."""
+"""Seconds for one request, from the connection to the end of the response."""
 TURN_S = 10.0
-"""After this time no further message of the same webhook is begun, so that the other webhooks get their turns."""
+"""Seconds after which no further message of the same webhook is started, so that other webhooks get their turns."""
 LEASE_S = 60.0
-"""A webhook whose turn has not ended by then may be served by another task: the first one died."""
+"""Seconds after which another task may serve a webhook whose turn has not ended, because the first task died."""
 MAX_ENQUEUED_EVENTS = 2000
 GONE = 410
 
@@ -57,7 +57,7 @@ GONE = 410
 def create_webhook(
     store: Store, settings: Settings, *, url: str, kinds: list[str], subject: str | None, tenant_id: str, by: str
 ) -> Webhook:
-    """Register a URL; its secret is in the answer. Raises InvalidRequest for one that leads nowhere allowed, FetchFailed."""
+    """Register a URL; the response has its secret. Raises InvalidRequest for a forbidden address, FetchFailed."""
     check_url(url, allow_private=settings.allow_private_urls)
     webhook_id = new_id("hook")
     with store.write() as session:
@@ -77,7 +77,7 @@ def create_webhook(
 
 
 def remove_webhook(store: Store, webhook_id: str, tenant_id: str | None, *, by: str) -> None:
-    """Send nothing more to this tenant's webhook (None: anybody's). Removing it again changes nothing. Raises NotFound."""
+    """Disable this tenant's webhook (None: any tenant's). Repeating changes nothing. Raises NotFound."""
     with store.write() as session:
         hook = visible_webhook(session, webhook_id, tenant_id)
         if hook.disabled_at is None:
@@ -86,7 +86,7 @@ def remove_webhook(store: Store, webhook_id: str, tenant_id: str | None, *, by: 
 
 
 def replay_delivery(store: Store, webhook_id: str, delivery_id: str, tenant_id: str | None) -> WebhookDelivery:
-    """Send a message to this tenant's webhook (None: anybody's) again. Raises NotFound."""
+    """Send a message of this tenant's webhook (None: any tenant's) again. Raises NotFound."""
     with store.write() as session:
         visible_webhook(session, webhook_id, tenant_id)
         delivery = session.get(WebhookDelivery, delivery_id)
@@ -97,7 +97,7 @@ def replay_delivery(store: Store, webhook_id: str, delivery_id: str, tenant_id: 
 
 
 def enqueue_deliveries(session: Session) -> int:
-    """Make deliveries of the events that were sealed since the last time, in the sweep's transaction; return how many."""
+    """Create messages for the events that were sealed since the last call, in the sweep's transaction; return how many."""
     _end_removed(session)
     state = session.get_one(SweepState, 1)
     hooks = session.scalars(select(Webhook).where(Webhook.disabled_at.is_(None))).all()
@@ -133,7 +133,7 @@ def enqueue_deliveries(session: Session) -> int:
 
 
 def _end_removed(session: Session) -> None:
-    """Messages of a webhook that was removed are not sent."""
+    """Messages of a disabled webhook are not sent."""
     removed = select(Webhook.id).where(Webhook.disabled_at.is_not(None))
     session.execute(
         update(WebhookDelivery)
@@ -149,15 +149,16 @@ def _body(event: Event) -> str:
 
 
 def count_due(session: Session, limit: int) -> int:
-    """How many webhooks have messages that are due and no task that sends them; counts no further than `limit`."""
+    """How many webhooks have due messages and no task that sends them; counts no further than `limit`."""
     return session.scalar(select(func.count()).select_from(_due_webhooks().limit(limit).subquery())) or 0
 
 
 def deliver_due(store: Store, settings: Settings, *, is_over: Callable[[], bool] = lambda: False) -> int:
-    """Send the due messages of one webhook, one after another; return how many were tried, 0 if none is due.
+    """Send the due messages of one webhook one after another; return how many were tried, 0 if none is due.
 
-    The webhook is the one whose last turn is longest ago. A turn is a lease in SQL: two tasks never serve the same webhook, so a
-    slow receiver delays its own messages alone. A turn ends after `TURN_S`, or before the next message once `is_over()`.
+    The webhook whose last turn is longest ago is served. A turn is a lease in SQL, so two tasks never serve the same webhook, and
+    a
+    slow receiver delays only its own messages. A turn ends after `TURN_S`, or before the next message once `is_over()`.
     """
     with store.read() as session:
         if count_due(session, 1) == 0:
@@ -186,7 +187,7 @@ def _due_webhooks() -> Select[str]:
 
 
 def _lease(session: Session) -> Webhook | None:
-    """Begin a turn of the webhook that has waited longest for one."""
+    """Start a turn of the webhook that has waited longest for one."""
     first = _due_webhooks().order_by(Webhook.leased_until).limit(1).with_for_update(skip_locked=True)
     webhook_id = session.scalar(first)
     if webhook_id is None:
@@ -201,7 +202,7 @@ def _release(session: Session, hook: Webhook) -> None:
 
 
 def _next_message(store: Store, hook: Webhook) -> WebhookDelivery | None:
-    """The next due message of a webhook that this task still leases and that nobody has disabled."""
+    """The next due message of an enabled webhook that this task still leases."""
     statement = (
         select(WebhookDelivery)
         .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
@@ -264,6 +265,6 @@ def _send(settings: Settings, hook: Webhook, delivery: WebhookDelivery) -> int:
 
 
 def replay(session: Session, delivery: WebhookDelivery) -> None:
-    """Send a delivery again from the first try, under its own id, in the caller's transaction."""
+    """Send a message again from the first try, under its own id, in the caller's transaction."""
     now = session.scalar(select(db_now())) or 0.0
     delivery.state, delivery.tries, delivery.next_at, delivery.finished_at = "waiting", 0, now, None

@@ -1,4 +1,4 @@
-"""The farm's state in a word, and why: what the pages begin with, and what the queue's answer says."""
+"""The farm's overall status and its reason, for the top of the pages and the queue response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FarmState = Literal["idle", "rendering", "waiting", "starting", "paused", "no_wo
 
 @dataclass(frozen=True, slots=True)
 class FarmStatus:
-    """The farm's state in a word, how it is coloured, and the reason. `text` and `reason` are keys of the translation."""
+    """The status word, its colour, and the reason. `text` and `reason` are translation keys."""
 
     text: str
     tone: str
@@ -29,12 +29,12 @@ class FarmStatus:
 
     @property
     def name(self) -> FarmState:
-        """The word for programs."""
+        """The status for programs."""
         return cast("FarmState", self.text.lower().replace(" ", "_"))
 
 
 class Lane(Protocol):
-    """What of a lane matters here."""
+    """The part of a lane that the status depends on."""
 
     @property
     def queued(self) -> int: ...
@@ -46,7 +46,7 @@ class Lane(Protocol):
 def farm_status(
     alive: Sequence[Worker], lanes: Sequence[Lane], queued: int, running: int, *, redis_is_up: bool, sweep_late_s: float
 ) -> FarmStatus:
-    """The state in a word: the first thing that is wrong, else what is going on."""
+    """The overall status: the first problem found, otherwise the current activity."""
     usable = [worker for worker in alive if worker.desired_state == WorkerState.READY]
     stuck = [lane for lane in lanes if lane.queued and not lane.workers]
     counts = (("queued", queued), ("running", running), ("workers", len(alive)))

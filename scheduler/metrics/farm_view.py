@@ -1,4 +1,4 @@
-"""The farm at one moment, as REST, the status page and the admin pages show it: its state, workers, lanes and flows."""
+"""A snapshot of the farm for REST, the status page and the admin pages: status, workers, lanes and flows."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from scheduler.metrics.farm_status import FarmStatus, farm_status
 from scheduler.metrics.throughput import IDLE, Throughput, lane_throughput
 
 SILENT_S = 12.0
-"""A worker not heard of for so long is shown with the time of its silence."""
+"""Seconds without a heartbeat after which a worker is shown with the length of its silence."""
 MAX_RUNNING_JOBS = 64
 """Running jobs that are named beside their workers."""
 MAX_HEADS = 50
-"""Flows of a lane whose first job is looked up."""
+"""Flows of a lane whose oldest job is looked up."""
 
 ReadSteps = Callable[[Sequence[str]], Mapping[str, int]]
-"""Reads the step that each of these jobs has reached."""
+"""Reads the current step of each of these jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """A job that a worker holds."""
+    """A job that a worker is running."""
 
     id: str
     prompt: str
@@ -41,7 +41,7 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
-    """One worker. `silent_since` is its last heartbeat if that is long ago, else None. `load` is what it told last."""
+    """One worker. `silent_since` is its last heartbeat if that is long ago, otherwise None. `load` is its last report."""
 
     id: str
     name: str
@@ -63,7 +63,7 @@ class WorkerView:
 
     @property
     def shown_state(self) -> str:
-        """The state a person cares about: what an operator wants of it, where that is more than `ready`."""
+        """The state to show: the operator's desired state where it is not `ready`, otherwise the worker's own."""
         if self.desired_state != WorkerState.READY and self.state != WorkerState.OFFLINE:
             return self.desired_state
         return self.state
@@ -83,7 +83,7 @@ class LaneView:
     state: str
     reason: str
     rate: float = 0.0
-    """Pictures a minute; looked up only when the farm is looked at closely."""
+    """Images per minute; read only for a detailed view."""
     drain_s: float | None = None
 
     @property
@@ -92,13 +92,13 @@ class LaneView:
 
     @property
     def is_active(self) -> bool:
-        """Somebody works or waits here, or could at once."""
+        """Whether jobs run or wait here, or could run at once."""
         return bool(self.queued or self.running or self.resident or (self.state == "ready" and self.workers))
 
 
 @dataclass(frozen=True, slots=True)
 class FlowView:
-    """What one tenant has in one priority class on one lane."""
+    """One tenant's jobs in one priority class on one lane."""
 
     model: str
     priority: str
@@ -110,9 +110,9 @@ class FlowView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FarmView:
-    """Everything above together. `alive` is how many workers are; `now` is the database's time.
+    """The whole snapshot. `alive` is the number of live workers; `now` is the database's time.
 
-    Flows and the time are no part of its `repr`, by which pages tell whether anything they show has changed.
+    Flows and the time are not in its `repr`, by which pages detect changes.
     """
 
     status: FarmStatus
@@ -126,7 +126,7 @@ class FarmView:
 
     @property
     def active_lanes(self) -> tuple[LaneView, ...]:
-        """Lanes to show at once: in use, or asked for although the model cannot be loaded."""
+        """Lanes to show first: in use, or with waiting jobs although the model cannot be loaded."""
         return tuple(lane for lane in self.lanes if lane.is_active or lane.state == "invalid")
 
     @property
@@ -143,10 +143,10 @@ def read_farm(
     read_steps: ReadSteps | None = None,
     detailed: bool = False,
 ) -> FarmView:
-    """The farm as this caller may see it: its own queue, or everybody's for an admin.
+    """The farm as this caller may see it: its own queue, or all queues for an admin.
 
-    With `read_steps` workers are shown with the jobs that they render. `detailed`: also the rate of each lane, the workers that
-    have stopped, and what each worker reported of its load.
+    With `read_steps`, workers are shown with their running jobs. `detailed` adds the rate of each lane, stopped workers, and the
+    load that each worker reported.
     """
     now = session.scalar(select(db_now())) or 0.0
     rows = session.scalars(select(Worker).order_by(Worker.name, Worker.started_at.desc())).all()
@@ -182,7 +182,7 @@ def read_farm(
 
 
 FlowRow = tuple[Backlog, str | None, float | None, float | None]
-"""A flow, the name of its tenant, and the weights of the tenant and of the flow."""
+"""A flow, its tenant's name, and the weights of the tenant and of the flow."""
 
 
 def _flows(session: Session, caller: Caller) -> list[FlowRow]:
@@ -199,7 +199,7 @@ def _flows(session: Session, caller: Caller) -> list[FlowRow]:
 
 
 def _running_jobs(session: Session, caller: Caller, read_steps: ReadSteps) -> tuple[tuple[str, RunningJob], ...]:
-    """Running jobs, each with the id of the worker that holds it."""
+    """Running jobs, each with the id of its worker."""
     held = select(Job.id, Job.owner, Job.prompt, Job.count.label("number"), Job.recipe).where(Job.state == JobState.RUNNING)
     if caller.tenant_filter is not None:
         held = held.where(Job.tenant_id == caller.tenant_filter)
@@ -229,7 +229,7 @@ def _worker(
         running=running,
         silent_since=row.heartbeat_at if now - row.heartbeat_at > SILENT_S else None,
         started_at=row.started_at,
-        # the page shows the age of a heartbeat; unless looked at closely it must not change with each
+        # the page shows the age of a heartbeat; only the detailed view may change with each heartbeat
         heartbeat_at=row.heartbeat_at if detailed else 0.0,
         facts=tuple(sorted(row.facts.items())) if detailed else (),
         load=tuple(sorted(row.load.items())) if detailed else (),
@@ -237,7 +237,7 @@ def _worker(
 
 
 def _state_now(told: str, holds: bool, *, whole: bool) -> str:
-    """A worker's state; what it told of being busy may be a heartbeat old, so whoever sees all jobs gets what those say."""
+    """A worker's state. Its own report may be one heartbeat old, so a caller who sees all jobs gets the state that they imply."""
     if whole and told in {WorkerState.READY, WorkerState.BUSY}:
         return WorkerState.BUSY if holds else WorkerState.READY
     return told
@@ -250,7 +250,7 @@ def _lanes(
     alive: Sequence[Worker],
     throughputs: Mapping[str, Throughput],
 ) -> tuple[LaneView, ...]:
-    """The lane of every model of the catalogue, and of models that are not in it any more but have jobs."""
+    """The lane of every model in the catalogue, and of removed models that still have jobs."""
     learnt = {row.name: row for row in session.scalars(select(Model))}
     by_model: dict[str, list[Backlog]] = {model: [] for model in catalogue.entries}
     for flow, *_ in flows:
@@ -275,12 +275,12 @@ def _lanes(
                 drain_s=throughput.drain_s(queued),
             )
         )
-    # busiest first, then what could work, then the rest as the catalogue has it
+    # busiest first, then those that could work, then the rest in the catalogue's order
     return tuple(sorted(lanes, key=lambda lane: (-(lane.queued + lane.running), not lane.is_active)))
 
 
 def _oldest(session: Session, flows: Sequence[Backlog]) -> float | None:
-    """When the first job of the flow that has waited longest was submitted: an index range each, however many wait."""
+    """Submission time of the oldest job of the longest-waiting flow: one index range per flow, however many jobs wait."""
     heads = [
         session.scalar(
             select(Job.created_at)

@@ -1,8 +1,7 @@
-"""What the farm did, by the minute and by the hour: a few numbers for each, so that a chart of a week reads no jobs.
+"""Totals per minute and per hour, so that a chart of a week reads no jobs.
 
-The sweep writes every minute that is over, and the one before it once more, from the pictures and attempts of that minute:
-doing so again gives the same rows. Latencies are kept as histograms whose steps are a tenth apart, because percentiles
-cannot be added and histograms can.
+The sweep writes every finished minute, and the minute before it once more, from that minute's images and attempts. Repeating it
+gives the same rows. Latencies are histograms with steps of ten percent, because histograms can be added and percentiles cannot.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from imagefarm.store.models import IS_FAILURE, Attempt, Image, Job, Rollup
 MINUTE, HOUR = 60, 3600
 KEEP_S = {MINUTE: 2 * 86400, HOUR: 400 * 86400}
 LATE_S = 5
-"""A minute is over when its last transactions have committed."""
+"""Seconds after which a minute counts as finished, because its last transactions have committed."""
 MAX_MINUTES = 120
-"""Minutes that one sweep catches up at most."""
+"""Most minutes that one sweep catches up."""
 CLOCKS_S = 300
-"""How far a worker's clock, which makes ids, may be off the database's."""
+"""Largest difference in seconds between a worker's clock, which makes ids, and the database's."""
 FINEST_S, RATIO = 0.01, 1.1
 
 
 @dataclass(slots=True)
 class MetricBucket:
-    """What happened in some time. Latencies as counts by step of the histogram."""
+    """Totals of an interval. Latencies are counts per step of the histogram."""
 
     images: int = 0
     failures: int = 0
@@ -43,7 +42,7 @@ class MetricBucket:
     render: Counter[int] = field(default_factory=Counter)
 
     def add(self, other: MetricBucket) -> None:
-        """Take in what happened in another time."""
+        """Add the totals of another interval."""
         self.images += other.images
         self.failures += other.failures
         self.loads += other.loads
@@ -53,12 +52,12 @@ class MetricBucket:
 
 
 def step_of(seconds: float) -> int:
-    """The step of a latency: each is a tenth wider than the one before."""
+    """The histogram step of a latency; each step is a tenth wider than the one before."""
     return max(0, math.ceil(math.log(max(seconds, FINEST_S) / FINEST_S) / math.log(RATIO)))
 
 
 def quantile(histogram: Counter[int], part: float) -> float | None:
-    """The latency that `part` of all do not exceed, to a twentieth; None without any."""
+    """The latency that `part` of all values do not exceed, to five percent; None if there are none."""
     left = part * histogram.total()
     for step in sorted(histogram):
         left -= histogram[step]
@@ -68,7 +67,7 @@ def quantile(histogram: Counter[int], part: float) -> float | None:
 
 
 def measure(session: Session, since: float, until: float) -> dict[int, MetricBucket]:
-    """What happened in each minute from `since` to before `until`, counted from the jobs themselves."""
+    """The totals of each minute from `since` to before `until`, counted from the jobs themselves."""
     buckets: dict[int, MetricBucket] = {}
 
     def bucket(at: float) -> MetricBucket:
@@ -98,7 +97,7 @@ def measure(session: Session, since: float, until: float) -> dict[int, MetricBuc
 
 
 def roll(session: Session, now: float) -> int:
-    """Write down the minutes that are over, in the caller's transaction; return how many."""
+    """Write the finished minutes, in the caller's transaction; return how many."""
     over = int((now - LATE_S) // MINUTE) * MINUTE
     last = session.scalar(select(func.max(Rollup.at)).where(Rollup.step == MINUTE, Rollup.counted))
     if last is not None and last + MINUTE >= over:
@@ -120,7 +119,7 @@ def roll(session: Session, now: float) -> int:
 
 
 def count_load(session: Session) -> None:
-    """A worker has loaded a model now."""
+    """Count a model load of a worker in the current minute."""
     bind = session.get_bind()
     statement = (sqlite if bind.dialect.name == "sqlite" else postgresql).insert(Rollup)
     at = int((session.scalar(select(db_now())) or 0.0) // MINUTE) * MINUTE
@@ -133,7 +132,7 @@ def count_load(session: Session) -> None:
 
 
 def total(buckets: Iterable[MetricBucket]) -> MetricBucket:
-    """All of them together."""
+    """The sum of all of them."""
     whole = MetricBucket()
     for bucket in buckets:
         whole.add(bucket)
@@ -141,7 +140,7 @@ def total(buckets: Iterable[MetricBucket]) -> MetricBucket:
 
 
 def bucket_of(row: Rollup) -> MetricBucket:
-    """A row as it is reckoned with."""
+    """A stored row as a bucket."""
     histograms = [Counter({int(step): number for step, number in kept.items()}) for kept in (row.wait, row.render)]
     return MetricBucket(row.images, row.failures, row.loads, row.gpu_s, *histograms)
 
@@ -157,7 +156,7 @@ def _write(session: Session, step: int, at: int, bucket: MetricBucket) -> None:
 
 
 def _beginning(session: Session, over: int) -> int:
-    """The minute of the oldest picture, at most as far back as minutes are kept."""
+    """The minute of the oldest image, at most as far back as minutes are kept."""
     oldest = session.scalar(select(Image.created_at).order_by(Image.id).limit(1))
     kept = over - KEEP_S[MINUTE]
     return over - MINUTE if oldest is None else int(max(oldest, kept) // MINUTE) * MINUTE

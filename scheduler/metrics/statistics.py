@@ -1,4 +1,4 @@
-"""What the farm did over an hour, a day or a week: for charts, from a few small rows."""
+"""Activity over an hour, a day or a week, for charts, from a few small rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PERIODS: dict[str, tuple[int, int, int]] = {
     "day": (86400, 900, MINUTE),
     "week": (7 * 86400, 7200, HOUR),
 }
-"""By name: how far back, how long each point is, and the rows it is made of, in seconds."""
+"""By name: length of the period, length of a point, and length of the rows it is made of, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A period in pieces: when each begins, and what happened in it."""
+    """A period in points: their start times and their totals."""
 
     period: str
     step: int
@@ -31,7 +31,7 @@ class Statistics:
 
 
 def statistics(session: Session, period: str) -> Statistics:
-    """The period up to now: what the sweep has written down, and the minutes since then, counted now."""
+    """The period up to now: the rows that the sweep has written, and the minutes since then, counted now."""
     length, step, made_of = PERIODS[period]
     now = session.scalar(select(db_now())) or 0.0
     first = int((now - length) // step) * step
@@ -42,7 +42,7 @@ def statistics(session: Session, period: str) -> Statistics:
     fresh = max(first, now - MAX_MINUTES * MINUTE, 0 if counted is None else counted + MINUTE)
     for at, bucket in measure(session, fresh, now + 1).items():
         buckets[max(first, at - at % step)].add(bucket)
-    if made_of == HOUR:  # loads of the minutes that no hour has yet
+    if made_of == HOUR:  # model loads of minutes that are not in an hour's row yet
         uncounted = select(Rollup).where(Rollup.step == MINUTE, ~Rollup.counted, Rollup.at >= fresh, Rollup.at <= now)
         for row in session.scalars(uncounted):
             buckets[max(first, row.at - row.at % step)].loads += row.loads
@@ -50,6 +50,6 @@ def statistics(session: Session, period: str) -> Statistics:
 
 
 def spread(histogram: MetricBucket, name: Literal["wait", "render"]) -> tuple[float | None, float | None]:
-    """The middle latency of a bucket, and the one that one in twenty exceeds."""
+    """The p50 and p95 latency of a bucket."""
     counts = histogram.wait if name == "wait" else histogram.render
     return quantile(counts, 0.5), quantile(counts, 0.95)

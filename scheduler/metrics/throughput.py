@@ -1,4 +1,4 @@
-"""How fast each lane goes, and when what waits in it will be done."""
+"""Throughput of each lane, and when its waiting jobs will be done."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LOOK_BACK_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Jobs and pictures a minute, over the last five."""
+    """Jobs and images per minute, over the last five minutes."""
 
     jobs: float
     images: float
 
     def drain_s(self, queued: int) -> float | None:
-        """Seconds until so many jobs are done at this rate; None when nothing moves."""
+        """Seconds until this many jobs are done at this rate; None while nothing moves."""
         return queued / self.jobs * 60 if self.jobs and queued else None
 
 
@@ -29,7 +29,7 @@ IDLE = Throughput(0.0, 0.0)
 
 
 def lane_throughput(session: Session, now: float) -> dict[str, Throughput]:
-    """By model, the rate of its lane; a lane in which nothing was made is not in it."""
+    """The rate of each lane by model; a lane without finished images is absent."""
     rows = session.execute(
         select(Job.model, func.count(Job.id.distinct()), func.count())
         .join(Image, Image.job_id == Job.id)

@@ -1,7 +1,7 @@
-"""Many jobs submitted together, as a batch does: checked against the limits as one, then written in a few statements.
+"""Submits many jobs together, for batches: checked against the limits as a whole, then written in a few statements.
 
-A single job is submitted by `scheduler.queue.submit`; both write what `scheduler.queue.new_job` makes, and a test compares
-the rows that they leave.
+A single job is submitted by `scheduler.queue.submit`. Both write what `scheduler.queue.new_job` makes, and a test compares the
+rows that they leave.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ LEARNT_COSTS = select(Model.name, Model.cost_s).where(Model.cost_s.is_not(None))
 
 
 def learnt_costs(session: Session) -> dict[str, float]:
-    """Learnt GPU-seconds of one default image, by model."""
+    """Learned GPU-seconds of one default image, by model."""
     return dict(session.connection().execute(LEARNT_COSTS).all())  # type: ignore[arg-type]
 
 
 def submit_jobs(session: Session, jobs: Sequence[NewJob], settings: Settings, *, quota: KeyQuota | None = None) -> None:
     """Write jobs of one tenant with their counters and audit events, in the caller's transaction. A commit makes them durable.
 
-    `quota` are the limits of the key that submits them. Raises LimitExceeded or InvalidRequest if they do not fit the limits;
-    then nothing is written.
+    `quota` holds the limits of the submitting key. Raises LimitExceeded or InvalidRequest if the jobs do not fit the limits; then
+    nothing is written.
     """
     if not jobs:
         return
@@ -47,7 +47,7 @@ def submit_jobs(session: Session, jobs: Sequence[NewJob], settings: Settings, *,
     insert_many(session, Job, [job.submitted(now, quota_id).columns() for job in jobs])
     record_use(session, [(job.id, job.recipe) for job in jobs])
     queued = Counter((job.model, job.priority_class, job.tenant_id) for job in jobs if job.state == JobState.QUEUED)
-    for lane_flow in sorted(queued):  # one order for all, so that two transactions never wait for each other
+    for lane_flow in sorted(queued):  # one order in all transactions, so that two of them never deadlock
         add_to_backlog(session, lane_flow, queued=queued[lane_flow])
     record_usage(
         session, jobs[0].tenant_id, now, sum(job.count for job in jobs), sum(job.cost_s for job in jobs), quota_id=quota_id

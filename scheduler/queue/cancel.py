@@ -1,4 +1,4 @@
-"""Cancel and retry: by conditional update, so that there is exactly one winner and repeating does no harm."""
+"""Cancel and retry by conditional update: exactly one caller wins, and repeating does no harm."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from scheduler.queue.transition import ChangedJob, change_state
 
 
 def cancel_job(store: Store, job_id: str, tenant_id: str | None, *, by: str = "request") -> bool:
-    """Cancel a job at whatever stage it is; return whether this call did it (False: it was cancelled before).
+    """Cancel a job in any open state; return whether this call did it (False: it was cancelled before).
 
-    A running job is cancelled at once in SQL; its worker notices within one step and its writes are fenced off. Raises
-    NotFound for a job that is not the tenant's (None: anybody's), Conflict for one that already succeeded or failed.
+    A running job is cancelled in SQL at once. Its worker notices within one step, and its writes are fenced off. Raises NotFound
+    for
+    a job of another tenant (None: any tenant), Conflict for one that already succeeded or failed.
     """
     this_job = [Job.id == job_id] if tenant_id is None else [Job.id == job_id, Job.tenant_id == tenant_id]
 
@@ -36,7 +37,7 @@ def cancel_job(store: Store, job_id: str, tenant_id: str | None, *, by: str = "r
 
 
 def cancel_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
-    """Cancel every open job that matches, in the caller's transaction; return those that were cancelled."""
+    """Cancel every matching open job, in the caller's transaction; return the cancelled jobs."""
     changed: list[ChangedJob] = []
     for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING):
         changed += change_state(
@@ -46,7 +47,7 @@ def cancel_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: 
 
 
 def retry_where(session: Session, where: Sequence[ColumnElement[bool]], *, by: str) -> list[ChangedJob]:
-    """Queue failed and cancelled jobs that match again, as new work, in the caller's transaction."""
+    """Queue matching failed and cancelled jobs again as new work, in the caller's transaction."""
     changed: list[ChangedJob] = []
     for before in (JobState.FAILED, JobState.CANCELLED):
         changed += change_state(

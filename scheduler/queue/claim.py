@@ -1,4 +1,4 @@
-"""The claim: a worker takes the fair-next jobs it can render together, under a lease, in one transaction."""
+"""The claim: a worker takes the fair-next jobs that it can render together, under a lease, in one transaction."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from scheduler.queue.fair import ClassShare, FairQueue, FlowShare, Lane
 from scheduler.queue.transition import ChangedJob, count, open_attempts
 
 DEFAULT_SWAP_S = 5.0
-"""Cost of loading a model whose load was never timed, in GPU-seconds."""
+"""Cost in GPU-seconds of loading a model whose load was never timed."""
 LOOK_AHEAD = 64
-"""Waiting jobs of a flow that one claim looks at for company of the same compat key."""
+"""Waiting jobs of a flow in which one claim looks for more of the same compat key."""
 
 
-# Made once: on SQLite, making these statements anew for each claim took longer than running them.
+# compiled once: on SQLite, building these statements for each claim took longer than running them
 
 
 @lru_cache(maxsize=64)
 def _waiting(models: int) -> Any:
-    """One row if jobs wait for one of so many models, none if not."""
+    """One row if jobs wait for one of this many models, no row otherwise."""
     serves: list[Any] = [bindparam(f"model_{number}") for number in range(models)]
     return select(literal_column("1")).select_from(Backlog).where(Backlog.queued > 0, Backlog.model.in_(serves)).limit(1)
 
 
 @lru_cache(maxsize=64)
 def _first_look(models: int) -> CompiledStatement:
-    """What the operator wants of the worker, and whether jobs wait for it."""
+    """The operator's desired state of the worker, and whether jobs wait for it."""
     desired_state = select(Worker.desired_state).where(Worker.id == bindparam("owner"))
     return CompiledStatement(select(desired_state.scalar_subquery(), _waiting(models).scalar_subquery()))
 
@@ -79,7 +79,7 @@ WORK = CompiledStatement(
 KEY_RUNNING = select(func.count()).where(
     Job.quota_id == bindparam("quota_id"),
     Job.state == literal_column("'running'"),
-    # the condition of the index `ix_job_quota_id`, spelt as it is there: SQLite does not infer it
+    # the condition of the index `ix_job_quota_id`, spelt as it is there, because SQLite does not infer it
     literal_column("job.state IN ('held', 'queued', 'running')"),
 )
 KEY_MAX_RUNNING = select(func.coalesce(ApiKey.quota_id, ApiKey.id), ApiKey.limits).where(
@@ -99,7 +99,7 @@ _pick_next = (
     .limit(LOOK_AHEAD)
     .with_for_update(skip_locked=True)
 )
-"""A flow's next jobs on a lane, best first; served by the index `ix_job_claim`, to whose condition the state is spelt out."""
+"""A flow's next jobs on a lane, best first. The state is spelt out as in the partial index `ix_job_claim`, which serves it."""
 _alike = (Job.compat_key == bindparam("compat_key"), Job.crashes == 0)
 _key_has_capacity = Job.quota_id.is_(None) | Job.quota_id.not_in(bindparam("full_keys", expanding=True))
 PICK = CompiledStatement(_pick_next)
@@ -136,12 +136,12 @@ class ClaimedJob:
 
 
 TAKEN = [one.name for one in fields(ClaimedJob) if one.name != "owner"]
-"""What a claim reads of a job: its columns of the same names."""
+"""The job columns that a claim reads."""
 
 
 @lru_cache(maxsize=64)
 def _take_so_many(jobs: int) -> CompiledStatement:
-    """Take so many jobs by their ids."""
+    """Take this many jobs by their ids."""
     ids: list[Any] = [bindparam(f"id_{number}") for number in range(jobs)]
     return CompiledStatement(
         update(Job)
@@ -159,8 +159,8 @@ def _take_so_many(jobs: int) -> CompiledStatement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimLimits:
-    """What a worker can take now: `images` free places, `quantum_s` predicted GPU-seconds, and for a running set that
-    already has members, the `compat_key` that newcomers must share. `interactive_only` keeps a reserve for those who wait.
+    """What a worker can take now: `images` free places, `quantum_s` predicted GPU-seconds, and for a non-empty running set the
+    `compat_key` that new jobs must have. `interactive_only` restricts the claim to the places reserved for interactive jobs.
     """
 
     images: int
@@ -170,29 +170,31 @@ class ClaimLimits:
     interactive_only: bool = False
     max_running_per_tenant: int = 10_000
     max_running_per_model: dict[str, int] = field(default_factory=dict)
-    """Farm-wide cap of running jobs by model."""
+    """Farm-wide cap of running jobs, by model."""
 
 
 def claim(
     store: Store, owner: str, *, serves: Collection[str], resident: Collection[str] = (), limits: ClaimLimits
 ) -> list[ClaimedJob]:
-    """Claim the fair-next jobs for the worker incarnation `owner`; an empty list means nothing it may take now.
+    """Claim the fair-next jobs for the worker incarnation `owner`; an empty list means that nothing is claimable now.
 
-    `serves` are the models it can load, `resident` those that need no loading. All jobs returned share one compat key. A
-    job that crashed a worker before comes alone, so that the next crash names its cause. A worker that an operator drains,
-    or that is quarantined, gets nothing.
+    `serves` are the models that it can load, `resident` those that are loaded. All returned jobs share one compat key. A job that
+    crashed a worker before is claimed alone, so that the next crash identifies its cause. A draining or quarantined worker gets
+    nothing.
 
-    On SQLite the commit does not wait for the disk. A claim is lost to that only when the power fails, which ends this
-    worker too, for they share one host; what a worker commits later is durable and carries the claim with it, the log being
-    one sequence. On PostgreSQL it does wait: a server that crashed could forget a claim whose worker lives, and the next
-    attempt of the same number would write files of the same names.
+    On SQLite the commit does not wait for the disk. Only a power failure can lose such a claim, and it ends this worker too,
+    because
+    they share one host. What a worker commits later is durable and includes the claim, because the WAL is one sequence. On
+    PostgreSQL the commit waits: a crashed server could forget a claim whose worker lives, and the next attempt with the same
+    number
+    would write files of the same names.
     """
     with store.write(durable=False) as session:
         return claim_in(session, owner, serves=serves, resident=resident, limits=limits)
 
 
 def has_work(store: Store, serves: Collection[str], *, interactive_only: bool = False) -> bool:
-    """Whether jobs wait for one of these models. One indexed look, no lock, no transaction."""
+    """Whether jobs wait for one of these models. One indexed read, no lock, no transaction."""
     if not serves:
         return False
     with store.autocommit_read() as sql:
@@ -206,7 +208,7 @@ def claim_in(
     if limits.images < 1 or not serves:
         return []
     sql = connection_of(session)
-    # a look without locks first: an idle farm's workers ask often
+    # read without locks first, because the workers of an idle farm ask often
     desired_state, waits = _first_look(len(serves)).run(sql, {"owner": owner, **_models(serves)})[0]
     if waits is None or (desired_state is not None and desired_state != WorkerState.READY):
         return []
@@ -234,20 +236,20 @@ def claim_in(
 
 
 class KeyConcurrency:
-    """How many more jobs of each key that has a cap of its own may run."""
+    """How many more jobs may run, for each key with a cap of its own."""
 
     def __init__(self, session: Session) -> None:
         self.sql = connection_of(session)
         self.left: dict[str, float] = {}
-        """By quota id, of those that were met so far: a farm without such keys asks nothing."""
+        """By quota id, for the keys met so far; a farm without such keys runs no query."""
 
     @property
     def full(self) -> list[str]:
-        """Quota ids that were met and have no room."""
+        """Quota ids without free capacity."""
         return [quota_id for quota_id, left in self.left.items() if left <= 0]
 
     def has_capacity(self, quota_id: str) -> bool:
-        """True if one more of this key's may run. A key and the one that replaced it count together."""
+        """True if one more job of this key may run. A key and the key that it was rotated from count together."""
         if quota_id not in self.left:
             max_running = self.max_running(quota_id)
             running = 0 if max_running == float("inf") else self.sql.scalar(KEY_RUNNING, {"quota_id": quota_id}) or 0
@@ -262,13 +264,13 @@ class KeyConcurrency:
 
 @dataclass
 class StoredShares(FairQueue):
-    """The shares, and what of them is stored: only what a claim changed is written back."""
+    """The shares, and their stored values, so that only changes are written back."""
 
     stored_classes: dict[str, tuple[float, float, bool]] = field(default_factory=dict)
     stored_flows: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
 
     def keep(self, priority_class: str, tenant_id: str, weight: float, pass_: float, active: bool) -> FlowShare:
-        """Take in one flow's row."""
+        """Add one flow's row."""
         key = (priority_class, tenant_id)
         self.stored_flows[key] = (pass_, active)
         self.flows[key] = FlowShare(priority_class, tenant_id, weight, pass_, active)
@@ -276,7 +278,7 @@ class StoredShares(FairQueue):
 
 
 def lock_shares(session: Session) -> StoredShares:
-    """Load the classes and hold the root row: claims take turns, also across hosts (SQLite's writer already does)."""
+    """Load the classes and lock the root row: claims are serialised, also across hosts (SQLite's writer serialises anyway)."""
     queue = StoredShares({})
     for name, weight, pass_, vtime, active in CLASSES.run(connection_of(session)):
         queue.stored_classes[name] = (pass_, vtime, active)
@@ -288,7 +290,7 @@ def lock_shares(session: Session) -> StoredShares:
 
 
 def load_flow(session: Session, queue: StoredShares, priority_class: str, tenant_id: str) -> FlowShare:
-    """The share of one flow, made with the tenant's weight if it is new."""
+    """The share of one flow; a new flow gets its tenant's weight."""
     known = queue.flows.get((priority_class, tenant_id))
     if known is not None:
         return known
@@ -323,7 +325,7 @@ def save_shares(session: Session, queue: StoredShares) -> None:
 def _lanes(
     session: Session, queue: StoredShares, serves: Collection[str], resident: set[str]
 ) -> tuple[list[Lane], dict[str, int]]:
-    """The lanes with work, and how much runs by tenant and (`model:NAME`) by model."""
+    """The lanes with work, and the running jobs by tenant and (`model:NAME`) by model."""
     sql = connection_of(session)
     swap: dict[str, float] = dict(LOAD_TIMES.run(sql))
     lanes: list[Lane] = []
@@ -344,13 +346,13 @@ def _lanes(
 
 
 def _pick(session: Session, lane: Lane, limits: ClaimLimits, key_concurrency: KeyConcurrency, most: int) -> list[str]:
-    """Ids of the flow's next jobs that go together, up to the quantum, the free places and `most`; at least one if it fits."""
+    """Ids of the flow's next jobs that fit together, up to the quantum, the free places and `most`; at least one if it fits."""
     while True:
         full = key_concurrency.full
         picked = _look(session, lane, limits, key_concurrency, most)
         if picked or key_concurrency.full == full:
             return picked
-        # all that the look showed may belong to keys that are full: look past them
+        # all jobs read may belong to keys at their cap: read past them
 
 
 def _look(session: Session, lane: Lane, limits: ClaimLimits, key_concurrency: KeyConcurrency, most: int) -> list[str]:
@@ -380,7 +382,7 @@ def _look(session: Session, lane: Lane, limits: ClaimLimits, key_concurrency: Ke
 
 
 def _next_jobs(sql: Connection, values: dict[str, str], full_keys: list[str]) -> Sequence[Any]:
-    """A flow's next jobs, only those of one compat key if `values` has one, without those of keys that are full."""
+    """A flow's next jobs, only those of one compat key if `values` has one, without those of keys at their cap."""
     alike = "compat_key" in values
     if full_keys:
         statement = PICK_LIKE_PAST_KEYS if alike else PICK_PAST_KEYS
@@ -417,6 +419,6 @@ def _models(serves: Collection[str]) -> dict[str, str]:
 
 
 def _one(statement: CompiledStatement, sql: Connection, values: dict[str, Any]) -> Any:
-    """The one value of the first row, or None."""
+    """The only value of the first row, or None."""
     rows = statement.run(sql, values)
     return rows[0][0] if rows else None

@@ -1,10 +1,9 @@
 """Start-time fair queueing in two levels: priority classes share 4 : 1, tenants within a class share by weight.
 
-Each flow (class, tenant) has a virtual time, its `pass`; serving it for c GPU-seconds moves its pass on by c / weight, and
-the least pass is served next. A flow that was idle starts at the virtual time of its class, so that it can neither save up
-nor be punished. After P. Goyal, H. Vin, H. Cheng: Start-time Fair Queuing (SIGCOMM 1996), with the two levels of
-hierarchical fair queueing and one deliberate bend: a lane whose model is not resident is handicapped by its swap cost, and
-by no more, so that nobody starves.
+Each flow (class, tenant) has a virtual time, its `pass`. Serving it for c GPU-seconds advances its pass by c / weight, and the
+smallest pass is served next. An idle flow restarts at the virtual time of its class, so it neither saves up a share nor loses
+one. After P. Goyal, H. Vin, H. Cheng: Start-time Fair Queuing (SIGCOMM 1996), with the two levels of hierarchical fair queueing
+and one deviation: a lane whose model is not resident is handicapped by its swap cost, and by no more, so no flow starves.
 
 `FairQueue` is the arithmetic alone, on plain numbers; `scheduler.queue.claim` loads it from SQL and stores it back.
 """
@@ -24,7 +23,7 @@ class FlowShare:
     weight: float = 1.0
     pass_: float = 0.0
     active: bool = False
-    """It had work waiting at the last look. What runs was paid for, and counts no more."""
+    """Whether it had waiting work at the last claim. Running work is already charged and does not count."""
 
 
 @dataclass(slots=True)
@@ -40,7 +39,7 @@ class ClassShare:
 
 @dataclass(slots=True)
 class Lane:
-    """Work that a flow has on one model: `swap_s` is 0 when the worker has the model resident."""
+    """A flow's work on one model. `swap_s` is 0 when the worker has the model resident."""
 
     flow: FlowShare
     model: str
@@ -56,10 +55,11 @@ class FairQueue:
     flows: dict[tuple[str, str], FlowShare] = field(default_factory=dict)
 
     def note_work(self, with_work: set[tuple[str, str]]) -> None:
-        """Tell which flows (class, tenant) have work waiting now. One that had none starts at the present, not in the past.
+        """Set which flows (class, tenant) have waiting work now. A flow that had none restarts at the current virtual time.
 
-        A flow all of whose work is running is idle, as in the paper: virtual time goes on with those who are served, and what
-        it submits next starts there. Else a long render would save up all that others were served meanwhile.
+        A flow whose work is all running is idle, as in the paper: virtual time advances with the flows that are served, and its
+        next job
+        starts there. Otherwise a long render would save up the share that others received meanwhile.
         """
         busy_classes = {name for name, _ in with_work}
         for share in self.classes.values():
@@ -82,14 +82,14 @@ class FairQueue:
         yield from sorted(lanes, key=key)
 
     def charge(self, flow: FlowShare, cost_s: float) -> None:
-        """A claim of `cost_s` predicted GPU-seconds was served from this flow."""
+        """Charge a claim of `cost_s` predicted GPU-seconds to this flow."""
         share = self.classes[flow.priority_class]
         self.vtime = max(self.vtime, share.pass_)
         share.vtime = max(share.vtime, flow.pass_)
         self.correct(flow, cost_s)
 
     def correct(self, flow: FlowShare, difference_s: float) -> None:
-        """Actual minus predicted GPU-seconds (negative: a refund)."""
+        """Correct a charge by actual minus predicted GPU-seconds (negative: a refund)."""
         flow.pass_ += difference_s / flow.weight
         share = self.classes[flow.priority_class]
         share.pass_ += difference_s / share.weight

@@ -22,9 +22,9 @@ from scheduler.queue.retry import Failure, after_failure
 from scheduler.queue.transition import change_state, change_state_to_succeeded
 
 LEARNING_RATE = 0.1
-"""Weight of the newest measurement in a model's learnt cost."""
+"""Weight of the newest measurement in a model's learned cost."""
 
-# Made once: for every job, making them and the objects of a session took longer than running
+# compiled once: building them, and ORM objects, took longer than running them for every job
 WARNINGS = select(Job.warnings).where(Job.id == bindparam("of_job"))
 STORED = select(Image.storage_key, Image.id).where(Image.job_id == bindparam("of_job"))
 INSERT_IMAGE = CompiledStatement(insert(Image))
@@ -40,7 +40,7 @@ LEARN_COST = CompiledStatement(
 
 @dataclass(frozen=True, slots=True)
 class FinishedChannel:
-    """A picture in the form of one channel, complete in storage."""
+    """An image's file for one channel, complete in storage."""
 
     channel: str
     storage_key: str
@@ -53,7 +53,7 @@ class FinishedChannel:
 
 @dataclass(frozen=True, slots=True)
 class FinishedImage:
-    """A picture that lies complete in storage under `storage_key`, ready to be committed."""
+    """An image whose file is complete in storage under `storage_key`, ready to be committed."""
 
     index: int
     seed: int
@@ -72,9 +72,9 @@ class FinishedImage:
 
 
 class OnCommit(Protocol):
-    """What joins the transaction that commits a job's images. The queue does not know what it decides.
+    """A hook in the transaction that commits a job's images. The queue does not know what it decides.
 
-    A transaction may be retried, and one object may serve many jobs at once: it keeps nothing between two calls.
+    A transaction may be retried, and one object may serve many jobs at once, so it keeps no state between calls.
     """
 
     def lock(self, session: Session) -> None:
@@ -96,10 +96,12 @@ def succeed(
 ) -> list[str]:
     """Commit a rendered job; return the ids of its image rows.
 
-    `actual_s` is the GPU time that the job took, its share of shared passes; `work` what the job is worth in default images
-    of its model (0: do not learn from it). `on_commit` acts in the same transaction. Raises LeaseLost if the attempt lost its
-    job (cancelled, expired, claimed by another): the caller then deletes the files. Safe to repeat when the answer of a
-    commit was lost: a job that this very attempt already finished counts as success.
+    `actual_s` is the job's GPU time in seconds, its share of shared passes. `work` is what the job is worth in default images of
+    its
+    model (0: do not learn from it). `on_commit` acts in the same transaction. Raises LeaseLost if the attempt lost its job
+    (cancelled, expired, claimed by another worker); the caller then deletes the files. Safe to repeat when the answer of a commit
+    was
+    lost: a job that this very attempt already finished counts as success.
     """
     if sorted(image.index for image in images) != list(range(job.count)):
         raise ValueError(f"job {job.id} needs images 0..{job.count - 1}, got {[image.index for image in images]}")
@@ -166,7 +168,7 @@ def _told_of_image(row: dict[str, Any]) -> Told:
 
 
 def _keep_channels(session: Session, image_ids: list[str], images: list[FinishedImage]) -> None:
-    """Write the rows of the channels' files."""
+    """Insert the rows of the channel files."""
     rows = [
         {"image_id": image_id, **asdict(each)}
         for image_id, image in zip(image_ids, images, strict=True)
@@ -219,5 +221,5 @@ def _correct_charge(session: Session, queue: StoredShares, job: ClaimedJob, actu
 
 
 def _learn_cost(session: Session, model: str, unit_s: float) -> None:
-    """Move the model's learnt seconds of one default image towards the newest measurement."""
+    """Move the model's learned seconds of one default image towards the newest measurement."""
     LEARN_COST.run(connection_of(session), {"learnt_model": model, "unit_s": unit_s})

@@ -16,10 +16,11 @@ from scheduler.queue.transition import chunks
 
 
 def renew(store: Store, owner: str, job_ids: Collection[str], lease_s: float) -> set[str]:
-    """Renew the leases of `job_ids` held by `owner`; return those it still holds.
+    """Renew the leases of `job_ids` held by `owner`; return those that it still holds.
 
-    A job that is missing from the answer was cancelled, expired or claimed by another: stop rendering it. Call this only
-    when the denoising loop has advanced; a blind heartbeat would keep a hung job alive for ever.
+    A missing job was cancelled, expired or claimed by another worker: stop rendering it. Call this only after the denoising loop
+    has
+    advanced, because an unconditional renewal would keep a hung job alive for ever.
     """
     held: set[str] = set()
 
@@ -38,7 +39,7 @@ def renew(store: Store, owner: str, job_ids: Collection[str], lease_s: float) ->
 
 
 def expire_owner(store: Store, owner: str, settings: Settings, reason: str, *, self_inflicted: bool = False) -> int:
-    """A worker incarnation is dead for certain: give its jobs back at once. Returns how many."""
+    """Requeue the jobs of a worker incarnation that is known to be dead; return how many."""
     return store.run_with_retry(
         lambda session: len(requeue_after_crash(session, [Job.owner == owner], settings, reason, self_inflicted=self_inflicted))
     )

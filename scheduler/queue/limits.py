@@ -1,5 +1,5 @@
-"""What a tenant may ask for: pictures a day, queued and running jobs, pixels and steps. Every refusal says the limit, its
-value, and when to come back."""
+"""Limits on submissions: images per day, queued and running jobs, pixels and steps. Every refusal names the limit, its value
+and when to retry."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEY_QUEUED = select(func.count()).select_from(
 
 
 def narrowed(limits: Mapping[str, Any], quota: KeyQuota | None) -> dict[str, Any]:
-    """A tenant's limits, with those of size no wider than the submitting key's."""
+    """A tenant's limits, with pixels and steps no wider than the submitting key's."""
     found = dict(limits)
     for name in ("pixels", "steps"):
         if quota is not None and name in quota.limits:
@@ -58,15 +58,15 @@ RECORD_USAGE = per_dialect(_record_usage)
 def tenant_limits(session: Session, tenant_id: str, quota: KeyQuota | None = None) -> dict[str, Any]:
     """The tenant's own limits: any of queued, running, images_per_day, pixels, steps.
 
-    Those of size are no wider than those of the key that asks, `quota`.
+    Pixels and steps are no wider than those of the submitting key, `quota`.
     """
     return narrowed(session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}, quota)
 
 
 def check_limits(session: Session, jobs: Sequence[NewJob], settings: Settings, now: float, *, quota: KeyQuota | None) -> None:
-    """Check jobs of one tenant against the limits of the farm, of the tenant and of the key that submits them, `quota`.
+    """Check jobs of one tenant against the limits of the farm, of the tenant and of the submitting key, `quota`.
 
-    Raises InvalidRequest for a job that is too large for the tenant, LimitExceeded for one that comes too soon.
+    Raises InvalidRequest for a job that is too large for the tenant, LimitExceeded for one over a quota.
     """
     check_limits_with_usage(session, jobs, _read_queue_usage(session, jobs[0].tenant_id), settings, now, quota=quota)
 
@@ -80,14 +80,14 @@ def check_limits_with_usage(
     *,
     quota: KeyQuota | None,
 ) -> None:
-    """As `check_limits`, where the tenant's queue usage is known already."""
+    """As `check_limits`, with a known queue usage of the tenant."""
     check_size(jobs, narrowed(queue_usage.limits, quota))
     _check_queue(session, queue_usage, len(jobs), settings, quota=quota)
     check_day(session, jobs[0].tenant_id, sum(job.count for job in jobs), queue_usage.limits, now, quota=quota)
 
 
 def check_size(jobs: Sequence[NewJob], limits: dict[str, Any]) -> None:
-    """Raise InvalidRequest for a job that is larger than its tenant may ask for."""
+    """Raise InvalidRequest for a job that is larger than its tenant may submit."""
     max_pixels, max_steps = limits.get("pixels"), limits.get("steps")
     if max_pixels is None and max_steps is None:
         return
@@ -102,12 +102,12 @@ def check_size(jobs: Sequence[NewJob], limits: dict[str, Any]) -> None:
 
 
 def check_queue(session: Session, tenant_id: str, more: int, settings: Settings, *, quota: KeyQuota | None) -> None:
-    """Raise LimitExceeded if `more` jobs would overfill the queue of the farm, of the tenant or of the key that asks."""
+    """Raise LimitExceeded if `more` jobs would overfill the queue of the farm, of the tenant or of the submitting key."""
     _check_queue(session, _read_queue_usage(session, tenant_id), more, settings, quota=quota)
 
 
 class QueueUsage(NamedTuple):
-    """A tenant's own limits, and how many jobs wait in the whole farm and of the tenant."""
+    """A tenant's own limits, and the waiting jobs of the whole farm and of the tenant."""
 
     limits: dict[str, Any]
     total: int
@@ -143,7 +143,7 @@ def _check_queue(session: Session, queue_usage: QueueUsage, more: int, settings:
 
 
 def _room(waiting: int, more: int, name: str, most: int) -> str:
-    """Which limit leaves too little room: its name as it is set (`key.` before a key's own), and what would help."""
+    """Which limit leaves too little room: its name as configured (with `key.` before a key's own), and the remedy."""
     words = f"{waiting} of {most} jobs wait, and {more} more do not fit ({name} = {most})"
     return f"{words}; send fewer at a time" if more > most > 0 else words
 
@@ -163,7 +163,7 @@ def _check_key_queue(session: Session, more: int, quota: KeyQuota | None) -> Non
 
 
 def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any], now: float, *, quota: KeyQuota | None) -> None:
-    """Raise LimitExceeded if `more` pictures would exceed the day of the tenant or of the key that asks."""
+    """Raise LimitExceeded if `more` images would exceed the daily quota of the tenant or of the submitting key."""
     asked: list[tuple[str, str, str, Mapping[str, Any]]] = [("your tenant", "images_per_day", tenant_id, limits)]
     if quota is not None:
         asked.append(("this key", "key.images_per_day", quota.quota_id, quota.limits))
@@ -182,7 +182,7 @@ def check_day(session: Session, tenant_id: str, more: int, limits: dict[str, Any
 
 
 def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_s: float, *, quota_id: str | None) -> None:
-    """Add to what the tenant, and the key with that quota, asked for today, in the transaction that writes the jobs."""
+    """Add to today's usage of the tenant, and of the key with that quota, in the transaction that writes the jobs."""
     sql = session.connection()
     row = {"tenant_id": tenant_id, "day": int(now // DAY_S), "images": images, "gpu_s": gpu_s}
     sql.execute(RECORD_USAGE[sql.dialect.name], row)
@@ -191,7 +191,7 @@ def record_usage(session: Session, tenant_id: str, now: float, images: int, gpu_
 
 
 def expected_wait_s(session: Session) -> float:
-    """About how long until what waits now has been rendered: predicted GPU-seconds over workers that take work, 1 s to 1 h."""
+    """Estimated seconds until the waiting jobs are rendered: predicted GPU-seconds over available workers, from 1 s to 1 h."""
     lanes = session.execute(
         select(func.sum(Backlog.queued), func.coalesce(Model.cost_s, GUESSED_COST_S))
         .join(Model, Model.name == Backlog.model, isouter=True)

@@ -13,10 +13,10 @@ from imagefarm.states import JobState
 
 
 class NewJob(NamedTuple):
-    """A job that is to be stored: the columns of the table `job` that its submission decides.
+    """A job to be stored: the columns of the table `job` that its submission decides.
 
-    A tuple, because a bulk submission makes hundreds of thousands: it is copied with changes and turned into a row in about
-    a microsecond each.
+    It is a tuple, because a bulk submission makes hundreds of thousands; copying it with changes and turning it into a row take
+    about a microsecond each.
     """
 
     id: str
@@ -46,18 +46,18 @@ class NewJob(NamedTuple):
     crashes: int = 0
     not_before: float = 0.0
     expires_in: float | None = None
-    """Seconds from its submission until it is not rendered any more."""
+    """Seconds after its submission at which an unstarted job expires."""
     created_at: float = 0.0
     """The database's time of its submission; 0 until it is submitted."""
     quota_id: str | None = None
-    """Under which id the limits of the submitting key are counted; None: the key has none."""
+    """The id under which the submitting key's limits are counted; None: the key has none."""
 
     @property
     def expires_at(self) -> float | None:
         return None if self.expires_in is None else self.created_at + self.expires_in
 
     def submitted(self, at: float, quota_id: str | None) -> NewJob:
-        """This job as it is submitted at that time, by a key whose limits are counted under `quota_id`."""
+        """This job as submitted at that time, by a key whose limits are counted under `quota_id`."""
         return self._replace(created_at=at, quota_id=quota_id)
 
     def columns(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class NewJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPosition:
-    """Where a job belongs besides its request: its batch, row, file name, and whether it is held."""
+    """A job's position outside its request: its batch, row, file name, and whether it is held."""
 
     batch_id: str | None = None
     row: int | None = None
@@ -87,7 +87,7 @@ def make_job(
     costs: Mapping[str, float],
     position: BatchPosition | None = None,
 ) -> NewJob:
-    """Make a job from a request. `costs` are learnt GPU-seconds of one default image, by model.
+    """Make a job from a request. `costs` holds learned GPU-seconds of one default image, by model.
 
     Touches no database. Raises InvalidRequest or UnknownModel.
     """
@@ -105,7 +105,7 @@ def job_of_recipe(
     cost_s: float | None,
     position: BatchPosition | None = None,
 ) -> NewJob:
-    """Make a job whose recipe is known. `cost_s` are the learnt GPU-seconds of one default image of its model."""
+    """Make a job whose recipe is known. `cost_s` is the learned GPU-seconds of one default image of its model."""
     position = position or BatchPosition()
     entry = catalogue.get(recipe.model)
     stored = recipe.model_dump(mode="json")

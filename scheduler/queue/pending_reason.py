@@ -1,7 +1,7 @@
-"""Why a job waits, or what became of it: a code for programs, a sentence for people, and the values of both.
+"""Why a job waits, or how it ended: a code for programs, a sentence for people, and the values of both.
 
-The queue knows its own reasons. Why a job is held, only the part of the farm that holds it can say: `PendingReasons` is
-made with that part's function.
+The queue knows its own reasons. Only the part of the farm that holds a job knows why it is held, so `PendingReasons` is
+created with that part's function.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ MESSAGES = {
     "model_not_loaded": "No worker has model {model} loaded yet; one will load it.",
     "model_load_time_known": "No worker has model {model} loaded yet; one will load it (about {load_s} s).",
 }
-"""The English sentence of each code. Pages translate these and fill in the values themselves."""
+"""The English sentence of each code. Pages translate it and fill in the values themselves."""
 
 MAX_COUNTED = 1000
-"""Jobs ahead are counted so far: every submit asks, and a table of a million rows may wait."""
+"""Most jobs ahead that are counted, because every submit asks and a million jobs may wait."""
 
 WORKERS = select(
     Worker.state,
@@ -58,13 +58,13 @@ WAIT_CONTEXT = select(
     select(func.coalesce(func.sum(Backlog.running), 0)).where(Backlog.tenant_id == bindparam("tenant_id")).scalar_subquery(),
     select(Model.load_s).where(Model.name == bindparam("model")).scalar_subquery(),
 )
-"""The clock, the tenant's limits, how much of its runs, and how long the model takes to load."""
+"""The clock, the tenant's limits and running jobs, and how long the model takes to load."""
 MODEL_RUNNING = select(func.coalesce(func.sum(Backlog.running), 0)).where(Backlog.model == bindparam("model"))
-"""Asked only where the model has a cap."""
+"""Read only where the model has a cap."""
 AHEAD = select(func.count()).select_from(
     select(Job.id)
     .where(
-        Job.state == literal_column("'queued'"),  # not bound: the index is for these alone, and the planner must know
+        Job.state == literal_column("'queued'"),  # a literal and not a bound value, so that the planner can use the partial index
         Job.model == bindparam("model"),
         Job.priority_class == bindparam("priority_class"),
         Job.tenant_id == bindparam("tenant_id"),
@@ -99,7 +99,7 @@ class WorkerSnapshot(NamedTuple):
 
 
 class PendingReason(NamedTuple):
-    """Why one job waits. `code` names the reason, `values` are what its sentences name, and what a program may want besides.
+    """Why one job waits. `code` names the reason; `values` holds what the sentences name, and further values for programs.
 
     `sentences` are the English formats, in order. `message` is those with the values filled in.
     """
@@ -114,7 +114,7 @@ class PendingReason(NamedTuple):
 
 
 class ExplainHeld(Protocol):
-    """Says what holds a job back; None if it is nothing that this part of the farm knows."""
+    """Explains why a job is held; None if this part of the farm does not hold it."""
 
     def __call__(self, session: Session, job: Job) -> PendingReason | None: ...
 
@@ -131,7 +131,7 @@ class PendingReasons:
         self.explain_held = explain_held
 
     def explain(self, session: Session, job: Job, context: WaitContext | None = None) -> PendingReason:
-        """What the job waits for, or what became of it. `context` is what was looked at already."""
+        """What the job waits for, or how it ended. `context` is what was already read."""
         if job.state == JobState.QUEUED:
             return self._explain_queued(session, job, context or _read_wait_context(session, job))
         if job.state == JobState.HELD:
@@ -143,7 +143,7 @@ class PendingReasons:
         return _because(str(job.state))
 
     def explain_all(self, session: Session, jobs: Sequence[Job]) -> list[PendingReason]:
-        """The reason of each. Jobs of one tenant and model have one context, which is read once."""
+        """The reason of each job. Jobs of one tenant and model share one context, which is read once."""
         contexts: dict[tuple[str, str], WaitContext] = {}
 
         def context_of(job: Job) -> WaitContext | None:

@@ -1,4 +1,4 @@
-"""Replay: a job's recipe rendered again, and what came out held against what came out then."""
+"""Replay: renders a job's recipe again and compares the images with the originals."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from imagefarm.store.jobs import images_of, visible_job
 from imagefarm.store.models import Image, Job
 
 LABEL = "replay_of"
-"""The label of a replay: the id of the job that it renders again."""
+"""The label of a replay: the id of the original job."""
 NEAR_DB = 40.0
-"""From this PSNR on a picture is near: no eye tells the two apart."""
+"""PSNR in dB from which two images count as near: visually identical."""
 CAUSES: tuple[tuple[str, str], ...] = (
     ("recipe_hash", "the recipe"),
     ("model.digest", "the model's weights"),
@@ -37,7 +37,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("step_shapes", "the images that shared its forward passes"),
     ("decode", "the images that were decoded with it"),
 )
-"""What can make a picture differ: where it stands in the audit record, and in words."""
+"""What can change an image: its place in the audit record, and its name."""
 
 
 class Verdict(StrEnum):
@@ -45,13 +45,13 @@ class Verdict(StrEnum):
     NEAR = "near"
     DIFFERENT = "different"
     MISSING = "missing"
-    """One of the two is not there: not rendered (yet), or its file is gone."""
+    """One of the two images does not exist: not rendered yet, or its file is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One image of a replay. `psnr_db` is None where the pixels are equal or cannot be compared; `differs` names what was
-    not the same in the making, equal pixels or not."""
+    """One image of a replay. `psnr_db` is None where the pixels are equal or cannot be compared. `differs` names the conditions
+    that changed, whether or not the pixels are equal."""
 
     index: int
     verdict: Verdict
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def replay_request(job: Job) -> JobRequest:
-    """The request that renders this job's recipe again, with the same seeds. Raises Conflict for one that has not succeeded."""
+    """The request that renders this job's recipe again, with the same seeds. Raises Conflict for a job that has not succeeded."""
     if job.state != JobState.SUCCEEDED:
         raise Conflict(f"job {job.id} has not succeeded: there is nothing to hold a replay against")
     asked = {name: value for name, value in job.recipe.items() if value is not None}
@@ -68,7 +68,7 @@ def replay_request(job: Job) -> JobRequest:
 
 
 def compare(outputs: OutputStore, then: Sequence[Image], now: Sequence[Image], count: int) -> tuple[Comparison, ...]:
-    """The images of two jobs of one recipe, one by one. Decodes files only where the pixels' hashes differ."""
+    """Compare two jobs of one recipe image by image. Decodes files only where the pixel hashes differ."""
     old, new = ({image.index: image for image in images} for images in (then, now))
     return tuple(_compared(outputs, index, old.get(index), new.get(index)) for index in range(count))
 
@@ -78,23 +78,23 @@ WORST_FIRST = (Verdict.MISSING, Verdict.DIFFERENT, Verdict.NEAR, Verdict.IDENTIC
 
 @dataclass(frozen=True, slots=True)
 class ComparedJob:
-    """A replay beside the job that it renders again."""
+    """A replay and its original job."""
 
     original_id: str
     images: tuple[Comparison, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """That of the worst image."""
+        """The result of the worst image."""
         return min((one.verdict for one in self.images), key=WORST_FIRST.index, default=Verdict.MISSING)
 
 
 def compare_with_original(
     session: Session, outputs: OutputStore, job: Job, tenant_id: str | None, *, decode_slots: AbstractContextManager[Any]
 ) -> ComparedJob | None:
-    """How each image of a replay compares; None for a job that replays none of this tenant's (None: anybody's).
+    """How each image of a replay compares; None for a job that is not a replay of this tenant's job (None: any tenant's).
 
-    `decode_slots` is held while pictures are decoded.
+    `decode_slots` is held while images are decoded.
     """
     try:
         original = visible_job(session, job.labels.get(LABEL, ""), tenant_id)
@@ -121,7 +121,7 @@ def _compared(outputs: OutputStore, index: int, old: Image | None, new: Image | 
 
 
 def psnr_db(one: bytes, other: bytes) -> float | None:
-    """How alike two pictures are, in decibels; None if their sizes differ, infinite if they are equal."""
+    """PSNR of two images in dB; None if their sizes differ, infinite if they are equal."""
     with Picture.open(io.BytesIO(one)) as first, Picture.open(io.BytesIO(other)) as second:
         if first.size != second.size:
             return None

@@ -1,13 +1,13 @@
-"""What becomes of a job whose attempt failed: again later, or failed for good.
+"""What happens to a job whose attempt failed: retried, or failed for good.
 
 | class | examples | policy |
 |---|---|---|
-| input | picture cannot be read, prompt the model cannot take | failed at once |
+| input | image cannot be read, prompt the model cannot take | failed at once |
 | model | weights missing or corrupt | failed at once as `model_invalid` |
-| resource | out of memory after all tiers | failed at once, says what would fit |
-| infrastructure | store away, device error, disk full | again with backoff, ten times as often: about 45 minutes |
-| unknown | any other exception | again with backoff, up to `max_attempts` |
-| crash | the worker died with it | again alone, up to `max_crashes`, then `poison`; see `requeue_after_crash` |
+| resource | out of memory after all tiers | failed at once, with what would fit |
+| infrastructure | store away, device error, disk full | retried with backoff, ten times as often: about 45 minutes |
+| unknown | any other exception | retried with backoff, up to `max_attempts` |
+| crash | the worker died with it | retried alone, up to `max_crashes`, then `poison`; see `requeue_after_crash` |
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from scheduler.queue.transition import ChangedJob, change_state, chunks
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
 DEATHS_LATELY_S = 600.0
-"""How far back one looks whether workers die without a job that its worker died with."""
+"""Seconds of history in which worker deaths without the suspected job count."""
 INFRASTRUCTURE_ATTEMPTS_FACTOR = 10
-"""How many times `max_attempts` a job survives what is not its own fault; not for ever, since a job may itself be what breaks
+"""How many times `max_attempts` a job survives failures of the infrastructure. Not for ever, because a job may itself break
 the device."""
 
 
@@ -56,13 +56,13 @@ class Failure:
 
 
 def backoff_s(tries: int, *, jitter: float | None = None) -> float:
-    """Seconds to wait after `tries` that failed: 1, 2, 4 ... 60, each times 0.5 to 1 so that no crowd comes back at once."""
+    """Seconds to wait after `tries` failures: 1, 2, 4 ... 60, each times 0.5 to 1 so that retries spread out."""
     spread = random.uniform(0.5, 1.0) if jitter is None else jitter  # noqa: S311 - not a secret
     return spread * min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** max(0, tries - 1))
 
 
 def after_failure(session: Session, fence: tuple[str, int, str], failure: Failure, settings: Settings) -> ChangedJob | None:
-    """End an attempt that failed: the job goes back to the queue or fails for good. None if the attempt was fenced off."""
+    """End a failed attempt: the job goes back to the queue or fails for good. None if the attempt was fenced off."""
     job_id, attempt, owner = fence
     where = [Job.id == job_id, Job.attempt == attempt, Job.owner == owner]
     factor = INFRASTRUCTURE_ATTEMPTS_FACTOR if failure.kind is FailureClass.INFRASTRUCTURE else 1
@@ -97,8 +97,8 @@ def after_failure(session: Session, fence: tuple[str, int, str], failure: Failur
 
 
 def _tries(session: Session, job_id: str) -> int:
-    """Attempts that failed by themselves since the job began, or was begun anew. One that was given back, or died with its
-    worker, is not among them: workers may be restarted as often as one likes.
+    """Failed attempts since the job was submitted or retried. Attempts that were given back or died with their worker do not
+    count, so workers may be restarted any number of times.
     """
     ended = select(func.coalesce(func.max(Attempt.attempt), 0)).where(
         Attempt.job_id == job_id, Attempt.outcome.in_(["failed", "cancelled"])
@@ -112,14 +112,17 @@ def _tries(session: Session, job_id: str) -> int:
 def requeue_after_crash(
     session: Session, where: Sequence[ColumnElement[bool]], settings: Settings, reason: str, *, self_inflicted: bool = False
 ) -> list[ChangedJob]:
-    """The worker died with these running jobs: those that are to blame fail as poison, the rest goes back to the queue.
+    """Handle the death of a worker with these running jobs: poisonous jobs fail, the others go back to the queue.
 
-    Who was there at a death is a suspect, and is from then on claimed alone. A suspect that was not alone when its worker
-    died had not begun: that death says nothing of it. One that was there at `max_crashes` deaths, alone but for the first, is
-    poison, if such deaths prove it. They do if the process ended `self_inflicted`: by a signal of its own making, by an exit. One
-    that was killed or vanished may have been killed by the job, which ate its memory, or by whoever pulls plugs: that is
-    proof only where no worker died without the job in the last minutes. Where workers do, chance may have hit the same job
-    again, and it takes twice as many deaths.
+    A job that was present at a death is a suspect and is claimed alone from then on. A suspect that was not alone when its worker
+    died had not started, so that death does not count. A job that was present at `max_crashes` deaths, alone in all but the
+    first,
+    is poison if such deaths prove it. They do if the process ended `self_inflicted`: by a signal that it raised itself, or by an
+    exit. A process that was killed or vanished may have been killed because of the job (which used up its memory) or for an
+    unrelated
+    reason. That proves something only if no worker died without the job in the last minutes; otherwise the job needs twice as
+    many
+    deaths.
     """
     lost = session.execute(select(Job.id, Job.owner, Job.crashes).where(Job.state == JobState.RUNNING, *where)).all()
     owners = {row.owner for row in lost}
@@ -172,7 +175,7 @@ def requeue_after_crash(
 
 
 def _workers_die_without(session: Session, job_id: str) -> bool:
-    """Whether a worker of the farm died lately that did not hold this job."""
+    """Whether a worker of the farm that did not hold this job died recently."""
     its_own = select(Attempt.owner).where(Attempt.job_id == job_id, (Attempt.outcome == "crashed") | Attempt.ended_at.is_(None))
     others = select(Attempt.owner).where(
         Attempt.outcome == "crashed", Attempt.ended_at > db_now() - DEATHS_LATELY_S, Attempt.owner.not_in(its_own)

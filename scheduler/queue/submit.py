@@ -1,4 +1,4 @@
-"""Submit one job. REST, the pages and the compatible interfaces all call `submit_job`, so each of them checks the same."""
+"""Submits one job. REST, the pages and the compatible APIs all call `submit_job`, so each of them checks the same."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from scheduler.queue.pending_reason import WaitContext
 from scheduler.queue.submit_sql import OvertakenError, check, read_submit_context, write
 
 ACCEPTED = 202
-"""The HTTP status that is kept with the answer to an Idempotency-Key."""
+"""HTTP status that is stored with the response to an Idempotency-Key."""
 
 
 class LaneNotifier(Protocol):
     """Tells a lane that it has work."""
 
     def notify_lane(self, model: str) -> None:
-        """Say that the lane of this model has work. Neither blocks nor raises."""
+        """Announce that the lane of this model has work. Neither blocks nor raises."""
 
 
 class SubmitServices(Protocol):
-    """What a process must have to submit jobs and batches."""
+    """What a process needs to submit jobs and batches."""
 
     @property
     def store(self) -> Store: ...
@@ -52,11 +52,11 @@ class SubmitServices(Protocol):
 
     @property
     def decode_slots(self) -> AbstractContextManager[Any]:
-        """Held while a picture is decoded."""
+        """Held while an image is decoded."""
 
 
 class Submission(NamedTuple):
-    """A job that was checked and is about to be written, with what an answer about it needs."""
+    """A checked job that is about to be written, with what its response needs."""
 
     job: NewJob
     recipe: Recipe
@@ -64,7 +64,7 @@ class Submission(NamedTuple):
 
 
 class SubmittedJob(NamedTuple):
-    """A job that is stored for good. `response` is what `respond` made of it, empty without."""
+    """A stored job. `response` is the result of `respond`, empty without one."""
 
     id: str
     model: str
@@ -72,7 +72,7 @@ class SubmittedJob(NamedTuple):
 
 
 Respond = Callable[[Session, Submission], str]
-"""Makes the answer about a job, in the transaction that writes it."""
+"""Makes the response about a job, in the transaction that writes it."""
 
 
 @overload
@@ -95,12 +95,12 @@ def submit_job(
     respond: Respond | None = None,
     key: IdempotencyKey = NO_KEY,
 ) -> SubmittedJob | Stored:
-    """Check a job, fetch the pictures that it names by URL, store it, and notify its lane.
+    """Check a job, fetch the images that it names by URL, store it, and notify its lane.
 
-    With an Idempotency-Key the answer that `respond` makes is kept under it, in the same transaction; if a request with that
-    key came before, its answer is returned (`Stored`) and nothing is done.
+    With an Idempotency-Key, the response that `respond` makes is stored in the same transaction. If a request with that key came
+    before, its response is returned (`Stored`) and nothing is done.
 
-    Raises InvalidRequest (a field is wrong, or a picture cannot be had), LimitExceeded, KeyReused and StillRunning.
+    Raises InvalidRequest (a field is wrong, or an image cannot be fetched), LimitExceeded, KeyReused and StillRunning.
     """
     if names_urls(request):
         if (stored := key.answered(services.store, caller.tenant_id)) is not None:
@@ -109,7 +109,7 @@ def submit_job(
     try:
         submitted = _submit(services, caller, request, respond, key)
     except OvertakenError:
-        submitted = _submit(services, caller, request, respond, key)  # the other request's answer is there now
+        submitted = _submit(services, caller, request, respond, key)  # the other request's response is stored now
     if isinstance(submitted, SubmittedJob):
         services.ticket_sender.notify_lane(submitted.model)
     return submitted
@@ -135,7 +135,7 @@ def _submit(
 
 
 def _fetch_images(services: SubmitServices, tenant_id: str, request: JobRequest) -> JobRequest:
-    """The request with assets in place of URLs. Nothing is fetched for a request that would be refused anyway."""
+    """The request with assets in place of URLs. A request that would be refused anyway fetches nothing."""
     services.catalogue.resolve(with_stand_ins(request))
     images = NamedImages(services.store, services.settings, tenant_id=tenant_id, decode_slots=services.decode_slots)
     with closing(images):

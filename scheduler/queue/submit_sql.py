@@ -1,4 +1,4 @@
-"""The two statements of a single submit: one reads all that decides about the job, one writes all that is kept of it.
+"""The two statements of a single submit: one reads everything that decides about the job, one writes everything.
 
 A single submit is the most frequent request of a farm, so both are compiled once. They leave the same rows as
 `scheduler.queue.admission.submit_jobs`, which writes many; a test compares them.
@@ -45,27 +45,27 @@ CONTEXT = select(
 ).subquery("context")
 PRESENT = WORKERS.subquery("present")
 READ_CONTEXT = CompiledStatement(select(CONTEXT, PRESENT).join_from(CONTEXT, PRESENT, true(), isouter=True))
-"""Rows of CONTEXT, each with a row of WORKERS; one with nothing in it if there is no worker."""
+"""Rows of CONTEXT, each joined with a row of WORKERS, which is null if there is no worker."""
 CONTEXT_COLUMNS = len(CONTEXT.columns)
 
 
 class OvertakenError(Exception):
-    """Another request with the same Idempotency-Key has committed meanwhile: nothing may be written, and its answer is there."""
+    """Another request with the same Idempotency-Key has committed meanwhile: nothing may be written, and its response exists."""
 
 
 class SubmitContext(NamedTuple):
-    """All that decides about one job."""
+    """Everything that decides about one job."""
 
     queue_usage: QueueUsage
     wait_context: WaitContext
     cost_s: float | None
-    """Learnt GPU-seconds of one default image of its model."""
+    """Learned GPU-seconds of one default image of its model."""
     is_key_known: bool
-    """Whether a request with the same Idempotency-Key came before."""
+    """Whether an earlier request had the same Idempotency-Key."""
 
 
 def read_submit_context(session: Session, tenant_id: str, model: str, key: str | None) -> SubmitContext:
-    """Read all that decides about a job of that model."""
+    """Read everything that decides about a job of that model."""
     sql = session.connection()
     with autocommit(sql):
         rows = READ_CONTEXT.run(sql, {"tenant_id": tenant_id, "model": model, "key": key or ""})
@@ -83,10 +83,11 @@ def check(session: Session, job: NewJob, context: SubmitContext, settings: Setti
 
 
 def write(session: Session, job: NewJob, keep: KeyedResponse | None) -> None:
-    """Write a checked job with its counters, its audit event and its answer.
+    """Write a checked job with its counters, its audit event and its response.
 
-    In the caller's transaction, if it has begun; else PostgreSQL commits this by itself. Raises OvertakenError, and then the
-    transaction must end without a commit.
+    Uses the caller's transaction if it has begun; otherwise PostgreSQL commits this statement by itself. Raises OvertakenError;
+    the
+    transaction must then end without a commit.
     """
     tenant_id, now = job.tenant_id, job.created_at
     data = {"recipe_hash": job.recipe_hash, "model": job.model}
@@ -110,7 +111,7 @@ def write(session: Session, job: NewJob, keep: KeyedResponse | None) -> None:
 
 @lru_cache(maxsize=64)
 def _writes(keeps: bool, uses: int, is_queued: bool, counts_key: bool) -> MultiInsert:
-    """What a submit writes: first its answer, because a request that did not get the key may write nothing."""
+    """What a submit writes: first its response, because a request that did not get the key may write nothing."""
     return MultiInsert(
         *[KEEP_WITH_WORK] * keeps,
         insert(Job),

@@ -1,7 +1,7 @@
-"""The one place where a job's state changes: conditional update, counters, attempt, audit event, in one transaction.
+"""The only place where a job's state changes: conditional update, counters, attempt, audit event, in one transaction.
 
-Every function here takes the caller's session and must run inside its write transaction. A change that finds the job in
-another state than expected changes nothing and says so; nobody reads first and writes later.
+Every function takes the caller's session and runs inside its write transaction. A change that finds the job in an unexpected
+state changes nothing and reports it; no caller reads first and writes later.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from imagefarm.store.engine import connection_of, db_now
 from imagefarm.store.models import Attempt, Backlog, Job
 
 CHUNK = 500
-"""Ids in one IN list: SQLite's bound variables and PostgreSQL's planner both stay comfortable."""
+"""Ids in one IN list, well within the limits of SQLite's bound variables and PostgreSQL's planner."""
 
 
-# Made once, as every picture runs them: see imagefarm.store.compiled
+# compiled once, because every image runs them: see imagefarm.store.compiled
 OPEN_ATTEMPT = CompiledStatement(insert(Attempt))
 CLOSE_ATTEMPT = CompiledStatement(
     update(Attempt)
@@ -51,7 +51,7 @@ COUNT = CompiledStatement(ADD_TO_BACKLOG)
 
 @dataclass(frozen=True, slots=True)
 class ChangedJob:
-    """One job that changed its state."""
+    """One job whose state changed."""
 
     id: str
     model: str
@@ -81,10 +81,10 @@ def change_state(
     reason: str | None = None,
     **values: Any,
 ) -> list[ChangedJob]:
-    """Move every job that matches `where` and is in state `before` to `after`; return those that changed.
+    """Change every job that matches `where` from state `before` to `after`; return those that changed.
 
-    `values` are further columns to set. When `before` is running, the attempt is closed with `outcome` and `reason`.
-    The event `event` is written for each job with `data` and its attempt; None: the caller tells of all in one.
+    `values` are further columns to set. When `before` is running, the attempt is closed with `outcome` and `reason`. The event
+    `event` is written for each job with `data` and its attempt; None: the caller writes one event for all.
     """
     if after not in ALLOWED_TRANSITIONS[before] and after != before:
         raise ValueError(f"{after} may not follow {before}")
@@ -132,9 +132,9 @@ SUCCEED_WARNED = CompiledStatement(_succeed.values(warnings=bindparam("new_warni
 def change_state_to_succeeded(
     session: Session, fence: tuple[str, int, str], *, actual_s: float, warnings: list[str] | None = None
 ) -> float | None:
-    """As `change_state`, for the one change that every picture makes. Returns the database's time, or None: fenced off.
+    """As `change_state`, for a success. Returns the database's time, or None if the attempt was fenced off.
 
-    The caller writes the audit event, together with those of the pictures. `warnings` replace the job's.
+    The caller writes the audit event together with those of the images. `warnings` replace the job's.
     """
     values: dict[str, Any] = {"of_job": fence[0], "of_attempt": fence[1], "of_owner": fence[2], "new_actual_s": actual_s}
     statement = SUCCEED
@@ -151,10 +151,10 @@ def change_state_to_succeeded(
 
 
 def count(session: Session, jobs: Iterable[ChangedJob], before: JobState | None, after: JobState | None) -> None:
-    """Keep the backlog's counters in step with jobs that went from `before` to `after`."""
+    """Update the backlog's counters for jobs that went from `before` to `after`."""
     left, entered = COUNTED.get(before), COUNTED.get(after)
     numbers = Counter(job.lane_flow for job in jobs)
-    for key in sorted(numbers):  # one order for all, so that two transactions never wait for each other
+    for key in sorted(numbers):  # one order in all transactions, so that two of them never deadlock
         change = {"queued": 0, "running": 0}
         if left:
             change[left] -= numbers[key]
@@ -167,7 +167,7 @@ COUNTED: dict[JobState | None, str] = {JobState.QUEUED: "queued", JobState.RUNNI
 
 
 def add_to_backlog(session: Session, key: tuple[str, str, str], *, queued: int = 0, running: int = 0) -> None:
-    """Add to one counter row (model, class, tenant), making it if it is new."""
+    """Add to one counter row (model, class, tenant), creating it if it is new."""
     if not queued and not running:
         return
     row = {"model": key[0], "priority_class": key[1], "tenant_id": key[2], "queued": queued, "running": running}
@@ -175,19 +175,19 @@ def add_to_backlog(session: Session, key: tuple[str, str, str], *, queued: int =
 
 
 def open_attempts(session: Session, jobs: Sequence[ChangedJob], owner: str, at: float) -> None:
-    """Write the attempt rows of jobs that were claimed at that time."""
+    """Insert the attempt rows of jobs that were claimed at that time."""
     rows = [{"job_id": job.id, "attempt": job.attempt, "owner": owner, "claimed_at": at} for job in jobs]
     OPEN_ATTEMPT.run_each(connection_of(session), rows)
 
 
 def close_attempts(session: Session, jobs: Sequence[ChangedJob], outcome: str, reason: str | None) -> None:
-    """Say how the current attempts of these jobs ended."""
+    """Record how the current attempts of these jobs ended."""
     told = {"new_outcome": outcome, "new_reason": reason}
     CLOSE_ATTEMPT.run_each(connection_of(session), [{"of_job": job.id, "of_attempt": job.attempt, **told} for job in jobs])
 
 
 def chunks(ids: Collection[str]) -> Iterable[list[str]]:
-    """Cut many ids into lists that one statement takes."""
+    """Split ids into lists that fit one statement."""
     ordered = sorted(ids)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]

@@ -1,4 +1,4 @@
-"""Workers as the farm sees them: registration, heartbeat, what the operator wants of them, and their end."""
+"""Workers as the farm sees them: registration, heartbeat, the operator's desired state, and their end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from scheduler.metrics.rollup import count_load
 from scheduler.queue.retry import requeue_after_crash
 
 INSUFFICIENT_MEMORY = "insufficient_memory"
-"""Key of a worker's facts: the models that it had not the memory to load, each with what it said."""
+"""Key of a worker's facts: models that did not fit into its memory, each with the reason."""
 OFFLINE_RETENTION_S = 3600.0
-"""How long a worker that is offline stays on the page."""
+"""Seconds that an offline worker stays on the page."""
 DRAINED_RETENTION_S = 30 * 86400.0
-"""The same of one that was drained or quarantined, and has no next incarnation that would be as it was told to be."""
+"""Seconds that a drained or quarantined worker stays, whose next incarnation would inherit that state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class WorkerIdentity:
 
 
 def register(store: Store, worker: WorkerIdentity) -> None:
-    """A worker's child has started. An incarnation of the same name that was quarantined or draining stays so."""
+    """Register a worker's new child. If its predecessor of the same name was quarantined or draining, it stays so."""
 
     def work(session: Session) -> None:
         last = session.execute(
@@ -77,9 +77,9 @@ def register(store: Store, worker: WorkerIdentity) -> None:
 def heartbeat(
     store: Store, worker_id: str, state: WorkerState, *, resident: list[str], load: dict[str, Any]
 ) -> tuple[str, list[dict[str, str]]]:
-    """Tell how the worker is; return what the operator wants of it (ready, draining, quarantined), and new commands, each once.
+    """Store a worker's report; return the operator's desired state (ready, draining, quarantined) and new commands, each once.
 
-    Raises NotFound for one that the farm has forgotten, for it was away for too long: it may register anew.
+    Raises NotFound for a worker that was marked offline and removed; it may register again.
     """
 
     def work(session: Session) -> tuple[str, list[dict[str, str]]]:
@@ -98,10 +98,11 @@ def heartbeat(
 
 
 def send_command(store: Store, do: Literal["warm", "unload"], model: str, *, worker: str | None = None, by: str) -> list[str]:
-    """Have the workers that serve a model load it, or let it go; `worker` (id or name) is the one to tell, else all are.
+    """Have the workers that serve a model load or unload it; `worker` (id or name) selects one, otherwise all.
 
-    They hear of it with their next heartbeat and carry it out when nothing renders. Returns the incarnations told; raises
-    NotFound if there is none.
+    They receive it with their next heartbeat and run it when nothing renders. Returns the incarnations; raises NotFound if there
+    is
+    none.
     """
 
     def work(session: Session) -> list[str]:
@@ -121,8 +122,8 @@ def send_command(store: Store, do: Literal["warm", "unload"], model: str, *, wor
 def mark_offline(
     store: Store, worker_id: str, settings: Settings, reason: str, *, clean: bool, self_inflicted: bool = False
 ) -> int:
-    """A worker has stopped. If it died, its jobs go back at once and count a crash; `self_inflicted`: nobody killed it. Returns
-    how many went back.
+    """Mark a worker offline. If it died, its jobs are requeued at once and count a crash; `self_inflicted`: it was not killed.
+    Returns how many were requeued.
     """
 
     def work(session: Session) -> int:
@@ -145,14 +146,14 @@ def mark_offline(
 
 
 def _reason_unless_commanded(reason: str) -> ColumnElement[str]:
-    """Why it is offline, or why it was drained or quarantined: its next incarnation will be, too, and shall say so."""
+    """Why it is offline, drained or quarantined; its next incarnation inherits the state and shows the reason."""
     return case((Worker.desired_state == WorkerState.READY, reason), else_=Worker.reason)
 
 
 def set_desired_state(
     store: Store, worker_id_or_name: str, desired_state: WorkerState, *, by: str, reason: str = ""
 ) -> list[str]:
-    """Drain, quarantine or resume a worker by id or name; return the incarnations told. Raises NotFound."""
+    """Drain, quarantine or resume a worker by id or name; return the incarnations. Raises NotFound."""
 
     def work(session: Session) -> list[str]:
         ids = list(
@@ -173,12 +174,12 @@ def set_desired_state(
 
 
 def worker_names(session: Session, limit: int) -> list[str]:
-    """The names that workers have had, in their order."""
+    """All names that workers have had, sorted."""
     return list(session.scalars(select(Worker.name).distinct().order_by(Worker.name).limit(limit)))
 
 
 def expire_stale_workers(session: Session, timeout_s: float) -> list[str]:
-    """Mark workers offline that have not been heard of for `timeout_s`, and drop those offline for long; return their ids."""
+    """Mark workers offline after `timeout_s` without a heartbeat, and remove those offline for long; return their ids."""
     stale = list(
         session.scalars(
             update(Worker)
@@ -207,7 +208,7 @@ def report_model(
     load_s: float | None = None,
     cost_s: float | None = None,
 ) -> None:
-    """Keep what a worker learnt when it loaded, or could not load, a model."""
+    """Store what a worker learned when it loaded, or could not load, a model."""
 
     def work(session: Session) -> None:
         row = session.get(Model, name)
@@ -231,7 +232,7 @@ def report_model(
 
 
 def report_insufficient_memory(store: Store, worker_id: str, model: str, detail: str = "") -> None:
-    """Keep whether a worker has the memory for a model: `detail` says why not, and is empty if it has."""
+    """Store whether a worker has the memory for a model: `detail` is the reason if it has not, otherwise empty."""
 
     def work(session: Session) -> None:
         facts = session.scalar(select(Worker.facts).where(Worker.id == worker_id).with_for_update())
@@ -245,7 +246,7 @@ def report_insufficient_memory(store: Store, worker_id: str, model: str, detail:
 
 
 def save_micro_batch_limits(store: Store, name: str, profile: str, limits: dict[str, Any]) -> None:
-    """Keep what a worker learnt of a model's memory. `profile` says on what: kind of device, tier, dtype."""
+    """Store what a worker learned about a model's memory. `profile` is the kind of device, tier and dtype."""
 
     def work(session: Session) -> None:
         row = session.get(Model, name, with_for_update=True)
@@ -256,7 +257,7 @@ def save_micro_batch_limits(store: Store, name: str, profile: str, limits: dict[
 
 
 def load_micro_batch_limits(store: Store, name: str, profile: str) -> dict[str, Any]:
-    """What was kept of a model for this profile; empty if nothing was."""
+    """What was stored about a model for this profile; empty if nothing was."""
     with store.read() as session:
         row = session.get(Model, name)
         return {} if row is None else dict(row.micro_batch_limits.get(profile, {}))

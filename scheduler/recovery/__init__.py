@@ -1,1 +1,1 @@
-"""What puts the farm right again: sweep, breaker, clean-up."""
+"""Recovery: the sweep, the breaker, cleanup."""

@@ -1,4 +1,4 @@
-"""The backlog's counters against a recount of the open jobs."""
+"""Compares the backlog's counters with a recount of the open jobs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from imagefarm.store.models import Backlog, Job
 
 
 def drifts(store: Store) -> bool:
-    """Whether a counter is off. Counting a million jobs takes a second, in which no writer should have to wait: so this looks
-    without locks, by one statement, whose one snapshot has the counters as they were with the jobs.
+    """Whether a counter is wrong. Counting a million jobs takes a second, in which no writer should wait. So this reads without
+    locks, in one statement whose snapshot holds both the counters and the jobs.
     """
     kept = select(Backlog.model, Backlog.priority_class, Backlog.tenant_id, literal("kept"), Backlog.queued, Backlog.running)
     true = select(Job.model, Job.priority_class, Job.tenant_id, Job.state, func.count(), null())
@@ -38,8 +38,8 @@ def drifts(store: Store) -> bool:
 
 
 def reconcile_backlog(session: Session) -> int:
-    """Count the open jobs and put right every counter that is off; return how many were."""
-    # lock, then count: who changed a job before the lock has committed its counter too, who changes one later waits
+    """Recount the open jobs and correct every wrong counter; return how many were wrong."""
+    # lock, then count: a job changed before the lock has its counter committed; a later change waits
     order = (Backlog.model, Backlog.priority_class, Backlog.tenant_id)
     kept = session.scalars(select(Backlog).order_by(*order).with_for_update()).all()
     counted: dict[tuple[str, str, str], dict[str, int]] = {}
@@ -57,7 +57,7 @@ def reconcile_backlog(session: Session) -> int:
         if (row.queued, row.running) != (queued, running):
             drift += 1
             row.queued, row.running = queued, running
-    # what is left has no row yet: whoever is about to write it adds its own numbers, so it is not touched here
+    # the rest has no counter row yet: the transaction that is about to write it adds its own numbers
     if drift:
         append(session, "backlog.drift", "backlog", None, {"rows": drift})
     return drift

@@ -1,12 +1,11 @@
-"""The breaker: tells a bad job from a bad worker, and stops the one that is to blame.
+"""The breaker: tells a bad job from a bad worker and stops the one at fault.
 
-A *worker* is to blame when many different jobs failed on it lately and hardly one succeeded, while the farm has another
-worker on which work succeeds: it is quarantined, drains, and says so. A death counts once, however many jobs shared the
-running set, and what is the job's or the model's own fault does not count: else one table of bad rows could empty the farm.
-A *batch* is to blame when its jobs end with the same error again and again, on more than one worker where there is more than
-one: what is left of it is held and says so, so that 50,000 rows with one mistake cost a handful of renders.
+A *worker* is quarantined when jobs fail on it but succeed on other workers: many different jobs failed on it recently and hardly
+any succeeded. A death counts once, however many jobs shared the running set. Failures that are the job's or the model's own
+fault do not count, or one table of bad rows could empty the farm. A *batch* is held when its jobs keep failing with the same
+error, on more than one worker where there are several; 50,000 rows with one mistake then cost a handful of renders.
 
-Who resumes either has seen why it was stopped: only what fails after that counts again.
+After an operator resumes either, only later failures count.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from imagefarm.store.models import IS_FAILURE, Attempt, Event, Job, Worker
 from scheduler.batches import lifecycle
 
 WINDOW_S = 600.0
-"""How far back the breaker looks."""
+"""Seconds of history that the breaker considers."""
 WORKER_FAILURES = 5
-"""Different jobs that must have failed on a worker, or times that it must have died."""
+"""Different jobs that must have failed on a worker, or deaths of the worker."""
 WORKER_RATIO = 0.8
 """Share of its attempts that must have failed."""
 BATCH_FAILURES = 8
 """Jobs of a batch that must have failed with one error."""
 BATCH_RATIO = 0.8
 """Share of the batch's ended jobs that must have failed with it."""
-# spelt out as in its index, which SQLite does not use otherwise
+# spelt out as in its index; SQLite does not use it otherwise
 SUCCEEDED: ColumnElement[bool] = literal_column("attempt.outcome = 'succeeded'")
 OWN_FAULT = ("cancelled", "expired", "poison")
 """Errors that say nothing about a batch's other rows."""
@@ -41,7 +40,7 @@ OWN_FAULT = ("cancelled", "expired", "poison")
 
 @dataclass
 class BreakerReport:
-    """Whom the breaker stopped: worker names, batch ids."""
+    """What the breaker stopped: worker names, batch ids."""
 
     workers: list[str] = field(default_factory=list)
     batches: list[str] = field(default_factory=list)
@@ -65,7 +64,7 @@ def _bad_workers(session: Session, since: float) -> list[str]:
         if seen.number < WORKER_FAILURES:
             continue
         resumed_at = _last_told(session, "worker.ready", select(Worker.id).where(Worker.name == name))
-        # who resumed it knew of what was before
+        # the operator who resumed it knew the earlier failures
         failures = seen if resumed_at <= since else _failures(session, resumed_at, Worker.name == name).get(name, NONE)
         succeeded = _successes(session, max(since, resumed_at), name)
         if failures.number < max(WORKER_FAILURES, WORKER_RATIO * (failures.number + succeeded)):
@@ -87,7 +86,7 @@ def _bad_workers(session: Session, since: float) -> list[str]:
 
 
 class FailureWindow(NamedTuple):
-    """How often something went wrong on a worker, and when first and last."""
+    """Number of failures on a worker, and the times of the first and the last."""
 
     number: int
     first: float
@@ -98,7 +97,7 @@ NONE = FailureWindow(0, 0.0, 0.0)
 
 
 def _failures(session: Session, since: float, *only: ColumnElement[bool]) -> dict[str, FailureWindow]:
-    """By a worker's name: different jobs that were to be tried again, and deaths of its incarnations."""
+    """By worker name: different jobs that failed retryably, and deaths of its incarnations."""
     columns = (func.count(distinct(Attempt.job_id)), func.count(distinct(Attempt.owner)))
     rows = session.execute(
         select(Worker.name, Attempt.outcome, *columns, func.min(Attempt.ended_at), func.max(Attempt.ended_at))
@@ -126,12 +125,12 @@ def _successes(session: Session, since: float, name: str) -> int:
 
 
 def _last_told(session: Session, kind: str, subjects: Any) -> float:
-    """When an event of that kind was told last of one of these; 0 if never."""
+    """When an event of that kind was last written about one of these; 0 if never."""
     return session.scalar(select(func.max(Event.at)).where(Event.subject.in_(subjects), Event.kind == kind)) or 0.0
 
 
 def _successes_elsewhere(session: Session, name: str, first: float, last: float) -> int:
-    """Jobs that succeeded on other sound workers while this one had its failures: a full disk or a lost store hits them all."""
+    """Successes on other sound workers during this one's failures; a full disk or a lost store would hit them all."""
     statement = (
         select(func.count(distinct(Attempt.job_id)))
         .join_from(Attempt, Worker, Worker.id == Attempt.owner)
@@ -153,7 +152,7 @@ def _bad_batches(session: Session, since: float) -> list[str]:
     for seen in _failing_batches(session, since):
         batch_id, code = seen[:2]
         resumed_at, failing, counted_from = _last_told(session, "batch.resumed", [batch_id]), [seen], 0.0
-        if resumed_at > since:  # who resumed it knew of what was before
+        if resumed_at > since:  # the operator who resumed it knew the earlier failures
             failing = _failing_batches(session, resumed_at, Job.batch_id == batch_id, Job.error_code == code)
             counted_from = resumed_at
         ended = session.scalar(
@@ -176,7 +175,7 @@ def _bad_batches(session: Session, since: float) -> list[str]:
 
 
 def _failing_batches(session: Session, since: float, *only: ColumnElement[bool]) -> list[tuple[str, str, int, int]]:
-    """Batches of which many jobs failed with one error: id, error, jobs, worker incarnations that they failed on."""
+    """Batches of which many jobs failed with one error: id, error, jobs, worker incarnations."""
     rows = session.execute(
         select(Job.batch_id, Job.error_code, func.count(distinct(Job.id)), func.count(distinct(Attempt.owner)))
         .join_from(Attempt, Job, Attempt.job_id == Job.id)

@@ -1,4 +1,4 @@
-"""Cleanup: removes what is no longer needed. Rare, slow, beside the sweep, never in its way."""
+"""Cleanup: removes what is no longer needed. It runs rarely and beside the sweep."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def clean_up(
     asset_retention_s: float = ASSET_RETENTION_S,
     is_over: Callable[[], bool] = lambda: False,
 ) -> tuple[int, int]:
-    """Remove orphan files, assets that nobody uses, old sessions and answers that are too old to be replayed.
+    """Remove orphan files, unused assets, old sessions and stored responses that are too old to be replayed.
 
-    Return how many files and how many answers were removed. Safe beside others of its kind. It walks the whole output folder,
-    which may take long, and ends at the next group of files once `is_over()`.
+    Returns how many files and how many responses were removed. Safe beside other runs. It walks the whole output folder, which
+    may
+    take long, and stops before the next group of files once `is_over()`.
     """
     files = collect_orphan_files(store, outputs, ORPHAN_AGE_S, is_over=is_over)
     files += collect_unused_assets(store, outputs, asset_retention_s, ORPHAN_AGE_S, is_over=is_over)

@@ -1,8 +1,8 @@
-"""What to do when the database's clock jumped, as when its host woke up or was corrected.
+"""Handles jumps of the database's clock, for example when its host resumed or was corrected.
 
-Leases live on that clock. A jump forward looks like a long absence of the sweep, and is met as one: nothing is reaped for a
-lease, in which whoever lives renews. After a jump back, what was to be over soon lies far ahead: the lease of a worker that
-died would hold its jobs for as long as the jump was, and a retry would wait as long. Such times are brought back.
+Leases use that clock. A jump forward looks like a gap in the sweeps and is treated as one: nothing is reaped for a lease, during
+which live workers renew. After a jump back, times in the near future lie far ahead: the lease of a dead worker would hold its
+jobs for the length of the jump, and a retry would wait as long. Such times are moved back.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from imagefarm.store.models import BatchDelivery, Job, SweepState, Webhook, Webh
 from scheduler.queue.retry import MAX_BACKOFF_S
 
 MIN_JUMP_S = 1.0
-"""A clock that is corrected by less runs on, as far as leases are concerned."""
+"""Seconds. Leases tolerate smaller corrections of the clock."""
 
 
 def handle_clock_jump(session: Session, state: SweepState, now: float, settings: Settings) -> bool:
-    """True if the clock is behind where the last sweep saw it; then everything that waits for a time is brought near again."""
+    """True if the clock is behind the last sweep's time. Then every pending time in the far future is moved back."""
     if now >= state.last_at - MIN_JUMP_S:
         return False
     lease = now + settings.lease_s

@@ -1,4 +1,4 @@
-"""Orphan files: pictures of attempts that lost their job before they could commit. Found by a walk, proven by SQL, removed."""
+"""Orphan files: images of attempts that lost their job before they could commit. Found on disk, verified in SQL, deleted."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from imagefarm.store.models import ChannelFile, Image, Job
 
 log = get_logger(__name__)
 CHUNK_SIZE = 500
-"""Keys that one statement asks for."""
+"""Keys in one statement."""
 
 
 def collect_orphan_files(
     store: Store, outputs: OutputStore, older_than_s: float, *, is_over: Callable[[], bool] = lambda: False
 ) -> int:
-    """Delete pictures older than `older_than_s` that no image row names and no running attempt may still commit; also
-    what dead writers left half written. Returns how many files went. Raises OSError if the store is away. Once
-    `is_over()` it looks at no further group of files.
+    """Delete files older than `older_than_s` that no image row names and no running attempt can still commit, and files that dead
+    writers left unfinished. Returns how many were deleted. Raises OSError if the store is away. Stops before the next group of
+    files
+    once `is_over()`.
 
-    Safe at any time and beside workers: only the attempt that holds its job's lease can commit, an attempt that does not
-    hold it now never will again, and no two attempts write the same key. The age only spares the walk's freshest files a
-    question to SQL. Files whose keys are not a picture's are left alone.
+    Safe at any time and beside workers: only the attempt that holds its job's lease can commit, an attempt without the lease
+    never
+    can again, and no two attempts write the same key. The age only spares a query for the newest files. Files whose keys are not
+    image keys are left alone.
     """
     removed = outputs.collect_temporary(older_than_s)
     newest = time.time() - older_than_s
@@ -43,12 +45,12 @@ def collect_orphan_files(
 
 
 def _needed(store: Store, keys: list[str]) -> set[str]:
-    """Those of `keys` that are somebody's: named by an image row, or by an attempt that still runs, or not a picture's."""
+    """The keys that must stay: named by an image row, or of a running attempt, or not an image key."""
     parsed = {key: JOB_KEY.match(key) for key in keys}
     needed = {key for key, match in parsed.items() if match is None}
     jobs = {match["job"] for match in parsed.values() if match is not None}
     with store.read() as session:
-        # first who may still commit, then what is committed: the other way round a commit in between would be missed
+        # running attempts first, then committed images: in the other order a commit in between would be missed
         running = dict(session.execute(select(Job.id, Job.attempt).where(Job.id.in_(jobs), Job.state == JobState.RUNNING)).all())
     with store.read() as session:
         needed.update(session.scalars(select(Image.storage_key).where(Image.storage_key.in_(keys))))
@@ -60,7 +62,7 @@ def _needed(store: Store, keys: list[str]) -> set[str]:
 
 
 def in_groups(keys: Iterable[str]) -> Iterator[list[str]]:
-    """Keys as many as one statement asks for."""
+    """Groups of as many keys as fit one statement."""
     remaining = iter(keys)
     while group := list(islice(remaining, CHUNK_SIZE)):
         yield group

@@ -1,4 +1,4 @@
-"""The sweep: every few seconds, idempotent, in short transactions. From SQL alone it recovers whatever was lost elsewhere."""
+"""The sweep: every few seconds, idempotent, in short transactions. It recovers everything from SQL alone."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from scheduler.recovery.breaker import BreakerReport, trip
 log = get_logger(__name__)
 
 SWEEP_LOCK = 0x1F_A2
-"""PostgreSQL advisory lock: two sweeps at once do no harm, but the second need not run."""
+"""PostgreSQL advisory lock. Two concurrent sweeps do no harm, but the second need not run."""
 MAX_SEAL_CHUNKS, SEAL_CHUNK_SIZE = 8, 1000
-"""How many times one sweep seals, and how many events each time."""
+"""Most seal chunks in one sweep, and events in each."""
 YIELD_S = 0.005
-"""Pause between two, in which others get their turn."""
+"""Pause between two chunks, so that other writers get through, in seconds."""
 RECONCILE_EVERY = 20
-"""Counting all open jobs is done in every so many sweeps."""
+"""Every how many sweeps all open jobs are recounted."""
 EXPIRE_CHUNK_SIZE, MAX_EXPIRE_CHUNKS = 500, 4
-"""Jobs whose time is up that are failed by one statement, and how many times one sweep does so."""
+"""Expired jobs that one statement fails, and how many times one sweep repeats it."""
 
 TOO_LATE = "its time was up before a worker could start it"
 TOO_LATE_AGAIN = "its time was up before a worker could start it again; an earlier attempt did not end well"
 
-# their states are spelt out as in the partial indexes that serve them
+# states are spelt out as in the partial indexes that serve these statements
 LATE = (
     select(Job.id)
     .where(Job.state == literal_column("'running'"), unlikely(Job.lease_until < db_now()))
@@ -55,12 +55,12 @@ EXPIRED = (
 )
 
 TRIED = select(Attempt.job_id).where(Attempt.job_id == Job.id, Attempt.outcome != "released").exists()
-"""Whether it has begun at all; a worker that took it too late gave it back."""
+"""Whether the job has started at all; an attempt that was given back before its start does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class InSweep:
-    """A step that runs inside the sweep's one transaction, which it must keep short. `run` gets the database's time."""
+    """A step inside the sweep's one transaction, which it must keep short. `run` gets the database's time."""
 
     name: str
     run: Callable[[Session, float], int]
@@ -68,7 +68,7 @@ class InSweep:
 
 @dataclass(frozen=True, slots=True)
 class AfterSweep:
-    """A step that runs after the sweep's transaction, in short ones of its own. Two sweeps may run it at once."""
+    """A step after the sweep's transaction, in short transactions of its own. Two sweeps may run it at once."""
 
     name: str
     run: Callable[[Store], int]
@@ -76,14 +76,14 @@ class AfterSweep:
 
 @dataclass(frozen=True, slots=True)
 class AfterSeal:
-    """A step that runs in one transaction, alone, once the new audit events have their place in the chain."""
+    """A step in one exclusive transaction, after new audit events were sealed."""
 
     name: str
     run: Callable[[Session], int]
 
 
 SweepStep = InSweep | AfterSweep | AfterSeal
-"""What another part of the farm has the sweep do. The type says in which transaction; `run` returns how much it did."""
+"""A step that another part of the farm registers. Its type says in which transaction it runs; `run` returns a count."""
 
 
 @dataclass
@@ -101,16 +101,16 @@ class SweepReport:
     sealed: int = 0
     stopped: BreakerReport = field(default_factory=BreakerReport)
     steps: dict[str, int] = field(default_factory=dict)
-    """By the name of a registered step: how much it did."""
+    """Counts by the name of a registered step."""
     lanes: dict[str, int] = field(default_factory=dict)
-    """Jobs that wait, by model."""
+    """Waiting jobs by model."""
 
 
 def sweep(store: Store, settings: Settings, steps: Sequence[SweepStep], *, reconcile: bool = False) -> SweepReport:
-    """Reap expired leases, fail expired jobs, run the registered steps, seal the audit, and say which lanes have work.
+    """Reap expired leases, fail expired jobs, run the registered steps, seal the audit, and report which lanes have work.
 
-    Steps of one kind run in their order. Expiring and sealing are done in short transactions: a long one would keep every
-    other writer waiting.
+    Steps of one type run in their order. Expiring and sealing use short transactions, because a long one would block every other
+    writer.
     """
     reconcile = reconcile and drifts(store)
     expired = _expire(store)
@@ -143,12 +143,12 @@ def _seal(store: Store) -> int:
 
 
 def _run_alone(store: Store, work: Callable[[Session], int]) -> int:
-    """Run `work` in a transaction, unless another sweep is at it."""
+    """Run `work` in a transaction, unless another sweep is running."""
     return store.run_with_retry(lambda session: work(session) if _is_alone(session, store.is_sqlite) else 0)
 
 
 def _is_alone(session: Session, is_sqlite: bool) -> bool:
-    """Whether this transaction is the only one that sweeps: on SQLite writers take turns anyway."""
+    """Whether this transaction is the only sweep; on SQLite writers are serialised anyway."""
     return is_sqlite or bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": SWEEP_LOCK}))
 
 
@@ -162,7 +162,7 @@ def _sweep(
     now = session.scalar(select(db_now())) or 0.0
     state = session.get_one(SweepState, 1)
     if state.last_at and now - state.last_at > max(3 * settings.sweep_interval_s, settings.lease_s / 2):
-        # the sweep was away, perhaps with the database: workers may not have been able to renew either
+        # the sweep was away, perhaps with the database: workers may have been unable to renew as well
         state.reap_after = now + settings.lease_s
         append(session, "sweep.gap", "sweep", None, {"seconds": round(now - state.last_at, 1)})
     report.clock_jumped_back = clock_skew.handle_clock_jump(session, state, now, settings)
@@ -186,7 +186,7 @@ def _sweep(
 
 
 def _lanes(store: Store) -> dict[str, int]:
-    """How many jobs wait, by model, once those whose batches were reconciled are among them."""
+    """Waiting jobs by model, after batches were reconciled."""
     waiting = func.sum(Backlog.queued)
     with store.read() as session:
         rows: Any = session.execute(select(Backlog.model, waiting).group_by(Backlog.model).having(waiting > 0))
@@ -194,7 +194,7 @@ def _lanes(store: Store) -> dict[str, int]:
 
 
 def _reap(session: Session, settings: Settings, report: SweepReport) -> None:
-    """Take back the jobs whose lease has run out."""
+    """Requeue the jobs whose lease has expired."""
     reaped = requeue_after_crash(
         session, [Job.lease_until < db_now()], settings, "its lease ran out: the worker hung, died, or lost touch"
     )
@@ -204,7 +204,7 @@ def _reap(session: Session, settings: Settings, report: SweepReport) -> None:
 
 
 def _expire(store: Store) -> int:
-    """Fail jobs whose time was up before they began, those that have waited longest first; return how many."""
+    """Fail jobs that expired before they started, the longest expired first; return how many."""
     total = 0
     for _ in range(MAX_EXPIRE_CHUNKS):
         looked_at, failed = store.run_with_retry(_expire_some)

@@ -1,7 +1,7 @@
-"""Assets that nobody uses: no job begins from them, and nobody has sent them in again for a while. Found by SQL, removed.
+"""Unused assets: no job starts from them, and they were not sent again for a while. Found in SQL, deleted.
 
-A row goes in the transaction that removes its file, so that whoever sends the same picture in meanwhile waits for it and then
-stores it anew. A file that no row names is left over from a request that died.
+A row is deleted in the transaction that deletes its file, so a concurrent upload of the same image waits for it and then stores
+it again. A file without a row is left over from a request that died.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scheduler.recovery.orphan_files import in_groups
 
 log = get_logger(__name__)
 CHUNK_SIZE = 100
-"""Assets that one search finds; each goes in a transaction of its own."""
+"""Assets that one search finds; each is deleted in a transaction of its own."""
 
 
 def collect_unused_assets(
@@ -33,9 +33,9 @@ def collect_unused_assets(
     *,
     is_over: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Remove assets that were not wanted for `retention_s`, and files without an asset; return how many files went.
+    """Delete assets that were unused for `retention_s`, and files without an asset; return how many files were deleted.
 
-    Raises OSError if the store of files is away. Safe at any time and beside others of its kind.
+    Raises OSError if the file store is away. Safe at any time and beside other runs.
     """
     removed = 0
     while not is_over() and (found := _unused(store, retention_s)):
