@@ -10,6 +10,7 @@ import pytest
 
 from imagefarm.recipe import JobRequest
 from imagefarm.redis import JobProgress, connect_redis, publish_progress
+from imagefarm.states import WorkerState
 from imagefarm.store import jobs
 from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
@@ -17,6 +18,7 @@ from scheduler.queue.admission import submit_jobs
 from scheduler.queue.cancel import cancel_where
 from scheduler.queue.new_job import make_job
 from scheduler.queue.retry import Failure, FailureClass
+from scheduler.queue.workers import heartbeat
 from tests.api.farm_api import FarmApi, problem
 
 PROMPT = "白色背景上的红色马克杯"
@@ -56,11 +58,7 @@ def test_a_submitted_job_answers_as_agreed(api: FarmApi) -> None:
     assert job["progress"] == {"step": 0, "steps": 8}
     assert (job["images"], job["warnings"], job["started_at"], job["finished_at"]) == ([], [], None, None)
     assert (job["labels"], job["custom_id"]) == ({"sku": "A-17"}, "A-17-front")
-    assert job["pending_reason"] == {
-        "code": "no_worker",
-        "message": "No worker serves model demo now.",
-        "model": "demo",
-    }
+    assert job["pending_reason"] == {"code": "worker_starting", "message": "The worker is starting."}
     assert job["created_at"].endswith("Z")
     assert PROMPT in response.text  # not \u-escaped: people read this
 
@@ -69,6 +67,14 @@ def test_the_largest_seed_stays_exact(api: FarmApi) -> None:
     for seed in (2**64 - 1, str(2**64 - 1)):
         job = api.submit(seed=seed)
         assert api.get(f"/api/v1/jobs/{job['id']}")["recipe"]["seed"] == "18446744073709551615"
+
+
+def test_a_pending_reason_has_a_code_a_message_and_its_values(api: FarmApi) -> None:
+    heartbeat(api.app_context.store, "worker_1", WorkerState.READY, resident=["demo"], load={})
+    before, second = api.submit()["pending_reason"].get("ahead", 0), api.submit()
+    message = f"{before + 1} of your jobs of this lane are ahead of it."
+    assert second["pending_reason"] == {"code": "jobs_ahead", "message": message, "ahead": before + 1}
+    assert api.get(f"/api/v1/jobs/{second['id']}")["pending_reason"] == second["pending_reason"]
 
 
 def test_a_job_from_queued_to_succeeded(api: FarmApi) -> None:
