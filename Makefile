@@ -21,7 +21,7 @@ CHECK_PROCESSES ?= 2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test check browser wheels installation catalogue specification faults screenshots up lint prose sizes format constraints docs clean
+.PHONY: help demo test check browser wheels installation catalogue specification faults screenshots up lint prose sizes format constraints docs translations clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ constraints: $(VENV)/.test ## pin the versions that are installed now into const
 
 docs: $(VENV)/.test ## write docs/settings.md and docs/cli/ from the code
 	@$(PY) -m tools.pages
+
+translations: $(VENV)/.test ## collect the texts of the pages into api/translations, and say which have no translation
+	@$(PY) -m tools.translations
 
 screenshots: $(VENV)/.test ## photograph every page, wide and narrow, light and dark, into docs/screenshots
 	@$(PY) -m tools.screenshots docs/screenshots $(ARGS)

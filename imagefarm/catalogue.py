@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tomllib
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from imagefarm.errors import ConfigurationError, FieldError, InvalidRequest, UnknownModel
+from imagefarm.messages import N_, Message
 from imagefarm.recipe import Family, JobRequest, Recipe, Subject
 from imagefarm.settings import Tier, shipped
 
@@ -221,6 +223,12 @@ class Catalogue:
         errors: list[FieldError] = []
         warnings: list[str] = []
 
+        def use(value: object) -> Message:
+            return Message("use %(value)s", value=value)
+
+        def use_one_of(names: Iterable[str]) -> Message:
+            return Message("use one of: %(known)s", known=", ".join(names))
+
         def wrong(field: str, detail: str, remedy: str) -> None:
             errors.append(FieldError(field=field, detail=detail, remedy=remedy))
 
@@ -232,53 +240,73 @@ class Catalogue:
         for field, side in (("width", width), ("height", height)):
             if not limits.min_side <= side <= limits.max_side:
                 allowed = f"{limits.min_side} to {limits.max_side}"
-                wrong(field, f"{side} is outside {allowed} of model {entry.name}", f"use {limits.nearest_side(side)}")
+                wrong(
+                    field,
+                    Message("%(side)s is outside %(allowed)s of model %(model)s", side=side, allowed=allowed, model=entry.name),
+                    use(limits.nearest_side(side)),
+                )
             elif side % limits.multiple:
-                wrong(field, f"{side} is not a multiple of {limits.multiple}", f"use {limits.nearest_side(side)}")
+                wrong(
+                    field,
+                    Message("%(side)s is not a multiple of %(n)s", side=side, n=limits.multiple),
+                    use(limits.nearest_side(side)),
+                )
+        size = f"{width}x{height}"
         if not errors and limits.sizes and (width, height) not in limits.sizes:
             wrong(
                 "width",
-                f"model {entry.name} does not know {width}x{height}",
-                "use one of " + ", ".join(f"{w}x{h}" for w, h in limits.sizes),
+                Message("model %(model)s does not know %(size)s", model=entry.name, size=size),
+                use_one_of(f"{w}x{h}" for w, h in limits.sizes),
             )
         if width * height > limits.max_pixels:
             wrong(
                 "width",
-                f"{width}x{height} is more than {limits.max_pixels} pixels",
-                "ask for a smaller picture, or upscale it",
+                Message("%(size)s is more than %(most)s pixels", size=size, most=limits.max_pixels),
+                N_("ask for a smaller picture, or upscale it"),
             )
         steps = request.steps or default.steps
         if steps > limits.max_steps:
             wrong(
                 "steps",
-                f"{steps} is more than {limits.max_steps}, the most of model {entry.name}",
-                f"use {default.steps}",
+                Message(
+                    "%(n)s is more than %(most)s, the most of model %(model)s", n=steps, most=limits.max_steps, model=entry.name
+                ),
+                use(default.steps),
             )
         if request.count > limits.max_count:
             wrong(
                 "count",
-                f"{request.count} is more than {limits.max_count}, the most of model {entry.name}",
-                "send several jobs, or a batch",
+                Message(
+                    "%(n)s is more than %(most)s, the most of model %(model)s",
+                    n=request.count,
+                    most=limits.max_count,
+                    model=entry.name,
+                ),
+                N_("send several jobs, or a batch"),
             )
         sampler = request.sampler or default.sampler
         if sampler not in entry.known_samplers:
             wrong(
                 "sampler",
-                f"model {entry.name} has no sampler {sampler!r}",
-                "use one of " + ", ".join(entry.known_samplers),
+                Message("model %(model)s has no sampler %(name)s", model=entry.name, name=repr(sampler)),
+                use_one_of(entry.known_samplers),
             )
         for position, lora in enumerate(request.loras):
             known = [name for name, item in self.loras.items() if entry.family in item.families]
             if lora.name not in known:
                 wrong(
                     f"loras.{position}.name",
-                    f"no LoRA {lora.name!r} for model {entry.name}",
-                    f"known: {', '.join(known) or 'none'}",
+                    Message("no LoRA %(name)s for model %(model)s", name=repr(lora.name), model=entry.name),
+                    Message("known LoRAs: %(names)s", names=", ".join(known) or "–"),
                 )
         if len({lora.name for lora in request.loras}) < len(request.loras):
-            wrong("loras", "names a LoRA twice", "name each once")
+            wrong("loras", N_("names a LoRA twice"), N_("name each once"))
         if request.init_image and "init_image" not in entry.features:
-            wrong("init_image", f"model {entry.name} makes pictures from text only", "leave it out, or use another model")
+            wrong(
+                "init_image",
+                Message("model %(model)s makes pictures from text only", model=entry.name),
+                N_("leave it out, or use another model"),
+            )
         subject = request.subject
         for field, named in (
             ("init_image", request.init_image),
@@ -287,38 +315,44 @@ class Catalogue:
             ("subject.mask", subject and subject.mask),
         ):
             if named and "://" in named:
-                wrong(field, "a URL is not taken here", "send the picture in as an asset, and give its id")
+                wrong(field, N_("a URL is not taken here"), N_("send the picture in as an asset, and give its id"))
         if request.mask and request.init_image is None and request.subject is None:
-            wrong("mask", "needs an init_image", "send the picture that it belongs to, or leave it out")
+            wrong("mask", N_("needs an init_image"), N_("send the picture that it belongs to, or leave it out"))
         elif request.mask and request.subject is None and "inpaint" not in entry.features:
             able = ", ".join(name for name, other in self.entries.items() if "inpaint" in other.features)
-            wrong("mask", f"model {entry.name} cannot paint parts of a picture", f"leave it out, or use one of: {able or 'none'}")
+            wrong(
+                "mask",
+                Message("model %(model)s cannot paint parts of a picture", model=entry.name),
+                Message("leave it out, or use one of: %(names)s", names=able or "–"),
+            )
         if request.subject:
             for name in ("init_image", "mask", "strength"):
                 if getattr(request, name) is not None:
-                    wrong(name, "a subject is where its picture begins", "leave it out, or send no subject")
+                    wrong(name, N_("a subject already is the starting picture"), N_("leave it out, or send no subject"))
         if request.strength is not None and request.subject is None and request.init_image is None:
-            wrong("strength", "needs an init_image", "leave it out")
+            wrong("strength", N_("needs an init_image"), N_("leave it out"))
         if request.upscale and request.upscale.model != "lanczos":
             upscaler = self.upscalers.get(request.upscale.model)
             if upscaler is None:
                 names = " or ".join(["lanczos", *self.upscalers])
-                wrong("upscale.model", f"no upscaler {request.upscale.model!r}", f"use {names}")
+                wrong("upscale.model", Message("no upscaler %(name)s", name=repr(request.upscale.model)), use(names))
             elif request.upscale.scale > upscaler.scale:
-                detail = f"upscaler {request.upscale.model} enlarges {upscaler.scale} times"
-                wrong("upscale.scale", detail, f"use {upscaler.scale} or less, or lanczos")
+                detail = Message("upscaler %(name)s enlarges %(n)s times", name=request.upscale.model, n=upscaler.scale)
+                remedy = Message("use %(n)s or less, or lanczos", n=upscaler.scale)
+                wrong("upscale.scale", detail, remedy)
         scale = request.upscale.scale if request.upscale else 1
+        upscaled = f"{width * scale}x{height * scale}"
         if width * height * scale**2 > MAX_PICTURE_PIXELS:
             wrong(
                 "upscale.scale",
-                f"{width * scale}x{height * scale} is more than {MAX_PICTURE_PIXELS} pixels",
-                "enlarge less, or make a smaller picture",
+                Message("%(size)s is more than %(most)s pixels", size=upscaled, most=MAX_PICTURE_PIXELS),
+                N_("enlarge less, or make a smaller picture"),
             )
         picture_format = request.format or "png"
         if picture_format == "webp" and max(width, height) * scale > WEBP_SIDE:
-            wrong("format", f"webp holds at most {WEBP_SIDE} pixels a side", "use png or jpeg")
+            wrong("format", Message("webp holds at most %(n)s pixels a side", n=WEBP_SIDE), N_("use png or jpeg"))
         if picture_format == "png" and request.quality is not None:
-            wrong("quality", "png loses nothing and has no quality", "leave it out, or ask for format jpeg or webp")
+            wrong("quality", N_("png is lossless and has no quality"), N_("leave it out, or ask for format jpeg or webp"))
         if errors:
             raise InvalidRequest(errors)
         negative = default.negative_prompt if request.negative_prompt is None else request.negative_prompt

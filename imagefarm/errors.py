@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imagefarm.messages import N_, Message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldError:
@@ -34,12 +36,20 @@ class FieldError:
     row: int | None = None
 
 
+class FieldValueError(ValueError):
+    """A value that a field does not take, for pydantic: what is wrong with it, and the remedy."""
+
+    def __init__(self, detail: str, remedy: str) -> None:
+        super().__init__(f"{detail}; {remedy}")
+        self.detail, self.remedy = detail, remedy
+
+
 class FarmError(Exception):
     """Base of all errors raised on purpose. `code` is stable and machine-readable."""
 
     code = "farm_error"
     status = 500
-    title = "The farm could not do this"
+    title = N_("The farm could not do this")
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -49,7 +59,7 @@ class FarmError(Exception):
 class RequestError(FarmError):
     code = "bad_request"
     status = 400
-    title = "The request is not valid"
+    title = N_("The request is not valid")
 
     def __init__(self, detail: str, *, code: str | None = None, status: int | None = None) -> None:
         super().__init__(detail)
@@ -73,36 +83,42 @@ class InvalidRequest(RequestError):
 
 class UnknownModel(InvalidRequest):
     code = "unknown_model"
-    title = "No such model"
+    title = N_("No such model")
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(
-            [FieldError(field="model", detail=f"no model is called {name!r}", remedy=f"use one of: {', '.join(known)}")]
+            [
+                FieldError(
+                    field="model",
+                    detail=Message("no model is called %(name)s", name=repr(name)),
+                    remedy=Message("use one of: %(known)s", known=", ".join(known)),
+                )
+            ]
         )
 
 
 class NotFound(RequestError):
     code = "not_found"
     status = 404
-    title = "Not found"
+    title = N_("Not found")
 
 
 class Conflict(RequestError):
     code = "conflict"
     status = 409
-    title = "Not possible in this state"
+    title = N_("Not possible in this state")
 
 
 class Unauthorized(RequestError):
     code = "unauthorized"
     status = 401
-    title = "A key is needed"
+    title = N_("A key is needed")
 
 
 class Forbidden(RequestError):
     code = "forbidden"
     status = 403
-    title = "Not allowed"
+    title = N_("Not allowed")
 
 
 class LimitExceeded(RequestError):
@@ -110,7 +126,7 @@ class LimitExceeded(RequestError):
 
     code = "limit_exceeded"
     status = 429
-    title = "A limit was reached"
+    title = N_("A limit was reached")
 
     def __init__(self, detail: str, *, limit: str, value: float, retry_after: float, status: int = 429) -> None:
         super().__init__(detail, status=status)
@@ -124,7 +140,7 @@ class Unavailable(FarmError):
 
     code = "unavailable"
     status = 503
-    title = "The farm cannot answer now"
+    title = N_("The farm cannot answer now")
 
     def __init__(self, detail: str, *, retry_after: float = 5.0) -> None:
         super().__init__(detail)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
+from imagefarm.errors import FieldValueError
+from imagefarm.messages import N_
 from imagefarm.states import PriorityClass
 from imagefarm.text import Label, NotBool, check_not_blank, check_text
 
@@ -19,11 +21,11 @@ MAX_SIDE = 4096
 
 def _seed_from(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false; write it in digits")
+        raise FieldValueError(N_("must be a number, not true or false"), N_("write it in digits"))
     if isinstance(value, str):
         # not str.isdigit alone: it takes digits of other scripts, which int() reads but a reader would not
         if not (value.isascii() and value.isdigit() and len(value) <= 20):
-            raise ValueError(f"must be a whole number from 0 to {MAX_SEED}")
+            raise FieldValueError(N_("must be a whole number below 2⁶⁴"), N_("write it in digits, or leave it out"))
         return int(value)
     return value
 

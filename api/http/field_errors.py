@@ -1,4 +1,4 @@
-"""What pydantic found wrong, said for people: the field, what is wrong with it, and how to mend it."""
+"""What pydantic found wrong, said for people: the field, what is wrong with it, and the remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from imagefarm.errors import FieldError
+from imagefarm.errors import FieldError, FieldValueError
+from imagefarm.messages import N_, Message
 
 MAX_ERRORS = 50
 """Errors told at once: a hostile body can hold many thousands."""
@@ -25,7 +26,8 @@ def field_errors(error: ValidationError, model: type[BaseModel], *, whole: str =
     items = [(tuple(item["loc"]), item) for item in found[:MAX_ERRORS]]
     errors = _united([_one(place, item, model, whole) for place, item in _without_alternatives(items)])
     if len(found) > MAX_ERRORS:
-        errors.append(FieldError(field=whole, detail=f"has {len(found) - MAX_ERRORS} more errors", remedy="mend these first"))
+        more = Message("has %(n)s more errors", n=len(found) - MAX_ERRORS)
+        errors.append(FieldError(field=whole, detail=more, remedy=N_("correct these first")))
     return errors
 
 
@@ -46,14 +48,15 @@ def _united(errors: Sequence[FieldError]) -> list[FieldError]:
     of: dict[str, list[FieldError]] = {}
     for error in errors:
         of.setdefault(error.field, []).append(error)
-    return [
-        FieldError(
-            field=field,
-            detail=" and ".join(dict.fromkeys(error.detail for error in own)),
-            remedy=" or ".join(dict.fromkeys(error.remedy for error in own)),
-        )
-        for field, own in of.items()
-    ]
+    return [own[0] if len(own) == 1 else _joined(field, own) for field, own in of.items()]
+
+
+def _joined(field: str, errors: Sequence[FieldError]) -> FieldError:
+    return FieldError(
+        field=field,
+        detail=" and ".join(dict.fromkeys(error.detail for error in errors)),
+        remedy=" or ".join(dict.fromkeys(error.remedy for error in errors)),
+    )
 
 
 def _one(loc: Any, item: Any, model: type[BaseModel], whole: str) -> FieldError:
@@ -68,57 +71,74 @@ def _one(loc: Any, item: Any, model: type[BaseModel], whole: str) -> FieldError:
 def _words(kind: str, about: dict[str, Any], message: str) -> tuple[str, str]:
     match kind:
         case "missing":
-            return "is missing", "add it"
+            return N_("is missing"), N_("add it")
         case "extra_forbidden":
-            return "is not a known field", "remove it"
+            return N_("is not a known field"), N_("remove it")
         case "value_error" | "assertion_error":
-            detail, _, remedy = str(about.get("error", message)).partition("; ")
-            return detail, remedy or "mend it"
+            return _own_words(about.get("error", message))
         case "greater_than_equal":
-            return f"is less than {about['ge']}", f"use at least {about['ge']}"
+            return Message("is less than %(least)s", least=about["ge"]), Message("use at least %(least)s", least=about["ge"])
         case "greater_than":
-            return f"is not more than {about['gt']}", f"use more than {about['gt']}"
+            return Message("is not more than %(limit)s", limit=about["gt"]), Message("use more than %(limit)s", limit=about["gt"])
         case "less_than_equal":
-            return f"is more than {about['le']}", f"use at most {about['le']}"
+            return Message("is more than %(most)s", most=about["le"]), Message("use at most %(most)s", most=about["le"])
         case "less_than":
-            return f"is not less than {about['lt']}", f"use less than {about['lt']}"
+            return Message("is not less than %(limit)s", limit=about["lt"]), Message("use less than %(limit)s", limit=about["lt"])
         case "string_too_short":
-            return "is too short", f"use at least {about['min_length']} characters"
+            return _too_short(about["min_length"])
         case "string_too_long":
-            return f"is longer than {about['max_length']} characters", "shorten it"
+            return Message("is longer than %(most)s characters", most=about["max_length"]), N_("shorten it")
         # a text that has another check before its bounds is a `Value`; lists and objects say what they are
         case "too_short" if about.get("field_type") == "Value":
-            return "is too short", f"use at least {about['min_length']} characters"
+            return _too_short(about["min_length"])
         case "too_long" if about.get("field_type") == "Value":
-            return f"is longer than {about['max_length']} characters", "shorten it"
+            return Message("is longer than %(most)s characters", most=about["max_length"]), N_("shorten it")
         case "too_long":
-            return f"has more than {about['max_length']} entries", f"send at most {about['max_length']}"
+            most = about["max_length"]
+            return Message("has more than %(most)s entries", most=most), Message("send at most %(most)s", most=most)
         case "too_short":
-            return f"has fewer than {about['min_length']} entries", f"send at least {about['min_length']}"
+            least = about["min_length"]
+            return Message("has fewer than %(least)s entries", least=least), Message("send at least %(least)s", least=least)
         case "enum" | "literal_error":
-            return "is not one of the known values", f"use {about['expected']}"
+            return N_("is not one of the known values"), Message("use %(known)s", known=about["expected"])
         case "string_pattern_mismatch":
-            return "has not the right form", f"it must match {about['pattern']}"
+            return N_("has not the right form"), Message("it must match %(pattern)s", pattern=about["pattern"])
         case "int_from_float":
-            return "is not a whole number", "send it without a fraction"
+            return N_("is not a whole number"), N_("send it without a fraction")
         case "finite_number":
-            return "is not a finite number", "send a finite number"
+            return N_("is not a finite number"), N_("send a finite number")
     if kind.startswith("int_"):
-        return "is not a whole number", "send a whole number"
+        return N_("is not a whole number"), N_("send a whole number")
     if kind.startswith("float_"):
-        return "is not a number", "send a number"
+        return N_("is not a number"), N_("send a number")
     if kind.startswith("string_"):
-        return "is not text", "send a JSON string"
+        return N_("is not text"), N_("send a JSON string")
     if kind.startswith("bool_"):
-        return "is not true or false", "send true or false"
+        return N_("is not true or false"), N_("send true or false")
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
-        return "is not an object", "send a JSON object"
+        return N_("is not an object"), N_("send a JSON object")
     if kind in {"list_type", "tuple_type"}:
-        return "is not a list", "send a JSON list"
-    return message[:1].lower() + message[1:], "see /docs for what it may be"
+        return N_("is not a list"), N_("send a JSON list")
+    return message[:1].lower() + message[1:], N_("see /docs for what it may be")
+
+
+def _own_words(error: object) -> tuple[str, str]:
+    """What a check of the farm's own says: its text, or a text "what is wrong; the remedy"."""
+    if isinstance(error, FieldValueError):
+        return error.detail, error.remedy
+    detail, _, remedy = str(error).partition("; ")
+    return detail, remedy or N_("correct it")
+
+
+def _too_short(least: int) -> tuple[str, str]:
+    if least == 1:
+        return N_("is empty"), N_("fill it in")
+    return N_("is too short"), Message("use at least %(least)s characters", least=least)
 
 
 def _nearest(name: str, model: type[BaseModel]) -> str:
     known = [field.alias or key for key, field in model.model_fields.items()]
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else "remove it; known are " + ", ".join(known)
+    if near:
+        return Message("did you mean %(name)s?", name=near[0])
+    return Message("remove it; known are %(known)s", known=", ".join(known))

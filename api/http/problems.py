@@ -23,20 +23,21 @@ from api.http.limit_errors import TooLarge
 from api.live.errors import TooManyStreams
 from imagefarm.errors import FarmError, FieldError, InvalidRequest, LimitExceeded, Unavailable
 from imagefarm.logs import get_logger
+from imagefarm.messages import N_
 from imagefarm.store.engine import is_transient
 
 log = get_logger(__name__)
 
 MEDIA = "application/problem+json"
 KNOWN_CODES = {
-    400: ("bad_request", "The request is not valid"),
-    401: ("unauthorized", "A key is needed"),
-    403: ("forbidden", "Not allowed"),
-    404: ("not_found", "Not found"),
-    405: ("method_not_allowed", "This address does not take that method"),
-    413: ("too_large", "The body is too large"),
-    415: ("unsupported_media_type", "The body has the wrong type"),
-    416: ("range_not_satisfiable", "The file has no such part"),
+    400: ("bad_request", N_("The request is not valid")),
+    401: ("unauthorized", N_("A key is needed")),
+    403: ("forbidden", N_("Not allowed")),
+    404: ("not_found", N_("Not found")),
+    405: ("method_not_allowed", N_("This address does not take that method")),
+    413: ("too_large", N_("The body is too large")),
+    415: ("unsupported_media_type", N_("The body has the wrong type")),
+    416: ("range_not_satisfiable", N_("The file has no such part")),
 }
 
 
@@ -108,7 +109,7 @@ def problem_of(error: Exception) -> Problem:
     return Problem(
         status=500,
         code="internal",
-        title="The farm made a mistake",
+        title=N_("The farm made a mistake"),
         detail="an unforeseen error; it is in the log under this request's id",
         instance=instance(),
     )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api.pages import admin, assets, errors, getting_started, i18n, lookup, registry, rendering, sign_in, status
+from api.pages import admin, assets, errors, getting_started, i18n, labels, lookup, registry, rendering, sign_in, status
 from api.pages.batches import routes as batches
 from api.pages.jobs import bulk_jobs
 from api.pages.jobs import routes as jobs
 from api.pages.live import render_cache, stream
 from api.pages.studio import routes as studio
+from imagefarm.messages import N_
 
 NAVIGATION = (
-    ("/", "Status"),
-    ("/studio", "Studio"),
-    ("/batches", "Batches"),
-    ("/jobs", "Jobs"),
-    ("/lookup", "Trace"),
-    ("/admin", "Admin"),
+    ("/", N_("Status")),
+    ("/studio", N_("Studio")),
+    ("/batches", N_("Batches")),
+    ("/jobs", N_("Jobs")),
+    ("/lookup", N_("Lookup")),
+    ("/admin", N_("Admin")),
 )
 AREAS: tuple[registry.Pages, ...] = (
     status.pages,
@@ -37,6 +38,7 @@ def register(app: Flask) -> None:
     """Put every page on the application, with what its templates need."""
     assets.init_app(app)
     i18n.init_app(app)
+    labels.init_app(app)
     rendering.init_app(app)
     render_cache.init_app(app)
     stream.init_app(app)

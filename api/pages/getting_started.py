@@ -11,6 +11,7 @@ from api.pages.i18n import language
 from api.pages.registry import Pages
 from api.pages.rendering import page
 from imagefarm.auth import Scope, is_open
+from imagefarm.messages import N_
 
 pages = Pages("pages_getting_started")
 
@@ -55,16 +56,19 @@ def steps(url: str, prompt: str, *, asks_key: bool) -> tuple[Step, ...]:
     return (
         Step(
             "curl",
-            "With curl",
-            "The answer comes when the picture is made, within 60 seconds; its `images` say where the file is.",
+            N_("With curl"),
+            N_(
+                "The response arrives when the picture is ready, after 60 seconds at most. "
+                "Its `images` hold the address of the file."
+            ),
             f"curl -s {url}/api/v1/jobs{header} \\\n"
             "  -H 'Content-Type: application/json' -H 'Prefer: wait=60' \\\n"
             f'  -d \'{{"prompt": "{prompt}", "seed": 42}}\'',
         ),
         Step(
             "python",
-            "With Python",
-            "The client comes with the project; everything it does is the REST interface.",
+            N_("With Python"),
+            N_("The client comes with the project and uses the REST API."),
             "from imagefarm import Client\n\n"
             f"with {client} as farm:\n"
             f'    job = farm.jobs.wait(farm.jobs.submit("{prompt}", seed=42))\n'
@@ -72,14 +76,17 @@ def steps(url: str, prompt: str, *, asks_key: bool) -> tuple[Step, ...]:
         ),
         Step(
             "cli",
-            "From the command line",
-            "Progress is shown while it renders; `--json` is for programs.",
+            N_("From the command line"),
+            N_("The command shows progress while it renders; add `--json` for programs."),
             exported + f'imagefarm submit "{prompt}" --seed 42 --out pictures',
         ),
         Step(
             "table",
-            "From a table",
-            "A row is a picture: the template names the columns. Its page shows progress, errors and the contact sheet.",
+            N_("From a table"),
+            N_(
+                "Each row makes one picture; the template names the columns. "
+                "The batch page shows progress, errors and the contact sheet."
+            ),
             f"printf 'sku,product\\nA-1,red mug\\nA-2,blue chair\\n' |\n"
             f"  curl -s '{url}/api/v1/batches?name=First&template=%7B%7B%20product%20%7D%7D'{header} \\\n"
             "    -H 'Content-Type: text/csv' --data-binary @-",

@@ -1,22 +1,59 @@
-"""English and Chinese: the reader's language, and the words in it. English text is its own key."""
+"""The reader's language: chosen, kept, and the texts in it.
+
+English texts in templates and code are the keys of the catalogues in `api/translations`. The catalogues are `.po` files, read
+when the application starts: a fresh clone and an installed wheel need no compiled files.
+"""
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import flask_babel
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.support import NullTranslations, Translations
 from flask import Flask, Response, g, has_request_context, request
 
-from api.pages.chinese import WORDS
-from api.pages.english import NAMES
+from imagefarm.messages import Message
 from scheduler.queue.pending_reason import PendingReason
 
 LANGUAGES = {"en": "English", "zh": "中文"}
+CATALOGUES = Path(__file__).parent.parent / "translations"
 COOKIE = "imagefarm_lang"
 YEAR_S = 365 * 86400
 
 
+class PoDomain(flask_babel.Domain):  # type: ignore[misc]
+    """The catalogues as Flask-Babel asks for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._english = NullTranslations()
+        self._texts = {name: load_catalogue(name) for name in LANGUAGES if name != "en"}
+
+    def get_translations(self) -> NullTranslations:
+        """The catalogue of the reader's language; English needs none."""
+        return self._texts.get(language(), self._english)
+
+
 def init_app(app: Flask) -> None:
-    """Give templates `_()`, `n_()`, `reason()` and `language()`; keep a language chosen by `?lang=`."""
-    app.jinja_env.globals.update(_=translate, n_=plural, reason=reason, language=language, LANGUAGES=LANGUAGES)
+    """Give templates the texts of the reader's language; keep a language chosen by `?lang=`."""
+    babel = flask_babel.Babel(configure_jinja=False)
+    babel.init_app(app, locale_selector=language)
+    babel.domain_instance = PoDomain()
+    app.jinja_env.globals.update(_=gettext, ngettext=ngettext, reason=reason, language=language, LANGUAGES=LANGUAGES)
+    app.jinja_env.filters["translated"] = translated
     app.after_request(_remember)
+
+
+def load_catalogue(name: str) -> Translations:
+    """The catalogue of a language, compiled in memory."""
+    compiled = io.BytesIO()
+    with (CATALOGUES / name / "LC_MESSAGES" / "messages.po").open("rb") as file:
+        write_mo(compiled, read_po(file, locale=name))
+    compiled.seek(0)
+    return Translations(compiled)
 
 
 def language() -> str:
@@ -33,20 +70,28 @@ def language() -> str:
     return str(g.language)
 
 
-def translate(text: str, **values: object) -> str:
-    """`text` in the reader's language, with `{name}` filled from `values`."""
-    found = (WORDS if language() == "zh" else NAMES).get(text, text)
-    return found.format(**values) if values else found
+def gettext(text: str, **values: object) -> str:
+    """`text` in the reader's language, with `%(name)s` filled from `values`."""
+    return str(flask_babel.gettext(text, **values))
 
 
-def plural(number: int, one: str, many: str, **values: object) -> str:
-    """`one` or `many` by `number`, which they may name as `{n}`."""
-    return translate(one if number == 1 else many, n=f"{number:,}", **values)
+def ngettext(one: str, many: str, number: int, **values: object) -> str:
+    """`one` or `many` by `number`, which they may name as `%(n)s`, in the reader's language."""
+    shown = f"{number:,}"
+    return str(flask_babel.ngettext(one, many, number, n=shown, **values))
+
+
+def translated(text: str) -> str:
+    """A text that another part of the farm made, in the reader's language; a text without translation stays as it is."""
+    if isinstance(text, Message):
+        values = {name: translated(value) if isinstance(value, Message) else value for name, value in text.values.items()}
+        return gettext(text.msgid, **values)
+    return gettext(text) if text else ""
 
 
 def reason(pending_reason: PendingReason) -> str:
     """Why a job waits, in the reader's language."""
-    return " ".join(translate(sentence, **pending_reason.values) for sentence in pending_reason.sentences)
+    return " ".join(gettext(sentence, **pending_reason.values) for sentence in pending_reason.sentences)
 
 
 def _remember(response: Response) -> Response:

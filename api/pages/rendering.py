@@ -35,7 +35,6 @@ def init_app(app: Flask) -> None:
         number=number,
         size=file_size,
         in_language=in_language,
-        state_word=state_word,
     )
     app.jinja_env.globals["version"] = __version__
 
@@ -78,19 +77,20 @@ def clock(at: float) -> str:
 
 def seconds(value: float) -> str:
     """A length of time in its two largest units at most: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3 d."""
-    t = i18n.translate
+    _ = i18n.gettext
     if value < 10:
-        return t("{n} s", n=f"{value:.1f}".removesuffix(".0"))
+        tenths = f"{value:.1f}".removesuffix(".0")
+        return _("%(n)s s", n=tenths)
     whole = round(value)
     if whole < 60:
-        return t("{n} s", n=whole)
+        return _("%(n)s s", n=whole)
     if whole < 600:
-        return t("{n} min", n=whole // 60) + (" " + t("{n} s", n=whole % 60) if whole % 60 else "")
+        return _("%(n)s min", n=whole // 60) + (" " + _("%(n)s s", n=whole % 60) if whole % 60 else "")
     if whole < 3600:
-        return t("{n} min", n=whole // 60)
+        return _("%(n)s min", n=whole // 60)
     if whole < 86400:
-        return t("{n} h", n=whole // 3600) + (" " + t("{n} min", n=whole % 3600 // 60) if whole % 3600 // 60 else "")
-    return t("{n} d", n=whole // 86400)
+        return _("%(n)s h", n=whole // 3600) + (" " + _("%(n)s min", n=whole % 3600 // 60) if whole % 3600 // 60 else "")
+    return _("%(n)s d", n=whole // 86400)
 
 
 def number(value: float) -> str:
@@ -110,11 +110,6 @@ def file_size(value: float) -> str:
 def marked(text: str) -> Markup:
     """Text with its `commands` set as code; everything in it stays text."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
-
-
-def state_word(state: str) -> str:
-    """The name of a state, with its initial as a headline has it."""
-    return i18n.translate(state.capitalize())
 
 
 def in_language(lang: str) -> str:

@@ -10,6 +10,7 @@ from api.http import sign_in_throttle
 from api.http.auth import SESSION_COOKIE
 from api.http.context import AppContext, current_app_context
 from api.http.links import safe_path
+from api.pages.i18n import gettext
 from api.pages.registry import Pages
 from api.pages.rendering import page
 from imagefarm.auth import authenticate_key
@@ -46,7 +47,7 @@ def sign_in_form(app_context: AppContext) -> Any:
         token = open_session(app_context.store, user_id=user_id) if user_id is not None else None
     if token is None:
         sign_in_throttle.failed(*who)
-        complaint = "This key is unknown or revoked." if key else "The name or the password is wrong."
+        complaint = gettext("This key is unknown or revoked.") if key else gettext("Wrong name or password.")
         return page("sign_in.html", (complaint, onward), 401)
     response = redirect(onward, 303)
     response.set_cookie(

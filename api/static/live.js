@@ -9,7 +9,7 @@
   const RENDER_CACHE_MS = Number(words.renderCacheMs);
   let connected = false, refreshing = false, heardAt = 0, refreshedAt = 0, timer = 0;
 
-  const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  const fill = (text, values) => text.replace(/%\((\w+)\)s/g, (whole, name) => values[name] ?? whole);
   const live = () => document.getElementById("live");
 
   function setConnected(now) {

@@ -15,7 +15,7 @@
   let at = 0, anchor = 0, frame = 0, lastY = scrollY, lastT = 0, speed = 0, settle = 0, sending = 0, looking = 0, lookAt = 0;
   const drawn = new Map(), waiting = new Map(), done = [];
 
-  const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  const fill = (text, values) => text.replace(/%\((\w+)\)s/g, (whole, name) => values[name] ?? whole);
   const count = (one, many, n) => n === 1 ? one : fill(many, { n: n.toLocaleString(document.documentElement.lang) });
 
   // what there is

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from imagefarm.messages import N_
 from imagefarm.states import BatchState
 from imagefarm.store.models import Batch, Job
 from scheduler.batches.lifecycle import STOPPED
 from scheduler.queue.pending_reason import PendingReason
 
 MESSAGES = {
-    "batch_stopped": "Held: its batch '{batch}' was stopped, for {failed} of its jobs failed with {error}.",
-    "batch_paused": "Held: its batch '{batch}' is paused.",
-    "batch_not_approved": "Held: its batch waits for approval.",
-    "batch_entering": "Held: its batch enters the queue, some rows at a time.",
+    "batch_stopped": N_("Held: batch '%(batch)s' was stopped because %(failed)s of its jobs failed with %(error)s."),
+    "batch_paused": N_("Held: batch '%(batch)s' is paused."),
+    "batch_not_approved": N_("Held: the batch is waiting for approval."),
+    "batch_entering": N_("Held: the rows of the batch enter the queue step by step."),
 }
 """The English sentence of each code, as in `scheduler.queue.pending_reason`."""
 

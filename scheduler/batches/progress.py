@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from imagefarm.messages import N_
 from imagefarm.states import JobState
 from imagefarm.store import db_now
 from imagefarm.store.models import Job
 
 RATE_S = 60.0
 REMEDIES = {
-    "oom": "Ask for a smaller picture, or let a worker with more memory serve the model; then retry.",
-    "poison": "These jobs brought their workers down. Look at one of them, change what is odd about it, and submit it anew.",
-    "nan_output": "The model made no valid picture. Another seed or fewer steps may do; retrying renders the same.",
-    "blank_output": "The pictures were one plain colour. Another prompt or seed may do; retrying renders the same.",
-    "model_invalid": "Mend the model's files on the workers, then retry.",
-    "expired": "No worker came to them in time. Retry them, or give them longer.",
-    "storage": "The store of the pictures did not take them. See that it is there and has room, then retry.",
-    "device_error": "A worker's device failed. Look at the workers, then retry.",
-    "deadline": "They took longer than they may. Ask for fewer steps or a smaller picture.",
-    "fetch_failed": "A picture's address did not answer. See that it can be reached, then retry.",
+    "oom": N_("Use a smaller size, or serve the model from a worker with more memory. Then retry."),
+    "poison": N_(
+        "These jobs crashed their workers. Inspect one of them, change what is unusual about it, and submit it as a new job."
+    ),
+    "nan_output": N_("The model produced no valid picture. Try another seed or fewer steps; a retry gives the same result."),
+    "blank_output": N_("The pictures have a single colour. Try another prompt or seed; a retry gives the same result."),
+    "model_invalid": N_("Repair the model's files on the workers, then retry."),
+    "expired": N_("No worker took these jobs in time. Retry them, or allow more time."),
+    "storage": N_("Storage did not accept the pictures. Check that it is reachable and has free space, then retry."),
+    "device_error": N_("A worker's device failed. Check the workers, then retry."),
+    "deadline": N_("Rendering took too long. Use fewer steps or a smaller size."),
+    "fetch_failed": N_("The address of a picture did not answer. Check that the farm can reach it, then retry."),
 }
 """What a person can do about it, by error code; of others the detail says all."""
 

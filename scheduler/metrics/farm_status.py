@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
+from imagefarm.messages import N_, Message
 from imagefarm.states import WorkerState
 from imagefarm.store.models import Worker
 
@@ -15,17 +16,11 @@ FarmState = Literal["idle", "rendering", "waiting", "starting", "paused", "no_wo
 
 @dataclass(frozen=True, slots=True)
 class FarmStatus:
-    """The status word, its colour, and the reason. `text` and `reason` are translation keys."""
+    """The status word, its colour, and the reason. Pages translate `text` and `reason`."""
 
     text: str
     tone: str
-    reason: str
-    values: tuple[tuple[str, object], ...] = ()
-
-    @property
-    def sentence(self) -> str:
-        """The reason in English."""
-        return self.reason.format(**dict(self.values))
+    reason: Message
 
     @property
     def name(self) -> FarmState:
@@ -49,28 +44,47 @@ def farm_status(
     """The overall status: the first problem found, otherwise the current activity."""
     usable = [worker for worker in alive if worker.desired_state == WorkerState.READY]
     stuck = [lane for lane in lanes if lane.queued and not lane.workers]
-    counts = (("queued", queued), ("running", running), ("workers", len(alive)))
     if not redis_is_up:
         return FarmStatus(
-            "Degraded", "bad", "Redis does not answer. Jobs are safe in the database; rendering goes on when it is back."
+            N_("Degraded"),
+            "bad",
+            Message("Redis is not answering. Jobs are safe in the database. Rendering continues when Redis is back."),
         )
     if not alive:
-        reason = "{queued} jobs wait, and no worker is running." if queued else "Jobs are accepted, but no worker is running."
-        return FarmStatus("No worker", "bad", reason, counts)
+        reason = (
+            Message("No worker is running. Waiting jobs: %(queued)s.", queued=queued)
+            if queued
+            else Message("Jobs are accepted, but no worker is running.")
+        )
+        return FarmStatus(N_("No worker"), "bad", reason)
     if sweep_late_s > SWEEP_LATE_S:
         return FarmStatus(
-            "Degraded", "bad", "The scheduler has not swept for a while: lost jobs are not recovered. Is it running?"
+            N_("Degraded"),
+            "bad",
+            Message("The scheduler's sweep is late, so lost jobs are not recovered. Check that the scheduler is running."),
         )
     if not usable:
-        return FarmStatus("Paused", "warn", "Every worker is draining or quarantined; {queued} jobs wait.", counts)
+        return FarmStatus(
+            N_("Paused"), "warn", Message("All workers are draining or quarantined. Waiting jobs: %(queued)s.", queued=queued)
+        )
     if running:
-        return FarmStatus("Rendering", "busy", "{running} jobs are being rendered, {queued} wait.", counts)
+        return FarmStatus(
+            N_("Rendering"),
+            "busy",
+            Message("Rendering jobs: %(running)s. Waiting jobs: %(queued)s.", running=running, queued=queued),
+        )
     if queued and all(worker.state == WorkerState.STARTING for worker in usable):
-        return FarmStatus("Starting", "busy", "A worker is loading its model; {queued} jobs wait.", counts)
+        return FarmStatus(
+            N_("Starting"), "busy", Message("A worker is loading its model. Waiting jobs: %(queued)s.", queued=queued)
+        )
     if stuck:
-        return FarmStatus("Waiting", "warn", "{queued} jobs wait for a model that no worker serves.", counts)
+        return FarmStatus(
+            N_("Waiting"),
+            "warn",
+            Message("Jobs are waiting for a model that no worker serves. Waiting jobs: %(queued)s.", queued=queued),
+        )
     if queued:
-        return FarmStatus("Waiting", "warn", "{queued} jobs wait for a worker to take them.", counts)
+        return FarmStatus(N_("Waiting"), "warn", Message("Jobs are waiting for a worker: %(queued)s.", queued=queued))
     if all(worker.state == WorkerState.STARTING for worker in usable):
-        return FarmStatus("Starting", "busy", "A worker is loading its model.")
-    return FarmStatus("Idle", "good", "Ready: nothing waits.")
+        return FarmStatus(N_("Starting"), "busy", Message("A worker is loading its model."))
+    return FarmStatus(N_("Idle"), "good", Message("Ready. No jobs are waiting."))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.orm import Session
 
+from imagefarm.messages import N_
 from imagefarm.settings import Settings
 from imagefarm.states import JobState, WorkerState
 from imagefarm.store.compiled import CompiledStatement
@@ -21,24 +22,24 @@ from scheduler.queue.claim import KeyConcurrency
 from scheduler.queue.workers import INSUFFICIENT_MEMORY
 
 MESSAGES = {
-    "held": "Held.",
-    "running": "Rendering, attempt {attempt}.",
-    "succeeded": "Done.",
-    "failed": "Failed: {error}.",
-    "cancelled": "Cancelled.",
-    "retry_backoff": "Waits {wait_s} s before attempt {attempt}, after a failure.",
-    "no_worker": "No worker serves model {model} now.",
-    "no_ready_worker": "Every worker that serves model {model} is draining or quarantined.",
-    "insufficient_memory": "No worker has the memory for model {model}: {detail}.",
-    "tenant_limit": "Your cap of {max_running} running jobs is reached.",
-    "model_limit": "The cap of {max_running} running jobs of model {model} is reached.",
-    "key_limit": "The quota of {max_running} running jobs of its key is reached.",
-    "worker_starting": "The worker is starting.",
-    "next_in_lane": "It is the next of its lane.",
-    "jobs_ahead": "{ahead} of your jobs of this lane are ahead of it.",
-    "many_jobs_ahead": "{ahead} or more of your jobs of this lane are ahead of it.",
-    "model_not_loaded": "No worker has model {model} loaded yet; one will load it.",
-    "model_load_time_known": "No worker has model {model} loaded yet; one will load it (about {load_s} s).",
+    "held": N_("Held."),
+    "running": N_("Rendering, attempt %(attempt)s."),
+    "succeeded": N_("Done."),
+    "failed": N_("Failed: %(error)s."),
+    "cancelled": N_("Cancelled."),
+    "retry_backoff": N_("Waiting %(wait_s)s s before attempt %(attempt)s, after a failure."),
+    "no_worker": N_("No worker serves model %(model)s now."),
+    "no_ready_worker": N_("Waiting: all workers for model %(model)s are draining or quarantined."),
+    "insufficient_memory": N_("No worker has enough memory for model %(model)s: %(detail)s."),
+    "tenant_limit": N_("Your limit of running jobs is reached: %(max_running)s."),
+    "model_limit": N_("The limit of running jobs of model %(model)s is reached: %(max_running)s."),
+    "key_limit": N_("The limit of running jobs of this key is reached: %(max_running)s."),
+    "worker_starting": N_("The worker is starting."),
+    "next_in_lane": N_("Next in line."),
+    "jobs_ahead": N_("Your jobs ahead of this one: %(ahead)s."),
+    "many_jobs_ahead": N_("Your jobs ahead of this one: %(ahead)s or more."),
+    "model_not_loaded": N_("Model %(model)s is not loaded yet; a worker will load it."),
+    "model_load_time_known": N_("Model %(model)s is not loaded yet; a worker will load it (about %(load_s)s s)."),
 }
 """The English sentence of each code. Pages translate it and fill in the values themselves."""
 
@@ -110,7 +111,7 @@ class PendingReason(NamedTuple):
 
     @property
     def message(self) -> str:
-        return " ".join(sentence.format(**self.values) for sentence in self.sentences)
+        return " ".join(sentence % self.values for sentence in self.sentences)
 
 
 class ExplainHeld(Protocol):

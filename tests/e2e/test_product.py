@@ -72,5 +72,5 @@ def test_a_photo_that_cannot_be_cut_out_fails_with_its_remedy(client: Client, tm
     assert (job.state, job.error and job.error.code) == ("failed", "input_invalid")
     assert job.error is not None
     assert "use white for a white background" in job.error.detail
-    with pytest.raises(RequestRefusedError, match="a subject is where its picture begins"):
+    with pytest.raises(RequestRefusedError, match="a subject already is the starting picture"):
         client.jobs.submit("a box", subject={"image": asset}, init_image=asset)

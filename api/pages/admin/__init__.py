@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api.pages.admin import audit, keys, overview, settings, users, webhooks, workers
 from api.pages.registry import Pages
+from imagefarm.messages import N_
 
 AREAS: tuple[Pages, ...] = (
     overview.pages,
@@ -15,11 +16,11 @@ AREAS: tuple[Pages, ...] = (
     settings.pages,
 )
 TABS = (
-    ("/admin", "Overview"),
-    ("/admin/workers", "Workers"),
-    ("/admin/keys", "Keys"),
-    ("/admin/users", "Users"),
-    ("/admin/webhooks", "Webhooks"),
-    ("/admin/audit", "Audit"),
-    ("/admin/settings", "Settings"),
+    ("/admin", N_("Overview")),
+    ("/admin/workers", N_("Workers")),
+    ("/admin/keys", N_("Keys")),
+    ("/admin/users", N_("Users")),
+    ("/admin/webhooks", N_("Webhooks")),
+    ("/admin/audit", N_("Audit")),
+    ("/admin/settings", N_("Settings")),
 )

@@ -16,6 +16,7 @@ from api.pages.rendering import page
 from api.v1.schemas.tenants import TenantResponse, tenant_responses
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import FieldError, InvalidRequest
+from imagefarm.messages import N_
 from imagefarm.store.events import find_events
 from imagefarm.store.images import newest_images
 from scheduler.metrics.farm_view import FarmView, read_farm
@@ -102,40 +103,40 @@ def charts(found: Statistics) -> tuple[Chart, ...]:
         return json.dumps([times, *[[None if p[n] is None else round(p[n], 3) for p in pairs] for n in (0, 1)]])  # type: ignore[arg-type]
 
     wait, render = spread(whole, "wait"), spread(whole, "render")
-    half = ("half", "95 %")
+    percentiles = (N_("Median"), N_("95th percentile"))
     return (
         Chart(
-            title="Pictures made",
+            title=N_("Pictures rendered"),
             kind="bars",
             series=counts("images"),
-            names=("pictures",),
+            names=(N_("Pictures"),),
             tones="accent",
-            numbers=(("pictures", whole.images), ("GPU-seconds", whole.gpu_s)),
+            numbers=(("Pictures", whole.images), (N_("GPU time"), whole.gpu_s)),
         ),
         Chart(
-            title="Failures and model loads",
+            title=N_("Failures and model loads"),
             kind="bars",
             series=counts("failures", "loads"),
-            names=("failed attempts", "models loaded"),
+            names=(N_("Failed attempts"), N_("Model loads")),
             tones="bad busy",
-            numbers=(("failed attempts", whole.failures), ("models loaded", whole.loads)),
+            numbers=(("Failed attempts", whole.failures), ("Model loads", whole.loads)),
         ),
         Chart(
-            title="Wait",
+            title=N_("Wait"),
             kind="lines",
             unit="s",
             series=latencies(found.buckets, "wait"),
-            names=half,
+            names=percentiles,
             tones="accent warn",
-            numbers=tuple(zip(half, wait, strict=True)),
+            numbers=tuple(zip(percentiles, wait, strict=True)),
         ),
         Chart(
-            title="Render",
+            title=N_("Render"),
             kind="lines",
             unit="s",
             series=latencies(found.buckets, "render"),
-            names=half,
+            names=percentiles,
             tones="accent warn",
-            numbers=tuple(zip(half, render, strict=True)),
+            numbers=tuple(zip(percentiles, render, strict=True)),
         ),
     )

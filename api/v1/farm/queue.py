@@ -72,7 +72,7 @@ def get_queue(app_context: AppContext, caller: Caller) -> QueueResponse:
         farm = read_farm(session, app_context.catalogue, caller, redis_is_up=app_context.redis_health.is_up(), detailed=True)
     return QueueResponse(
         state=farm.status.name,
-        reason=farm.status.sentence,
+        reason=str(farm.status.reason),
         queued=farm.queued,
         running=farm.running,
         lanes=[

@@ -73,7 +73,7 @@ def test_how_a_batch_gets_on(site: Site) -> None:
     [group] = told["failures"]
     assert (group["code"], group["number"], group["detail"]) == ("expired", 2, "too late")
     page = html.unescape(site.page(f"/batches/{made['id']}").text)
-    for words in ("one job a minute", "about 2 min left", group["remedy"]):
+    for words in ("1 job per minute", "about 2 min left", group["remedy"]):
         assert words in page
 
 

@@ -32,7 +32,7 @@ def order(site: Site, batch_id: str, name: str) -> None:
 
 
 def test_an_empty_list_says_the_next_step_in_both_languages(site: Site) -> None:
-    assert "No batch yet." in site.page("/batches").text
+    assert "No batches yet." in site.page("/batches").text
     assert "还没有批次" in site.page("/batches", "zh").text
 
 
@@ -77,13 +77,13 @@ def test_what_is_wrong_with_a_table_comes_back_with_the_form(site: Site, fields:
 def test_orders_say_how_many_and_are_done(site: Site) -> None:
     batch = launch(site, canary="2")
     page = f"/batches/{batch}"
-    assert "Approve: render the 3 that are held" in site.page(page).text
+    assert "Start the other 3 jobs" in site.page(page).text
     order(site, batch, "approve")
-    assert "Pause the 5 that wait" in site.page(page).text
+    assert "Pause 5 waiting jobs" in site.page(page).text
     order(site, batch, "pause")
     assert "Resume 5 jobs" in site.page(page).text
     order(site, batch, "resume")
-    assert "Cancel the 5 that are open" in site.page(page).text
+    assert "Cancel 5 unfinished jobs" in site.page(page).text
     order(site, batch, "cancel")
     text = site.page(page, "zh").text
     assert "已取消 <strong>5</strong>" in text
@@ -100,7 +100,7 @@ def test_failures_are_grouped_and_counted(site: Site) -> None:
     text = site.page(f"/batches/{batch}").text
     assert "bad_prompt" in text
     assert "names nothing &lt;i&gt;at all&lt;/i&gt;" in text
-    assert "Retry the 3 failed" in text
+    assert "Retry 3 failed jobs" in text
     assert "errors.csv" in text
 
 
@@ -173,7 +173,7 @@ def test_a_table_sent_again_says_what_changed(site: Site) -> None:
     quote = post(site, table=TABLE.replace("P-1,a red mug", "P-1,a blue vase") + "P-9,a bag,white background\n", template="",
                  update_of=first, act="quote")  # fmt: skip
     assert quote.status_code == 200, Reading(quote.text).text
-    assert "As before 4 · changed 1 · new 1 · gone from the table 0" in " ".join(Reading(quote.text).text.split())
+    assert "Unchanged 4 · Changed 1 · New 1 · Removed 0" in " ".join(Reading(quote.text).text.split())
     second = launch(site, table=TABLE.replace("P-1,a red mug", "P-1,a blue vase"), template="", update_of=first)
     assert "report.csv" in site.page(f"/batches/{second}").text
 

@@ -76,7 +76,7 @@ def test_new_jobs_wait_behind_a_line_and_are_shown_on_demand(site: Site, visit: 
     window.page.goto(f"{site.url}/jobs?text=listed")
     window.page.locator("#live-mark.on").wait_for()
     new = site.submit("listed after")["id"]
-    line = window.page.get_by_role("status").get_by_text("One new job")
+    line = window.page.get_by_role("status").get_by_text("1 new job")
     line.wait_for()
     assert window.page.locator(f"#{new}").count() == 0
     line.click()
@@ -89,8 +89,8 @@ def test_a_job_is_cancelled_without_javascript(site: Site, visit: Any) -> None:
     job = site.submit("cancelled by hand", count=2)["id"]
     window = visit(javascript=False)
     window.page.goto(f"{site.url}/jobs/{job}")
-    window.page.get_by_role("button", name="Cancel these 2 pictures").click()
-    window.page.get_by_role("button", name="Render these 2 again").wait_for()
+    window.page.get_by_role("button", name="Cancel 2 pictures").click()
+    window.page.get_by_role("button", name="Render 2 pictures again").wait_for()
     assert window.page.url == f"{site.url}/jobs/{job}"
     window.check_clean(site.url)
 
@@ -155,7 +155,7 @@ def test_the_studio_works_without_javascript(site: Site, visit: Any) -> None:
     window = visit(javascript=False, width=390)
     window.page.goto(f"{site.url}/studio")
     window.page.fill("#prompt", "made by hand")
-    window.page.get_by_role("button", name="Make it").click()
+    window.page.get_by_role("button", name="Generate").click()
     window.page.locator(".making", has_text="made by hand").first.wait_for()
     assert window.overflow() <= 0
     window.check_clean(site.url)
@@ -166,9 +166,9 @@ def test_a_batch_fills_its_contact_sheet_while_one_looks(site: Site, visit: Any)
     window = visit(width=390)
     window.page.goto(f"{site.url}/batches")
     window.page.fill("[name=template]", "{{ product }}, watched")
-    window.page.get_by_text("or paste some rows").click()
+    window.page.get_by_text("or paste rows").click()
     window.page.fill("[name=table]", rows)
-    window.page.get_by_role("button", name="Quote").click()
+    window.page.get_by_role("button", name="Preview cost").click()
     window.page.get_by_role("button", name="Render 4 pictures").click()
     window.page.locator(".cell.pending").nth(3).wait_for()
     window.page.locator("#live-mark.on").wait_for()
@@ -186,7 +186,7 @@ def test_the_admin_pages_are_live_and_narrow(site: Site, visit: Any) -> None:
     window.page.locator("#live-mark.on").wait_for()
     window.page.locator(".plot canvas").nth(3).wait_for()
     site.submit("seen on the admin pages")
-    window.page.locator(".events li", has_text="job.submitted").first.wait_for()
+    window.page.locator(".events li", has_text="Submitted").first.wait_for()
     assert window.page.locator(".plot canvas").count() == 4
     assert window.overflow() <= 0
     window.check_clean(site.url)

@@ -50,8 +50,8 @@ def test_pictures_are_decided_by_keyboard_and_taken_back(site: Site, visit: Any)
     page.get_by_role("button", name="Rejected").click()
     page.locator(".vgrid .cell").nth(1).wait_for(state="detached")
     assert page.locator(".vgrid .cell").count() == 1
-    page.get_by_role("button", name="Open 8").click()
-    page.get_by_role("button", name="Approve the 8 open ones").click()
+    page.get_by_role("button", name="To review 8").click()
+    page.get_by_role("button", name="Approve the remaining 8").click()
     until(lambda: picks(site, batch_id) == {"approved": 9, "rejected": 1}, "all others approved")
     page.get_by_role("button", name="All 12").click()
     page.locator(".vgrid").focus()
@@ -71,7 +71,7 @@ def test_one_that_is_rendered_again_shows_in_the_same_place_and_what_is_approved
     page = window.page
     page.goto(f"{site.url}/batches/{batch_id}")
     page.locator(f".vgrid img[src*={images[1]}]").click()
-    page.get_by_role("button", name="Again").click()
+    page.get_by_role("button", name="Redo").click()
     page.locator(".vgrid .cell").nth(1).locator(".glyph").wait_for()
     assert page.locator(".vgrid .cell").count() == 3
     with site.app_context.store.read() as session:
@@ -85,8 +85,8 @@ def test_one_that_is_rendered_again_shows_in_the_same_place_and_what_is_approved
     page.locator("#finals").wait_for()
     until(lambda: picks(site, batch_id).get("approved") == 1, "the new one approved")
     assert window.overflow() <= 0
-    page.get_by_role("button", name="Render the approved finally").click()
-    page.get_by_text("Finals of the drafts").wait_for()
+    page.get_by_role("button", name="Render finals").click()
+    page.get_by_text("Finals of").wait_for()
     with site.app_context.store.read() as session:
         assert session.scalar(select(Batch.drafts).where(Batch.id == page.url.rpartition("/")[2])) == batch_id
     window.check_clean(site.url)

@@ -25,9 +25,9 @@ def state(site: Site, job_id: str) -> str:
 
 
 def test_an_empty_list_says_the_next_step_in_both_languages(site: Site) -> None:
-    assert "No job has been submitted yet." in site.page("/jobs").text
-    assert "还没有提交过任务" in site.page("/jobs", "zh").text
-    assert "No job matches." in site.page("/jobs?state=failed").text
+    assert "No jobs yet." in site.page("/jobs").text
+    assert "还没有任务" in site.page("/jobs", "zh").text
+    assert "No jobs match this filter." in site.page("/jobs?state=failed").text
 
 
 def test_the_address_is_the_filter(site: Site) -> None:
@@ -49,8 +49,8 @@ def test_a_page_that_looked_at_a_part_says_so_and_goes_on(site: Site, monkeypatc
     monkeypatch.setattr(jobs, "SCAN_S", 0.0)
     text = site.page("/jobs?label=look:far").text
     assert rows(text) == []
-    assert "older ones were not yet" in text
-    assert "No job matches." not in text
+    assert "No match in the jobs searched so far" in text
+    assert "No jobs match this filter." not in text
     older = re.search(r'href="(/jobs\?[^"]*before=[^"]*)"', text)
     assert older is not None
     assert rows(site.page(older[1].replace("&amp;", "&")).text) == [red]
@@ -90,15 +90,15 @@ def test_new_jobs_announce_themselves_and_move_nothing(site: Site) -> None:
     site.submit("steady two")
     refreshed = site.page(again[1].replace("&amp;", "&")).text
     assert rows(refreshed) == rows(text)
-    assert "One new job" in refreshed
+    assert "1 new job" in refreshed
     assert 'href="/jobs?text=steady"' in refreshed
 
 
 def test_a_job_shows_recipe_pictures_timeline_and_audit(site: Site) -> None:
     done = site.rendered("a green bottle", count=2, seed=7, labels={"sku": "B"})
     for lang, words in (
-        ("en", ("Recipe", "Timeline", "Audit record", "Stored")),
-        ("zh", ("配方", "时间线", "审计记录", "已完成")),
+        ("en", ("Recipe", "Timeline", "Audit record", "Succeeded")),
+        ("zh", ("配方", "时间线", "审计记录", "完成")),
     ):
         text = site.page(f"/jobs/{done['id']}", lang).text
         assert all(word in text for word in words)
@@ -115,7 +115,7 @@ def test_a_failed_job_says_why_and_runs_again(site: Site) -> None:
     finish.fail(site.app_context.store, site.claim(job_id), failure, site.app_context.settings)
     text = site.page(f"/jobs/{job_id}").text
     assert "the file is &lt;b&gt;broken&lt;/b&gt;" in text
-    assert "Render it again" in text
+    assert "Render 1 picture again" in text
     answer = site.http.post(f"/jobs/{job_id}/retry", headers=ORIGIN)
     assert (answer.status_code, answer.headers["Location"]) == (303, f"/jobs/{job_id}")
     assert state(site, job_id) == JobState.QUEUED
@@ -123,7 +123,7 @@ def test_a_failed_job_says_why_and_runs_again(site: Site) -> None:
 
 def test_cancel_says_how_many_and_does_it(site: Site) -> None:
     job_id = site.submit("never mind", count=3)["id"]
-    assert "Cancel these 3 pictures" in site.page(f"/jobs/{job_id}").text
+    assert "Cancel 3 pictures" in site.page(f"/jobs/{job_id}").text
     assert site.http.post(f"/jobs/{job_id}/cancel", headers=ORIGIN).status_code == 303
     assert state(site, job_id) == JobState.CANCELLED
 
@@ -154,13 +154,13 @@ def test_a_look_at_an_image_in_the_making_or_nothing(site: Site) -> None:
 
 def test_a_replay_is_asked_for_and_tells_what_it_shows(site: Site) -> None:
     done = site.rendered("replayed on the page", seed=3)
-    assert "Replay this picture" in site.page(f"/jobs/{done['id']}").text
+    assert "Replay 1 picture" in site.page(f"/jobs/{done['id']}").text
     answer = site.http.post(f"/jobs/{done['id']}/replay", headers=ORIGIN)
     assert answer.status_code == 303
     replay = answer.headers["Location"].rpartition("/")[2]
-    assert "A replay" not in site.page(f"/jobs/{replay}").text
+    assert "Replay:" not in site.page(f"/jobs/{replay}").text
     site.render(site.claim(replay))
-    assert "every pixel is as it was" in site.page(f"/jobs/{replay}").text
+    assert "every pixel is identical" in site.page(f"/jobs/{replay}").text
     assert "每个像素" in site.page(f"/jobs/{replay}", "zh").text
     waiting = site.submit("cannot be replayed yet")["id"]
     assert site.http.post(f"/jobs/{waiting}/replay", headers=ORIGIN | {"Accept": "text/html"}).status_code == 409
@@ -187,13 +187,13 @@ def test_all_that_match_are_cancelled_and_run_again_by_their_number(site: Site) 
     other = site.submit("stays as it is")["id"]
     listed = site.page("/jobs?text=bulk+on+the+page").text
     assert "/jobs/bulk?text=bulk+on+the+page&amp;do=cancel" in listed
-    assert "Cancel these 3 jobs" in site.page("/jobs/bulk?text=bulk+on+the+page&do=cancel").text
-    assert "取消这 3 个任务" in site.page("/jobs/bulk?text=bulk+on+the+page&do=cancel", "zh").text
+    assert "Cancel 3 jobs" in site.page("/jobs/bulk?text=bulk+on+the+page&do=cancel").text
+    assert "取消 3 个任务" in site.page("/jobs/bulk?text=bulk+on+the+page&do=cancel", "zh").text
     form = {"do": "cancel", "text": "bulk on the page", "expected": "2"}
     headers = ORIGIN | {"Accept": "text/html"}
     refused = site.http.post("/jobs/bulk", data=form, headers=headers)
     assert refused.status_code == 409
-    assert "Cancel these 3 jobs" in refused.text
+    assert "Cancel 3 jobs" in refused.text
     assert {state(site, job) for job in made} == {"queued"}
     assert "3 jobs cancelled" in site.http.post("/jobs/bulk", data=form | {"expected": "3"}, headers=headers).text
     assert {state(site, job) for job in made} == {"cancelled"}
@@ -201,7 +201,7 @@ def test_all_that_match_are_cancelled_and_run_again_by_their_number(site: Site) 
     again = form | {"do": "retry", "expected": "3", "state": "cancelled"}
     assert "3 jobs queued again" in site.http.post("/jobs/bulk", data=again, headers=headers).text
     assert {state(site, job) for job in made} == {"queued"}
-    assert "Nothing matches" in site.page("/jobs/bulk?text=bulk+on+the+page&do=retry").text
+    assert "No matching job" in site.page("/jobs/bulk?text=bulk+on+the+page&do=retry").text
     for wrong in ({"do": "burn"}, {"expected": "-1"}, {"expected": "all"}, {"state": "burnt"}):
         assert site.http.post("/jobs/bulk", data=form | wrong, headers=headers).status_code == 422
 

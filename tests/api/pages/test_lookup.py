@@ -23,7 +23,7 @@ def picture(site: Site) -> tuple[str, bytes]:
 
 
 def test_the_empty_page_says_what_to_do(site: Site) -> None:
-    assert "Drop a picture here, or choose one" in site.page("/lookup").text
+    assert "Drop a picture here or choose a file" in site.page("/lookup").text
     assert "把图片拖到这里" in site.page("/lookup", "zh").text
 
 
@@ -31,7 +31,7 @@ def test_a_picture_leads_to_its_job(site: Site, picture: tuple[str, bytes]) -> N
     job_id, data = picture
     text = look_up(site, data).text
     assert f'href="/jobs/{job_id}"' in text
-    assert "Found: this very file was made here." in text
+    assert "Found: this exact file was made here." in text
     assert "找到了" in look_up(site, data, "zh").text
 
 
@@ -42,7 +42,7 @@ def test_every_format_leads_to_its_job(site: Site, kind: str) -> None:
     assert Image.open(io.BytesIO(data)).format == kind.upper()
     text = look_up(site, data).text
     assert f'href="/jobs/{job["id"]}"' in text
-    assert "this very file" in text
+    assert "this exact file" in text
 
 
 def test_pixels_are_enough(site: Site, picture: tuple[str, bytes]) -> None:
@@ -51,7 +51,7 @@ def test_pixels_are_enough(site: Site, picture: tuple[str, bytes]) -> None:
     Image.open(io.BytesIO(data)).save(saved, "WEBP", lossless=True)
     text = look_up(site, saved.getvalue()).text
     assert f'href="/jobs/{job_id}"' in text
-    assert "the pixels are those of a picture made here" in text
+    assert "the pixels match a picture made here" in text
 
 
 def test_a_stranger_is_told_so(site: Site) -> None:

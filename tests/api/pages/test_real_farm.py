@@ -96,7 +96,7 @@ def test_from_a_word_to_a_picture_and_what_comes_of_it(farm: LiveFarm, visit: An
     page.locator("#suggestion [data-add]").nth(3).wait_for()
     page.keyboard.press("Alt+Enter")
     assert page.input_value("#prompt").startswith("a gold ring, ")
-    page.get_by_text("Nothing to add.").wait_for()
+    page.get_by_text("Your prompt covers").wait_for()
     page.keyboard.press("Control+z")
     assert page.input_value("#prompt") == "a gold ring"
     page.fill("#prompt", "a red mug on a white background")
@@ -112,7 +112,7 @@ def test_from_a_word_to_a_picture_and_what_comes_of_it(farm: LiveFarm, visit: An
         side.get_by_text(told).first.wait_for()
     page.keyboard.press("ArrowLeft")
     side.get_by_text(farm.images(second.job_id)[0].sha256).wait_for()
-    side.get_by_role("button", name="Same seed at 128×128").click()
+    side.get_by_role("button", name="Larger, same seed (128×128)").click()
     larger = page.locator(".making", has=page.locator("img[width='128']")).first
     larger.locator(".shot").first.wait_for(timeout=RENDERED_MS)
     assert not page.locator("#look").evaluate("dialog => dialog.open")
@@ -125,12 +125,12 @@ def test_words_are_saved_in_the_browser_and_added_by_a_press(farm: LiveFarm, vis
     window = visit()
     page = live(window, f"{farm.url}/studio?model=sd15")
     page.fill("#negative_prompt", "grain, <b>blur</b>")
-    page.get_by_role("button", name="Save these words").click()
+    page.get_by_role("button", name="Save negative prompt").click()
     page.reload()
     page.fill("#negative_prompt", "fog, grain")
     page.locator(".saved-negative button", has_text="<b>blur</b>").click()
     assert page.input_value("#negative_prompt") == "fog, grain, <b>blur</b>"
-    page.get_by_role("button", name="Forget: grain, <b>blur</b>").click()
+    page.get_by_role("button", name="Delete: grain, <b>blur</b>").click()
     assert page.locator(".saved-negative").count() == 1
     window.check_clean(farm.url)
 
@@ -140,7 +140,7 @@ def test_a_picture_is_dropped_to_begin_from(farm: LiveFarm, visit: Any) -> None:
     page = live(window, f"{farm.url}/studio?model=sd15")
     drop(page, png(Image.new("RGB", (64, 64), "teal")))
     assert page.locator("[name=init_image]").input_value().startswith("asset_")
-    page.get_by_role("button", name="Take it away").click()
+    page.get_by_role("button", name="Remove").click()
     page.locator("#init-image input[type=file]").wait_for()
     window.check_clean(farm.url)
 
@@ -190,10 +190,10 @@ def test_a_job_is_watched_to_its_end_and_replayed(farm: LiveFarm, visit: Any) ->
     page = live(window, f"{farm.url}/jobs/{job}")
     page.locator(".ghost img").first.wait_for(timeout=RENDERED_MS)
     page.locator(".picture").nth(1).wait_for(timeout=RENDERED_MS)
-    assert page.locator(".legend", has_text="steps").count() == 1
+    assert page.locator(".legend", has_text="Steps").count() == 1
     assert window.overflow() <= 0
-    page.get_by_role("button", name="Replay these 2 pictures").click()
-    page.get_by_text("A replay: every pixel is as it was.").wait_for(timeout=RENDERED_MS)
+    page.get_by_role("button", name="Replay 2 pictures").click()
+    page.get_by_text("Replay: every pixel is identical.").wait_for(timeout=RENDERED_MS)
     window.check_clean(farm.url)
 
 
@@ -208,7 +208,7 @@ def test_two_readers_at_once_each_in_a_language(farm: LiveFarm, visit: Any) -> N
         for prompt in ("a green bottle", "白色背景上的蓝色椅子"):
             page.locator(".making", has_text=prompt).first.locator(".shot").first.wait_for(timeout=RENDERED_MS)
     assert pages[0].input_value("#prompt") == "a green bottle"
-    assert pages[1].get_by_role("button", name="开始生成").count() == 1
+    assert pages[1].get_by_role("button", name="生成").count() == 1
     english.check_clean(farm.url)
     chinese.check_clean(farm.url)
 
@@ -246,10 +246,10 @@ def test_a_table_becomes_drafts_that_are_looked_through_and_finals(farm: LiveFar
     page.locator("[name='map.Artikel']").select_option("sku")
     page.get_by_text("a red mug no. 2 on a table").wait_for()
     page.fill("[name=canary]", "1")
-    page.get_by_role("button", name="Quote").click()
+    page.get_by_role("button", name="Preview cost").click()
     page.get_by_role("button", name="Render 4 pictures").click()
     page.locator(".vgrid .cell img").first.wait_for(timeout=RENDERED_MS)
-    page.get_by_role("button", name="Approve: render the 3 that are held").click(timeout=RENDERED_MS)
+    page.get_by_role("button", name="Start the other 3 jobs").click(timeout=RENDERED_MS)
     page.locator(".vgrid .cell img").nth(3).wait_for(timeout=RENDERED_MS)
     page.locator(".vgrid .cell", has_text="J-3").wait_for()
     page.locator(".vgrid").focus()
@@ -260,8 +260,8 @@ def test_a_table_becomes_drafts_that_are_looked_through_and_finals(farm: LiveFar
     page.locator("[data-number=rejected]", has_text="1").wait_for()
     page.locator("#finals [name=width]").fill("128")
     page.locator("#finals [name=height]").fill("128")
-    page.get_by_role("button", name="Render the approved finally").click()
-    page.get_by_text("Finals of the drafts").wait_for()
+    page.get_by_role("button", name="Render finals").click()
+    page.get_by_text("Finals of").wait_for()
     page.locator(".vgrid .cell img").nth(1).wait_for(timeout=RENDERED_MS)
     page.locator(".chip", has_text="done").first.wait_for(timeout=RENDERED_MS)
     with farm.store.read() as session:
@@ -279,8 +279,8 @@ def test_the_desk_sends_commands_that_are_run(farm: LiveFarm, visit: Any) -> Non
         page = live(window, f"{farm.url}/admin/webhooks")
         page.fill("[name=url]", receiver.url)
         page.locator("[name=kind][value='job.succeeded']").check()
-        page.get_by_role("button", name="Make the webhook").click()
-        page.get_by_text("The webhook is made.").wait_for()
+        page.get_by_role("button", name="Create webhook").click()
+        page.get_by_text("Webhook created.").wait_for()
         page = live(window, f"{farm.url}/admin/workers")
         page.get_by_role("button", name="Drain").click()
         machine = page.locator(".machines li", has_text="w1").first
@@ -295,15 +295,15 @@ def test_the_desk_sends_commands_that_are_run(farm: LiveFarm, visit: Any) -> Non
         until(lambda: sum(job.encode() in body for _, body in receiver.got) > 1, "it is told again")
     page.goto(f"{farm.url}/admin/keys")
     page.fill("[name=name]", "admin test")
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="Create key").click()
     first = page.locator(".once code").first.inner_text()
-    page.get_by_role("button", name="Replace the key admin test").click()
+    page.get_by_role("button", name="Replace key admin test").click()
     page.locator(".once code", has_text="if_").wait_for()
     assert page.locator(".once code").first.inner_text() not in {"", first}
     page.goto(f"{farm.url}/admin/audit?subject={job}")
     page.locator(".events li", has_text="job.succeeded").wait_for()
-    page.get_by_role("button", name=re.compile("^Verify all")).click()
-    page.get_by_text("Whole: all").wait_for()
+    page.get_by_role("button", name=re.compile("^Verify")).click()
+    page.get_by_text("Verified:").wait_for()
     assert window.overflow() <= 0
     window.check_clean(farm.url)
 
@@ -329,7 +329,7 @@ def test_a_worker_that_dies_is_seen_and_its_jobs_end_well(farm: LiveFarm, visit:
     farm.start_worker(wait=False)
     page.locator(".picture").nth(1).wait_for(timeout=120_000)
     assert attempts.locator("th").count() == 3
-    attempts.get_by_text("crashed").first.wait_for()
+    attempts.get_by_text("Crashed").first.wait_for()
     sheet.locator(".vgrid .cell img").nth(2).wait_for(timeout=120_000)
     sheet.locator(".chip.s-done").first.wait_for(timeout=RENDERED_MS)
     machines.locator(".machines > li:not(.inactive) header .chip.s-ready").wait_for(timeout=RENDERED_MS)
@@ -371,20 +371,20 @@ def test_submit_list_job_and_cancel_without_javascript(farm: LiveFarm, visit: An
     page = window.page
     page.goto(f"{farm.url}/studio")
     page.fill("#prompt", "a purple vase")
-    page.get_by_role("button", name="Suggest").click()
+    page.get_by_role("button", name="Suggest additions").click()
     page.locator("button.add").first.click()
     assert page.input_value("#prompt").startswith("a purple vase, ")
     page.locator("label.pick", has_text="128×128").click()
     page.locator("label.pick:has([name=count][value='16'])").click()
     page.locator("summary", has_text="Steps").click()
     page.fill("#steps", "50")
-    page.get_by_role("button", name="Make it").click()
+    page.get_by_role("button", name="Generate").click()
     making = page.locator(".making").first
     job = making.get_attribute("id")
     page.goto(f"{farm.url}/jobs?text=purple")
     page.locator(f"#{job} .line").first.click()
-    page.get_by_role("button", name="Cancel these 16 pictures").click()
-    page.get_by_role("button", name="Render these 16 again").wait_for()
+    page.get_by_role("button", name="Cancel 16 pictures").click()
+    page.get_by_role("button", name="Render 16 pictures again").wait_for()
     assert farm.wait_for_jobs([job]) == {job: "cancelled"}
     window.check_clean(farm.url)
 

@@ -25,7 +25,7 @@ def test_an_empty_farm_says_the_next_step(site: Site) -> None:
     assert "Idle" in english
     assert "curl http://localhost/api/v1/jobs" in english
     assert "空闲" in chinese
-    assert "还没有渲染过图片" in chinese
+    assert "还没有图片" in chinese
 
 
 def test_a_language_chosen_is_kept(site: Site) -> None:
@@ -42,7 +42,7 @@ def test_jobs_are_shown_with_state_reason_and_pictures(site: Site) -> None:
     assert done["images"][0]["id"] in text
     assert f'href="/jobs/{waiting["id"]}"' in text
     assert "No worker serves model sdxl now." in text
-    assert "现在没有工作进程提供模型 sdxl" in site.page("/", "zh").text
+    assert "目前没有工作节点提供模型 sdxl" in site.page("/", "zh").text
 
 
 def test_the_word_follows_the_farm(site: Site) -> None:

@@ -75,7 +75,7 @@ def test_no_seed_means_another_one_each_time(site: Site) -> None:
         ("steps", "1000", "200"),
         ("steps", "60", "more than 50"),
         ("count", "17", "more than 16"),
-        ("size", "65x64", "width 65"),
+        ("size", "65x64", "Width: 65"),
         ("size", "x", ""),
         ("guidance", "nan", "finite"),
         ("model", "nothing", "no model is called"),
@@ -253,7 +253,7 @@ def test_older_pictures_follow_by_key_whatever_came_from_batches(site: Site) -> 
     second = site.page(older).text
     assert shown(second) == jobs[5::-1]
     assert f'hx-get="{older}"' in second
-    assert "↑ newest" in second
+    assert "↑ Newest" in second
     # what was asked for below leaves no gap when new ones come
     site.submit("one more mug")
     down_to = f"/studio?down_to={jobs[6]}"
@@ -261,7 +261,7 @@ def test_older_pictures_follow_by_key_whatever_came_from_batches(site: Site) -> 
     assert shown(whole) == jobs[:5:-1]
     assert f'hx-get="{down_to}"' in whole
     assert 'rel="next"' not in whole
-    assert "Nothing older." in site.page("/studio?before=job_" + "0" * 26).text
+    assert "No older pictures." in site.page("/studio?before=job_" + "0" * 26).text
     single = site.get("/api/v1/jobs?batch=none&limit=200")["items"]
     assert [job["id"] for job in single if job["id"] in jobs] == jobs[::-1]
     assert not any(job["batch_id"] for job in single)

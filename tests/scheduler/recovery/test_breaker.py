@@ -210,7 +210,7 @@ def test_a_batch_whose_rows_all_fail_alike_is_held(farm: SmallFarm) -> None:
         held = session.scalars(select(Job).where(Job.state == "held")).all()
         reason = make_pending_reasons(farm.settings).explain(session, held[0])
     assert told == [{"by": "breaker", "error": "bad_prompt", "failed": 9}]
-    assert reason.message == "Held: its batch 'mugs' was stopped, for 9 of its jobs failed with bad_prompt."
+    assert reason.message == "Held: batch 'mugs' was stopped because 9 of its jobs failed with bad_prompt."
     farm.check_books()
 
     lifecycle.resume(farm.store, "batch_1", "tenant_default")
