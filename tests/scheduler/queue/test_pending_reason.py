@@ -152,13 +152,13 @@ def test_no_memory(farm: SmallFarm) -> None:
     other = farm.worker("wrk_b")
     ready(farm, worker=other)
     workers.report_insufficient_memory(farm.store, "wrk_a", "sd15", "its weights take 3.2 GiB, 2.0 GiB free")
-    assert "one will load it" in pending_reason(farm, job_id), "the other may have the memory"
+    assert "a worker will load it" in pending_reason(farm, job_id), "the other may have the memory"
     workers.report_insufficient_memory(farm.store, other, "sd15", "its weights take 3.2 GiB, 1.0 GiB free")
     assert re.fullmatch(
         r"No worker has enough memory for model sd15: its weights take 3\.2 GiB, [12]\.0 GiB free\.", pending_reason(farm, job_id)
     )
     workers.report_insufficient_memory(farm.store, other, "sd15")
-    assert "one will load it" in pending_reason(farm, job_id), "it was loaded after all"
+    assert "a worker will load it" in pending_reason(farm, job_id), "it was loaded after all"
 
 
 def test_held(farm: SmallFarm) -> None:
