@@ -53,6 +53,7 @@ EVENTS: Labels = {
     "job.held": _("Held"),
     "job.hold_released": _("Released"),
     "job.dropped": _("Dropped"),
+    "image.stored": _("Picture stored"),
     "image.judged": _("Judged by the quality gate"),
     "image.picked": _("Picked"),
     "batch.submitted": _("Batch submitted"),
@@ -89,6 +90,9 @@ EVENTS: Labels = {
     "webhook.removed": _("Webhook removed"),
     "asset.stored": _("Asset stored"),
     "asset.collected": _("Unused asset removed"),
+    "sweep.clock": _("Database clock jumped"),
+    "sweep.gap": _("Sweep was late"),
+    "backlog.drift": _("Backlog counts corrected"),
     "bulk.changed": _("Many jobs changed"),
 }
 OUTCOMES: Labels = {
