@@ -52,7 +52,7 @@ installation: $(VENV)/.test ## install both wheels into environments of their ow
 specification: $(VENV)/.test ## ask the whole API what its OpenAPI document allows and forbids, for some minutes
 	@$(PY) -m pytest -m slow tests/api/v1/test_specification.py $(ARGS)
 
-# FAULT=child-killed,worker-killed SEEDS=20 JOBS=24 DB=sqlite|postgresql|both; ARGS="--standin" for many seeds on a small machine
+# FAULT=child-killed,worker-killed SEEDS=20 JOBS=24 DB=sqlite|postgresql|both; ARGS="--fake" for many seeds on a small machine
 faults: $(VENV)/.test ## kill, freeze, fill and cut a real farm, and count what was lost (docs/reliability.md)
 	@$(PY) -W ignore -m tests.faults.campaign --fault $(or $(FAULT),all) --seeds $(or $(SEEDS),3) --jobs $(or $(JOBS),24) --db $(or $(DB),both) $(ARGS)
 

@@ -146,7 +146,12 @@ class Settings(BaseSettings):
     worker_name: str = Field("", description="Name shown for a worker; empty: host and number")
     worker_models: list[str] = Field(default_factory=lambda: ["*"], description="Models a worker serves; * is all")
     preload_models: list[str] = Field(default_factory=lambda: ["demo"], description="Models loaded when a worker starts")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?|fake)$",
+        description="auto, cpu, mps, cuda, cuda:N; fake renders noise without torch, for tests of everything else",
+    )
+    fake_step_s: float = Field(0.03, ge=0, le=60, description="Seconds that a step takes on the device `fake`")
     torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; one is best on a shared machine")
     model_memory_gib: float = Field(0.0, ge=0, description="Memory for resident models; 0: what the device has, less a reserve")
     worker_memory_limit_gib: float = Field(

@@ -19,7 +19,7 @@ HEADER = "# Written by `make constraints`: every version that the tests ran with
 
 
 def needed(project: str, extras: tuple[str, ...]) -> dict[str, str]:
-    """Versions by name of everything that `project[extras]` needs, as installed here; what is missing is left out."""
+    """Versions by name of everything that `project[extras]` needs, as installed here; missing ones are left out."""
     found: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [(project, extra) for extra in ("", *extras)]

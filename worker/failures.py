@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import sys
 
 from imagefarm.errors import RenderError
 from scheduler.queue.retry import Failure, FailureClass
@@ -34,7 +34,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(CLASS_OF_CODE.get(error.code, FailureClass.UNKNOWN), error.code, error.detail)
     if is_out_of_memory(error):
         return Failure(FailureClass.RESOURCE, "oom", _line(error))
-    if isinstance(error, torch.AcceleratorError):
+    if _is_torch_error(error, "AcceleratorError"):
         # the CUDA context is gone with it: another process, or this one started anew, may well succeed
         return Failure(FailureClass.INFRASTRUCTURE, "device_error", _line(error))
     return Failure(FailureClass.UNKNOWN, "render_error", f"{type(error).__name__}: {_line(error)}")
@@ -42,10 +42,16 @@ def failure_of(error: BaseException) -> Failure:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out: CUDA has a class of its own, MPS and the CPU only a text."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, MemoryError) or _is_torch_error(error, "OutOfMemoryError"):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _is_torch_error(error: BaseException, name: str) -> bool:
+    """Whether torch raised `error` as its class `name`. A worker on the device `fake` never imports torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, getattr(torch, name))
 
 
 def _line(error: BaseException) -> str:

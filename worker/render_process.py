@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, cast
 
 from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +18,7 @@ from imagefarm.settings import Settings
 from imagefarm.store import Store
 from scheduler import tickets
 from scheduler.queue.workers import mark_offline, register
+from worker.fake_device import FAKE, FakeResidency
 from worker.leases.cancellations import CancelListener
 from worker.leases.lease_keeper import LeaseKeeper
 from worker.leases.leased_jobs import LeasedJobs
@@ -31,10 +33,27 @@ from worker.render.heartbeat import Heartbeat
 from worker.render.loop import RenderLoop
 from worker.render.progress import ProgressPublisher
 
+if TYPE_CHECKING:
+    from worker.models.residency import Residency
+
 log = get_logger(__name__)
 
 DEVICE_LOST_EXIT = 70
 BROKEN_EXIT = 71
+
+
+def open_device(settings: Settings, catalogue: Catalogue) -> tuple[str, Residency]:
+    """The device's name and its models. Imports torch, in the child only: the parent never loads it."""
+    if settings.device == FAKE:
+        log.warning("worker.fake_device", effect="images are noise")
+        return FAKE, cast("Residency", FakeResidency(catalogue, settings))
+    from worker.models.acceleration import AccelerationSettings
+    from worker.models.device import find_device
+    from worker.models.residency import Residency
+
+    device = find_device(settings.device)
+    AccelerationSettings.of(settings).check(device)
+    return str(device), Residency(catalogue, settings)
 
 
 class RenderProcess:
@@ -43,18 +62,12 @@ class RenderProcess:
     def __init__(self, settings: Settings, catalogue: Catalogue, app: Celery, node: str) -> None:
         self.liveness = LivenessCounter(os.environ.get(LIVENESS_FILE))
         self.liveness.start()
-        # torch comes in here, in the child: the parent never loads it
-        from worker.models.acceleration import AccelerationSettings
-        from worker.models.device import find_device
-        from worker.models.residency import Residency
-
         self.settings = settings
         self.store = Store(settings.database, pool_size=8)
         redis = connect_redis(settings)
         self.store.listener = EventPublisher(redis, settings.redis_prefix)
-        device = find_device(settings.device)
-        AccelerationSettings.of(settings).check(device)
-        identity = make_identity(settings, catalogue, device=str(device), node=node)
+        device, residency = open_device(settings, catalogue)
+        identity = make_identity(settings, catalogue, device=device, node=node)
         leased_jobs = LeasedJobs()
         step_deadline = StepDeadline(settings.lease_s, may_compile=settings.torch_compile, on_phase=self.liveness.set_phase)
         outputs = LocalOutputStore(settings.outputs, identity.id)
@@ -65,7 +78,7 @@ class RenderProcess:
             redis=redis,
             outputs=outputs,
             identity=identity,
-            residency=Residency(catalogue, settings),
+            residency=residency,
             leased_jobs=leased_jobs,
             step_deadline=step_deadline,
             progress=ProgressPublisher(redis, settings.redis_prefix),
@@ -101,7 +114,7 @@ class RenderProcess:
             with self.context.drain.slice():
                 self.loop.run_slice(lane)
         except Exception:
-            # a mistake of this program: what it holds would be held for ever, for its leases are renewed while it lives
+            # a bug: while this process lives its leases are renewed, so its jobs would never run elsewhere
             log.exception("worker.broken")
             os._exit(BROKEN_EXIT)
         if self.loop.device_lost:

@@ -1,7 +1,7 @@
 """The campaign: every fault, many seeds, both databases; one line a run, and the table.
 
     python -m tests.faults.campaign --fault child-killed --seeds 20 --jobs 24 --db both --out outputs/faults
-    python -m tests.faults.campaign --seeds 20 --standin --lanes 4 --write docs/reliability.md
+    python -m tests.faults.campaign --seeds 20 --fake --lanes 4 --write docs/reliability.md
 
 Runs that need the same kind of farm share one: it lives on from one run to the next, as farms do. What `runs.jsonl` in the
 output folder holds already is not run again, so a campaign that was stopped goes on where it was.
@@ -162,8 +162,8 @@ def open_farm(fault: Fault, database_name: str, folder: Path, settings: dict[str
     settings = dict(settings)
     place = Path(tempfile.mkdtemp(prefix=f"{fault.name}-{database_name}-", dir=folder))
     build = fault.build or FaultFarm
-    standin = settings.pop("standin", False) and not fault.needs_engine
-    farm = build(place, database=database_name, standin=standin, **{**settings, **fault.farm})
+    fake = settings.pop("fake", False) and not fault.needs_engine
+    farm = build(place, database=database_name, fake=fake, **{**settings, **fault.farm})
     try:
         farm.start()
     except BaseException:
@@ -181,9 +181,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=24)
     parser.add_argument("--db", choices=list(DATABASES), default="both")
     parser.add_argument("--real", action="store_true", help="leases of 30 s and sweeps every 3 s, as a farm has them")
-    parser.add_argument(
-        "--standin", action="store_true", help="workers sleep instead of rendering: more seeds on a small machine"
-    )
+    parser.add_argument("--fake", action="store_true", help="workers have the device `fake`: more seeds on a small machine")
     parser.add_argument("--out", type=Path, default=Path("outputs/faults"), help="folder of runs.jsonl and of failed farms")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so long")
     parser.add_argument("--lanes", type=int, default=1, help="farms at once")
@@ -213,7 +211,7 @@ def run_all(parser: argparse.ArgumentParser, chosen: argparse.Namespace, kept: P
     unknown = [name for name in names if name not in FAULTS]
     if unknown:
         parser.error(f"no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
-    settings: dict[str, Any] = {"standin": chosen.standin}
+    settings: dict[str, Any] = {"fake": chosen.fake}
     if chosen.real:
         settings |= {"lease_s": 30.0, "sweep_interval_s": 3.0, "ticket_slice_s": 10.0}
     lease_s = settings.get("lease_s", SHORT["lease_s"])

@@ -45,7 +45,7 @@ SHORT: dict[str, Any] = {
 
 
 class FaultFarm(Farm):
-    """A running farm with workers `w1` ... `wN`. `standin`: they sleep instead of rendering (see hooks/standin.py).
+    """A running farm with workers `w1` ... `wN`. `fake`: they have the device `fake`, which sleeps instead of rendering.
     `constants` are module constants that its processes shall have.
     """
 
@@ -55,7 +55,7 @@ class FaultFarm(Farm):
         *,
         database: str = "sqlite",
         workers: int = 2,
-        standin: bool = False,
+        fake: bool = False,
         constants: dict[str, dict[str, float]] | None = None,
         worker_environment: dict[str, dict[str, str]] | None = None,
         postgres: Postgres | None = None,
@@ -69,10 +69,10 @@ class FaultFarm(Farm):
         self.failpoints = folder / "failpoints"
         self.failpoints.mkdir()
         self.constants = constants or {}
-        self.standin = standin
+        self.fake = fake
         self.promises = Promises()
         """What its clients were promised in all its life."""
-        options = SHORT | {"port": free_port()} | settings
+        options = SHORT | {"port": free_port()} | ({"device": "fake"} if fake else {}) | settings
         if self.postgres is not None:
             options["database_url"] = self.postgres.new_database()
         super().__init__(folder, **options)
@@ -94,7 +94,6 @@ class FaultFarm(Farm):
             "PYTHONPATH": f"{HOOKS}{os.pathsep}{PROJECT_ROOT}",
             "FARM_FAULTS": str(self.failpoints),
             "FARM_FAULTS_CONSTANTS": json.dumps(self.constants),
-            "FARM_FAULTS_STANDIN": "1" if self.standin else "",
             "OMP_NUM_THREADS": "1",
         } | self.worker_environment.get(name, {})
         before = {key: os.environ.get(key) for key in added}

@@ -83,7 +83,7 @@ def mixed(farm: FaultFarm, jobs: int, seed: int, every_s: float | None) -> dict[
     return {
         "jobs": jobs,
         "database": farm.database,
-        "renderer": "stand-in" if farm.standin else "demo",
+        "renderer": "fake" if farm.fake else "demo",
         "took_s": round(took_s, 1),
         "killed": dict(killed),
         "kills": sum(killed.values()),
@@ -99,7 +99,7 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=20.0, help="seconds between two deaths")
     parser.add_argument("--db", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--standin", action="store_true")
+    parser.add_argument("--fake", action="store_true")
     parser.add_argument("--alone", action="store_true", help="no undisturbed run for comparison")
     parser.add_argument("--out", type=Path, default=Path("outputs/faults"))
     chosen = parser.parse_args()
@@ -111,7 +111,7 @@ def main() -> int:
         folder,
         database=chosen.db,
         workers=3,
-        standin=chosen.standin,
+        fake=chosen.fake,
         lease_s=30.0,
         sweep_interval_s=3.0,
         ticket_slice_s=10.0,

@@ -106,7 +106,7 @@ class Fault:
     build: Callable[..., FaultFarm] | None = None
     """and by whom, if not as usual."""
     needs_engine: bool = False
-    """It is of no use with a stand-in for the renderer."""
+    """The device `fake` has no engine to hurt."""
     promise_s: float | None = None
     """Jobs that lost their attempt are claimed again within this time, at the settings of the run."""
 
@@ -179,7 +179,7 @@ def perform(farm: FaultFarm, fault: Fault, seed: int, jobs: int) -> Outcome:
         failed_s=round(client.failed_s(), 2),
         took_s=round(took_s, 1),
         lease_s=farm.settings.lease_s,
-        renderer="stand-in" if farm.standin else "demo",
+        renderer="fake" if farm.fake else "demo",
         notes=run.notes,
     )
 

@@ -21,7 +21,7 @@ ON_POSTGRESQL = [
     "loop-broken",
     "api-killed-in-bulk",
 ]
-"""With a stand-in for the renderer: what is hurt here is claims, leases and commits."""
+"""On the device `fake`: these faults hit claims, leases and commits."""
 
 pytestmark = pytest.mark.process
 
@@ -35,7 +35,7 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultFarm]:
 def on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultFarm]:
     constants = FAULTS["api-killed-in-bulk"].farm["constants"]
     folder = tmp_path_factory.mktemp("faults") / "farm"
-    yield from living(FaultFarm(folder, database="postgresql", standin=True, constants=constants))
+    yield from living(FaultFarm(folder, database="postgresql", fake=True, constants=constants))
 
 
 def living(farm: FaultFarm) -> Iterator[FaultFarm]:

@@ -112,22 +112,12 @@ def load_pipeline(
     precision = pick_dtype(dtype or entry.dtype, where, cls.half)
     if tier in unavailable_tiers(where.type):
         raise RenderError("not_supported", f"model {entry.name}: tier {tier} {unavailable_tiers(where.type)[tier]}")
-    files = find_files(entry, catalogue)
-    if files.pipeline_class not in cls.pipelines:
-        raise RenderError(
-            "model_invalid",
-            f"model {entry.name}: {files.folder} holds a {files.pipeline_class or 'model without a pipeline class'};"
-            f" family {entry.family} loads {' or '.join(cls.pipelines)}",
-        )
+    files = find_files_of_family(entry, catalogue, cls)
     hashes = {name: digests.of(weight.path) for name, weight in files.weights.items()}
     check_pins(entry.name, hashes, entry.pins)
     try:
         with LOADING:
-            pipe = cls.load(entry, catalogue, files, precision)
-            pipe.set_progress_bar_config(disable=True)
-            check_complete(files, pipe)
-            for module in modules(pipe).values():
-                module.eval().requires_grad_(False)
+            pipe = load_on_cpu(entry, catalogue, files, cls, precision)
             parts = modules(pipe)
             narrow([parts[name] for name in (*DENOISERS, *ENCODERS) if name in parts], tier.weights, precision)
             encoder_swap = apply_offload(pipe, where, tier.offload_mode, denoisers=sorted(DENOISERS), encoders=sorted(ENCODERS))
@@ -173,6 +163,28 @@ def load_pipeline(
         bytes=loaded.bytes,
     )
     return loaded
+
+
+def find_files_of_family(entry: ModelEntry, catalogue: Catalogue, cls: type[Family]) -> ModelFiles:
+    """The model's files. Raises RenderError("model_invalid") if they are missing or hold a pipeline of another family."""
+    files = find_files(entry, catalogue)
+    if files.pipeline_class not in cls.pipelines:
+        raise RenderError(
+            "model_invalid",
+            f"model {entry.name}: {files.folder} holds a {files.pipeline_class or 'model without a pipeline class'};"
+            f" family {entry.family} loads {' or '.join(cls.pipelines)}",
+        )
+    return files
+
+
+def load_on_cpu(entry: ModelEntry, catalogue: Catalogue, files: ModelFiles, cls: type[Family], dtype: torch.dtype) -> Any:
+    """The pipeline with every weight read, ready for inference only."""
+    pipe = cls.load(entry, catalogue, files, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    check_complete(files, pipe)
+    for module in modules(pipe).values():
+        module.eval().requires_grad_(False)
+    return pipe
 
 
 def modules(pipe: Any) -> dict[str, torch.nn.Module]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -18,6 +18,7 @@ from imagefarm.states import WorkerState
 from scheduler.queue import finish
 from scheduler.queue.claim import ClaimedJob, has_work
 from scheduler.queue.retry import Failure, FailureClass
+from worker.fake_device import FAKE, FakeEngine
 from worker.inputs.input_prefetch import InputPrefetcher
 from worker.process.step_deadline import MAX_SLICES
 from worker.render.claim_prefetch import ClaimPrefetcher, RunningSetCapacity
@@ -194,8 +195,6 @@ class RenderLoop:
 
     def _engine_for(self, job: ClaimedJob) -> StepEngine | None:
         """The engine of the job's model, loaded if necessary; None if it cannot be loaded, in which case the job has failed."""
-        from worker.engine.engine import StepEngine
-
         context, name = self.context, job.model
         until, failure = self._broken.get(name, (0.0, None))
         if failure is not None and time.monotonic() < until:
@@ -214,7 +213,7 @@ class RenderLoop:
             self._fail(job, loaded)
             return None
         self.pipeline = loaded
-        self.engine = StepEngine(
+        self.engine = _engine_class(context.settings.device)(
             loaded,
             max_images=context.settings.max_running_set_images,
             text_encoder_batch_size=context.settings.text_encoder_batch_size,
@@ -405,6 +404,14 @@ class RenderLoop:
         running = [self.context.leased_jobs.get(job.id) for job in self._running_jobs()]
         steps = max((leased.steps - leased.step for leased in running if leased is not None), default=0)
         return steps * (self.context.step_deadline.mean_step_s or 0.0)
+
+
+def _engine_class(device: str) -> type[StepEngine]:
+    if device == FAKE:
+        return cast("type[StepEngine]", FakeEngine)
+    from worker.engine.engine import StepEngine
+
+    return StepEngine
 
 
 def _failure_of(error: BaseException) -> Failure:

@@ -10,7 +10,6 @@ nothing of this.
 from __future__ import annotations
 
 import importlib.abc
-import importlib.util
 import json
 import os
 import signal
@@ -154,6 +153,18 @@ def engine(module: Any) -> None:
     module.StepEngine.step, module.StepEngine._forward, module.StepEngine._advance = harmed_step, harmed_forward, harmed_advance
 
 
+def fake_device(module: Any) -> None:
+    """Jobs that harm their worker, on the device `fake`."""
+    step = module.FakeEngine.step
+
+    def harmed_step(self: Any) -> Any:
+        for job in self.running.values():
+            harm(job)
+        return step(self)
+
+    module.FakeEngine.step = harmed_step
+
+
 def hostile(job: Any) -> str:
     words = job.recipe.prompt.split()
     return words[1] if len(words) > 1 and words[0] == "hostile:" else ""
@@ -217,21 +228,16 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "scheduler.batches.bulk_actions": bulk,
     "worker.render_process": child,
     "worker.engine.engine": engine,
+    "worker.fake_device": fake_device,
 }
 CONSTANTS: dict[str, dict[str, float]] = json.loads(os.environ.get("FARM_FAULTS_CONSTANTS", "{}"))
 """Module -> constant -> value: what would take a quarter of an hour is waited for in seconds."""
 
 
-STANDIN = Path(__file__).with_name("standin.py") if os.environ.get("FARM_FAULTS_STANDIN") else None
-STOOD_IN = ("worker.models.device", "worker.models.loading", "worker.models.residency", "worker.engine.engine", "worker.failures")
-
-
 class Finder(importlib.abc.MetaPathFinder):
-    """Patches a module when it has just been imported, or puts another in its place."""
+    """Patches a module when it has just been imported."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if STANDIN is not None and name in STOOD_IN:
-            return importlib.util.spec_from_file_location(name, STANDIN)
         if name not in PATCHES and name not in CONSTANTS:
             return None
         for finder in sys.meta_path:
