@@ -32,7 +32,7 @@ demo: $(VENV)/.demo ## render examples/products.csv on a farm of its own into ou
 up: $(VENV)/.demo ## run the whole farm here and print its URL; Ctrl-C stops it
 	@$(VENV)/bin/imagefarm up $(ARGS)
 
-test: $(VENV)/.test ## run the tests (ARGS="tests/core -k recipe" for some of them)
+test: $(VENV)/.test ## run the tests (ARGS="tests/imagefarm -k recipe" for some of them)
 	@$(PY) -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 browser: ## install Chromium and a font with Chinese characters, which the browser tests need
