@@ -106,7 +106,7 @@ def child(module: Any) -> None:
 
 
 def batches(module: Any) -> None:
-    wrap(module, "submit", after="in_bulk")
+    wrap(module, "submit_jobs", after="in_bulk")
 
 
 def bulk(module: Any) -> None:
