@@ -19,6 +19,7 @@ CLIENT_FILES = (
     "imagefarm/__main__.py",
     "imagefarm/py.typed",
     "imagefarm/errors.py",
+    "imagefarm/messages.py",
     "imagefarm/recipe.py",
     "imagefarm/states.py",
     "imagefarm/text.py",
