@@ -61,17 +61,27 @@ class TaskLimit:
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
-        self._places = threading.Semaphore(limit)
+        self._free = limit
+        self._lock = threading.Lock()
+
+    @property
+    def free(self) -> int:
+        """How many more may run now."""
+        return self._free
 
     def run(self, work: Callable[[], T]) -> T | None:
         """Run `work`, or return None at once if the limit is reached; a later message will run it."""
-        if not self._places.acquire(blocking=False):
+        with self._lock:
+            may_run = self._free > 0
+            self._free -= may_run
+        if not may_run:
             log.info("task.skipped", task=self.name, reason="as many as may run at once are running")
             return None
         try:
             return work()
         finally:
-            self._places.release()
+            with self._lock:
+                self._free += 1
 
 
 class Maintenance:
@@ -112,8 +122,8 @@ class Maintenance:
         """
         with self.store.read() as session:
             due = {
-                WEBHOOK_TASK: webhooks.count_due(session, WEBHOOK_TASKS),
-                UPLOAD_TASK: batch_delivery.count_due(session, UPLOAD_TASKS),
+                WEBHOOK_TASK: webhooks.count_due(session, self._webhooks.free),
+                UPLOAD_TASK: batch_delivery.count_due(session, self._uploads.free),
             }
         if not any(due.values()) or redis.llen(f"{prefix}:{MAINTENANCE_QUEUE}"):
             return 0
