@@ -16,7 +16,8 @@ from imagefarm.states import JobState
 from imagefarm.store import database_time, jobs
 from imagefarm.store.job_access_paths import JobFilter
 from imagefarm.store.models import Job
-from scheduler.metrics.farm_view import FarmView, read_farm
+from scheduler.metrics.farm_view import FarmView
+from scheduler.metrics.read_farm import read_farm
 
 pages = Pages("pages_status")
 

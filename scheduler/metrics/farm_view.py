@@ -1,36 +1,17 @@
-"""A snapshot of the farm for REST, the status page and the admin pages: status, workers, lanes and flows."""
+"""What REST, the status page and the admin pages show of the farm at one moment. `scheduler.metrics.read_farm` fills it in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
-from imagefarm.auth import Caller
-from imagefarm.catalogue import Catalogue
-from imagefarm.states import JobState, WorkerState
-from imagefarm.store import db_now
-from imagefarm.store.models import Backlog, Flow, Job, Model, SweepState, Tenant, Worker
-from scheduler.metrics.farm_status import FarmStatus, farm_status
-from scheduler.metrics.throughput import IDLE, Throughput, lane_throughput
-
-SILENT_S = 12.0
-"""Seconds without a heartbeat after which a worker is shown with the length of its silence."""
-MAX_RUNNING_JOBS = 64
-"""Running jobs that are named beside their workers."""
-MAX_HEADS = 50
-"""Flows of a lane whose oldest job is looked up."""
-
-ReadSteps = Callable[[Sequence[str]], Mapping[str, int]]
-"""Reads the current step of each of these jobs."""
+from imagefarm.states import WorkerState
+from scheduler.metrics.farm_status import FarmStatus
 
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """A job that a worker is running."""
+    """A job that a worker holds."""
 
     id: str
     prompt: str
@@ -41,7 +22,7 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
-    """One worker. `silent_since` is its last heartbeat if that is long ago, otherwise None. `load` is its last report."""
+    """One worker. `silent_since` is its last heartbeat if that is long ago, else None. `load` is what it told last."""
 
     id: str
     name: str
@@ -63,7 +44,7 @@ class WorkerView:
 
     @property
     def shown_state(self) -> str:
-        """The state to show: the operator's desired state where it is not `ready`, otherwise the worker's own."""
+        """The state a person cares about: what an operator wants of it, where that is more than `ready`."""
         if self.desired_state != WorkerState.READY and self.state != WorkerState.OFFLINE:
             return self.desired_state
         return self.state
@@ -83,7 +64,7 @@ class LaneView:
     state: str
     reason: str
     rate: float = 0.0
-    """Images per minute; read only for a detailed view."""
+    """Pictures a minute; looked up only when the farm is looked at closely."""
     drain_s: float | None = None
 
     @property
@@ -92,13 +73,13 @@ class LaneView:
 
     @property
     def is_active(self) -> bool:
-        """Whether jobs run or wait here, or could run at once."""
+        """Somebody works or waits here, or could at once."""
         return bool(self.queued or self.running or self.resident or (self.state == "ready" and self.workers))
 
 
 @dataclass(frozen=True, slots=True)
 class FlowView:
-    """One tenant's jobs in one priority class on one lane."""
+    """What one tenant has in one priority class on one lane."""
 
     model: str
     priority: str
@@ -110,9 +91,9 @@ class FlowView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FarmView:
-    """The whole snapshot. `alive` is the number of live workers; `now` is the database's time.
+    """Everything above together. `alive` is how many workers are; `now` is the database's time.
 
-    Flows and the time are not in its `repr`, by which pages detect changes.
+    Flows and the time are no part of its `repr`, by which pages tell whether anything they show has changed.
     """
 
     status: FarmStatus
@@ -126,173 +107,9 @@ class FarmView:
 
     @property
     def active_lanes(self) -> tuple[LaneView, ...]:
-        """Lanes to show first: in use, or with waiting jobs although the model cannot be loaded."""
+        """Lanes to show at once: in use, or asked for although the model cannot be loaded."""
         return tuple(lane for lane in self.lanes if lane.is_active or lane.state == "invalid")
 
     @property
     def other_lanes(self) -> tuple[LaneView, ...]:
         return tuple(lane for lane in self.lanes if lane not in self.active_lanes)
-
-
-def read_farm(
-    session: Session,
-    catalogue: Catalogue,
-    caller: Caller,
-    *,
-    redis_is_up: bool,
-    read_steps: ReadSteps | None = None,
-    detailed: bool = False,
-) -> FarmView:
-    """The farm as this caller may see it: its own queue, or all queues for an admin.
-
-    With `read_steps`, workers are shown with their running jobs. `detailed` adds the rate of each lane, stopped workers, and the
-    load that each worker reported.
-    """
-    now = session.scalar(select(db_now())) or 0.0
-    rows = session.scalars(select(Worker).order_by(Worker.name, Worker.started_at.desc())).all()
-    alive = [row for row in rows if row.state != WorkerState.OFFLINE]
-    flows = _flows(session, caller)
-    lanes = _lanes(session, catalogue, flows, alive, lane_throughput(session, now) if detailed else {})
-    running_jobs = () if read_steps is None else _running_jobs(session, caller, read_steps)
-    queued, running = sum(lane.queued for lane in lanes), sum(lane.running for lane in lanes)
-    swept_at = session.scalar(select(SweepState.last_at)) or 0.0
-    return FarmView(
-        status=farm_status(alive, lanes, queued, running, redis_is_up=redis_is_up, sweep_late_s=now - swept_at),
-        workers=tuple(
-            _worker(row, running_jobs, now, is_whole=caller.is_admin and read_steps is not None, detailed=detailed)
-            for row in (rows if detailed else alive)
-        ),
-        lanes=lanes,
-        queued=queued,
-        running=running,
-        alive=len(alive),
-        flows=tuple(
-            FlowView(
-                model=flow.model,
-                priority=flow.priority_class,
-                tenant=name or flow.tenant_id,
-                queued=flow.queued,
-                running=flow.running,
-                weight=flow_weight or weight or 1.0,
-            )
-            for flow, name, weight, flow_weight in flows
-        ),
-        now=now,
-    )
-
-
-FlowRow = tuple[Backlog, str | None, float | None, float | None]
-"""A flow, its tenant's name, and the weights of the tenant and of the flow."""
-
-
-def _flows(session: Session, caller: Caller) -> list[FlowRow]:
-    statement = (
-        select(Backlog, Tenant.name, Tenant.weight, Flow.weight)
-        .join(Tenant, Tenant.id == Backlog.tenant_id, isouter=True)
-        .join(Flow, (Flow.priority_class == Backlog.priority_class) & (Flow.tenant_id == Backlog.tenant_id), isouter=True)
-        .where((Backlog.queued > 0) | (Backlog.running > 0))
-        .order_by(Backlog.model, Backlog.priority_class, Backlog.tenant_id)
-    )
-    if caller.tenant_filter is not None:
-        statement = statement.where(Backlog.tenant_id == caller.tenant_filter)
-    return [(flow, name, weight, flow_weight) for flow, name, weight, flow_weight in session.execute(statement)]
-
-
-def _running_jobs(session: Session, caller: Caller, read_steps: ReadSteps) -> tuple[tuple[str, RunningJob], ...]:
-    """Running jobs, each with the id of its worker."""
-    held = select(Job.id, Job.owner, Job.prompt, Job.count.label("number"), Job.recipe).where(Job.state == JobState.RUNNING)
-    if caller.tenant_filter is not None:
-        held = held.where(Job.tenant_id == caller.tenant_filter)
-    rows = session.execute(held.order_by(Job.id).limit(MAX_RUNNING_JOBS)).all()
-    steps = read_steps([row.id for row in rows])
-    return tuple(
-        (row.owner, RunningJob(row.id, row.prompt, row.number, steps.get(row.id, 0), int(row.recipe["steps"]))) for row in rows
-    )
-
-
-def _worker(
-    row: Worker, running_jobs: Sequence[tuple[str, RunningJob]], now: float, *, is_whole: bool, detailed: bool
-) -> WorkerView:
-    running = tuple(job for owner, job in running_jobs if owner == row.id)
-    return WorkerView(
-        id=row.id,
-        name=row.name,
-        host=row.host,
-        pid=row.pid,
-        device=row.device,
-        version=row.version,
-        state=_state_now(row.state, bool(running), whole=is_whole),
-        desired_state=row.desired_state,
-        reason=row.reason,
-        serves=tuple(map(str, row.serves)),
-        resident=tuple(map(str, row.resident)),
-        running=running,
-        silent_since=row.heartbeat_at if now - row.heartbeat_at > SILENT_S else None,
-        started_at=row.started_at,
-        # the page shows the age of a heartbeat; only the detailed view may change with each heartbeat
-        heartbeat_at=row.heartbeat_at if detailed else 0.0,
-        facts=tuple(sorted(row.facts.items())) if detailed else (),
-        load=tuple(sorted(row.load.items())) if detailed else (),
-    )
-
-
-def _state_now(told: str, holds: bool, *, whole: bool) -> str:
-    """A worker's state. Its own report may be one heartbeat old, so a caller who sees all jobs gets the state that they imply."""
-    if whole and told in {WorkerState.READY, WorkerState.BUSY}:
-        return WorkerState.BUSY if holds else WorkerState.READY
-    return told
-
-
-def _lanes(
-    session: Session,
-    catalogue: Catalogue,
-    flows: Sequence[FlowRow],
-    alive: Sequence[Worker],
-    throughputs: Mapping[str, Throughput],
-) -> tuple[LaneView, ...]:
-    """The lane of every model in the catalogue, and of removed models that still have jobs."""
-    learnt = {row.name: row for row in session.scalars(select(Model))}
-    by_model: dict[str, list[Backlog]] = {model: [] for model in catalogue.entries}
-    for flow, *_ in flows:
-        by_model.setdefault(flow.model, []).append(flow)
-    lanes = []
-    for model, of_lane in by_model.items():
-        entry, row = catalogue.entries.get(model), learnt.get(model)
-        queued = sum(flow.queued for flow in of_lane)
-        throughput = throughputs.get(model, IDLE)
-        lanes.append(
-            LaneView(
-                model=model,
-                title=entry.title if entry else model,
-                queued=queued,
-                running=sum(flow.running for flow in of_lane),
-                oldest_at=_oldest(session, [flow for flow in of_lane if flow.queued > 0]),
-                workers=sum(model in worker.serves for worker in alive),
-                resident=sum(model in worker.resident for worker in alive),
-                state=row.state if row else "unknown",
-                reason=row.reason if row else "",
-                rate=throughput.images,
-                drain_s=throughput.drain_s(queued),
-            )
-        )
-    # busiest first, then those that could work, then the rest in the catalogue's order
-    return tuple(sorted(lanes, key=lambda lane: (-(lane.queued + lane.running), not lane.is_active)))
-
-
-def _oldest(session: Session, flows: Sequence[Backlog]) -> float | None:
-    """Submission time of the oldest job of the longest-waiting flow: one index range per flow, however many jobs wait."""
-    heads = [
-        session.scalar(
-            select(Job.created_at)
-            .where(
-                Job.state == JobState.QUEUED,
-                Job.model == flow.model,
-                Job.priority_class == flow.priority_class,
-                Job.tenant_id == flow.tenant_id,
-            )
-            .order_by(Job.rank, Job.id)
-            .limit(1)
-        )
-        for flow in flows[:MAX_HEADS]
-    ]
-    return min((at for at in heads if at is not None), default=None)

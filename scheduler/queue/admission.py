@@ -44,7 +44,7 @@ def submit_jobs(session: Session, jobs: Sequence[NewJob], settings: Settings, *,
     now = session.connection().scalar(NOW) or 0.0
     check_limits(session, jobs, settings, now, quota=quota)
     quota_id = None if quota is None else quota.quota_id
-    insert_many(session, Job, [job.submitted(now, quota_id).columns() for job in jobs])
+    insert_many(session, Job, [job.columns_at(now, quota_id) for job in jobs])
     record_use(session, [(job.id, job.recipe) for job in jobs])
     queued = Counter((job.model, job.priority_class, job.tenant_id) for job in jobs if job.state == JobState.QUEUED)
     for lane_flow in sorted(queued):  # one order in all transactions, so that two of them never deadlock

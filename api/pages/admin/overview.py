@@ -19,7 +19,8 @@ from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.messages import N_
 from imagefarm.store.events import find_events
 from imagefarm.store.images import newest_images
-from scheduler.metrics.farm_view import FarmView, read_farm
+from scheduler.metrics.farm_view import FarmView
+from scheduler.metrics.read_farm import read_farm
 from scheduler.metrics.rollup import MetricBucket, total
 from scheduler.metrics.statistics import PERIODS, Statistics, spread, statistics
 

@@ -12,7 +12,7 @@ from api.pages.rendering import page
 from imagefarm.auth import Caller, Scope
 from imagefarm.errors import NotFound
 from imagefarm.states import WorkerState
-from scheduler.metrics.farm_view import read_farm
+from scheduler.metrics.read_farm import read_farm
 from scheduler.queue import workers
 
 pages = Pages("pages_admin_workers")

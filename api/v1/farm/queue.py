@@ -12,7 +12,7 @@ from api.http.schemas import ResponseModel
 from imagefarm.auth import Caller, Scope
 from imagefarm.settings import Settings
 from scheduler.metrics.farm_status import FarmState
-from scheduler.metrics.farm_view import read_farm
+from scheduler.metrics.read_farm import read_farm
 
 routes = Routes(tag="queue")
 
