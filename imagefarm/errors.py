@@ -1,7 +1,7 @@
 """Every error the farm raises on purpose.
 
 FarmError
-├── RequestError            the caller can mend it (4xx)
+├── RequestError            the caller can correct it (4xx)
 │   ├── InvalidRequest      422: one or more fields are wrong
 │   ├── UnknownModel        422: the catalogue has no such model
 │   ├── NotFound            404
@@ -10,7 +10,7 @@ FarmError
 │   ├── Forbidden           403
 │   └── LimitExceeded       429: a quota or queue limit; says when to come back
 ├── Unavailable             503: a service behind the farm is away; says when to come back
-├── ConfigurationError              the operator can mend it: one line and an exit code on the CLI
+├── ConfigurationError              the operator can correct it: one line and an exit code on the CLI
 │   ├── DataFolderBusy
 │   ├── PortInUse
 │   ├── RedisNotFound
@@ -28,7 +28,7 @@ from imagefarm.messages import N_, Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldError:
-    """One thing wrong with one field of a request: where, what, and how to mend it."""
+    """One thing wrong with one field of a request: the place, the problem and the remedy."""
 
     field: str
     detail: str
@@ -37,7 +37,7 @@ class FieldError:
 
 
 class FieldValueError(ValueError):
-    """A value that a field does not take, for pydantic: what is wrong with it, and the remedy."""
+    """A validator's refusal of a value, with its remedy. Pydantic takes it as any ValueError."""
 
     def __init__(self, detail: str, remedy: str) -> None:
         super().__init__(f"{detail}; {remedy}")

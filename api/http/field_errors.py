@@ -1,4 +1,4 @@
-"""What pydantic found wrong, said for people: the field, what is wrong with it, and the remedy."""
+"""The errors of a pydantic validation for people: the field, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagefarm.errors import FieldError, FieldValueError
 from imagefarm.messages import N_, Message
 
 MAX_ERRORS = 50
-"""Errors told at once: a hostile body can hold many thousands."""
+"""Errors in one answer: a hostile body can hold many thousands."""
 ALTERNATIVE = re.compile(r"constrained-\w+|(function-\w+|literal)\[.*\]", re.DOTALL)
 """What pydantic puts into a field's place where one of several kinds of value may stand: the kind that it tried."""
 OTHER_KIND = ("_type", "_parsing")
@@ -123,7 +123,7 @@ def _words(kind: str, about: dict[str, Any], message: str) -> tuple[str, str]:
 
 
 def _own_words(error: object) -> tuple[str, str]:
-    """What a check of the farm's own says: its text, or a text "what is wrong; the remedy"."""
+    """The problem and the remedy of a check of the farm's own. A plain ValueError joins them with a semicolon."""
     if isinstance(error, FieldValueError):
         return error.detail, error.remedy
     detail, _, remedy = str(error).partition("; ")

@@ -14,7 +14,7 @@ NOT_PAGES = ("/api/", "/static/", "/problems/", "/healthz", "/readyz")
 
 
 def init_app(app: Flask) -> None:
-    """Answer a browser with a page that says what went wrong and how to mend it."""
+    """Answer a browser with a page that names the problem and the remedy."""
     register_error_renderer(app, "/", _render)
 
 

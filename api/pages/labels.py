@@ -1,4 +1,4 @@
-"""What pages call the things that the code names: states, kinds of events, fields of a recipe, scopes."""
+"""The names that pages give to states, kinds of events, fields of a recipe, scopes: one table for both languages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask import Flask
 from flask_babel import lazy_gettext as _
 
 Labels = Mapping[str, Any]
-"""Lazy texts by name: each is looked up in the reader's language when it is shown."""
+"""Lazy texts by name. Each is translated when it is shown."""
 
 STATES: Labels = {
     "held": _("Held"),
@@ -196,7 +196,7 @@ SPANS: Labels = {
     "waiting": _("Waiting"),
     "loading and sharing": _("Loading, sharing the device"),
     "text": _("Prompt encoding"),
-    "steps": _("Steps"),
+    "steps": _("Denoising"),
     "decoding": _("Decoding"),
     "file": _("Writing files"),
 }
@@ -219,7 +219,7 @@ DIFFERENCES: Labels = {
     "the images that shared its forward passes": _("pictures in the same micro-batch"),
     "the images that were decoded with it": _("pictures decoded together"),
 }
-"""What was not the same when a replay was rendered."""
+"""The differences between the original and a replay."""
 FOUND_BY: Labels = {
     "file": _("Found: this exact file was made here."),
     "pixels": _("Found: the pixels match a picture made here."),
@@ -250,5 +250,5 @@ def init_app(app: Flask) -> None:
 
 
 def label(name: str, of: str) -> str:
-    """What a page calls `name`, in the reader's language; a name without a label is shown as it is."""
+    """The label of `name` in the reader's language; a name without a label is shown as it is."""
     return str(LABELS[of].get(name, name))

@@ -1,4 +1,4 @@
-/* Draws [data-series] with uPlot, anew when the page was morphed, in the colours of the page and of its scheme. */
+/* Draws [data-series] with uPlot, again after each morph of the page, in the colours of the page and of its scheme. */
 (() => {
   "use strict";
   const drawn = new WeakMap(), HEIGHT = 150;

@@ -1,4 +1,4 @@
-/* Keeps a page up to date: a stream carries #live anew after each change, and it is morphed. Without a stream the page fetches
+/* Keeps a page up to date: a stream sends #live after each change, and the page is morphed. Without a stream the page fetches
    itself every few seconds; an unchanged page answers 304. Without JavaScript the page is complete, as it was. */
 (() => {
   "use strict";
@@ -19,7 +19,7 @@
     mark.textContent = now ? mark.dataset.live : mark.dataset.polling;
   }
 
-  // What comes may have been rendered for another reader, up to RENDER_CACHE_MS ago: asked for so long after the change, it holds it.
+  // The server may answer with a rendering up to RENDER_CACHE_MS old, so the page waits that long after a change before it asks.
   function refresh() {
     heardAt = performance.now();
     plan();

@@ -81,7 +81,7 @@
     layout();
   }
 
-  // what is drawn
+  // drawing
 
   function layout() {
     const width = grid.clientWidth;
@@ -194,7 +194,7 @@
     if (!large.open) large.showModal();
   }
 
-  // what is decided
+  // decisions
 
   function decide(action, chosen) {
     const picked = (chosen ?? view.slice(Math.min(at, anchor), Math.max(at, anchor) + 1)).filter((item) => item.image && item.pick !== RESULT[action]);
@@ -231,7 +231,7 @@
     return underway = mine;
   }
 
-  // finals are of what has been decided, also a moment ago; and who leaves takes no decision along
+  // decisions are sent before finals are made, and before the page is left
   finals.addEventListener("submit", (event) => {
     if (!queue.size && !underway) return;
     event.preventDefault();
@@ -278,7 +278,7 @@
 
   function say(text, bad) { said.textContent = text; said.classList.toggle("bad", Boolean(bad)); }
 
-  // what changes meanwhile
+  // changes made elsewhere
 
   async function reload(numbers) {
     const wanted = [...new Set(numbers)].filter((number) => number >= 0 && number < chunks.length);

@@ -18,7 +18,7 @@
   function put(field, start, end, text) {
     field.focus();
     field.setSelectionRange(start, end);
-    // keeps the browser's own undo; where it is not known the text is set all the same
+    // keeps the browser's own undo; a browser without the command gets the text set directly
     if (!document.execCommand("insertText", false, text)) { field.setRangeText(text, start, end, "end"); field.dispatchEvent(new Event("input", { bubbles: true })); }
   }
   function add(phrases) {
@@ -28,7 +28,7 @@
   }
   const offered = () => [...document.querySelectorAll("#suggestion [data-add]")];
 
-  // saved words for what a picture shall not show: kept by this browser alone
+  // saved negative prompts: kept by this browser alone
   function readSavedNegatives() { try { const found = JSON.parse(localStorage.getItem(KEPT)); return Array.isArray(found) ? found.filter((one) => typeof one === "string") : []; } catch { return []; } }
   function writeSavedNegatives(list) { try { localStorage.setItem(KEPT, JSON.stringify(list.slice(0, MAX_SAVED_NEGATIVES))); } catch { /* a browser that keeps nothing */ } showSavedNegatives(); }
   function showSavedNegatives() {

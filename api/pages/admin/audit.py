@@ -68,7 +68,7 @@ def audit_page(app_context: AppContext) -> Response:
         chain = chain_of(session, walk="verify" in request.args)
     shown = tuple(map(recent_event, found[:SHOWN]))
     older = shown[-1].id if len(found) > SHOWN else None
-    return page("admin_audit.html", AuditView(events=shown, older=older, fields=tuple(fields.items()), chain=chain))
+    return page("admin/audit.html", AuditView(events=shown, older=older, fields=tuple(fields.items()), chain=chain))
 
 
 def recent_event(row: Event) -> RecentEvent:

@@ -38,7 +38,7 @@ class KeysView:
 @pages.get("/admin/keys", scope=Scope.ADMIN)
 def keys_page(app_context: AppContext) -> Response:
     """List the keys, with the form for a new one."""
-    return page("admin_keys.html", _view(app_context))
+    return page("admin/keys.html", _view(app_context))
 
 
 @pages.post("/admin/keys", scope=Scope.ADMIN)
@@ -53,9 +53,9 @@ def keys_form(app_context: AppContext, caller: Caller) -> Response:
         made = make_key(app_context, caller, KeyRequest.model_validate(given))
     except ValidationError as error:
         wrong = field_errors(error, KeyRequest, whole="form")
-        return page("admin_keys.html", _view(app_context, fields, chosen=chosen, limits=limits, errors=tuple(wrong)), 422)
+        return page("admin/keys.html", _view(app_context, fields, chosen=chosen, limits=limits, errors=tuple(wrong)), 422)
     except InvalidRequest as error:
-        return page("admin_keys.html", _view(app_context, fields, chosen=chosen, limits=limits, errors=tuple(error.errors)), 422)
+        return page("admin/keys.html", _view(app_context, fields, chosen=chosen, limits=limits, errors=tuple(error.errors)), 422)
     return _shown_once(app_context, made)
 
 
@@ -73,7 +73,7 @@ def revoke_form(app_context: AppContext, caller: Caller, key_id: str) -> Any:
 
 
 def _shown_once(app_context: AppContext, made: NewKey) -> Response:
-    response = page("admin_keys.html", _view(app_context, made=new_key_response(made)), 201)
+    response = page("admin/keys.html", _view(app_context, made=new_key_response(made)), 201)
     response.headers["Cache-Control"] = "no-store"
     return response
 

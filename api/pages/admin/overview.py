@@ -88,7 +88,7 @@ def admin_page(app_context: AppContext, caller: Caller) -> Response:
             pictures=tuple(LastPicture(picture(row), row.job_id) for row in newest_images(session, None, PICTURES_SHOWN)),
             events=tuple(map(recent_event, find_events(session, limit=EVENTS_SHOWN))),
         )
-    return page("admin.html", view)
+    return page("admin/overview.html", view)
 
 
 def charts(found: Statistics) -> tuple[Chart, ...]:

@@ -17,4 +17,4 @@ pages = Pages("pages_admin_settings")
 def settings_page(app_context: AppContext) -> Response:
     """Show every setting; those that are not defaults first."""
     shown = shown_settings(app_context.settings)
-    return page("admin_settings.html", tuple(sorted(shown, key=lambda one: one.origin == "default")))
+    return page("admin/settings.html", tuple(sorted(shown, key=lambda one: one.origin == "default")))

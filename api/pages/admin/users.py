@@ -62,7 +62,7 @@ class UsersView:
 @pages.get("/admin/users", scope=Scope.ADMIN)
 def users_page(app_context: AppContext) -> Response:
     """List the users, with the form for a new one."""
-    return page("admin_users.html", _view(app_context))
+    return page("admin/users.html", _view(app_context))
 
 
 @pages.post("/admin/users", scope=Scope.ADMIN)
@@ -116,7 +116,7 @@ def limits_form(app_context: AppContext, caller: Caller, tenant_id: str) -> Any:
 def _refused(
     app_context: AppContext, errors: list[FieldError], fields: dict[str, str] | None = None, *, status: int = 422, **of: Any
 ) -> Response:
-    return page("admin_users.html", _view(app_context, fields, errors=tuple(errors), **of), status)
+    return page("admin/users.html", _view(app_context, fields, errors=tuple(errors), **of), status)
 
 
 def _view(

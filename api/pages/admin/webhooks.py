@@ -70,7 +70,7 @@ class WebhooksView:
 @pages.get("/admin/webhooks", scope=Scope.ADMIN)
 def webhooks_page(app_context: AppContext) -> Response:
     """List webhooks and the newest messages."""
-    return page("admin_webhooks.html", _view(app_context))
+    return page("admin/webhooks.html", _view(app_context))
 
 
 @pages.post("/admin/webhooks", scope=Scope.ADMIN)
@@ -81,10 +81,10 @@ def webhooks_form(app_context: AppContext, caller: Caller) -> Response:
         made = register_webhook(app_context, caller, WebhookBody.model_validate({"url": url, "kinds": list(chosen)}))
     except ValidationError as error:
         wrong = field_errors(error, WebhookBody, whole="form")
-        return page("admin_webhooks.html", _view(app_context, url, chosen=chosen, errors=tuple(wrong)), 422)
+        return page("admin/webhooks.html", _view(app_context, url, chosen=chosen, errors=tuple(wrong)), 422)
     except InvalidRequest as error:
-        return page("admin_webhooks.html", _view(app_context, url, chosen=chosen, errors=tuple(error.errors)), 422)
-    response = page("admin_webhooks.html", _view(app_context, made=webhook_response(made, with_secret=True)), 201)
+        return page("admin/webhooks.html", _view(app_context, url, chosen=chosen, errors=tuple(error.errors)), 422)
+    response = page("admin/webhooks.html", _view(app_context, made=webhook_response(made, with_secret=True)), 201)
     response.headers["Cache-Control"] = "no-store"
     return response
 

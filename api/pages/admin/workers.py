@@ -34,7 +34,7 @@ def workers_page(app_context: AppContext, caller: Caller) -> Response:
             read_steps=app_context.progress.read,
             detailed=True,
         )
-    return page("admin_workers.html", view)
+    return page("admin/workers.html", view)
 
 
 @pages.post("/admin/workers/<worker_id>/<command>", scope=Scope.ADMIN)

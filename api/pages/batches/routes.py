@@ -80,7 +80,7 @@ class BatchView:
 def batches_page(app_context: AppContext, caller: Caller) -> Response:
     """List batches, with the form for a new one."""
     fields = {"update_of": request.args.get("update_of", "")[:255]}
-    return page("batches.html", _batches_view(app_context, caller, fields))
+    return page("batches/batches.html", _batches_view(app_context, caller, fields))
 
 
 @pages.post("/batches/preview", scope=Scope.SUBMIT)
@@ -88,7 +88,7 @@ def preview_form() -> Response:
     """Show the table's columns and the first prompts of a batch that is being written."""
     head, template = request.form.get("head", "")[:PREVIEW_CHARS], request.form.get("template", "")
     shown = preview(head, template, json_lines=request.form.get("kind") == "json", mapping=_mapping())
-    return page("batch_preview.html", shown)
+    return page("batches/batch_preview.html", shown)
 
 
 @pages.post("/batches", scope=Scope.SUBMIT)
@@ -100,15 +100,15 @@ def batches_form(app_context: AppContext, caller: Caller) -> Any:
         batch_request = _batch_request(app_context, fields, dry_run=request.form.get("act") != "launch")
         if batch_request.options.dry_run:
             quote = dry_run_response(*quote_batch(app_context, caller, batch_request))
-            return page("batches.html", _batches_view(app_context, caller, fields, quote=quote))
+            return page("batches/batches.html", _batches_view(app_context, caller, fields, quote=quote))
         batch_id = launch_batch(app_context, caller, batch_request)
     except ValidationError as error:
         wrong = field_errors(error, BatchParameters, whole="form")
-        return page("batches.html", _batches_view(app_context, caller, fields, errors=tuple(wrong)), 422)
+        return page("batches/batches.html", _batches_view(app_context, caller, fields, errors=tuple(wrong)), 422)
     except RequestError as error:
         wrong = error.errors if isinstance(error, InvalidRequest) else []
         view = _batches_view(app_context, caller, fields, errors=tuple(wrong), refusal=error.detail)
-        return page("batches.html", view, error.status)
+        return page("batches/batches.html", view, error.status)
     return redirect(f"/batches/{batch_id}", 303)
 
 
@@ -132,7 +132,7 @@ def batch_page(app_context: AppContext, caller: Caller, batch_id: str) -> Respon
             sheet=sheet(session, batch_id, ""),
             final_size=_final_size(session, app_context, batch_id),
         )
-    return page("batch.html", view)
+    return page("batches/batch.html", view)
 
 
 @pages.get("/batches/<batch_id>/sheet", scope=Scope.READ)
@@ -142,7 +142,7 @@ def sheet_page(app_context: AppContext, caller: Caller, batch_id: str) -> Respon
     with app_context.store.read() as session:
         batches.visible_batch(session, batch_id, caller.tenant_filter)
         view = sheet(session, batch_id, after)
-    return page("sheet.html", view)
+    return page("batches/sheet.html", view)
 
 
 @pages.get("/batches/<batch_id>/cells.json", scope=Scope.READ)

@@ -66,7 +66,7 @@ def bulk_jobs_form(app_context: AppContext, caller: Caller) -> Any:
         return _asked(app_context, caller, action, asked, error)
     for model in sorted(report.models):
         app_context.ticket_sender.notify_lane(model)
-    return page("bulk_jobs.html", BulkActionView(action, asked.anew(), report.matched, (), report.changed, ""))
+    return page("jobs/bulk_jobs.html", BulkActionView(action, asked.first_page(), report.matched, (), report.changed, ""))
 
 
 def _asked(
@@ -83,8 +83,8 @@ def _asked(
             some = replace(wanted, states=states)
             shown = jobs.list_jobs(session, some, before=None, limit=EXAMPLES).jobs
         cards = job_cards(session, app_context, shown)
-    view = BulkActionView(action, asked.anew(), look.matched, cards, None, refusal.detail if refusal else "")
-    return page("bulk_jobs.html", view, refusal.status if refusal else 200)
+    view = BulkActionView(action, asked.first_page(), look.matched, cards, None, refusal.detail if refusal else "")
+    return page("jobs/bulk_jobs.html", view, refusal.status if refusal else 200)
 
 
 def _wanted(app_context: AppContext, caller: Caller, asked: PageFilter) -> JobFilter:

@@ -47,20 +47,20 @@ class PageFilter:
     @property
     def is_narrow(self) -> bool:
         """True if it leaves anything out."""
-        return self.anew() != PageFilter()
+        return self.first_page() != PageFilter()
 
-    def anew(self) -> PageFilter:
-        """The same filter from its newest job on."""
+    def first_page(self) -> PageFilter:
+        """This filter, from its newest job on."""
         return replace(self, before="", upto="")
 
     def toggled(self, state: JobState) -> PageFilter:
         """With this state added, or taken away."""
         states = tuple(one for one in JobState if (one in self.states) != (one == state))
-        return replace(self.anew(), states=states)
+        return replace(self.first_page(), states=states)
 
     def with_(self, **changed: str) -> PageFilter:
         """The same from its newest job on, with some parts changed."""
-        return replace(self.anew(), **changed)  # type: ignore[arg-type]
+        return replace(self.first_page(), **changed)  # type: ignore[arg-type]
 
     def wanted(self, caller: Caller, now: float) -> JobFilter:
         """As the store takes it, within what the caller may see."""

@@ -167,7 +167,7 @@ def jobs_page(app_context: AppContext, caller: Caller) -> Response:
             workers=tuple(worker_names(session, MAX_CHOICES)),
             batches=tuple(batch_names(session, caller.tenant_filter, MAX_CHOICES)),
         )
-    return page("jobs.html", view)
+    return page("jobs/jobs.html", view)
 
 
 @pages.get("/jobs/<job_id>", scope=Scope.READ)
@@ -175,7 +175,7 @@ def job_page(app_context: AppContext, caller: Caller, job_id: str) -> Response:
     """Show one job."""
     with app_context.store.read() as session:
         view = _job_view(session, app_context, caller, jobs.visible_job(session, job_id, caller.tenant_filter))
-    return page("job.html", view)
+    return page("jobs/job.html", view)
 
 
 @pages.get("/jobs/<job_id>/preview.webp", scope=Scope.READ)

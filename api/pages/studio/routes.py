@@ -98,7 +98,7 @@ def studio_page(app_context: AppContext, caller: Caller) -> Response:
                 | ({} if "seed" in request.args or "keep" in request.args else {"seed": ""})
                 | given
             )
-        return page("studio.html", _view(session, app_context, caller, fields, submitted=request.args.get("job", "")))
+        return page("studio/studio.html", _view(session, app_context, caller, fields, submitted=request.args.get("job", "")))
 
 
 @pages.post("/studio", scope=Scope.SUBMIT)
@@ -132,13 +132,13 @@ def suggestion_form(app_context: AppContext, caller: Caller) -> Response:
     variant = int(request.form.get("variant", "0").strip()[:4]) if request.form.get("variant", "").isdecimal() else 0
     suggestion = _suggestion(fields, variant)
     if request.headers.get("HX-Request"):
-        return page("suggestion.html", suggestion, variant=variant)
+        return page("studio/suggestion.html", suggestion, variant=variant)
     if suggestion is not None and (slot := request.form.get("add")):
         taken = [one.text for one in suggestion.additions if slot in {one.slot, "all"}]
         fields["prompt"] = joined(fields["prompt"], *taken)
         suggestion = _suggestion(fields, variant)
     with app_context.store.read() as session:
-        return page("studio.html", _view(session, app_context, caller, fields, suggestion=suggestion, variant=variant))
+        return page("studio/studio.html", _view(session, app_context, caller, fields, suggestion=suggestion, variant=variant))
 
 
 @pages.post("/studio/init-image", scope=Scope.SUBMIT)
@@ -160,7 +160,7 @@ def init_image_form(app_context: AppContext, caller: Caller) -> Response:
         "init_image"
         in app_context.catalogue.by_alias.get(fields["model"], app_context.catalogue.get(app_context.catalogue.default)).features
     )
-    return page("init_image.html", tuple(fields.items()), may_begin=may_begin, refusal=refusal)
+    return page("studio/init_image.html", tuple(fields.items()), may_begin=may_begin, refusal=refusal)
 
 
 def _with_init_image(app_context: AppContext, caller: Caller, fields: dict[str, str]) -> dict[str, str]:
@@ -217,7 +217,7 @@ def _refused(app_context: AppContext, caller: Caller, fields: dict[str, str], er
     errors = tuple(error.errors) if isinstance(error, InvalidRequest) else ()
     with app_context.store.read() as session:
         view = _view(session, app_context, caller, fields, errors=errors, refusal="" if errors else error.detail)
-    return page("studio.html", view, error.status)
+    return page("studio/studio.html", view, error.status)
 
 
 def _view(

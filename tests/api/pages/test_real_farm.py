@@ -190,7 +190,7 @@ def test_a_job_is_watched_to_its_end_and_replayed(farm: LiveFarm, visit: Any) ->
     page = live(window, f"{farm.url}/jobs/{job}")
     page.locator(".ghost img").first.wait_for(timeout=RENDERED_MS)
     page.locator(".picture").nth(1).wait_for(timeout=RENDERED_MS)
-    assert page.locator(".legend", has_text="Steps").count() == 1
+    assert page.locator(".legend", has_text="Denoising").count() == 1
     assert window.overflow() <= 0
     page.get_by_role("button", name="Replay 2 pictures").click()
     page.get_by_text("Replay: every pixel is identical.").wait_for(timeout=RENDERED_MS)
