@@ -32,7 +32,7 @@ CLIENT_FILES = (
 )
 """The client's half, as patterns of paths."""
 SHIPPED = ("models.toml", "models/demo", "examples/products.csv")
-"""What comes with the server besides its packages. In its wheel they are below imagefarm/shipped."""
+"""Files that come with the server besides its packages. In its wheel they are below imagefarm/shipped."""
 
 
 def is_client(path: PurePath) -> bool:

@@ -26,7 +26,9 @@ from tools.prose_rules import RULES
 MARKER = "prose: ok"
 READ = {".py", ".md", ".html", ".txt", ".js", ".css", ".toml", ".po", ".yaml", ".yml", ".mako", ".sh", ""}
 """Endings of the files that are read; the last one is for Makefile, Dockerfile and .ci/run."""
-LEFT_OUT = re.compile(r"^(?:LICENSE|models/|api/static/vendor/|tools/prose(?:_rules)?\.py|tests/tools/test_prose\.py)|\.min\.")
+LEFT_OUT = re.compile(
+    r"^(?:(?:packages/client/)?LICENSE|models/|api/static/vendor/|tools/prose(?:_rules)?\.py|tests/tools/test_prose\.py)|\.min\."
+)
 """Other people's text, and the list itself."""
 DECORATION = re.compile(r"^\s*(?:#|//|\*|>|-|\|)+\s?")
 """What a line of a comment, a list or a quotation begins with."""

@@ -38,19 +38,19 @@ def batch(
     seed: Annotated[str | None, typer.Option(help="One seed for all; the default is a seed from each SKU.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the batch; the default is the file's.")] = None,
     name_pattern: Annotated[str | None, typer.Option(help="File names, such as {sku}-{view}-{n}.")] = None,
-    canary: Annotated[int | None, typer.Option(help="Render so many rows and hold the rest until approved.")] = None,
-    gate: Annotated[str | None, typer.Option(help="JSON rules on what is measured of each picture.")] = None,
+    canary: Annotated[int | None, typer.Option(help="Number of rows to render first; the rest is held until approved.")] = None,
+    gate: Annotated[str | None, typer.Option(help="JSON rules on the scores of each picture.")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="Also deliver it for this channel; may be repeated.")] = None,
     deliver: To = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Render the good rows of a table that has bad ones.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Render nothing; say what it would make and take.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Render nothing; print the number of pictures and their cost.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Submit a table, wait for it, and fetch the pictures into --out. Ctrl-C leaves it to go on."""
+    """Submit a table, wait for it, and fetch the pictures into --out. Ctrl-C stops waiting; the batch continues."""
     width, height = sides(size)
     with connect(url, key) as farm:
         made = farm.batches.submit(
@@ -80,7 +80,7 @@ def batch(
             try:
                 made = wait_for_batch(farm, made)
             except KeyboardInterrupt:
-                note(f"imagefarm: {made.id} goes on; `imagefarm jobs --batch {made.id}` shows it")
+                note(f"imagefarm: {made.id} continues; `imagefarm jobs --batch {made.id}` shows it")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
             files = farm.batches.download(made, out) if out is not None else []
     if as_json:
@@ -96,7 +96,7 @@ def batch(
 
 
 def wait_for_batch(farm: Client, batch: Batch) -> Batch:
-    """Wait behind a progress bar until a batch has ended, or only what waits for approval is left of it."""
+    """Wait behind a progress bar until a batch has ended or waits for approval."""
     return farm.batches.wait(batch, progress=True)
 
 
@@ -121,15 +121,15 @@ def _print_quote(quote: Quote) -> None:
 
 def _print_changes(batch: Batch) -> None:
     if batch.changes is not None:
-        told = ", ".join(f"{number} {name}" for name, number in batch.changes.items() if number)
-        print(f"since {batch.update_of}: {told or 'nothing'}")
+        summary = ", ".join(f"{number} {name}" for name, number in batch.changes.items() if number)
+        print(f"since {batch.update_of}: {summary or 'nothing'}")
 
 
 def _print(batch: Batch, folder: Path | None) -> None:
     counts = batch.counts
     numbers = {name: getattr(counts, name) for name in ("succeeded", "failed", "cancelled", "held", "queued", "running")}
-    told = ", ".join(f"{number} {name}" for name, number in numbers.items() if number) or "nothing to do"
-    print(f"{batch.id} {batch.state}: {told}" + (f"; pictures and manifest.csv are in {folder}" if folder else ""))
+    summary = ", ".join(f"{number} {name}" for name, number in numbers.items() if number) or "nothing to do"
+    print(f"{batch.id} {batch.state}: {summary}" + (f"; pictures and manifest.csv are in {folder}" if folder else ""))
     if batch.stopped is not None:
         stop = batch.stopped
-        print(f"the farm stopped it: {stop.failed} of its jobs failed with {stop.error}; mend that, then resume it")
+        print(f"the farm stopped it: {stop.failed} of its jobs failed with {stop.error}; correct that, then resume it")

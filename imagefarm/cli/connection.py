@@ -16,9 +16,9 @@ Url = Annotated[str | None, typer.Option("--url", envvar="IMAGEFARM_URL", help="
 Key = Annotated[str | None, typer.Option("--key", envvar="IMAGEFARM_API_KEY", help="API key.", show_envvar=True)]
 
 RETRIES = 4
-"""About four seconds of patience: an API that restarts is back by then, and nobody wonders why nothing happens."""
+"""About four seconds: an API that restarts is back by then."""
 COMPLETION_TIMEOUT_S = 1.0
-"""Who presses Tab does not wait longer."""
+"""The longest wait after Tab is pressed."""
 
 
 class Chosen:
@@ -36,7 +36,7 @@ def complete_profile(incomplete: str) -> list[str]:
 
 
 def complete_model(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of the farm's models, for the shell; none where no farm answers at once."""
+    """Names of the farm's models, for the shell; none if no farm responds in time."""
     Chosen.profile = context.find_root().params.get("profile")
     try:
         with connect(
@@ -66,7 +66,7 @@ def choose_profile(
 def connect(
     url: str | None, key: str | None, *, retries: int | None = None, timeout_s: float = 30.0, quiet: bool = False
 ) -> Client:
-    """A client of the farm that is meant. What --url, --key and their environment say goes before the profile.
+    """A client of the chosen farm: --url, --key and their environment win over the profile.
 
     The key of a profile is sent to the profile's own address only.
     """

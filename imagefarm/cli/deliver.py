@@ -30,15 +30,15 @@ def deliver(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Upload a batch's files to a bucket when it is done. What is there already is not sent again."""
+    """Upload a batch's files to a bucket when it is done. Files that are there already are not sent again."""
     target = delivery_target(to, "BUCKET/FOLDER")
     with connect(url, key) as farm:
         batch = farm.batches.deliver(batch_id, **target)
         if wait:
             try:
-                batch = farm.batches.wait_delivery(batch, on_progress=_Troubles())
+                batch = farm.batches.wait_delivery(batch, on_progress=_Errors())
             except KeyboardInterrupt:
-                note(f"imagefarm: the delivery of {batch_id} goes on")
+                note(f"imagefarm: the delivery of {batch_id} continues")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
     state = batch.delivery.state if batch.delivery else "cancelled"
     if as_json:
@@ -57,17 +57,17 @@ def delivery_target(to: str, hint: str) -> DeliveryTarget:
     return {"bucket": bucket, "prefix": prefix}
 
 
-class _Troubles:
-    """Tells each trouble of a delivery once."""
+class _Errors:
+    """Prints each error of a delivery once."""
 
     def __init__(self) -> None:
-        self.told: str | None = None
+        self.printed: str | None = None
 
     def __call__(self, batch: Batch) -> None:
         error = batch.delivery.error if batch.delivery else None
-        if error is not None and error != self.told:
+        if error is not None and error != self.printed:
             note(f"imagefarm: {error}")
-        self.told = error
+        self.printed = error
 
 
 def _words(batch: Batch) -> str:

@@ -37,8 +37,8 @@ MEANING = {
     ExitCode.BUSY: "the farm is busy, or a limit is reached: come back later",
     ExitCode.AUTH_FAILED: "the key is missing, wrong, or may not do this",
     ExitCode.NOT_FOUND: "there is no such thing",
-    ExitCode.WAIT_TIMEOUT: "waited too long; the job goes on",
-    ExitCode.INTERRUPTED: "interrupted; what was submitted goes on",
+    ExitCode.WAIT_TIMEOUT: "waited too long; the job continues",
+    ExitCode.INTERRUPTED: "interrupted; submitted jobs continue",
 }
 
 BY_CODE = {

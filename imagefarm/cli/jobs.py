@@ -21,7 +21,7 @@ InBatch = Annotated[str | None, typer.Option(help="Only jobs of this batch.")]
 Labels = Annotated[list[str] | None, typer.Option(help="Only jobs with this label, NAME:VALUE; may be repeated.")]
 Words = Annotated[str | None, typer.Option(help="Only jobs with this in their prompt.")]
 Expected = Annotated[
-    int | None, typer.Option(min=0, help="How many you saw: acts without asking, and not at all if more match now.")
+    int | None, typer.Option(min=0, help="Number of jobs that you saw: acts without asking, and not at all if more match now.")
 ]
 
 
@@ -37,7 +37,7 @@ def jobs(
     batch: InBatch = None,
     label: Labels = None,
     text: Words = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Number of jobs at most, newest first.")] = 20,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
@@ -93,7 +93,7 @@ def cancel(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Cancel jobs, or with --all every one that matches; what has ended stays as it is."""
+    """Cancel jobs, or with --all every one that matches; jobs that have ended are not changed."""
     filters = _filters(job_ids, every=every, state=state, model=model, batch=batch, label=label, text=text)
     with connect(url, key) as farm:
         if filters is None:
@@ -149,7 +149,7 @@ def replay(
     job_id: Annotated[str, typer.Argument(metavar="JOB", help="Id of a job that has succeeded.")],
     *,
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds to wait for the pictures; without it as long as it takes.")
+        float | None, typer.Option(min=0.1, help="Seconds to wait for the pictures; without it there is no limit.")
     ] = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -158,16 +158,16 @@ def replay(
     """Render a job again with the same seeds, and say whether the pictures are the same."""
     with connect(url, key) as farm:
         again = farm.jobs.wait(farm.jobs.replay(job_id), timeout_s=timeout, check=True)
-        told = farm.jobs.get_replay(again)
+        compared = farm.jobs.get_replay(again)
     if as_json:
-        print_json(told.model_dump(mode="json"))
+        print_json(compared.model_dump(mode="json"))
     else:
         rows = [
             (one.index + 1, one.verdict, "" if one.psnr_db is None else f"{one.psnr_db:.1f} dB", ", ".join(one.differs))
-            for one in told.images
+            for one in compared.images
         ]
-        print_table(("picture", "verdict", "PSNR", "not the same this time"), rows)
-    if told.verdict not in {"identical", "near"}:
+        print_table(("picture", "verdict", "PSNR", "differences"), rows)
+    if compared.verdict not in {"identical", "near"}:
         raise typer.Exit(ExitCode.JOB_FAILED)
 
 

@@ -1,4 +1,4 @@
-"""`imagefarm models`, `models warm | unload`: the catalogue, and the workers that have a model in memory."""
+"""`imagefarm models`, `models warm | unload`: the catalogue, and the workers that load a model."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def warm(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Have workers load a model before anybody asks for it."""
+    """Have workers load a model before a job needs it."""
     with connect(url, key) as farm:
-        told = farm.models.warm(name, worker=worker)
-    print(_told(name, "is loaded by", len(told)))
+        workers = farm.models.warm(name, worker=worker)
+    print(_sentence(name, "is loaded by", len(workers)))
 
 
 def unload(
@@ -67,9 +67,9 @@ def unload(
 ) -> None:
     """Have workers free the memory that a model takes."""
     with connect(url, key) as farm:
-        told = farm.models.unload(name, worker=worker)
-    print(_told(name, "is let go by", len(told)))
+        workers = farm.models.unload(name, worker=worker)
+    print(_sentence(name, "is unloaded by", len(workers)))
 
 
-def _told(name: str, what: str, workers: int) -> str:
+def _sentence(name: str, what: str, workers: int) -> str:
     return f"{name} {what} {workers} worker{'s' if workers != 1 else ''} when nothing renders there"

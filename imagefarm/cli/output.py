@@ -1,4 +1,4 @@
-"""What the command line writes: results to standard output (text or JSON), everything else to standard error."""
+"""The command line's output: results to standard output (text or JSON), everything else to standard error."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows under their columns. What comes from outside is shown as text, never read as markup.
+    """Write rows under their columns. Cells are shown as text, never read as markup.
 
-    Nothing is cut off: the widest column is wrapped if that makes the table fit, else lines are as long as they must be, as in
+    No cell is cut off: the widest column is wrapped if that makes the table fit, else lines are as long as they must be, as in
     a pipe.
     """
     cells = [[_cell(value) for value in row] for row in rows]
@@ -46,12 +46,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def note(line: str) -> None:
-    """Tell the person at the terminal one line."""
+    """Write one line to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def print_error(error: FarmError) -> None:
-    """One line for the error, and one for each field that is to be mended."""
+    """One line for the error, and one for each wrong field."""
     note(f"imagefarm: {_one_line(error.detail)}")
     fields = error.errors if isinstance(error, InvalidRequest) else getattr(error, "fields", [])
     for field in fields:

@@ -129,7 +129,7 @@ def _fetch(farm: Client, batch: Batch, out: Path | None) -> tuple[Batch, Sequenc
     try:
         ended = wait_for_batch(farm, batch)
     except KeyboardInterrupt:
-        note(f"imagefarm: {batch.id} goes on; `imagefarm jobs --batch {batch.id}` shows it")
+        note(f"imagefarm: {batch.id} continues; `imagefarm jobs --batch {batch.id}` shows it")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     return ended, farm.batches.download(ended, out) if out is not None else []
 

@@ -51,7 +51,9 @@ def read_profiles() -> dict[str, Profile]:
     except OSError as error:
         raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:  # of UTF-8, of TOML, of a profile; a message of TOML tells places, no values
-        raise ConfigurationError(f"{file} is not a file of profiles: {error}; mend it, or remove it and add them anew") from None
+        raise ConfigurationError(
+            f"{file} is not a file of profiles: {error}; correct it, or remove it and add the profiles again"
+        ) from None
 
 
 def get_profile(name: str) -> Profile:
@@ -85,14 +87,14 @@ def add(
     farm: Annotated[str, typer.Option("--url", help="The farm's address.")],
     key_stdin: Annotated[bool, typer.Option("--key-stdin", help="Read the key from standard input.")] = False,
 ) -> None:
-    """Add a farm, or write it anew; asks for its API key, which is kept in a file that only you can read."""
+    """Add or replace a farm; asks for its API key, which is kept in a file that only you can read."""
     if NAME.fullmatch(name) is None:
-        raise _wrong("name", f"{name[:70]!r} is no name", "use letters, digits, - and _, 64 at most")
+        raise _wrong("name", f"{name[:70]!r} is not a valid name", "use letters, digits, - and _, 64 at most")
     if not _is_address(farm):
-        raise _wrong("--url", f"{farm[:100]!r} is no address of a farm", "write it like https://farm.example")
+        raise _wrong("--url", f"{farm[:100]!r} is not a farm's address", "write it like https://farm.example")
     key = _asked_key(key_stdin)
     if key and not (key.isascii() and key.isprintable() and " " not in key):
-        raise _wrong("key", "has characters that no key has", "copy it again; `imagefarm keys create` makes one")
+        raise _wrong("key", "has characters that a key cannot have", "copy it again; `imagefarm keys create` makes one")
     _write(read_profiles() | {name: Profile(farm.rstrip("/"), key or None)})
     note(f"{name} is in {profiles_file()}; use it with `imagefarm --profile {name} ...` or IMAGEFARM_PROFILE={name}")
 

@@ -24,7 +24,7 @@ Picture: TypeAlias = str | Path
 def finite(value: float | None) -> float | None:
     """A number that JSON can hold: `nan` and `inf` are read as numbers, too."""
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no number to render with")
+        raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
@@ -76,7 +76,9 @@ def picture_of(text: str | None, option: str, *, words: tuple[str, ...] = ()) ->
         found = False
     if not found:
         also = "".join(f"{word}, " for word in words)
-        raise typer.BadParameter(f"{text[:200]!r} is no file here; name {also}a file, a URL or an asset's id", param_hint=option)
+        raise typer.BadParameter(
+            f"{text[:200]!r} is not a file here; name {also}a file, a URL or an asset's id", param_hint=option
+        )
     return path
 
 

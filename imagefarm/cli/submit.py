@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    prompt: Annotated[str, typer.Argument(help="What the picture shall show.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt.")],
     *,
     model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.", autocompletion=complete_model)] = None,
     size: Annotated[str | None, typer.Option(help="Width and height in pixels, such as 512x512.")] = None,
@@ -32,20 +32,20 @@ def submit(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.", callback=finite)] = None,
     seed: Annotated[str | None, typer.Option(help="Seed of the first picture, 0 to 2^64-1.")] = None,
     count: Annotated[int, typer.Option(help="Number of pictures: seed, seed + 1, ...")] = 1,
-    negative: Annotated[str | None, typer.Option(help="What it shall not show.")] = None,
+    negative: Annotated[str | None, typer.Option(help="The negative prompt.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler; the default is the model's.")] = None,
     lora: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:WEIGHT]", help="LoRA of the catalogue; may be repeated.")
     ] = None,
-    init_image: Annotated[str | None, typer.Option(metavar=PICTURE, help="Picture to begin from.")] = None,
+    init_image: Annotated[str | None, typer.Option(metavar=PICTURE, help="Picture to start from.")] = None,
     mask: Annotated[
-        str | None, typer.Option(metavar=PICTURE, help="What of it is painted anew: white is; of the size of --init-image.")
+        str | None, typer.Option(metavar=PICTURE, help="Mask: its white part is repainted. It has the size of --init-image.")
     ] = None,
     strength: Annotated[float | None, typer.Option(help="How far from --init-image, above 0 up to 1.", callback=finite)] = None,
     subject: Annotated[str | None, typer.Option(metavar=PICTURE, help="Photo of a product that stays pixel for pixel.")] = None,
     subject_mask: Annotated[
         str | None,
-        typer.Option(metavar=f"alpha|white|{PICTURE}", help="What of the photo is the product; the default is alpha."),
+        typer.Option(metavar=f"alpha|white|{PICTURE}", help="The part of the photo that is the product; the default is alpha."),
     ] = None,
     subject_place: Annotated[
         str | None,
@@ -59,16 +59,16 @@ def submit(
     format: Annotated[Format | None, typer.Option(help="Of the file; the default is png.")] = None,
     quality: Annotated[int | None, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE to find it by; may be repeated.")] = None,
-    priority: Annotated[PriorityClass, typer.Option(help="Who shares with whom.")] = PriorityClass.INTERACTIVE,
+    priority: Annotated[PriorityClass, typer.Option(help="Priority class.")] = PriorityClass.INTERACTIVE,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures to.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Submit a job, wait for it, and fetch its pictures into --out. Ctrl-C leaves the job to go on.
+    """Submit a job, wait for it, and fetch its pictures into --out. Ctrl-C stops waiting; the job continues.
 
-    A PICTURE is a file here (it is sent in first), a URL, or the id of an asset.
+    A PICTURE is a file here (it is uploaded first), a URL, or the id of an asset.
     """
     width, height = sides(size)
     fields = {
@@ -106,7 +106,7 @@ def submit(
             try:
                 job = farm.jobs.wait(job, progress=True)
             except KeyboardInterrupt:
-                note(f"imagefarm: {job.id} goes on; `imagefarm show {job.id}` shows it, `imagefarm cancel {job.id}` ends it")
+                note(f"imagefarm: {job.id} continues; `imagefarm show {job.id}` shows it, `imagefarm cancel {job.id}` ends it")
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
         paths = list(farm.jobs.download(job, out)) if out is not None and job.state == JobState.SUCCEEDED else []
     if as_json:

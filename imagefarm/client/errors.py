@@ -1,4 +1,4 @@
-"""What can go wrong between a program and a farm.
+"""The errors of the client.
 
 ClientError
 ├── ConnectionFailedError   no response: not running, wrong address, or the network
@@ -6,7 +6,7 @@ ClientError
 ├── AuthError               401 or 403
 ├── NotFoundError           404
 ├── RequestRefusedError     any other 4xx; `fields` names each wrong field and its remedy
-├── WaitTimeoutError        a wait reached its timeout; the job goes on
+├── WaitTimeoutError        a wait reached its timeout; the job continues
 └── JobFailedError          `jobs.wait(check=True)` met a job that failed or was cancelled
 """
 
@@ -20,7 +20,7 @@ from imagefarm.errors import FarmError, FieldError
 
 
 class ClientError(FarmError):
-    """Base of the client's errors. `problem` is the farm's own answer (RFC 9457), where there is one."""
+    """Base of the client's errors. `problem` is the farm's problem document (RFC 9457), if it sent one."""
 
     code = "client_error"
 
@@ -31,7 +31,7 @@ class ClientError(FarmError):
 
     @property
     def fields(self) -> list[FieldError]:
-        """What was wrong with which field, and the remedy."""
+        """Each wrong field, with its remedy."""
         return [
             FieldError(
                 field=str(error.get("field", "")),
@@ -56,7 +56,7 @@ class BusyError(ClientError):
 
     @property
     def retry_after(self) -> float:
-        """Seconds after which the farm asks to be tried again."""
+        """Seconds to wait before the next request."""
         return float(self.problem.get("retry_after") or 0.0)
 
 
@@ -79,7 +79,7 @@ class RequestRefusedError(ClientError):
 
 
 class WaitTimeoutError(ClientError):
-    """A wait reached its timeout. The job goes on."""
+    """A wait reached its timeout. The job continues."""
 
     code = "wait_timeout"
 
@@ -91,14 +91,14 @@ class JobFailedError(ClientError):
 
 
 def error_of(response: httpx.Response) -> ClientError:
-    """The exception that an unsuccessful answer means."""
+    """The exception for an unsuccessful response."""
     try:
         problem = response.json()
     except ValueError:
         problem = {}
     if not isinstance(problem, dict):
         problem = {}
-    detail = str(problem.get("detail") or problem.get("title") or f"the farm answered {response.status_code}")
+    detail = str(problem.get("detail") or problem.get("title") or f"the farm responded {response.status_code}")
     match response.status_code:
         case 401 | 403:
             kind: type[ClientError] = AuthError

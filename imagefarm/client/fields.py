@@ -131,7 +131,7 @@ class BatchFields(TypedDict, total=False):
 
 
 class FinalsFields(TypedDict, total=False):
-    """What finals have instead of what their drafts had; what is left out stays as it was."""
+    """The fields in which finals differ from their drafts; fields that are left out stay the same."""
 
     steps: int | None
     upscale: UpscaleFields | None

@@ -50,7 +50,7 @@ class Pages(Generic[T]):
         return first if page is None else replace(first, params={**first.params, "cursor": page.next_cursor})
 
     def read(self, response: Any) -> Page[T]:
-        """A page of the response, and no more items than are wanted."""
+        """A page of the response, cut at the limit."""
         page = cast("Page[T]", cast("type[BaseModel]", self.kind).model_validate(response))
         if self.limit is None:
             return page

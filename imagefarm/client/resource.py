@@ -26,7 +26,7 @@ class Resource(Generic[TransportT]):
 
     @property
     def transport(self) -> TransportT:
-        """What performs the operations' steps."""
+        """The transport that performs the operations' steps."""
         return self._transport
 
 

@@ -29,7 +29,7 @@ def wait_until(
         if ended(seen):
             return seen
         if deadline is not None and time.monotonic() + pause > deadline:
-            raise WaitTimeoutError(f"not ended after {timeout_s:g} s; it goes on")
+            raise WaitTimeoutError(f"not ended after {timeout_s:g} s; it continues")
         yield Pause(pause)
         pause = min(pause * 1.3, MAX_POLL_S)
 

@@ -22,5 +22,5 @@ def plan(context: typer.Context) -> None:
     """Say how a model would be run in some memory, such as `imagefarm plan z-image-turbo --vram 12` (GiB)."""
     if importlib.util.find_spec("torch") is None:
         raise ConfigurationError("the planner is the worker's and needs torch: `pip install 'imagefarm-server[worker]'`")
-    load_settings()  # a wrong setting is told here, in one line
+    load_settings()  # reports a wrong setting in one line
     raise typer.Exit(subprocess.run([*PYTHON, "worker.memory.plan", *context.args], check=False).returncode)

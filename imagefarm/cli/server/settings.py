@@ -1,4 +1,4 @@
-"""`imagefarm settings`: what is in force, and where it came from."""
+"""`imagefarm settings`: each setting, its value and its origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`imagefarm tenants list | limit`: what tenants may ask for, straight in the database."""
+"""`imagefarm tenants list | limit`: the limits of tenants, straight in the database."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def password(name: Name, password_stdin: FromStdin = False) -> None:
 
 
 def disable(name: Name) -> None:
-    """Let a user sign in no more; their browsers are signed out."""
+    """Disable a user; their browsers are signed out."""
     from imagefarm.users import disable_user
 
     with open_store() as store:

@@ -45,7 +45,7 @@ def list_workers() -> Steps[Sequence[Worker]]:
 
 
 def drain_worker(worker: str, *, reason: str = "") -> Steps[None]:
-    """Have a worker (id or name) finish its jobs and claim no more."""
+    """Have a worker (id or name) finish its jobs and stop claiming."""
     yield post(f"/workers/{worker}/drain", {"reason": reason})
 
 

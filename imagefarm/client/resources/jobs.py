@@ -86,7 +86,7 @@ def wait_for_job(
     """Wait until a job has ended and return it.
 
     `on_progress` gets each state that was seen, the last one too. `progress` shows a bar on a terminal's standard error. Raises
-    WaitTimeoutError after `timeout_s` seconds (the job goes on), and with `check` JobFailedError unless the job succeeded.
+    WaitTimeoutError after `timeout_s` seconds (the job continues), and with `check` JobFailedError unless the job succeeded.
     """
     with optional_bar(progress, "waiting", 1) as advance:
 

@@ -1,4 +1,4 @@
-"""`farm.webhooks`: where messages are sent, and what became of each."""
+"""`farm.webhooks`: where messages are sent, and the deliveries of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def list_webhooks() -> Steps[Sequence[Webhook]]:
 
 
 def remove_webhook(webhook_id: str) -> Steps[None]:
-    """Remove a webhook: no more messages are sent there."""
+    """Remove a webhook and stop its messages."""
     yield Request(method="DELETE", path=f"{API}/webhooks/{webhook_id}")
 
 

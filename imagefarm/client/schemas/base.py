@@ -11,7 +11,7 @@ class ResponseModel(BaseModel):
 
 
 class RowError(ResponseModel):
-    """What is wrong with a row of a table, and how to mend it."""
+    """An error in a row of a table, with its remedy."""
 
     row: int | None = None
     field: str = ""

@@ -24,7 +24,7 @@ class Counts(ResponseModel):
 
     @property
     def ended(self) -> int:
-        """Jobs that have ended, however."""
+        """Jobs that have ended: succeeded, failed or cancelled."""
         return self.succeeded + self.failed + self.cancelled
 
 
@@ -57,7 +57,7 @@ class Quote(ResponseModel):
 
 
 class FailureGroup(ResponseModel):
-    """Jobs of a batch that failed for one reason, with the detail of one of them and what can be done."""
+    """Jobs of a batch that failed for one reason, with the detail of one of them and the remedy."""
 
     code: str
     number: int
@@ -74,7 +74,7 @@ class BatchProgress(ResponseModel):
 
 
 class BatchStop(ResponseModel):
-    """Why the farm itself has paused a batch: so many of its jobs failed with one error."""
+    """Why the farm paused a batch: `failed` of its jobs failed with one error."""
 
     error: str
     failed: int
@@ -106,14 +106,14 @@ class Batch(ResponseModel):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing of it will run any more."""
+        """True if all its jobs have ended."""
         # the state follows at the next sweep; the counts are of this moment
         all_ended = self.counts.ended == self.counts.accepted and self.state is not BatchState.VALIDATING
         return self.state in (BatchState.DONE, BatchState.CANCELLED) or all_ended
 
     @property
     def rests(self) -> bool:
-        """Whether nothing of it will run by itself: it has ended, or the rest is paused or waits for approval."""
+        """True if none of its jobs will run by itself: it has ended, is paused, or waits for approval."""
         waiting = self.state in (BatchState.HELD, BatchState.PAUSED) and self.counts.queued == self.counts.running == 0
         return self.is_final or waiting
 

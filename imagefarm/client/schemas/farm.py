@@ -75,7 +75,7 @@ class Suggestion(ResponseModel):
 
 
 class Kind(ResponseModel):
-    """A kind of picture, and what suits it on a model."""
+    """A kind of picture, and the settings that suit it on a model."""
 
     name: str
     title: dict[str, str]

@@ -24,9 +24,9 @@ class Image(ResponseModel):
     bytes: int
     url: str
     pick: str | None = None
-    """What was decided of it in its batch: approved, rejected, rerolled."""
+    """The decision about it in its batch: approved, rejected, rerolled."""
     scores: dict[str, Any] | None = None
-    """What the batch's gate measured, and its verdict."""
+    """The scores of the batch's quality gate, and its verdict."""
     ms: float | None = None
     """Milliseconds from claim to stored."""
 
@@ -64,7 +64,7 @@ class BatchImageList(ResponseModel):
 
 
 class LookupResult(ResponseModel):
-    """What is known of a picture's file. `found_by` is file, pixels, metadata, or None if it is not of this farm."""
+    """The result of a lookup. `found_by` is file, pixels, metadata, or None if the farm did not render the file."""
 
     sha256: str
     found_by: str | None = None
@@ -94,7 +94,7 @@ class AssetList(ResponseModel):
 
 
 class Uploaded(ResponseModel):
-    """What became of a ZIP of pictures: their assets, how many are new, and which files are no pictures."""
+    """The result of a ZIP upload: the assets, how many are new, and the files that are not pictures."""
 
     items: list[Asset]
     stored: int

@@ -76,7 +76,7 @@ class ComparedImage(ResponseModel):
     verdict: str
     psnr_db: float | None = None
     differs: list[str] = Field(default_factory=list)
-    """What was not the same in the making."""
+    """Conditions that differed between the two renderings."""
 
 
 class Replay(ResponseModel):

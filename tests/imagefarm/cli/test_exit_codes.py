@@ -72,4 +72,4 @@ def test_a_job_that_ends_badly_one_that_takes_too_long_and_an_interrupt(
 
     reach(api, interrupt)
     outcome = run("submit", "a mug")
-    assert (outcome.code, "goes on" in outcome.err) == (ExitCode.INTERRUPTED, True)
+    assert (outcome.code, "continues" in outcome.err) == (ExitCode.INTERRUPTED, True)

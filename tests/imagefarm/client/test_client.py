@@ -46,7 +46,7 @@ def test_the_list_goes_on_from_page_to_page(client: Client) -> None:
 
 def test_waiting_tells_of_progress_and_of_its_end(api: FarmApi, client: Client) -> None:
     job = client.jobs.submit("wait for me")
-    with pytest.raises(WaitTimeoutError, match="it goes on"):
+    with pytest.raises(WaitTimeoutError, match="it continues"):
         client.jobs.wait(job, timeout_s=0.3)
     seen: list[Job] = []
     claimed = threading.Event()

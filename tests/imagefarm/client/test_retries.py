@@ -21,7 +21,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Server:
-    """A real HTTP server that answers as told, and remembers what it was asked."""
+    """A real HTTP server that follows a script and records the requests."""
 
     def __init__(self) -> None:
         self.script: list[Answer] = []
