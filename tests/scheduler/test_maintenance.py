@@ -29,7 +29,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
+def farm(starts_process: None, tmp_path: Path) -> Iterator[Farm]:
     with Farm(tmp_path, allow_private_urls=True, sweep_interval_s=0.5) as farm:
         yield farm
 

@@ -15,6 +15,7 @@ from imagefarm.settings import PROJECT_ROOT
 from tests import browser
 
 BASH = shutil.which("bash")
+pytestmark = pytest.mark.process
 CHINESE = "NotoSansCJK.ttc"
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from imagefarm.settings import PROJECT_ROOT
 from tests.waiting import until
@@ -37,6 +38,7 @@ def post_worker_init(worker):
 """
 
 
+@pytest.mark.process
 def test_the_socket_the_log_and_the_end_of_a_worker(tmp_path: Path) -> None:
     (tmp_path / "small_app.py").write_text(APP)
     (tmp_path / "conf.py").write_text(CONFIG)
