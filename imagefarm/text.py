@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -22,9 +24,50 @@ def check_text(text: str) -> str:
     return text
 
 
+INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]"
+)
+"""Characters of Unicode's category Cf that are not drawn: zero-width spaces and joiners, byte order marks, soft hyphens, marks
+of direction. Left out are Arabic number signs, which are drawn, and tags, which end the emoji of a flag."""
+SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
+EDGE = SPACES + "".join(chr(code) for code in range(0xFFFC) if INVISIBLE.match(chr(code)))
+JOINERS = "\u200c\u200d"
+NOT_SEEN_ALONE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u034f\u115f\u1160\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]+")
+"""White space, control characters, fillers and selectors: a text of these alone shows nothing."""
+
+
+def strip_invisible(text: str) -> str:
+    """`text` without white space and invisible characters at its ends.
+
+    >>> strip_invisible("\\ufeff\\u200b A-1\\u200e ")
+    'A-1'
+    """
+    if text.isascii():
+        return text.strip()
+    return text.strip(EDGE)
+
+
+def remove_invisible(text: str) -> str:
+    """`text` as a name is compared: composed (NFC), without invisible characters; those that join letters stay inside.
+
+    >>> remove_invisible("A\\u200b-1\\ufeff")
+    'A-1'
+    """
+    if text.isascii():
+        return text.strip()
+    kept = INVISIBLE.sub(lambda found: found[0] if found[0] in JOINERS else "", strip_invisible(text))
+    return unicodedata.normalize("NFC", kept)
+
+
+def is_blank(text: str) -> bool:
+    """Whether `text` shows nothing: only white space, invisible characters and fillers."""
+    return not text or not NOT_SEEN_ALONE.sub("", INVISIBLE.sub("", text))
+
+
 def check_not_blank(text: str) -> str:
-    """Return `text`; raise ValueError if nothing but white space is in it."""
-    if not text.strip():
+    """Return `text`; raise ValueError if nothing in it can be seen."""
+    if is_blank(text):
         raise FieldValueError(N_("is empty"), N_("describe the picture"))
     return text
 

@@ -8,23 +8,26 @@
   async function read() {
     const chosen = file.files[0];
     if (!chosen) { head = ""; kind = "csv"; return; }
-    const text = await chosen.slice(0, HEAD_BYTES).text();
-    // the last line may be cut in the middle
-    head = chosen.size > HEAD_BYTES ? text.slice(0, text.lastIndexOf("\n") + 1) : text;
-    kind = /\.(jsonl|ndjson)$/i.test(chosen.name) ? "json" : "csv";
+    // the bytes as they are: what they mean is for the farm to say, which reads the whole table later
+    const bytes = new Uint8Array(await chosen.slice(0, HEAD_BYTES).arrayBuffer());
+    head = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+    kind = /\.(jsonl|ndjson|json)$/i.test(chosen.name) ? "json" : "csv";
   }
 
   function show() {
     form.elements.head.value = head || table.value;
+    form.elements.coding.value = head ? "base64" : "";
     form.elements.kind.value = head ? kind : "csv";
-    form.elements.template.value = template.value;
+    for (const name of ["template", "variants", "charset", "update_of"]) {
+      form.elements[name].value = $("batch-form").elements[name]?.value ?? "";
+    }
     htmx.trigger($("preview"), "preview");
   }
   function soon() { clearTimeout(timer); timer = setTimeout(show, TYPED_MS); }
 
   file.addEventListener("change", async () => { await read(); show(); });
-  for (const field of [table, template]) field.addEventListener("input", soon);
-  $("batch-form").addEventListener("change", (event) => { if (event.target.name?.startsWith("map.")) show(); });
+  for (const field of [table, template, $("batch-form").elements.variants]) field.addEventListener("input", soon);
+  $("batch-form").addEventListener("change", ({ target: { name } }) => { if (name === "charset" || name?.startsWith("map.")) show(); });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-column]");
     if (!button) return;

@@ -42,6 +42,10 @@ def batch(
     gate: Annotated[str | None, typer.Option(help="JSON rules on the scores of each picture.")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="Also deliver it for this channel; may be repeated.")] = None,
     deliver: To = None,
+    charset: Annotated[
+        str | None, typer.Option(help="Charset of a table that is not UTF-8, such as gb18030 or windows-1252.")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="What separates the cells: a comma, ; | or a tab.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Render the good rows of a table that has bad ones.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Render nothing; print the number of pictures and their cost.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
@@ -70,11 +74,14 @@ def batch(
             gate=gate,
             channels=channel or None,
             deliver=delivery_target(deliver, "--deliver") if deliver else None,
+            charset=charset,
+            delimiter="\t" if delimiter in {"tab", "\\t"} else delimiter,
             on_error="skip" if skip_bad_rows else None,
             dry_run=dry_run or None,
         )
-        for error in made.errors:
-            note(f"  row {error.row}, {error.field}: {error.detail}" + (f"; {error.remedy}" if error.remedy else ""))
+        for remark in (*made.warnings, *made.errors):
+            place = remark.field if remark.row is None else f"row {remark.row}, {remark.field}"
+            note(f"  {place}: {remark.detail}" + (f"; {remark.remedy}" if remark.remedy else ""))
         files: Sequence[Path] = []
         if wait and made.id is not None:
             try:

@@ -117,6 +117,7 @@ class BatchFields(TypedDict, total=False):
     expires_in: float | None
     delimiter: str | None
     charset: str | None
+    column_map: Mapping[str, str] | None
     model: str | None
     negative_prompt: str | None
     width: int | None

@@ -111,6 +111,7 @@ def _open(
         now = session.scalar(select(db_now())) or 0.0
         limits.check_day(session, tenant_id, plan.images, limits.tenant_limits(session, tenant_id), now, quota=quota)
     kept = options.model_dump(mode="json", exclude={"name", "template", "dry_run"})
+    kept["warnings"] = [error_json(warning) for warning in plan.warnings]
     session.execute(
         insert(Batch).values(
             id=batch_id,

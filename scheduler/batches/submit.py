@@ -21,7 +21,7 @@ from scheduler.batches.review.finals import FinalsOptions, make_finals
 from scheduler.batches.table.incremental import PreviousBatch, earlier_batch, inherit
 from scheduler.batches.table.options import BatchOptions
 from scheduler.batches.table.table_plan import Submitter, TablePlan, plan_table
-from scheduler.batches.table.table_reader import Table
+from scheduler.batches.table.table_reader import TableSource
 from scheduler.delivery.buckets import check_bucket
 from scheduler.queue.admission import learnt_costs
 from scheduler.queue.limits import tenant_limits
@@ -32,7 +32,7 @@ from scheduler.queue.submit import SubmitServices
 class BatchRequest:
     """A table and its options. Planning an update takes over those of the batch that it updates."""
 
-    table: Table
+    table: TableSource
     options: BatchOptions
     archive: BinaryIO | None = None
     """The ZIP of the pictures that the rows name."""
@@ -54,7 +54,7 @@ def plan_batch(
 
     Raises InvalidRequest, NotFound (the batch that it updates), Conflict.
     """
-    previous = None
+    previous, given = None, batch_request.options
     if (named := batch_request.options.update_of) is not None:
         with services.store.read() as session:
             earlier = earlier_batch(session, caller.tenant_id, named)
@@ -72,7 +72,8 @@ def plan_batch(
     with closing(named_images):
         submitter = _submitter(services, caller, options, named_images)
         max_jobs = services.settings.max_queued_per_tenant
-        plan = plan_table(batch_request.table, options, submitter, max_jobs=max_jobs, keep=keep, previous=previous)
+        table = batch_request.table.open(options, given)
+        plan = plan_table(table, options, submitter, max_jobs=max_jobs, keep=keep, previous=previous)
         with closing(plan):
             yield plan, named_images
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from base64 import b64decode
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -13,7 +16,7 @@ from pydantic import ValidationError
 from api.http.context import AppContext
 from api.http.field_errors import field_errors
 from api.http.links import base_url
-from api.pages.batches.table_preview import Preview, preview, rename
+from api.pages.batches.table_preview import Preview, preview
 from api.pages.batches.view import BatchCard, Sheet, batch_cards, sheet
 from api.pages.live.render_cache import cached_per_tenant
 from api.pages.registry import Pages
@@ -22,21 +25,25 @@ from api.v1.schemas.batch_parameters import BatchParameters, make_options
 from api.v1.schemas.batches import BatchResponse, batch_responses, dry_run_response
 from api.v1.schemas.finals import FinalsBody
 from imagefarm.auth import Caller, Scope
-from imagefarm.errors import FieldError, InvalidRequest, NotFound, RequestError
+from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound, RequestError
 from imagefarm.ids import is_id
 from imagefarm.store import Session, batches
 from scheduler.batches.actions import BatchAction, act_on_batch
 from scheduler.batches.progress import FailureGroup, read_progress
 from scheduler.batches.review.sheet_cells import cells
 from scheduler.batches.submit import BatchRequest, launch_batch, launch_finals, quote_batch
-from scheduler.batches.table.table_reader import read_csv, read_json_lines
+from scheduler.batches.table.column_map import clean_map
+from scheduler.batches.table.incremental import earlier_batch, inherit
+from scheduler.batches.table.options import BatchOptions
+from scheduler.batches.table.table_reader import TableFile, is_json_name
+from scheduler.batches.table.template import MAX_TEMPLATE_CHARS
 
 pages = Pages("pages_batches")
 
 LISTED = 30
 FIELDS = (
     "name", "template", "table", "model", "canary", "variants", "on_error", "count", "steps", "seed", "name_pattern", "labels",
-    "update_of",
+    "update_of", "charset",
 )  # fmt: skip
 MAPPED = "map."
 """Fields of the form that say for what a column is taken begin so."""
@@ -84,11 +91,14 @@ def batches_page(app_context: AppContext, caller: Caller) -> Response:
 
 
 @pages.post("/batches/preview", scope=Scope.SUBMIT)
-def preview_form() -> Response:
+def preview_form(app_context: AppContext, caller: Caller) -> Response:
     """Show the table's columns and the first prompts of a batch that is being written."""
-    head, template = request.form.get("head", "")[:PREVIEW_CHARS], request.form.get("template", "")
-    shown = preview(head, template, json_lines=request.form.get("kind") == "json", mapping=_mapping())
-    return page("batches/batch_preview.html", shown)
+    head = request.form.get("head", "")[:PREVIEW_CHARS]
+    is_json = request.form.get("kind") == "json"
+    with suppress(ValueError):
+        data = b64decode(head, validate=True) if request.form.get("coding") == "base64" else head.encode("utf-8", "replace")
+        return page("batches/batch_preview.html", _preview(app_context, caller, data, request.form, is_json=is_json))
+    raise InvalidRequest([FieldError(field="head", detail="is not base64", remedy="send the table's first bytes in base64")])
 
 
 @pages.post("/batches", scope=Scope.SUBMIT)
@@ -207,19 +217,35 @@ def _final_size(session: Session, app_context: AppContext, batch_id: str) -> int
 def _batch_request(app_context: AppContext, fields: dict[str, str], *, dry_run: bool) -> BatchRequest:
     """The table of the form, a file or pasted, with its options. Raises InvalidRequest, ValidationError."""
     given = {name: value for name, value in fields.items() if value and name != "table"}
+    if mapping := _mapping():
+        given["column_map"] = json.dumps(mapping)
     parameters = BatchParameters.model_validate(given | {"dry_run": dry_run})
     upload = request.files.get("file")
     name = (upload.filename or "") if upload else ""
     if not name and not fields["table"]:
         raise InvalidRequest([FieldError(field="table", detail="is missing", remedy="choose a file, or paste some rows")])
     stream = cast("BinaryIO", upload.stream) if upload and name else io.BytesIO(fields["table"].encode())
-    read = read_json_lines if name.lower().endswith((".jsonl", ".ndjson")) else read_csv
-    table = rename(read(stream, max_rows=app_context.settings.max_batch_rows), _mapping())
+    table = TableFile(stream, app_context.settings.max_batch_rows, is_json_name(name))
     if not parameters.name and name:
         parameters = parameters.model_copy(update={"name": name[:255]})
     pictures = request.files.get("archive")
     archive = cast("BinaryIO", pictures.stream) if pictures and pictures.filename else None
     return BatchRequest(table, make_options(parameters), archive)
+
+
+def _preview(app_context: AppContext, caller: Caller, head: bytes, form: Mapping[str, str], *, is_json: bool = False) -> Preview:
+    """The beginning of a table as the form's batch would read it; what the form lacks comes from the batch that it updates."""
+    given = BatchOptions(template=form.get("template", "")[:MAX_TEMPLATE_CHARS], charset=form.get("charset", "")[:20] or None)
+    with suppress(InvalidRequest):  # it is still being typed
+        given.variants = make_options(BatchParameters(variants=form.get("variants") or None)).variants
+    options = given
+    if (named := form.get("update_of", "")[:255]) and head.strip():
+        set_fields = {name for name in ("template", "charset", "variants") if getattr(given, name)}
+        with suppress(NotFound, Conflict, InvalidRequest), app_context.store.read() as session:
+            said = given.model_copy()
+            said.__pydantic_fields_set__ = set_fields
+            options = inherit(said, earlier_batch(session, caller.tenant_id, named))
+    return preview(head, options, given=given, is_json=is_json, mapping=clean_map(_mapping()))
 
 
 def _batches_view(
@@ -249,7 +275,7 @@ def _batches_view(
         models=tuple(app_context.catalogue.names()),
         mapping=tuple(mapping.items()),
         update_name=update_name,
-        preview=preview(fields["table"][:PREVIEW_CHARS], fields["template"], json_lines=False, mapping=mapping),
+        preview=_preview(app_context, caller, fields["table"][:PREVIEW_CHARS].encode(), fields),
         quote=quote,
         errors=errors,
         refusal=refusal,

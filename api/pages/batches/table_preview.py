@@ -6,12 +6,18 @@ Only the beginning is looked at, and nothing of it is kept: neither pictures are
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from imagefarm.errors import FieldError, InvalidRequest
-from scheduler.batches.table.table_reader import MAX_COLUMN_NAME, Row, Table, column_name, read_csv, read_json_lines
+from scheduler.batches.table.column_map import rename
+from scheduler.batches.table.columns import near_misses
+from scheduler.batches.table.options import BatchOptions
+from scheduler.batches.table.prompt_hints import prompt_hints
+from scheduler.batches.table.rows import Row, Table
+from scheduler.batches.table.table_reader import TableFile
 from scheduler.batches.table.template import PromptTemplate, RowTemplateError
+from scheduler.batches.table.variants import combinations
 
 SHOWN = 3
 LOOKED_AT = 50
@@ -31,7 +37,6 @@ MEANINGS = (
     "subject",
 )
 """What a column of another name may be taken for."""
-LEFT_OUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,58 +63,48 @@ class Preview:
     columns: tuple[Column, ...] = ()
     prompts: tuple[Expanded, ...] = ()
     error: str = ""
+    warnings: tuple[FieldError, ...] = ()
+    """What may not be meant as it is read."""
 
 
-def preview(head: str, template: str, *, json_lines: bool, mapping: Mapping[str, str]) -> Preview:
-    """Look at the beginning of a table and expand its first rows."""
+def preview(head: bytes, options: BatchOptions, *, given: BatchOptions, is_json: bool, mapping: Mapping[str, str]) -> Preview:
+    """Look at the beginning of a table and expand its first rows.
+
+    `options` are those of the batch, with what an earlier one adds; `given` is what the form says.
+    """
     if not head.strip():
         return Preview()
     columns: tuple[Column, ...] = ()
     try:
-        read = read_json_lines if json_lines else read_csv
-        table = read(io.BytesIO(head.encode("utf-8", "replace")), max_rows=LOOKED_AT)
+        plain = options.model_copy(update={"column_map": {}})
+        table = TableFile(io.BytesIO(head), LOOKED_AT, is_json).open(plain, given)
         rows = [row for row, _ in zip(table.rows, range(SHOWN), strict=False)]
         names = table.columns or tuple(dict.fromkeys(name for row in rows for name in row.cells))
+        mapping = {**options.column_map, **mapping}
         columns = tuple(Column(name, mapping.get(name, "")) for name in names)
         mapped = rename(Table(iter(rows), names), mapping)
-        made = None if not template.strip() else PromptTemplate(template)
-        if made is not None and mapped.columns is not None:
-            made.check_names(mapped.columns)
-        return Preview(columns, tuple(_expand(row, made) for row in mapped.rows))
+        variant = combinations(options.variants)[0]
+        known = (*(mapped.columns or ()), *variant)
+        made = None if not options.template.strip() else PromptTemplate(options.template)
+        if made is not None:
+            made.check_names(known)
+        prompts = tuple(_expand(row, made, variant) for row in mapped.rows)
+        hints = [*near_misses(mapped.columns or ()), *prompt_hints("template", options.template, known)]
+        return Preview(columns, prompts, "", tuple(hints))
     except InvalidRequest as error:
-        first = error.errors[0]
-        return Preview(columns, (), f"{first.field}: {first.detail} – {first.remedy}")
+        return Preview(columns, (), _in_words(error.errors[0]))
 
 
-def rename(table: Table, mapping: Mapping[str, str]) -> Table:
-    """The table with its columns taken for what `mapping` says. Raises InvalidRequest if two are taken for the same."""
-    wanted = {
-        name: "" if to == LEFT_OUT else column_name(to) for name, to in mapping.items() if to and len(to) <= MAX_COLUMN_NAME
-    }
-    if not wanted:
-        return table
-    columns = None
-    if table.columns is not None:
-        columns = tuple(name for name in (wanted.get(name, name) for name in table.columns) if name)
-        if twice := next((name for name in columns if columns.count(name) > 1), None):
-            detail = f"two columns are taken for {twice!r}"
-            raise InvalidRequest([FieldError(field="columns", detail=detail, remedy="take one of them for something else")])
-
-    def renamed() -> Iterator[Row]:
-        for row in table.rows:
-            cells = {wanted.get(name, name): value for name, value in row.cells.items()}
-            cells.pop("", None)
-            yield replace(row, cells=cells)
-
-    return Table(renamed(), columns)
+def _in_words(error: FieldError) -> str:
+    return f"{error.field}: {error.detail} – {error.remedy}"
 
 
-def _expand(row: Row, template: PromptTemplate | None) -> Expanded:
+def _expand(row: Row, template: PromptTemplate | None, variant: Mapping[str, object]) -> Expanded:
     if row.errors:
         first = row.errors[0]
         return Expanded(row.number, "", f"{first.field}: {first.detail}")
     try:
-        prompt = str(row.cells.get("prompt", "")) if template is None else template.render(row.cells)
+        prompt = str(row.cells.get("prompt", "")) if template is None else template.render({**row.cells, **variant})
     except RowTemplateError as error:
         return Expanded(row.number, "", str(error))
     return Expanded(row.number, prompt, "" if prompt else "has no prompt")

@@ -18,7 +18,7 @@ from api.v1.schemas.batch_parameters import BatchBody, BatchParameters, make_opt
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.settings import Settings
 from scheduler.batches.submit import BatchRequest
-from scheduler.batches.table.table_reader import Table, read_csv, read_json_lines, read_json_rows
+from scheduler.batches.table.table_reader import TableFile, TableRows, is_json_name
 
 CSV = "text/csv"
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
@@ -42,24 +42,18 @@ def read_batch_request(parameters: BatchParameters, settings: Settings) -> Itera
             sha256 = _digest(file, json.dumps(sorted(form.items())))
             if archive is not None:
                 sha256 = _digest(archive, sha256)
-            lines = name.lower().endswith((".jsonl", ".ndjson"))
-            table = read_json_lines(file, max_rows=rows) if lines else _csv(file, merged, rows)
+            table = TableFile(file, rows, is_json_name(name), request.files["file"].mimetype_params.get("charset"))
             yield BatchRequest(table, make_options(merged), archive), sha256
         return
     with tempfile.TemporaryFile() as file:
         sha256 = _spool(file, settings.max_body_bytes if kind not in {CSV, *JSON_LINES} else None)
-        if kind == CSV:
-            yield BatchRequest(_csv(file, parameters, rows), make_options(parameters)), sha256
-        elif kind in JSON_LINES:
-            yield BatchRequest(read_json_lines(file, max_rows=rows), make_options(parameters)), sha256
+        if kind in {CSV, *JSON_LINES}:
+            table = TableFile(file, rows, kind != CSV, request.mimetype_params.get("charset"))
+            yield BatchRequest(table, make_options(parameters)), sha256
         else:
             body = validated(BatchBody, strict_json.parse(file.read()))
             options = make_options(parameters, body)
-            yield BatchRequest(read_json_rows(body.rows, max_rows=rows), options), sha256
-
-
-def _csv(file: BinaryIO, parameters: BatchParameters, rows: int) -> Table:
-    return read_csv(file, max_rows=rows, charset=parameters.charset or "utf-8", delimiter=parameters.delimiter)
+            yield BatchRequest(TableRows(body.rows, rows), options), sha256
 
 
 def _spool(file: BinaryIO, max_bytes: int | None) -> str:

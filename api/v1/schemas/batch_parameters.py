@@ -16,7 +16,7 @@ from imagefarm.text import Label, NotBool, Text
 from scheduler.batches.table.file_names import MAX_PATTERN_CHARS
 from scheduler.batches.table.options import MAX_CANARY, BatchOptions, OnError
 from scheduler.batches.table.seeds import SeedPolicy
-from scheduler.batches.table.table_reader import CHARSETS
+from scheduler.batches.table.table_text import CHARSETS
 from scheduler.batches.table.template import MAX_TEMPLATE_CHARS
 
 M = TypeVar("M", bound=BaseModel)
@@ -61,8 +61,15 @@ class BatchParameters(Query):
     )
     priority: PriorityClass | None = None
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)] | None = None
-    delimiter: Annotated[str, Field(max_length=10)] | None = Field(None, description="Of a CSV table: a comma, `;` or a tab")
-    charset: Annotated[str, Field(max_length=20)] | None = Field(None, description=f"Of a CSV table: {', '.join(CHARSETS)}")
+    delimiter: Annotated[Text, Field(max_length=10)] | None = Field(
+        None, description="Of a CSV table: a comma, `;`, a tab or `|`"
+    )
+    charset: Annotated[Text, Field(max_length=20)] | None = Field(
+        None, description=f"Of a table that is not UTF-8: {', '.join(CHARSETS[1:])} ..."
+    )
+    column_map: Annotated[Text, Field(max_length=20_000)] | None = Field(
+        None, description='JSON: `{"Article": "sku"}`, what columns of other names are; `-` leaves one out'
+    )
     model: ModelName | None = None
     negative_prompt: NegativePrompt | None = None
     width: Side | None = None
@@ -86,8 +93,6 @@ def make_options(parameters: BatchParameters, body: BatchBody | None = None) -> 
     """The options of a batch; query parameters win over the body."""
     given: dict[str, Any] = body.model_dump(exclude={"rows"}, exclude_unset=True) if body else {}
     sent = parameters.model_dump(exclude_none=True)
-    for name in ("delimiter", "charset"):
-        sent.pop(name, None)
     defaults = {name: sent.pop(name) for name in DEFAULTS if name in sent}
     if "subject" in sent:
         defaults["subject"] = _json_parameter("subject", sent.pop("subject"))
@@ -95,7 +100,7 @@ def make_options(parameters: BatchParameters, body: BatchBody | None = None) -> 
         given["defaults"] = {**given.get("defaults", {}), **defaults}
     if "variants" in sent:
         sent["variants"] = _json_parameter("variants", sent["variants"])
-    for name in ("gate", "deliver"):
+    for name in ("gate", "deliver", "column_map"):
         if name in sent:
             sent[name] = _json_parameter(name, sent[name])
     if "labels" in sent:

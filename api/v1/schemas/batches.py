@@ -160,6 +160,7 @@ class BatchResponse(ResponseModel):
     drafts: str | None = Field(description="The batch whose approved pictures this one renders finally")
     progress: BatchProgress | None = Field(None, description="Of one batch that is asked for; null in lists")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
+    warnings: list[RowError] = Field(description="What may not be meant as it was read: a column that is almost a known one ...")
     quote: QuoteResponse | None
     rows: list[RowReport] | None = Field(description="Of a dry run: the first 1,000 rows one by one")
     created_at: Time | None
@@ -224,6 +225,7 @@ def dry_run_response(plan: TablePlan, quote: Quote, options: BatchOptions) -> Ba
         delivery=None,
         drafts=None,
         errors=row_errors(plan.errors),
+        warnings=row_errors(plan.warnings),
         rows=[_row_report(report) for report in plan.reports],
         quote=QuoteResponse(
             pictures=quote.pictures,
@@ -277,6 +279,7 @@ def _response(
         else BatchDeliveryResponse.model_validate({name: getattr(delivery, name) for name in BatchDeliveryResponse.model_fields}),
         drafts=batch.drafts,
         errors=[RowError.model_validate(error) for error in batch.errors],
+        warnings=[RowError.model_validate(warning) for warning in batch.options.get("warnings", ())],
         quote=None,
         rows=None,
         created_at=batch.created_at,

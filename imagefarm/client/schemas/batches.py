@@ -97,6 +97,8 @@ class Batch(ResponseModel):
     progress: BatchProgress | None = None
     """Of one batch that was asked for; None in lists."""
     errors: list[RowError] = Field(default_factory=list)
+    warnings: list[RowError] = Field(default_factory=list)
+    """What may not be meant as it was read: a column that is almost a known one, a prompt with marks of other programs."""
     quote: Quote | None = None
     update_of: str | None = None
     """The batch that this one brings up to date."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from imagefarm.errors import FieldError, InvalidRequest
+from imagefarm.text import INVISIBLE
 
 MAX_PATTERN_CHARS = 200
 MAX_STEM_BYTES = 180
@@ -16,6 +19,7 @@ MAX_STEM_BYTES = 180
 NUMBER = "{n}"
 OWN_FIELDS = frozenset({"row", "n", "seed", "model"})
 FIELD = re.compile(r"\{([^{}]*)\}")
+RUN = re.compile("\x00+")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices."""
 
@@ -26,10 +30,19 @@ def sanitize(text: str) -> str:
     >>> sanitize("../Äpfel & Birnen.v2")
     'Äpfel-Birnen.v2'
     """
-    text = unicodedata.normalize("NFC", text)
-    text = re.sub(r"[^\w.+-]+", "-", text)
+    text = INVISIBLE.sub("", unicodedata.normalize("NFC", text))
+    if text.isascii():
+        text = re.sub(r"[^\w.+-]+", "-", text)
+    else:
+        text = RUN.sub("-", "".join(character if _is_safe(character) else "\x00" for character in text))
     text = re.sub(r"\.{2,}", ".", text)
     return text.strip("-.")
+
+
+@lru_cache(maxsize=4096)
+def _is_safe(character: str) -> bool:
+    """Letters, digits, and marks: without these, Thai and Hindi words become other words."""
+    return character in "_.+-" or unicodedata.category(character)[0] in "LMN"
 
 
 class NamePattern:
@@ -99,23 +112,33 @@ def file_stem(name: str, index: int, count: int) -> str:
     return f"{name}-{index + 1}" if count > 1 else name
 
 
+class NameClash(NamedTuple):
+    """A file name that another row has already; `same_product`: it has the same SKU too."""
+
+    stem: str
+    row: int
+    same_product: bool
+
+
 class NameRegistry:
     """Which names a batch has used, as 64-bit digests: 200,000 names fit in about 20 MB."""
 
     def __init__(self) -> None:
         self._rows: dict[int, int] = {}
 
-    def clash(self, name: str, count: int, row: int) -> tuple[str, int] | None:
-        """Take the file names of a job; return the first that another row (or variant) has, with that row, or None."""
+    def clash(self, name: str, count: int, row: int, product: str) -> NameClash | None:
+        """Take the file names of a job of `product`; return the first that another row (or variant) has, or None."""
         keys = []
+        mark = zlib.crc32(product.encode())
         for index in range(count):
             stem = file_stem(name, index, count)
             # Windows and macOS do not tell A from a
             key = int.from_bytes(hashlib.blake2b(stem.casefold().encode(), digest_size=8).digest(), "big")
             if key in self._rows:
-                return stem, self._rows[key]
+                other, known = divmod(self._rows[key], 1 << 32)
+                return NameClash(stem, other, known == mark)
             keys.append(key)
-        self._rows.update(dict.fromkeys(keys, row))
+        self._rows.update(dict.fromkeys(keys, row << 32 | mark))  # one small number for both
         return None
 
 

@@ -99,6 +99,7 @@ def inherit(options: BatchOptions, batch: Batch) -> BatchOptions:
     merged = BatchOptions.model_validate(kept | {"name": batch.name, "template": batch.template} | given)
     if "defaults" in given:
         merged.defaults = kept.get("defaults", {}) | options.defaults
+    merged.column_map = kept.get("column_map", {}) | options.column_map
     if merged.seeds is SeedPolicy.RANDOM:
         remedy = "choose sku, row or fixed"
         raise InvalidRequest([FieldError(field="seeds", detail="random makes every picture anew, changed or not", remedy=remedy)])

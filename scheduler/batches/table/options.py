@@ -10,11 +10,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from imagefarm.imaging.channels import MAX_CHANNELS, Channel, ChannelName
 from imagefarm.states import PriorityClass
 from imagefarm.text import Label, NotBool, Text
+from scheduler.batches.table.column_map import clean_map
+from scheduler.batches.table.columns import MAX_COLUMN_NAME, MAX_COLUMNS, RECIPE_COLUMNS, column_name
 from scheduler.batches.table.delivery_target import DeliveryTarget
 from scheduler.batches.table.file_names import MAX_PATTERN_CHARS
 from scheduler.batches.table.quality_gate import QualityGate
 from scheduler.batches.table.seeds import SeedPolicy
-from scheduler.batches.table.table_reader import MAX_COLUMN_NAME, RECIPE_COLUMNS, column_name
+from scheduler.batches.table.table_text import CHARSETS
 from scheduler.batches.table.template import MAX_TEMPLATE_CHARS
 from scheduler.batches.table.variants import Variants
 
@@ -75,6 +77,17 @@ class BatchOptions(BaseModel):
     )
     channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] = Field(
         default_factory=list, description="Forms in which each picture is delivered besides the master: names, or written out"
+    )
+    column_map: Annotated[
+        dict[Annotated[Text, Field(max_length=MAX_COLUMN_NAME)], Annotated[Text, Field(max_length=MAX_COLUMN_NAME)]],
+        Field(max_length=MAX_COLUMNS),
+        AfterValidator(clean_map),
+    ] = Field(default_factory=dict, description='What columns of other names are: {"Article": "sku"}; "-" leaves one out')
+    charset: Annotated[Text, Field(max_length=20)] | None = Field(
+        None, description=f"Of a table that is not UTF-8: {', '.join(CHARSETS[1:])} ..."
+    )
+    delimiter: Annotated[Text, Field(max_length=10)] | None = Field(
+        None, description="Of a CSV table: a comma, `;`, a tab or `|`"
     )
     deliver: DeliveryTarget | None = Field(None, description="The bucket and folder that its files go to when it is done")
     priority: PriorityClass = PriorityClass.BULK

@@ -16,11 +16,15 @@ from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.recipe import JobRequest, Prompt, Seed, canonical_json
 from imagefarm.text import Label, Text
 from scheduler.assets.named_images import IMAGE_FIELDS
+from scheduler.batches.table.columns import IDENTITY_COLUMNS, RECIPE_COLUMNS
 from scheduler.batches.table.file_names import MAX_STEM_BYTES, NamePattern, NameRegistry, default_pattern, sanitize
 from scheduler.batches.table.options import BatchOptions
+from scheduler.batches.table.prompt_hints import prompt_hints
+from scheduler.batches.table.rows import Row
 from scheduler.batches.table.seeds import SeedPolicy, choose_seed
+from scheduler.batches.table.sheet_errors import sheet_error
 from scheduler.batches.table.spool import PlannedJob
-from scheduler.batches.table.table_reader import RECIPE_COLUMNS, Row, refuse
+from scheduler.batches.table.table_text import refuse
 from scheduler.batches.table.template import PromptTemplate, RowTemplateError
 from scheduler.batches.table.variants import combinations
 from scheduler.queue.new_job import NewJob
@@ -64,6 +68,9 @@ class RowExpander:
         self.pattern = NamePattern(options.name_pattern) if options.name_pattern else None
         self.sku_pattern = NamePattern(default_pattern(options.variants))
         self.names = NameRegistry()
+        self.hints = prompt_hints("template", options.template, {*(columns or ()), *options.variants})
+        """What in the template, or in the first prompt that has it, is drawn as it stands though it may not be meant so."""
+        self._used = self._used_columns()
         self.base_seed = self._check_defaults()
         self._template_s = 0.0
         self._bases: dict[Any, tuple[NewJob, RecipeHasher] | InvalidRequest] = {}
@@ -100,11 +107,21 @@ class RowExpander:
         if options.seeds is SeedPolicy.SKU and "sku" not in columns:
             refuse("seeds", "sku needs a column sku", "add the column, or choose fixed, row or random")
 
+    def _used_columns(self) -> frozenset[str]:
+        """The columns whose values reach a picture, its name or its labels."""
+        used = {*RECIPE_COLUMNS, *IDENTITY_COLUMNS, *(self.options.labels or ())}
+        used |= {"prompt"} if self.template is None else self.template.names
+        return frozenset(used | set(self.pattern.fields if self.pattern is not None else ()))
+
     def jobs(self, row: Row) -> list[tuple[PlannedJob, NewJob]]:
         """The jobs of a row, one for each variant, each with the base that it shares with others.
 
         Raises RowExpansionError if any of them cannot be.
         """
+        broken = {name: cell for name in row.cells.keys() & self._used if (cell := sheet_error(row.cells[name]))}
+        if broken:
+            name = min(broken)
+            _raise_row_error(row, name, f"is {broken[name]}, an error of the spreadsheet", "correct the formula there")
         return [self._job(row, variant) for variant in self.variants]
 
     def _job(self, row: Row, variant: Mapping[str, Any]) -> tuple[PlannedJob, NewJob]:
@@ -137,8 +154,11 @@ class RowExpander:
     def _prompt(self, row: Row, values: Mapping[str, Any]) -> str:
         if self.template is None:
             if "prompt" not in values:
-                _raise_row_error(row, "prompt", "is empty", "write what the picture shall show, or send a template")
-            return str(values["prompt"])
+                _raise_row_error(row, "prompt", "is empty", "write what the picture shows, or send a template")
+            prompt = str(values["prompt"])
+            if not self.hints:
+                self.hints += (replace(hint, row=row.number) for hint in prompt_hints("prompt", prompt))
+            return prompt
         start = time.perf_counter()
         try:
             return self.template.render(values)
@@ -178,11 +198,14 @@ class RowExpander:
                 name = pattern.stem({**values, "row": row.number, "seed": seed, "model": base.model})
             except ValueError as error:
                 _raise_row_error(row, "name_pattern", str(error), "fill in the cell, or change the name pattern")
-        if clash := self.names.clash(name, base.count, row.number):
-            stem, other = clash
-            where = "another variant of this row" if other == row.number else f"row {other}"
+        product = str(values.get("sku", values.get("custom_id", "")))
+        if clash := self.names.clash(name, base.count, row.number, product):
+            where = "another variant of this row" if clash.row == row.number else f"row {clash.row}"
             remedy = "make sku (or custom_id) unique, or tell the files apart: name_pattern with {row} or a variant"
-            _raise_row_error(row, "name_pattern", f"its file name {stem!r} is taken by {where}", remedy)
+            if product and not clash.same_product:
+                where += ", whose sku differs only in case or in characters that a file name cannot have"
+                remedy = "tell the files apart: name_pattern={sku}-{row}"
+            _raise_row_error(row, "name_pattern", f"its file name {clash.stem!r} is taken by {where}", remedy)
         return name
 
     def _base(self, row: Row, fields: dict[str, Any]) -> tuple[NewJob, RecipeHasher]:

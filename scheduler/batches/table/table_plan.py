@@ -9,11 +9,13 @@ from imagefarm.catalogue import Catalogue
 from imagefarm.errors import FieldError
 from imagefarm.recipe import JobRequest, Recipe
 from scheduler.assets.named_images import NamedImages
+from scheduler.batches.table.columns import MAX_COLUMNS, near_misses
 from scheduler.batches.table.incremental import Change, PreviousBatch
 from scheduler.batches.table.options import BatchOptions
 from scheduler.batches.table.row_expansion import RowExpander, RowExpansionError
+from scheduler.batches.table.rows import Row, Table
 from scheduler.batches.table.spool import Chunk, Spool
-from scheduler.batches.table.table_reader import MAX_COLUMNS, Row, Table, refuse
+from scheduler.batches.table.table_text import refuse
 from scheduler.queue.limits import check_size
 from scheduler.queue.new_job import BatchPosition, NewJob, make_job
 
@@ -62,6 +64,8 @@ class TablePlan:
     canary_row: int = 0
     """The row up to which the canary reaches; 0: there is none."""
     canary_jobs: int = 0
+    warnings: list[FieldError] = field(default_factory=list)
+    """What may not be meant as it is read; nothing is refused for it."""
     removed: int = 0
     """Jobs of the batch that is brought up to date which this table has no more."""
 
@@ -123,6 +127,7 @@ def plan_table(
             plan.spool.write(chunk)
         if not plan.rows:
             refuse("rows", "the table has no rows", "send at least one row under the header")
+        plan.warnings += [*table.warnings, *near_misses(plan.columns), *expander.hints]
         if previous is not None:
             plan.removed = previous.removed
         if plan.accepted == plan.canary_jobs:

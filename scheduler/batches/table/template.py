@@ -6,6 +6,7 @@ before it is compiled (in Jinja's sandbox, which is the second line), and what i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.recipe import MAX_PROMPT_CHARS
+from scheduler.batches.table.columns import plain_name
 
 MAX_TEMPLATE_CHARS = 8_000
 MAX_NODES = 400
@@ -98,7 +100,7 @@ class PromptTemplate:
         environment.filters = dict(FILTERS)
         environment.tests = {name: test for name, test in environment.tests.items() if name in TESTS}
         try:
-            tree = environment.parse(source)
+            tree = environment.parse(plain_expressions(source))
             self.names = _check(tree)
             self._template = environment.from_string(tree)
         except TemplateError as error:
@@ -128,6 +130,22 @@ class PromptTemplate:
         except (TypeError, ValueError, TemplateError) as error:
             raise RowTemplateError(str(error)[:200]) from None
         return "".join(pieces).strip()
+
+
+EXPRESSION = re.compile(r"(\{\{.*?\}\}|\{%.*?%\})", re.DOTALL)
+STRING = re.compile(r"""("[^"]*"|'[^']*')""")
+
+
+def plain_expressions(source: str) -> str:
+    """The template with the names in it written as columns are: composed, and without invisible characters. Texts stay."""
+    if source.isascii():
+        return source
+    parts = EXPRESSION.split(source)
+    parts[1::2] = [
+        "".join(piece if STRING.fullmatch(piece) else plain_name(f".{piece}.")[1:-1] for piece in STRING.split(part))
+        for part in parts[1::2]
+    ]
+    return "".join(parts)
 
 
 def _check(tree: nodes.Template) -> frozenset[str]:

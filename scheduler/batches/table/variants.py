@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from imagefarm.text import Text
-from scheduler.batches.table.table_reader import column_name
+from scheduler.batches.table.columns import column_name
 
 MAX_COMBINATIONS = 1000
 

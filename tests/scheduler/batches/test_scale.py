@@ -12,9 +12,9 @@ from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import Job
 from scheduler.assets.named_images import NamedImages
 from scheduler.batches.create import create_batch
+from scheduler.batches.table.csv_rows import read_csv
 from scheduler.batches.table.options import BatchOptions
 from scheduler.batches.table.table_plan import Submitter, plan_table
-from scheduler.batches.table.table_reader import read_csv
 from tests.scheduler.batches.conftest import BulkFarm
 
 SMALL, LARGE = 4_000, 12_000
