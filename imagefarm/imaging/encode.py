@@ -36,6 +36,8 @@ def encode_picture(
         return encode_png(pixels, {**texts, XMP: xmp_packet(source=source).decode()})
     from PIL import Image
 
+    from imagefarm.imaging.colour import srgb_profile
+
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != "uint8" or 0 in pixels.shape:
         raise ValueError(f"a picture is (height, width, 3) of uint8, not {pixels.shape} of {pixels.dtype}")
     quality = 90 if quality is None else quality
@@ -51,6 +53,7 @@ def encode_picture(
         picture_format.upper(),
         quality=quality,
         exif=exif.tobytes(),
+        icc_profile=srgb_profile(),
         xmp=xmp_packet(texts.get(FARM, ""), source=source),
         **(webp if picture_format == "webp" else jpeg),
     )

@@ -22,6 +22,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FILTER_UP = 2
 RGB = 2
 """Colour type of 8-bit red, green, blue."""
+PERCEPTUAL = b"\0"
+"""What the chunk sRGB says of how to show colours that a screen has not."""
 
 
 def encode_png(pixels: NDArray[np.uint8], texts: Mapping[str, str]) -> bytes:
@@ -40,7 +42,7 @@ def encode_png(pixels: NDArray[np.uint8], texts: Mapping[str, str]) -> bytes:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, RGB, 0, 0, 0)
-    chunks = [_chunk(b"IHDR", header), *(_text(key, value) for key, value in texts.items())]
+    chunks = [_chunk(b"IHDR", header), _chunk(b"sRGB", PERCEPTUAL), *(_text(key, value) for key, value in texts.items())]
     chunks += [_chunk(b"IDAT", _deflate()(filtered.data)), _chunk(b"IEND", b"")]
     return SIGNATURE + b"".join(chunks)
 

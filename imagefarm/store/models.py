@@ -482,6 +482,7 @@ class Asset(Base):
     sha256: Mapped[str] = mapped_column(HASH)
     storage_key: Mapped[str] = mapped_column(String(512))
     name: Mapped[str]
+    """Under which it came first; `AssetName` says what names mean now."""
     format: Mapped[str] = mapped_column(String(8))
     width: Mapped[int] = mapped_column(Integer)
     height: Mapped[int] = mapped_column(Integer)
@@ -490,7 +491,16 @@ class Asset(Base):
     used_at: Mapped[float | None]
     """When the same bytes were last sent again."""
 
-    __table_args__ = (UniqueConstraint("tenant_id", "sha256"), Index("ix_asset_tenant_id_name", "tenant_id", "name"))
+    __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
+
+
+class AssetName(Base):
+    """What a tenant's name of a picture means: the asset that was sent in under it last."""
+
+    __tablename__ = "asset_name"
+    tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    asset_id: Mapped[str] = mapped_column(ID, ForeignKey("asset.id", ondelete="CASCADE"), index=True)
 
 
 class AssetUse(Base):

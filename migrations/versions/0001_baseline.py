@@ -339,7 +339,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_asset")),
         sa.UniqueConstraint("tenant_id", "sha256", name=op.f("uq_asset_tenant_id_sha256")),
     )
-    op.create_index("ix_asset_tenant_id_name", "asset", ["tenant_id", "name"])
+
+    op.create_table(
+        "asset_name",
+        sa.Column("tenant_id", sa.String(40), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("asset_id", sa.String(40), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "name", name=op.f("pk_asset_name")),
+        sa.ForeignKeyConstraint(["asset_id"], ["asset.id"], name=op.f("fk_asset_name_asset_id"), ondelete="CASCADE"),
+    )
+    op.create_index(op.f("ix_asset_name_asset_id"), "asset_name", ["asset_id"])
 
     op.create_table(
         "asset_use",
@@ -496,6 +505,7 @@ def downgrade() -> None:
     op.drop_table("flow")
     op.drop_table("flow_class")
     op.drop_table("asset_use")
+    op.drop_table("asset_name")
     op.drop_table("asset")
     op.drop_table("pick")
     op.drop_table("channel_file")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import stat
-import unicodedata
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,13 +14,16 @@ from typing import BinaryIO, NoReturn
 
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.settings import Settings
+from imagefarm.text import remove_invisible
 
 MAX_FILES = 20_000
 """Files of one ZIP."""
 MAX_DIRECTORY_BYTES = 6 * 1024 * 1024
 """Of the directory at a ZIP's end, all of which goes into memory: room for so many files with long names."""
-END, END_64 = b"PK\x05\x06", b"PK\x06\x07"
-END_BYTES = 22
+END, LOCATOR_64, END_64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
+END_BYTES, LOCATOR_64_BYTES, END_64_BYTES = 22, 20, 56
+UNKNOWN_32 = 0xFFFFFFFF
+"""What an old field holds where the ZIP64 record has the number."""
 SKIPPED = ("__MACOSX/", ".DS_Store", "Thumbs.db")
 """What systems put into a ZIP unasked."""
 UTF8_NAME = 0x800
@@ -100,14 +102,20 @@ class PictureZip:
 
     def _check_directory(self, file: BinaryIO) -> None:
         size = file.seek(0, 2)
-        file.seek(max(0, size - END_BYTES - 65_535 - 20))
+        file.seek(max(0, size - END_BYTES - 65_535 - LOCATOR_64_BYTES - END_64_BYTES))
         tail = file.read()
         file.seek(0)
         at = tail.rfind(END)
         if at < 0 or len(tail) - at < END_BYTES:
             self._refuse("cannot be read as a ZIP: it has no end", "pack it anew, or send the whole of it")
         directory = int.from_bytes(tail[at + 12 : at + 16], "little")
-        if tail[max(0, at - 20) : at].startswith(END_64) or directory > MAX_DIRECTORY_BYTES:
+        if tail[max(0, at - LOCATOR_64_BYTES) : at].startswith(LOCATOR_64):
+            # ZIP64 is also what some programs write for every archive, or for one whose length they did not know
+            record = tail[max(0, at - LOCATOR_64_BYTES - END_64_BYTES) : at - LOCATOR_64_BYTES]
+            if not record.startswith(END_64) or len(record) < END_64_BYTES:
+                self._refuse("cannot be read as a ZIP: its ZIP64 directory is not where it should be", "pack it anew")
+            directory = max(int.from_bytes(record[40:48], "little"), 0 if directory == UNKNOWN_32 else directory)
+        if directory > MAX_DIRECTORY_BYTES:
             self._refuse("has too many files", f"send at most {MAX_FILES} at once")
 
     def _refuse(self, detail: str, remedy: str) -> NoReturn:
@@ -115,12 +123,13 @@ class PictureZip:
 
 
 def plain_path(path: str) -> str:
-    """A path as it is compared: `/` between its parts, none of them `.`, and accents in one form (macOS packs another).
+    """A path as it is compared: `/` between its parts, none of them `.`, accents in one form (macOS packs another), nothing
+    invisible (Windows puts a mark before a path that is copied).
 
     >>> plain_path(".\\\\photos\\\\a.jpg")
     'photos/a.jpg'
     """
-    parts = unicodedata.normalize("NFC", path.strip()).replace("\\", "/").split("/")
+    parts = remove_invisible(path).replace("\\", "/").split("/")
     return "/".join(part for part in parts if part != ".")
 
 

@@ -34,8 +34,9 @@ from imagefarm.store.audit import append_many
 from imagefarm.store.bulk_insert import insert_many
 from imagefarm.store.models import Asset
 from scheduler.assets.image_zip import PictureZip
+from scheduler.assets.names import find_asset, set_names
 from scheduler.assets.safe_fetch import fetch_image
-from scheduler.assets.store import CheckedPicture, asset_key, asset_row, check_picture, find_asset, mismatched
+from scheduler.assets.store import CheckedPicture, asset_key, asset_row, check_picture, mismatched, stored_event
 
 IMAGE_FIELDS = tuple(name for name in ("init_image", "mask", "subject") if name in JobRequest.model_fields)
 """Fields of a recipe that name pictures."""
@@ -49,6 +50,7 @@ URLS_S = 600.0
 CHUNK = 100
 """Assets that one transaction writes."""
 MAX_CELL_SHOWN = 100
+MAX_NAME = 255
 STAND_IN = "asset_" + "0" * 26
 
 
@@ -67,6 +69,7 @@ class _New:
     """A picture that waits in the temporary file: its asset-to-be, and where its bytes are."""
 
     row: dict[str, Any]
+    event: dict[str, Any]
     start: int
     length: int
 
@@ -95,6 +98,8 @@ class NamedImages:
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._ids: dict[str, str | FieldError] = {}
         self._new: dict[str, _New] = {}
+        self._names: dict[str, str] = {}
+        """What the paths in the ZIP mean from now on; a URL gives no name, since its last part may be another picture's."""
         self._sizes: dict[str, tuple[int, int]] = {}
         self._lock = Lock()
         self._bytes_left = settings.max_table_bytes
@@ -167,7 +172,9 @@ class NamedImages:
             if _is_url(name):
                 return self._from_url(name)
             if self.archive is not None and name in self.archive:
-                return self._checked(self.archive.read(name, field=PICTURE), name[-255:])
+                found = self._checked(self.archive.read(name, field=PICTURE), name[-MAX_NAME:])
+                self._names[name[-MAX_NAME:]] = found
+                return found
         except InvalidRequest as error:
             if error.errors[0].field == "archive":
                 raise  # the whole ZIP is at fault
@@ -207,7 +214,7 @@ class NamedImages:
         with self._lock:
             self._bytes_left -= len(data)
         # without the query, which may hold a secret
-        return self._checked(data, unquote(urlsplit(url).path).rpartition("/")[2][-255:] or "picture")
+        return self._checked(data, unquote(urlsplit(url).path).rpartition("/")[2][-MAX_NAME:] or "picture")
 
     def _checked(self, data: bytes, name: str) -> str:
         known = self._known(hashlib.sha256(data).hexdigest())
@@ -233,7 +240,7 @@ class NamedImages:
             if (new := self._new.get(picture.sha256)) is None:
                 start = self._spool.seek(0, 2)
                 self._spool.write(picture.data)
-                new = self._new[picture.sha256] = _New(row, start, len(picture.data))
+                new = self._new[picture.sha256] = _New(row, stored_event(picture), start, len(picture.data))
                 self._sizes[row["id"]] = picture.width, picture.height
         return str(new.row["id"])
 
@@ -252,13 +259,18 @@ class NamedImages:
             for new in some:
                 self._spool.seek(new.start)
                 outputs.write(new.row["storage_key"], self._spool.read(new.length))
-            self.store.run_with_retry(partial(self._save_rows, rows=[new.row for new in some]))
+            self.store.run_with_retry(partial(self._save_rows, new=some))
         known = [found for found in self._ids.values() if isinstance(found, str)]
         for start in range(0, len(known), 500):
             wanted = update(Asset).where(Asset.id.in_(known[start : start + 500])).values(used_at=db_now())
             self.store.run_with_retry(methodcaller("execute", wanted))
 
-    def _save_rows(self, session: Session, rows: list[dict[str, Any]]) -> None:
+        names = iter(self._names.items())
+        while some_names := dict(islice(names, CHUNK)):
+            self.store.run_with_retry(partial(set_names, tenant_id=self.tenant_id, names=some_names))
+
+    def _save_rows(self, session: Session, new: list[_New]) -> None:
+        rows = [each.row for each in new]
         have = set(
             session.scalars(
                 select(Asset.sha256).where(Asset.tenant_id == self.tenant_id, Asset.sha256.in_([row["sha256"] for row in rows]))
@@ -267,7 +279,7 @@ class NamedImages:
         if have:
             raise Unavailable("another request has just stored one of these pictures; send the table again", retry_after=1.0)
         insert_many(session, Asset, rows, created_at=session.scalar(select(db_now())))
-        append_many(session, [("asset.stored", row["id"], self.tenant_id, {"sha256": row["sha256"]}) for row in rows])
+        append_many(session, [("asset.stored", each.row["id"], self.tenant_id, each.event) for each in new])
 
     def close(self) -> None:
         """Forget what was not kept."""

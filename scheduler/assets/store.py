@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from PIL import Image as Picture
-from PIL import ImageOps, UnidentifiedImageError
-from sqlalchemy import insert, select, update
+from PIL import UnidentifiedImageError
+from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
 from imagefarm.errors import FieldError, InvalidRequest
 from imagefarm.ids import is_id, new_id
+from imagefarm.imaging.input_image import MULTI_PICTURE, normalised, png_in_srgb
 from imagefarm.output_store import OutputStore
 from imagefarm.recipe import Recipe
 from imagefarm.settings import Settings
@@ -24,19 +26,21 @@ from imagefarm.store.audit import append
 from imagefarm.store.bulk_insert import insert_many
 from imagefarm.store.models import Asset, AssetUse
 from imagefarm.text import check_text
+from scheduler.assets.names import set_names
 
-FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
-ORIENTATION = 0x0112
+FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", MULTI_PICTURE: "jpg"}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedPicture:
-    """A picture that was decoded whole: its bytes to store, upright."""
+    """A picture that was decoded whole: its bytes to store, upright and in sRGB."""
 
     data: bytes
     format: str
     width: int
     height: int
+    changes: tuple[str, ...] = ()
+    """What of it was changed to be so, for the audit."""
 
     @property
     def sha256(self) -> str:
@@ -46,24 +50,23 @@ class CheckedPicture:
 def check_picture(data: bytes, settings: Settings, *, name: str = "file") -> CheckedPicture:
     """Decode a picture that came from outside; raise InvalidRequest naming `name` for what is none, or is too large.
 
-    One whose EXIF says that it lies on its side is turned and stored as PNG; any other is stored as it came.
+    One that lies on its side, has more than 8 bits of grey, or colours in another space than sRGB is converted and stored as
+    PNG; any other is stored as it came.
     """
     if len(data) > settings.max_asset_bytes:
         _refuse(name, f"has more than {settings.max_asset_bytes} bytes", "send a smaller file")
     try:
-        with Picture.open(io.BytesIO(data), formats=list(FORMATS)) as picture:
+        with Picture.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as picture:
             kind, (width, height) = str(picture.format), picture.size
             if width * height > settings.max_asset_pixels:  # before decoding: 17 kB of PNG can be 144 megapixels
                 _refuse(name, f"has {width}x{height} pixels, more than {settings.max_asset_pixels}", "send a smaller picture")
-            if getattr(picture, "n_frames", 1) > 1:
+            if getattr(picture, "n_frames", 1) > 1 and kind != MULTI_PICTURE:
                 _refuse(name, "is an animation", "send a single picture")
             picture.load()
-            if picture.getexif().get(ORIENTATION, 1) == 1:
-                return CheckedPicture(data, FORMATS[kind], width, height)
-            upright = ImageOps.exif_transpose(picture)
-            buffer = io.BytesIO()
-            upright.convert("RGBA" if "A" in upright.getbands() else "RGB").save(buffer, "PNG")
-            return CheckedPicture(buffer.getvalue(), "png", *upright.size)
+            found = normalised(picture)
+            if not found.is_changed:
+                return CheckedPicture(data, FORMATS[kind], width, height, found.notes)
+            return CheckedPicture(png_in_srgb(found.image), "png", *found.image.size, found.notes)
     except UnidentifiedImageError:
         _refuse(name, "is not a PNG, JPEG or WebP picture", "convert it")
     except (OSError, ValueError, SyntaxError, MemoryError, Picture.DecompressionBombError) as error:
@@ -73,18 +76,25 @@ def check_picture(data: bytes, settings: Settings, *, name: str = "file") -> Che
 def keep_asset(store: Store, outputs: OutputStore, picture: CheckedPicture, *, name: str, tenant_id: str) -> tuple[Asset, bool]:
     """Store a picture for a tenant; return its asset, and whether it is new. The file is there before the row is."""
     sha256 = picture.sha256
-    if (found := store.run_with_retry(lambda session: seen_again(session, tenant_id, sha256))) is not None:
+
+    def known(session: Session) -> Asset | None:
+        if (found := seen_again(session, tenant_id, sha256)) is not None:
+            set_names(session, tenant_id, {name: found.id})
+        return found
+
+    if (found := store.run_with_retry(known)) is not None:
         mend_file(outputs, found, picture.data)
         return found, False
     key = asset_key(tenant_id, picture)
     outputs.write(key, picture.data)
 
     def add(session: Session) -> tuple[Asset, bool]:
-        if (found := seen_again(session, tenant_id, sha256)) is not None:  # another request was quicker; the file is the same
+        if (found := known(session)) is not None:  # another request was quicker; the file is the same
             return found, False
         row = asset_row(new_id("asset"), key, picture, name=name, tenant_id=tenant_id)
         session.execute(insert(Asset).values(**row, created_at=db_now()))
-        append(session, "asset.stored", row["id"], tenant_id, {"sha256": sha256})
+        set_names(session, tenant_id, {name: row["id"]})
+        append(session, "asset.stored", row["id"], tenant_id, stored_event(picture))
         return session.get_one(Asset, row["id"]), True
 
     return store.run_with_retry(add)
@@ -108,6 +118,11 @@ def store_picture(
     with decode_slots:
         picture = check_picture(data, settings, name=name)
     return keep_asset(store, outputs, picture, name=name, tenant_id=tenant_id)
+
+
+def stored_event(picture: CheckedPicture) -> dict[str, Any]:
+    """What the audit says of a new asset."""
+    return {"sha256": picture.sha256} | ({"changes": list(picture.changes)} if picture.changes else {})
 
 
 def asset_key(tenant_id: str, picture: CheckedPicture) -> str:
@@ -171,15 +186,6 @@ def mismatched(sizes: Mapping[str, tuple[int, int]]) -> list[FieldError]:
     return errors
 
 
-def find_asset(session: Session, tenant_id: str, name: str) -> str | None:
-    """The id of a tenant's asset, by its id or by the name it was sent in with (the newest of that name)."""
-    if is_id(name, "asset"):
-        return session.scalar(select(Asset.id).where(Asset.id == name, Asset.tenant_id == tenant_id))
-    return session.scalar(
-        select(Asset.id).where(Asset.tenant_id == tenant_id, Asset.name == name).order_by(Asset.id.desc()).limit(1)
-    )
-
-
 def assets_of(recipe: Mapping[str, Any]) -> set[str]:
     """The ids of all pictures that a stored recipe begins from."""
     subject = recipe.get("subject") or {}
@@ -205,7 +211,7 @@ def asset_name(name: str) -> str:
         _refuse("name", str(error), "rename the file")
     if not name or len(name) > 255:
         _refuse("name", "has not 1 to 255 characters", "rename the file")
-    return name
+    return unicodedata.normalize("NFC", name)
 
 
 def _error(name: str, detail: str, remedy: str) -> FieldError:

@@ -178,6 +178,7 @@ class StepEngine:
             ]
         running = RunningJob(job, embeddings, inputs, encoding, pipeline.loras.facts)
         warnings = ["prompt_cut"] if any(embedding.cut for embedding in embeddings.values()) else []
+        warnings += pipeline.loras.warnings
         for index, sample in enumerate(samples):
             seed, lengths = recipe.seed_of(index), family.lengths(sample)
             running.slots.append(Slot(running, index, seed, sample, family.dtype, lengths, warnings=list(warnings)))

@@ -26,7 +26,7 @@ class RenderedImage:
     """dtype, device, sigmas and timesteps, step shapes, decode pass, remarks of the guards, times in ms, embedding digest."""
     warnings: list[str]
     """`blank`: one plain colour, also after an isolated retry. `tiled`: decoded in tiles because memory was short.
-    `prompt_cut`: the prompt is longer than the model reads."""
+    `prompt_cut`: the prompt is longer than the model reads. `lora_partial`: weights of a LoRA have no place in the model."""
 
 
 @dataclass(frozen=True, slots=True)

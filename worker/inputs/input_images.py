@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imagefarm.errors import RenderError
+from imagefarm.imaging.input_image import normalised
 from imagefarm.imaging.metadata import MAX_PIXELS
 from imagefarm.output_store import OutputStore
 from imagefarm.recipe import Recipe
@@ -92,6 +93,6 @@ def _picture(store: Store, outputs: OutputStore, field: str, asset_id: str, tena
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise RenderError("input_invalid", f"{field}: asset {asset.id} has more than {MAX_PIXELS} pixels")
-            return ImageOps.exif_transpose(image).convert("RGBA")
+            return normalised(image).image.convert("RGBA")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RenderError("input_invalid", f"{field}: asset {asset.id} cannot be decoded: {error}") from None

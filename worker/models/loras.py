@@ -9,10 +9,14 @@ from typing import Any
 
 from imagefarm.catalogue import Catalogue, ModelEntry
 from imagefarm.errors import RenderError
+from imagefarm.logs import get_logger
 from imagefarm.recipe import Lora
 from worker.failures import is_out_of_memory
+from worker.models.lora_coverage import placed_share
 from worker.weights.digests import WeightDigests
 from worker.weights.model_files import lora_file
+
+log = get_logger(__name__)
 
 Wanted = tuple[tuple[str, float], ...]
 
@@ -32,11 +36,17 @@ class LoraSet:
         self._digests = digests
         self._in_force: Wanted = ()
         self._loaded: set[str] = set()
+        self._placed: dict[str, float] = {}
 
     @property
     def key(self) -> str:
         """What tells this set from another; empty without any. A LoRA may change the text encoder too."""
         return ",".join(f"{fact['sha256']}:{fact['weight']:g}" for fact in self.facts)
+
+    @property
+    def warnings(self) -> list[str]:
+        """`lora_partial` if weights of a LoRA in force have no place in the model; its fact says which part has one."""
+        return ["lora_partial"] if any("placed" in fact for fact in self.facts) else []
 
     def use(self, loras: Sequence[Lora]) -> None:
         """Bring exactly these into force. Not while a running set is under way.
@@ -61,9 +71,10 @@ class LoraSet:
         facts = []
         for name, weight in wanted:
             file = lora_file(self._catalogue, name)
-            facts.append({"name": name, "weight": weight, "sha256": self._digests.of(file)})
             if name not in self._loaded:
                 self._load(name, file)
+            fact = {"name": name, "weight": weight, "sha256": self._digests.of(file)}
+            facts.append(fact | ({"placed": self._placed[name]} if self._placed[name] < 1 else {}))
         unwanted = self._loaded - {name for name, _ in wanted}
         if unwanted:
             self._pipe.delete_adapters([_adapter(name) for name in unwanted])
@@ -83,6 +94,9 @@ class LoraSet:
         if not any(_adapter(name) in adapters for adapters in self._pipe.get_list_adapters().values()):
             raise self._mismatch(name, "none of its weights has a place there")
         self._loaded.add(name)
+        self._placed[name] = placed_share(self._pipe, _adapter(name), file)
+        if self._placed[name] < 1:
+            log.warning("lora.partial", lora=name, model=self._entry.name, placed=self._placed[name])
 
     def _mismatch(self, name: str, why: str) -> RenderError:
         return RenderError("model_invalid", f"LoRA {name} does not go with model {self._entry.name}: {why}")

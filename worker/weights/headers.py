@@ -25,6 +25,13 @@ class WeightFile:
     dtypes: frozenset[str]
 
 
+def tensor_shapes(file: Path) -> dict[str, list[int]]:
+    """The shape of each tensor of a safetensors file that `read_header` takes."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
 def read_header(file: Path) -> WeightFile:
     """Read the header of a safetensors file. Raises RenderError("model_invalid") for another format or a truncated file."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, BinaryIO
 
@@ -20,9 +21,10 @@ from api.v1.schemas.row_errors import RowError, row_errors
 from imagefarm.errors import FieldError, InvalidRequest, NotFound
 from imagefarm.ids import is_id
 from imagefarm.imaging.formats import MEDIA
-from imagefarm.store.models import Asset
+from imagefarm.store.models import Asset, AssetName
 from imagefarm.text import Text
-from scheduler.assets.image_zip import PictureZip
+from scheduler.assets.image_zip import PictureZip, plain_path
+from scheduler.assets.names import names_of
 from scheduler.assets.store import store_picture
 
 routes = Routes(tag="assets")
@@ -37,7 +39,8 @@ class AssetResponse(ResponseModel):
     """A picture that was sent in. Recipes name it as `init_image`, tables by its id or its name."""
 
     id: str
-    name: str
+    name: str = Field(description="Under which it was sent in: in the answer to an upload this time, elsewhere the first time")
+    names: list[str] = Field(description="The names that mean it now; a name means the picture that was sent under it last")
     sha256: str
     format: str
     width: int
@@ -129,7 +132,9 @@ def _store(app_context: AppContext, caller: Caller, name: str, data: bytes) -> t
         tenant_id=caller.tenant_id,
         decode_slots=app_context.decode_slots,
     )
-    return _response(asset, base_url()), new
+    with app_context.store.read() as session:
+        response = _responses(session, [asset])[0]
+    return response.model_copy(update={"name": name}), new
 
 
 def _store_zip(app_context: AppContext, caller: Caller, file: BinaryIO) -> AssetsResponse:
@@ -161,13 +166,14 @@ def list_assets(app_context: AppContext, caller: Caller, query: AssetQuery) -> R
     if caller.tenant_filter is not None:
         statement = statement.where(Asset.tenant_id == caller.tenant_filter)
     if query.name is not None:
-        statement = statement.where(Asset.name == query.name)
+        statement = statement.join(AssetName, AssetName.asset_id == Asset.id)
+        statement = statement.where(AssetName.tenant_id == Asset.tenant_id, AssetName.name == plain_path(query.name))
     if before is not None:
         statement = statement.where(Asset.id < before)
     with app_context.store.read() as session:
         found = session.scalars(statement).all()
+        items = _responses(session, found[: query.limit])
     cursor = make_cursor(found[query.limit - 1].id, wanted) if len(found) > query.limit else None
-    items = [_response(asset, base_url()) for asset in found[: query.limit]]
     return Reply(AssetList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
@@ -175,7 +181,7 @@ def list_assets(app_context: AppContext, caller: Caller, query: AssetQuery) -> R
 def get_asset(app_context: AppContext, caller: Caller, asset_id: str) -> AssetResponse:
     """Get an asset."""
     with app_context.store.read() as session:
-        return _response(_visible(session, caller, asset_id), base_url())
+        return _responses(session, [_visible(session, caller, asset_id)])[0]
 
 
 @routes.get("/api/v1/assets/{asset_id}/file", scope=Scope.READ, media="image/*")
@@ -197,15 +203,20 @@ def _visible(session: Session, caller: Caller, asset_id: str) -> Asset:
     return asset
 
 
-def _response(asset: Asset, base: str) -> AssetResponse:
-    return AssetResponse(
-        id=asset.id,
-        name=asset.name,
-        sha256=asset.sha256,
-        format=asset.format,
-        width=asset.width,
-        height=asset.height,
-        bytes=asset.bytes,
-        created_at=asset.created_at,
-        url=f"{base}/api/v1/assets/{asset.id}/file",
-    )
+def _responses(session: Session, assets: Sequence[Asset]) -> list[AssetResponse]:
+    names, base = names_of(session, [asset.id for asset in assets]), base_url()
+    return [
+        AssetResponse(
+            id=asset.id,
+            name=asset.name,
+            names=names[asset.id],
+            sha256=asset.sha256,
+            format=asset.format,
+            width=asset.width,
+            height=asset.height,
+            bytes=asset.bytes,
+            created_at=asset.created_at,
+            url=f"{base}/api/v1/assets/{asset.id}/file",
+        )
+        for asset in assets
+    ]

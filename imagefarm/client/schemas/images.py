@@ -77,6 +77,8 @@ class Asset(ResponseModel):
 
     id: str
     name: str
+    names: list[str] = Field(default_factory=list)
+    """The names that mean it now; a name means the picture that was sent under it last."""
     sha256: str
     format: str
     width: int

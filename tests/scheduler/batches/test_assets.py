@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import zipfile
 from functools import cache
+from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from api.http.context import app_context_of
 from imagefarm.auth import create_key
-from imagefarm.store.models import Asset, Job
+from imagefarm.store.models import Asset, AssetName, Event, Job
 from tests.scheduler.batches.conftest import BulkFarm
 
 ASSETS = "/api/v1/assets"
@@ -44,6 +45,7 @@ def test_a_picture_is_stored_once(farm: BulkFarm) -> None:
     again = farm.client.post(ASSETS, data={"file": (io.BytesIO(data), "other.png")})
     assert (again.json or {})["items"][0]["id"] == item["id"]
     assert (again.json or {})["stored"] == 0
+    item["names"] = ["mug.png", "other.png"]
     assert farm.client.get(f"{ASSETS}/{item['id']}").json == item
     file = farm.client.get(f"{ASSETS}/{item['id']}/file")
     assert (file.data, file.mimetype) == (data, "image/png")
@@ -164,3 +166,93 @@ def test_a_mask_has_the_size_of_its_picture(quick_farm: BulkFarm) -> None:
         response = quick_farm.client.post("/api/v1/jobs", json=body)
         assert response.status_code == status, response.text
     assert "send a mask of the picture's size" in response.text
+
+
+def send(farm: BulkFarm, data: bytes, name: str) -> dict[str, Any]:
+    response = farm.client.post(ASSETS, data=data, content_type="image/png", query_string={"name": name})
+    assert response.status_code == 201, response.text
+    (item,) = (response.json or {})["items"]
+    return dict(item)
+
+
+def meant(farm: BulkFarm, name: str) -> list[str]:
+    """The assets that a name means."""
+    return [item["id"] for item in (farm.client.get(ASSETS, query_string={"name": name}).json or {})["items"]]
+
+
+def test_a_name_means_what_was_sent_under_it_last(farm: BulkFarm) -> None:
+    first, second = picture("red"), picture("blue")
+    one = send(farm, first, "cover.png")["id"]
+    two = send(farm, second, "cover.png")["id"]
+    assert meant(farm, "cover.png") == [two]
+    again = send(farm, first, "cover.png")
+    assert (again["id"], meant(farm, "cover.png")) == (one, [one])
+    assert again["names"] == ["cover.png"]
+    farm.client.post(ASSETS, data=zipped({"cover.png": second}), content_type="application/zip")
+    assert meant(farm, "cover.png") == [two]
+
+
+def test_equal_bytes_have_both_their_names(quick_farm: BulkFarm) -> None:
+    data = picture()
+    one = send(quick_farm, data, "front.png")
+    other = send(quick_farm, data, "back.png")
+    assert (one["id"], other["name"], other["names"]) == (other["id"], "back.png", ["back.png", "front.png"])
+    assert meant(quick_farm, "front.png") == meant(quick_farm, "back.png") == [one["id"]]
+
+
+def test_names_are_compared_as_people_see_them(quick_farm: BulkFarm) -> None:
+    one = send(quick_farm, picture(), "u\u0308ber\u200b.png")["id"]  # as macOS writes it
+    for name in ("\u00fcber.png", "u\u0308ber.png", "\u202a\u00fcber.png", ".\\\u00fcber.png"):
+        assert meant(quick_farm, name) == [one]
+
+
+def test_a_name_goes_with_its_asset(quick_farm: BulkFarm) -> None:
+    one = send(quick_farm, picture(), "cover.png")["id"]
+    with quick_farm.store.write() as session:
+        session.execute(delete(Asset).where(Asset.id == one))
+    with quick_farm.store.read() as session:
+        assert session.scalar(select(func.count()).select_from(AssetName)) == 0
+
+
+def test_what_was_converted_is_in_the_audit(quick_farm: BulkFarm) -> None:
+    buffer = io.BytesIO()
+    Image.frombytes("I;16", (2, 1), b"\x00\x00\xff\xff").save(buffer, "PNG")
+    item = send(quick_farm, buffer.getvalue(), "depth.png")
+    with quick_farm.store.read() as session:
+        event = session.scalars(select(Event).where(Event.subject == item["id"])).one()
+    assert event.data["changes"] == ["scaled to 8 bits"]
+    with Image.open(io.BytesIO(quick_farm.client.get(f"{ASSETS}/{item['id']}/file").data)) as stored:
+        assert (stored.mode, stored.getpixel((1, 0)), stored.info["srgb"]) == ("RGB", (255, 255, 255), 0)
+
+
+def test_a_jpeg_of_many_pictures_is_taken(quick_farm: BulkFarm) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 4), "red").save(buffer, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 4), "blue")])
+    assert send(quick_farm, buffer.getvalue(), "phone.jpg")["format"] == "jpg"
+    frames = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(frames, "WEBP", save_all=True, append_images=[Image.new("RGB", (4, 4), "blue")])
+    response = quick_farm.client.post(ASSETS, data=frames.getvalue(), content_type="image/webp")
+    assert "animation" in response.text
+
+
+def as_zip64(data: bytes) -> bytes:
+    """The ZIP with a ZIP64 directory beside its own, as some programs always write it."""
+    end = data.rindex(b"PK\x05\x06")
+    count, size, offset = (int.from_bytes(data[end + at : end + at + n], "little") for at, n in ((10, 2), (12, 4), (16, 4)))
+    record = b"PK\x06\x06" + (44).to_bytes(8, "little") + bytes((45, 0, 45, 0)) + bytes(8)
+    record += b"".join(number.to_bytes(8, "little") for number in (count, count, size, offset))
+    locator = b"PK\x06\x07" + bytes(4) + end.to_bytes(8, "little") + (1).to_bytes(4, "little")
+    return data[:end] + record + locator + data[end:]
+
+
+def test_a_small_zip64_is_a_zip(quick_farm: BulkFarm) -> None:
+    data = as_zip64(zipped({"box.png": picture()}))
+    response = quick_farm.client.post(ASSETS, data=data, content_type="application/zip")
+    assert response.status_code == 201, response.text
+    assert meant(quick_farm, "box.png")
+    end = data.rindex(b"PK\x06\x06")
+    for size in (7 * 1024 * 1024, 2**63):  # what the record claims is bounded, as the old field is
+        forged = data[: end + 40] + size.to_bytes(8, "little") + data[end + 48 :]
+        assert "too many files" in quick_farm.client.post(ASSETS, data=forged, content_type="application/zip").text
+    broken = data[:end] + b"XXXX" + data[end + 4 :]
+    assert "ZIP64" in quick_farm.client.post(ASSETS, data=broken, content_type="application/zip").text

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, ZImagePipeline
+from safetensors.torch import load_file, save_file
 
 from scheduler.queue.retry import FailureClass
 from tests.worker.engine.test_equal_to_pipeline import OFFLINE, run
@@ -15,6 +19,7 @@ from tests.worker.model_jobs import SmallModels, finish, pictures
 from worker.engine.engine import StepEngine
 from worker.failures import AttemptFailed
 from worker.models.loading import LoadedPipeline
+from worker.models.lora_coverage import placed_share
 
 TWO = [{"name": "clay", "weight": 0.5}, {"name": "ink.v1", "weight": -0.7}]
 
@@ -87,3 +92,53 @@ def test_a_lora_that_cannot_be_used_fails_its_job_and_is_gone(models: SmallModel
     assert caught.value.failure.kind is FailureClass.MODEL
     assert said in caught.value.detail
     assert np.array_equal(pictures(engine, models.job("tiny-z-image"))[0], plain)
+
+
+def partly(models: SmallModels, source: str, target: str, rename: Callable[[str], str | None]) -> None:
+    """Write the LoRA `source` anew as `target`, under changed names of its tensors."""
+    (file,) = (models.folder / source).glob("*.safetensors")
+    tensors = {name: tensor for old, tensor in load_file(file).items() if (name := rename(old)) is not None}
+    (models.folder / target).mkdir(exist_ok=True)
+    save_file(tensors, models.folder / target / file.name)
+
+
+@pytest.mark.parametrize(("source", "model"), [("clay", "tiny-sd15"), ("brush", "tiny-z-image")])
+def test_a_lora_of_which_a_part_fits_says_so(
+    models: SmallModels, source: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(name: str) -> str:
+        """Every to_v is one that the model has not."""
+        return name.replace("to_v", "no_such_block.to_v")
+
+    partly(models, source, "partly", elsewhere)
+    (file,) = (models.folder / "partly").glob("*.safetensors")
+    monkeypatch.setattr("worker.models.loras.lora_file", lambda _, name: file)
+    engine = StepEngine(models.fresh(model), max_images=1)
+    job = models.job(model, loras=[{"name": source}])
+    engine.add(job)
+    image = finish(engine)[job.id].images[0]  # type: ignore[union-attr]
+    assert image.warnings == ["lora_partial"]
+    assert 0 < image.facts["loras"][0]["placed"] < 1
+
+
+@pytest.mark.parametrize(("model", "loras"), [("tiny-sd15", TWO), ("tiny-z-image", [{"name": "brush"}])])
+def test_a_lora_that_fits_whole_has_no_warning(models: SmallModels, model: str, loras: list[dict[str, Any]]) -> None:
+    engine = StepEngine(models.fresh(model), max_images=1)
+    job = models.job(model, loras=loras)
+    engine.add(job)
+    image = finish(engine)[job.id].images[0]  # type: ignore[union-attr]
+    assert image.warnings == []
+    assert all("placed" not in fact for fact in image.facts["loras"])
+
+
+def test_what_is_no_pair_of_a_lora_counts_as_not_placed(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    pair = {"unet.a.lora_A.weight": torch.ones(2, 8), "unet.a.lora_B.weight": torch.ones(8, 2), "unet.a.alpha": torch.ones(())}
+    save_file(pair, file)
+    layers = torch.nn.Module()
+    layers.lora_B = torch.nn.ModuleDict({"one": torch.nn.Linear(2, 8, bias=False)})
+    pipe = SimpleNamespace(components={"unet": layers})
+    assert placed_share(pipe, "one", file) == 1
+    assert placed_share(pipe, "other", file) == 0
+    save_file(pair | {"unet.b.hada_w1_a": torch.ones(8, 2)}, file)
+    assert placed_share(pipe, "one", file) == 0.5
