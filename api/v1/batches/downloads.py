@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Literal
+from urllib.parse import quote
 
 from flask import Response
 from pydantic import Field
@@ -18,9 +20,10 @@ from imagefarm.states import BatchState
 from imagefarm.store.batches import visible_batch
 from imagefarm.store.jobs import visible_job
 from scheduler.batches import delivery_schedule, lifecycle
-from scheduler.batches.export.archive import stream_zip
+from scheduler.batches.export.archive import archived, stream_zip
 from scheduler.batches.export.manifest import entries, entries_of_job, errors_csv, manifest_csv, manifest_jsonl, report_csv
 from scheduler.batches.table.delivery_target import DeliveryTarget
+from scheduler.batches.table.file_names import sanitize
 from scheduler.delivery.buckets import check_bucket
 
 routes = Routes(tag="batches")
@@ -35,6 +38,14 @@ class BatchDownloadQuery(Query):
     """Which images of a batch to download."""
 
     pick: PickState | None = Field(None, description="Only those that were decided so; open: not decided yet")
+
+
+class ArchiveQuery(Query):
+    """Which images of a batch the archive holds."""
+
+    pick: PickState | Literal["all"] | None = Field(
+        None, description="Only those that were decided so; open: not decided yet; all. Without it: all but the rejected ones"
+    )
 
 
 @routes.get("/api/v1/batches/{batch_id}/manifest.csv", scope=Scope.READ, media=CSV)
@@ -78,13 +89,15 @@ def batch_errors_csv(app_context: AppContext, caller: Caller, batch_id: str) -> 
 
 
 @routes.get("/api/v1/batches/{batch_id}/archive.zip", scope=Scope.READ, media=ZIP)
-def batch_archive(app_context: AppContext, caller: Caller, batch_id: str, query: BatchDownloadQuery) -> Response:
+def batch_archive(app_context: AppContext, caller: Caller, batch_id: str, query: ArchiveQuery) -> Response:
     """Get a batch's pictures as a ZIP file.
 
-    It is made while it is sent, and holds what has succeeded so far, with a manifest of just that.
+    It is made while it is sent, and holds what has succeeded so far, with a manifest of just that. Rejected pictures are in it
+    only with `pick=all` or `pick=rejected`.
     """
     name = _name(app_context, caller, batch_id)
-    return _stream(stream_zip(entries(app_context.store, batch_id, query.pick), app_context.outputs), ZIP, f"{name}.zip")
+    found = archived(entries(app_context.store, batch_id, None if query.pick == "all" else query.pick), query.pick)
+    return _stream(stream_zip(found, app_context.outputs), ZIP, f"{name}.zip")
 
 
 class DeliverBody(DeliveryTarget, Body):
@@ -117,12 +130,21 @@ def job_archive(app_context: AppContext, caller: Caller, job_id: str) -> Respons
 
 
 def _name(app_context: AppContext, caller: Caller, batch_id: str) -> str:
-    """A file name for the batch, in ASCII as headers need it. Raises NotFound for a batch that the caller may not see."""
+    """A file name for the batch. Raises NotFound for a batch that the caller may not see."""
     with app_context.store.read() as session:
         batch = visible_batch(session, batch_id, caller.tenant_filter)
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", batch.name).strip("-")[:60] or batch.id
+    return sanitize(batch.name)[:60].strip("-.") or batch.id
+
+
+def _attachment(file_name: str) -> str:
+    """The header for a file to save: its name, and in ASCII for programs that know no other (RFC 6266)."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", file_name).strip("-")
+    if plain == file_name:
+        return f'attachment; filename="{plain}"'
+    plain = f"batch{plain}" if plain.startswith(".") else plain
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
 
 
 def _stream(chunks: Iterable[str] | Iterable[bytes], media: str, file_name: str) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{file_name}"', "X-Accel-Buffering": "no"}
+    headers = {"Content-Disposition": _attachment(file_name), "X-Accel-Buffering": "no"}
     return Response(chunks, content_type=f"{media}; charset=utf-8" if media != ZIP else ZIP, headers=headers)

@@ -155,10 +155,12 @@ def wait_for_batch(
         return (yield from wait_until(lambda: get_batch(batch), lambda seen: seen.rests, timeout_s, show))
 
 
-def download_batch(batch: Batch | str, folder: Path | str, *, pick: PickState | None = None) -> Steps[Sequence[Path]]:
+def download_batch(
+    batch: Batch | str, folder: Path | str, *, pick: PickState | Literal["all"] | None = None
+) -> Steps[Sequence[Path]]:
     """Write the images of a batch that exist, and its manifest.csv, into `folder`; return their paths.
 
-    With `pick`, only the images that were decided so.
+    Rejected images are left out. With `pick`, only the images that were decided so, or all.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)

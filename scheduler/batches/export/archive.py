@@ -18,6 +18,8 @@ log = get_logger(__name__)
 
 CHUNK_BYTES = 256 * 1024
 MANIFEST = "manifest.csv"
+REJECTED = "rejected"
+"""The pick of a picture that nobody wants."""
 
 
 class _Pipe(io.RawIOBase):
@@ -38,6 +40,11 @@ class _Pipe(io.RawIOBase):
         data = b"".join(self._pieces)
         self._pieces.clear()
         return data
+
+
+def archived(found: Iterable[Entry], pick: str | None) -> Iterator[Entry]:
+    """What goes into an archive: without a `pick` all but what a person rejected."""
+    return (entry for entry in found if pick is not None or entry.pick != REJECTED)
 
 
 def stream_zip(found: Iterable[Entry], outputs: OutputStore) -> Iterator[bytes]:

@@ -157,3 +157,19 @@ def test_the_archive_is_made_in_constant_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert size > 200_000_000
     assert peak < 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("Spring", 'filename="Spring-manifest.csv"'),
+        ("春季 目录", "filename=\"manifest.csv\"; filename*=UTF-8''%E6%98%A5%E5%AD%A3-%E7%9B%AE%E5%BD%95-manifest.csv"),
+        ("Été/2026", "filename=\"t--2026-manifest.csv\"; filename*=UTF-8''%C3%89t%C3%A9-2026-manifest.csv"),
+        ('a"\r\nb', 'filename="a-b-manifest.csv"'),
+    ],
+)
+def test_downloads_keep_their_letters(quick_farm: BulkFarm, name: str, header: str) -> None:
+    batch = quick_farm.batch("prompt\nmug\n", name=name)["id"]
+    found = quick_farm.get(batch, "/manifest.csv").headers["Content-Disposition"]
+    assert found == f"attachment; {header}"
+    assert quick_farm.get(batch, "/archive.zip").headers["Content-Disposition"].isascii()

@@ -248,3 +248,19 @@ def test_a_subjects_scale_grows_with_the_picture(quick_farm: BulkFarm) -> None:
     assert scaled["subject"]["place"] == {"x": 0.4, "y": 0.5, "scale": 3.0}
     assert (scaled["subject"]["image"], scaled["subject"]["feather"]) == (asset, 2)
     assert fitted["subject"]["place"]["scale"] is None  # as large as fits, there too
+
+
+def test_the_archive_leaves_out_what_was_rejected(quick_farm: BulkFarm) -> None:
+    batch, named = drafts(quick_farm)
+    decide(quick_farm, batch, approve=named["C"], reject=named["A"])
+
+    def archived(query: str = "") -> set[str]:
+        with zipfile.ZipFile(io.BytesIO(quick_farm.get(batch, f"/archive.zip{query}").data)) as archive:
+            assert (b"A.png" in archive.read("manifest.csv")) == ("A.png" in archive.namelist())
+            return set(archive.namelist()) - {"manifest.csv"}
+
+    assert archived() == {"B-1.png", "B-2.png", "C.png", "D.png"}
+    assert archived("?pick=all") == {"A.png", "B-1.png", "B-2.png", "C.png", "D.png"}
+    assert archived("?pick=rejected") == {"A.png"}
+    assert archived("?pick=open") == {"B-1.png", "B-2.png", "D.png"}
+    assert "A.png" in quick_farm.get(batch, "/manifest.csv").text
