@@ -57,7 +57,11 @@ Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NotBool]
 ModelName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)]
 AssetId = Annotated[str, Field(pattern=r"^asset_[0-9A-HJKMNP-TV-Z]{26}$")]
 PictureUrl = Annotated[
-    str, Field(pattern=r"^https?://[!-~]{1,2040}$", description="Fetched once, when the job is submitted, and kept as an asset")
+    str,
+    Field(
+        pattern=r"^https?://[^\x00-\x1f\x7f]{1,2040}$",
+        description="Fetched once, when the job is submitted, and kept as an asset",
+    ),
 ]
 Format = Literal["png", "jpeg", "webp"]
 Quality = Annotated[int, Field(ge=1, le=100, description="Of JPEG and WebP; WebP at 100 loses nothing"), NotBool]

@@ -51,6 +51,11 @@ TRANSIENT_SQLSTATES = frozenset(
 )
 
 
+def lower(text: str | None) -> str | None:
+    """What SQLite's own `lower` does to ASCII alone, for every script: a search for \u00e4pfel finds \u00c4pfel."""
+    return text.lower() if isinstance(text, str) else text
+
+
 class db_now(FunctionElement[float]):
     """The database's clock: seconds since 1970, UTC. Leases and limits never use a process's own clock."""
 
@@ -156,6 +161,7 @@ class Store:
         def _connect(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where sqlite3 guesses
             cursor = connection.cursor()
+            connection.create_function("lower", 1, lower, deterministic=True)
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute("PRAGMA synchronous=FULL")  # a 2xx is durable
             cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")

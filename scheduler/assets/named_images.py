@@ -210,7 +210,7 @@ class NamedImages:
         if many or left <= 0 or self._bytes_left <= 0:
             most = f"{MAX_URLS} URLs, {URLS_S:.0f} s or {self.settings.max_table_bytes} bytes"
             _refuse(f"is not fetched: one table may take {most}", "send the pictures in a ZIP, or the table in parts")
-        data = fetch_image(url, self.settings, field=PICTURE)
+        data = fetch_image(url, self.settings, field=PICTURE, patience_s=left)
         with self._lock:
             self._bytes_left -= len(data)
         # without the query, which may hold a secret

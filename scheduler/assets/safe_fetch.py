@@ -6,22 +6,38 @@ that answers otherwise the next time (DNS rebinding) changes nothing.
 
 from __future__ import annotations
 
+import html
 import ipaddress
+import re
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
 from imagefarm.errors import FarmError, FieldError, InvalidRequest
 from imagefarm.settings import Settings
+from imagefarm.text import strip_invisible
 
 MAX_URL_CHARS = 2048
+LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+URL_CHARACTERS = "%/:@!$&'()*+,;=?~[]"
+"""What stays as it is in paths and queries, besides letters, digits and - . _"""
+TRIES = 3
+"""For a server that is busy: 429 and 503."""
+BUSY = (429, 503)
+MAX_WAIT_S = 20.0
+"""A server that asks for a longer pause is not asked again."""
+FIRST_WAIT_S = 0.5
+"""Pause before the second try, where the server names none; the third waits twice as long."""
+TITLE = re.compile(rb"<title[^>]*>([^<]{1,400})", re.IGNORECASE)
 TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 """IPv6 ranges that carry an IPv4 address inside, which may be any."""
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -49,6 +65,8 @@ class Fetched:
 
     status: int
     body: bytes
+    content_type: str = ""
+    retry_after: str | None = None
 
 
 def is_public(address: Address) -> bool:
@@ -65,6 +83,30 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
+def ascii_url(url: str) -> str:
+    """The URL as it goes over the wire: the host in IDNA, other characters percent-encoded. Raises ValueError.
+
+    >>> ascii_url("https://b\u00fccher.example/\u7ea2 mug.jpg?q=50%&x=%20")
+    'https://xn--bcher-kva.example/%E7%BA%A2%20mug.jpg?q=50%25&x=%20'
+    """
+    url = strip_invisible(url)
+    if url.isascii() and " " not in url:
+        return url
+    parts = urlsplit(url)
+    netloc = parts.netloc
+    if not netloc.isascii():
+        host = parts.hostname or ""
+        try:
+            encoded = httpx.URL(scheme="http", host=host).raw_host.decode()
+        except httpx.InvalidURL as error:
+            raise ValueError(f"the host {host[:100]!r} is no name of a host ({error})") from None
+        before, at, after = netloc.rpartition("@")
+        port = f":{parts.port}" if parts.port is not None else ""
+        netloc = f"{before}{at}{encoded}{port}" if after else netloc
+    path, query = (quote(LONE_PERCENT.sub("%25", part), safe=URL_CHARACTERS) for part in (parts.path, parts.query))
+    return parts._replace(netloc=netloc, path=path, query=query, fragment="").geturl()
+
+
 def check_url(url: str, *, allow_private: bool, field: str = "url", like: str = "https://example.com/hook") -> Target:
     """Resolve the URL's host and check where it leads; `like` is an example for remedies.
 
@@ -75,17 +117,12 @@ def check_url(url: str, *, allow_private: bool, field: str = "url", like: str = 
         return InvalidRequest([FieldError(field=field, detail=detail, remedy=remedy)])
 
     try:
+        printable, url = url.isprintable(), ascii_url(url)
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise refuse(f"is not a URL: {error}", f"write it like {like}") from None
-    if (
-        parts.scheme not in {"http", "https"}
-        or not host
-        or len(url) > MAX_URL_CHARS
-        or not url.isascii()
-        or not url.isprintable()
-    ):
+    if parts.scheme not in {"http", "https"} or not host or len(url) > MAX_URL_CHARS or not printable:
         raise refuse("is not an http or https URL", f"write it like {like}")
     if parts.username is not None or parts.password is not None:
         raise refuse("carries a user name or password", "leave it out")
@@ -140,7 +177,8 @@ def fetch(
                     raise FetchFailed(f"the answer is larger than {max_bytes} bytes")
             if connection.is_aborted:
                 raise FetchFailed(f"no whole answer within {timeout_s:g} s")
-            return Fetched(response.status_code, bytes(body))
+            kind, retry_after = response.headers.get("Content-Type", ""), response.headers.get("Retry-After")
+            return Fetched(response.status_code, bytes(body), kind, retry_after)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         if connection.is_aborted:
             raise FetchFailed(f"no whole answer within {timeout_s:g} s") from None
@@ -178,17 +216,64 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def fetch_image(url: str, settings: Settings, *, field: str) -> bytes:
-    """The file at a URL that a caller gave for a picture, unchecked as yet. Raises InvalidRequest naming `field`."""
+def fetch_image(url: str, settings: Settings, *, field: str, patience_s: float = 2 * MAX_WAIT_S) -> bytes:
+    """The file at a URL that a caller gave for a picture, unchecked as yet. A busy server is asked three times.
+
+    Pauses take `patience_s` together at most. Raises InvalidRequest naming `field`.
+    """
     remedy = "check the URL, or send the picture in as an asset"
     try:
         target = check_url(url, allow_private=settings.allow_private_urls, field=field, like="https://example.com/mug.jpg")
-        got = fetch(target, timeout_s=settings.fetch_timeout_s, max_bytes=settings.max_asset_bytes, headers={"Accept": "image/*"})
+        got = _fetch_patiently(target, settings, patience_s)
     except FetchFailed as error:
         raise InvalidRequest([FieldError(field=field, detail=f"cannot be fetched: {error.detail}", remedy=remedy)]) from None
     if 300 <= got.status < 400:
         remedy = "give the URL that it leads to"
         raise InvalidRequest([FieldError(field=field, detail=f"leads elsewhere (it answered {got.status})", remedy=remedy)])
+    if got.status in BUSY:
+        asks = f", and asks to wait {got.retry_after[:40]} s" if got.retry_after else ""
+        detail = f"cannot be fetched: its server is busy (it answered {got.status}{asks})"
+        raise InvalidRequest([FieldError(field=field, detail=detail, remedy="try later, or send the pictures in a ZIP")])
     if got.status != 200:
         raise InvalidRequest([FieldError(field=field, detail=f"cannot be fetched: it answered {got.status}", remedy=remedy)])
+    if (page := web_page(got)) is not None:
+        remedy = "give the URL of the picture itself; a page that asks to sign in is no picture"
+        raise InvalidRequest([FieldError(field=field, detail=f"is a web page{page}, not a picture", remedy=remedy)])
     return got.body
+
+
+def _fetch_patiently(target: Target, settings: Settings, patience_s: float) -> Fetched:
+    for number in range(TRIES):
+        got = fetch(target, timeout_s=settings.fetch_timeout_s, max_bytes=settings.max_asset_bytes, headers={"Accept": "image/*"})
+        if got.status not in BUSY or number == TRIES - 1:
+            break
+        wait_s = _asked_wait_s(got.retry_after)
+        wait_s = FIRST_WAIT_S * 2**number if wait_s is None else wait_s
+        if wait_s > min(MAX_WAIT_S, patience_s):
+            break
+        patience_s -= wait_s
+        time.sleep(wait_s)
+    return got
+
+
+def _asked_wait_s(retry_after: str | None) -> float | None:
+    """What Retry-After asks for: seconds, or a date."""
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def web_page(got: Fetched) -> str | None:
+    """The title of what came, if that is a web page (perhaps empty); None if it is not."""
+    begins = got.body[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not got.content_type.lower().startswith("text/html") and not begins.startswith((b"<!doctype html", b"<html")):
+        return None
+    title = TITLE.search(got.body[: 64 * 1024])
+    if title is None:
+        return ""
+    text = html.unescape(title[1].decode("utf-8", "replace"))
+    return f" ({' '.join(text.split())[:100]!r})"

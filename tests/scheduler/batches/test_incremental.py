@@ -153,3 +153,21 @@ def test_another_tenants_batch_is_none(farm: BulkFarm, monkeypatch: Any) -> None
     for named in (first["id"], "Spring"):
         assert farm.send(TABLE, update_of=named, headers=headers).status_code == 404
     assert farm.client.get(f"{BATCHES}/{first['id']}/report.csv", headers=headers).status_code == 404
+
+
+def test_an_update_keeps_column_map_charset_and_delimiter(quick_farm: BulkFarm) -> None:
+    table = "Artikel;Farbe\nA-1;红色\nA-2;白色\n".encode("gbk")
+    said = {"column_map": '{"Artikel": "sku"}', "charset": "GBK", "delimiter": ";", "template": "a {{ Farbe }} mug", "steps": 4}
+    first = rendered(quick_farm, table, name="Mapped", **said)
+    again = quick_farm.batch(table, update_of="Mapped")
+    assert again["changes"] == {**NOTHING, "reused": 2}, first
+    rendered(quick_farm, table, update_of="Mapped")
+    in_utf8 = "Artikel,Farbe\nA-1,红色\nA-2,黑色\n".encode()
+    changes = quick_farm.batch(in_utf8, update_of="Mapped")["changes"]
+    assert changes == {**NOTHING, "reused": 1, "changed": 1}
+
+
+def test_a_map_of_an_update_adds_to_the_earlier_one(quick_farm: BulkFarm) -> None:
+    rendered(quick_farm, "Artikel,Farbe\nA,red\n", name="Two", column_map='{"Artikel": "sku"}', template="{{ Farbe }}", steps=4)
+    renamed = quick_farm.batch("Artikel,Colour\nA,red\n", update_of="Two", column_map='{"Colour": "Farbe"}')
+    assert renamed["changes"] == {**NOTHING, "reused": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -20,8 +21,10 @@ from sqlalchemy import func, select, update
 from werkzeug.test import TestResponse
 
 from api.http.context import app_context_of
+from imagefarm.errors import InvalidRequest
 from imagefarm.output_store import LocalOutputStore
 from imagefarm.store.models import Asset, AssetUse, Batch, Job
+from scheduler.assets.safe_fetch import ascii_url, check_url
 from scheduler.recovery.unused_assets import collect_unused_assets
 from tests.scheduler.batches.conftest import BATCHES, BulkFarm
 from tests.scheduler.batches.test_assets import ASSETS, bomb, picture, zipped
@@ -276,6 +279,8 @@ class Shop:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.busy: list[tuple[int, str | None]] = []
+        """What it answers first: a status and Retry-After."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -287,11 +292,24 @@ class Shop:
                         self.wfile.write(b"H")
                         time.sleep(0.05)
                     return
+                if outer.busy:
+                    status, retry_after = outer.busy.pop(0)
+                    self.send_response(status)
+                    if retry_after is not None:
+                        self.send_header("Retry-After", retry_after)
+                    self.end_headers()
+                    return
+                if what == "page":
+                    self.send_response(200)
+                    self.send_header("Content-Type", "text/html; charset=utf-8")
+                    self.end_headers()
+                    self.wfile.write(b"<!DOCTYPE html><html><title> Sign in\n&ndash; Shop</title>")
+                    return
                 self.send_response(302 if what == "moved" else 404 if what == "none" else 200)
                 self.send_header("Location", "http://127.0.0.1:1/other")
                 self.end_headers()
                 if what.endswith(".png"):
-                    self.wfile.write(picture(what.removesuffix(".png")))
+                    self.wfile.write(picture(what.removesuffix(".png").rpartition("/")[2]))
                 else:
                     self.wfile.write({"text": b"hello", "bomb": bomb(), "large": b"\x00" * 500_000}.get(what, b""))
 
@@ -451,3 +469,62 @@ def test_the_same_picture_stored_meanwhile(quick_farm: BulkFarm, monkeypatch: py
     assert response.status_code == 503
     assert numbers(quick_farm)[:2] == (0, 0)
     assert send(quick_farm, "prompt,image\nmug,a.png\n", zipped({"a.png": picture("red")})).status_code == 202
+
+
+def test_a_table_takes_the_picture_that_was_sent_last(farm: BulkFarm) -> None:
+    first, second = picture("red"), picture("blue")
+    for data in (first, second, first):
+        farm.client.post(ASSETS, data=data, content_type="image/png", query_string={"name": "cover.png"})
+    batch = (send(farm, "prompt,image\nmug,cover.png\n").json or {})["id"]
+    assert colours(farm, batch) == ["red"]
+    # a ZIP that comes with a table is an upload too
+    send(farm, "prompt,image\nmug,cover.png\n", zipped({"cover.png": second}))
+    assert colours(farm, (send(farm, "prompt,image\nmug,cover.png\n").json or {})["id"]) == ["blue"]
+    both = zipped({"u\u0308ber.png": first, "copy.png": first})
+    send(farm, "prompt,image\nmug,\u00fcber.png\ncup,copy.png\n", both)
+    again = send(farm, "prompt,image\nmug,u\u0308ber.png\ncup,\u202acopy.png\n")
+    assert colours(farm, (again.json or {})["id"]) == ["red", "red"]
+
+
+def colours(farm: BulkFarm, batch_id: str) -> list[str]:
+    """The colour of the picture that each job begins from."""
+    known = {hashlib.sha256(picture(colour)).hexdigest(): colour for colour in ("red", "blue", "green")}
+    with farm.store.read() as session:
+        digests = dict(session.execute(select(Asset.id, Asset.sha256)).all())
+        recipes = session.scalars(select(Job.recipe).where(Job.batch_id == batch_id).order_by(Job.id)).all()
+    return [known[digests[recipe["init_image"]]] for recipe in recipes]
+
+
+def test_urls_in_any_script(open_farm: BulkFarm, shop: Shop) -> None:
+    response = open_farm.send(f"prompt,image\nmug,{shop.url}/照片 1/red.png\ncup,{shop.url}/50%/a%20b/blue.png\n", model=MODEL)
+    assert response.status_code == 202, response.text
+    assert sorted(path for path, _ in shop.asked) == ["/%E7%85%A7%E7%89%87%201/red.png", "/50%/a%20b/blue.png"]
+    body = {"prompt": "mug", "model": MODEL, "init_image": f"{shop.url}/红/red.png"}
+    assert open_farm.client.post("/api/v1/jobs", json=body).status_code == 202
+
+
+def test_a_host_in_any_script_is_written_in_idna() -> None:
+    assert ascii_url("https://bücher.example:8443/a") == "https://xn--bcher-kva.example:8443/a"
+    assert ascii_url("https://例え.テスト/図.png?q=図") == "https://xn--r8jz45g.xn--zckzah/%E5%9B%B3.png?q=%E5%9B%B3"
+    assert ascii_url("https://faß.example/") == "https://xn--fa-hia.example/"  # not fass.example, another host
+    with pytest.raises(InvalidRequest):
+        check_url("https://exa\u200bmple\u202e.com/", allow_private=False)
+
+
+def test_a_busy_server_is_asked_three_times(open_farm: BulkFarm, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("scheduler.assets.safe_fetch.time.sleep", waits.append)
+    shop.busy = [(429, "3"), (503, None)]
+    assert open_farm.send(f"prompt,image\nmug,{shop.url}/red.png\n", model=MODEL).status_code == 202
+    assert [wait for wait in waits if wait in {3.0, 1.0}] == [3.0, 1.0]
+    shop.busy = [(429, "3600")]
+    refused(open_farm.send(f"prompt,image\nmug,{shop.url}/blue.png\n", model=MODEL), "init_image", "asks to wait 3600 s")
+    assert 3600 not in waits
+    shop.busy = [(503, "0")] * 3
+    refused(open_farm.send(f"prompt,image\nmug,{shop.url}/green.png\n", model=MODEL), "init_image", "it answered 503")
+    assert len(shop.asked) == 3 + 1 + 3
+
+
+def test_a_page_instead_of_a_picture_says_what_came(open_farm: BulkFarm, shop: Shop) -> None:
+    response = open_farm.send(f"prompt,image\nmug,{shop.url}/page\n", model=MODEL)
+    refused(response, "init_image", "web page ('Sign in – Shop'), not a picture give the URL of the picture itself")
