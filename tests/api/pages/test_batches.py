@@ -2,6 +2,7 @@
 
 import io
 import re
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -190,3 +191,31 @@ def test_cells_of_the_sheet_are_small_and_those_of_others_are_not_found(site: Si
     for path in (f"/batches/{batch}", f"/batches/{batch}/cells.json"):
         assert site.page(path, **other).status_code == 404
     assert site.app.test_client(use_cookies=False).post(f"/batches/{batch}/finals", headers=other).status_code in {404, 422}
+
+
+def test_a_preview_knows_variants_and_charsets(site: Site) -> None:
+    text = preview(site, head=TABLE, template="{{ product }}, {{ view }}", variants='{"view": ["from above", "side"]}')
+    assert "from above" in text
+    assert "no column" not in text
+    assert "from above" not in preview(site, head=TABLE, template="{{ product }}", variants='{"view": ["from ab')  # being typed
+    gbk = b64encode("sku,product\nA-1,红色马克杯\n".encode("gbk")).decode()
+    assert "charset=gb18030 if it is meant to read" in preview(site, head=gbk, coding="base64", template="{{ product }}")
+    assert "红色马克杯" in preview(site, head=gbk, coding="base64", charset="gb18030", template="{{ product }}!")
+    workbook = b64encode(b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml").decode()
+    assert "is an Excel workbook" in preview(site, head=workbook, coding="base64")
+    assert "is almost the column" in preview(site, head="promt,sku\nx,A\n", template="{{ promt }}")
+    response = site.http.post("/batches/preview", data={"head": "%", "coding": "base64"}, headers=HEADERS)
+    assert response.status_code == 422
+
+
+def test_a_preview_of_an_update_reads_as_the_earlier_table_was_read(site: Site) -> None:
+    table = "Artikel,product\nA-1,a mug\n"
+    fields = {"template": "{{ product }}, {{ view }}", "variants": '{"view": ["front"]}', "map.Artikel": "sku", "name": "again"}
+    first = launch(site, table=table, **fields)
+    for job in site.get(f"/api/v1/jobs?batch={first}")["items"]:
+        site.render(site.claim(job["id"]))
+    text = preview(site, head=table, update_of=first)
+    assert "a mug, front" in text
+    assert "has no prompt" not in text
+    second = launch(site, table=table, template="", update_of=first)
+    assert site.get(f"/api/v1/batches/{second}")["changes"]["reused"] == 1

@@ -232,6 +232,11 @@ class TestLists:
         expected = sorted((listed[number] for number in wanted), reverse=True)
         assert self.walk(api, f"/api/v1/jobs?{query}") == expected
 
+    def test_a_search_folds_the_case_of_every_script(self, api: FarmApi) -> None:
+        found = api.submit("Ein \u00c4PFELCHEN auf \u041a\u0420\u0410\u0421\u041d\u041e\u041c")["id"]
+        for text in ("\u00e4pfelchen", "\u00c4pfel", "\u043a\u0440\u0430\u0441\u043d\u043e\u043c"):
+            assert self.walk(api, f"/api/v1/jobs?text={text}") == [found]
+
     def test_times(self, api: FarmApi, listed: list[str]) -> None:
         middle = api.get(f"/api/v1/jobs/{listed[100]}")["created_at"]
         after = self.walk(api, f"/api/v1/jobs?label=list:yes&created_after={middle}&limit=200")
