@@ -42,6 +42,7 @@ def make_browser(folder: Path, *commands: str, uid: int = 0, font: str = "") -> 
     return ran.returncode, ran.stdout + ran.stderr
 
 
+@pytest.mark.usefixtures("starts_process")
 @pytest.mark.parametrize(
     ("manager", "called"),
     [
@@ -56,6 +57,7 @@ def test_each_package_manager(tmp_path: Path, manager: str, called: str) -> None
     assert (code, said.splitlines()[-1]) == (0, called)
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_what_is_there_is_not_installed_again(tmp_path: Path) -> None:
     assert make_browser(tmp_path, "chromium", "apt-get", font=CHINESE) == (
         0,
@@ -63,10 +65,12 @@ def test_what_is_there_is_not_installed_again(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_a_font_that_lacks_is_installed(tmp_path: Path) -> None:
     assert "fonts-noto-cjk" in make_browser(tmp_path, "chromium", "apt-get")[1]
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_no_package_manager_and_no_root(tmp_path: Path) -> None:
     (tmp_path / "user").mkdir()
     code, said = make_browser(tmp_path)
@@ -93,6 +97,7 @@ def test_without_chromium_tests_are_skipped_and_fail_in_ci(monkeypatch: pytest.M
         browser.require_chromium()
 
 
+@pytest.mark.usefixtures("starts_process")
 def test_the_last_line_of_a_run_without_chromium(tmp_path: Path) -> None:
     bare = {name: value for name, value in os.environ.items() if name not in {"CI", "PATH"} and not name.startswith("PYTEST")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/api/pages/test_accessibility.py"]

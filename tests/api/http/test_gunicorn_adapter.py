@@ -38,8 +38,7 @@ def post_worker_init(worker):
 """
 
 
-@pytest.mark.process
-def test_the_socket_the_log_and_the_end_of_a_worker(tmp_path: Path) -> None:
+def test_the_socket_the_log_and_the_end_of_a_worker(starts_process: None, tmp_path: Path) -> None:
     (tmp_path / "small_app.py").write_text(APP)
     (tmp_path / "conf.py").write_text(CONFIG)
     command = [sys.executable, "-m", "gunicorn", "-c", "conf.py", "small_app:app"]

@@ -14,9 +14,9 @@ from imagefarm.errors import LimitExceeded
 
 
 @pytest.fixture(params=["redis", "redis away"])
-def redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Redis]:
+def redis(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iterator[Redis]:
     sign_in_throttle._local_counts().reset()
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else f"unix://{tmp_path}/none.sock"
+    url = redis_url if request.param == "redis" else f"unix://{tmp_path}/none.sock"
     with Redis.from_url(url, decode_responses=True) as redis:
         yield redis
     sign_in_throttle._local_counts().reset()

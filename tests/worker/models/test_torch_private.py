@@ -20,7 +20,7 @@ from worker.models.torch_private import (
 
 
 @pytest.fixture(autouse=True)
-def compiler() -> Iterator[None]:
+def compiler(loads_model: None) -> Iterator[None]:
     before = torch._dynamo.config.recompile_limit
     torch._dynamo.reset()
     yield

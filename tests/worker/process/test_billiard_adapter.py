@@ -50,8 +50,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.process
-def test_children_that_end_are_reported_once_before_they_are_replaced(tmp_path: Path) -> None:
+def test_children_that_end_are_reported_once_before_they_are_replaced(starts_process: None, tmp_path: Path) -> None:
     script = tmp_path / "scene.py"
     script.write_text(SCENE)
     ran = subprocess.run(
