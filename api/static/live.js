@@ -1,22 +1,23 @@
 /* Keeps a page up to date: a stream sends #live after each change, and the page is morphed. Without a stream the page fetches
-   itself every few seconds; an unchanged page answers 304. Without JavaScript the page is complete, as it was. */
+   itself every few seconds; an unchanged page answers 304. A hidden page has no stream (the extension closes it) and fetches
+   nothing. Without JavaScript the page is complete. */
 (() => {
   "use strict";
-  const POLL_MS = 4000, SPREAD_MS = 400;
+  const POLL_MS = 4000, SPREAD_MS = 400, SILENT_MS = 5000;
   const words = document.getElementById("words").dataset;
   let stream = document.getElementById("stream");
   const mark = document.getElementById("live-mark");
   const RENDER_CACHE_MS = Number(words.renderCacheMs);
-  let connected = false, refreshing = false, heardAt = 0, refreshedAt = 0, timer = 0;
+  let connected = false, away = false, messageAt = 0, refreshing = false, heardAt = 0, refreshedAt = 0, timer = 0;
 
   const fill = (text, values) => text.replace(/%\((\w+)\)s/g, (whole, name) => values[name] ?? whole);
   const live = () => document.getElementById("live");
 
   function setConnected(now) {
-    connected = now;
+    connected = now && !away;
     mark.hidden = false;
-    mark.classList.toggle("on", now);
-    mark.textContent = now ? mark.dataset.live : mark.dataset.polling;
+    mark.classList.toggle("on", connected);
+    mark.textContent = connected ? mark.dataset.live : mark.dataset.polling;
   }
 
   // The server may answer with a rendering up to RENDER_CACHE_MS old, so the page waits that long after a change before it asks.
@@ -113,18 +114,30 @@
 
   if (stream) {
     follow();
-    document.addEventListener("htmx:sse:after:connection", (event) => setConnected(event.detail.connection.status === 200));
+    document.addEventListener("htmx:sse:after:connection", (event) => {
+      away = false;
+      messageAt = performance.now();
+      setConnected(event.detail.connection.status === 200);
+    });
     document.addEventListener("htmx:sse:error", () => setConnected(false));
     document.addEventListener("htmx:sse:close", (event) => { if (event.target === stream) setConnected(false); });
     document.addEventListener("htmx:sse:before:message", (event) => {
       const { event: kind, data } = event.detail.message;
+      messageAt = performance.now();
+      if (kind === "away" || kind === "back") away = kind === "away";
+      setConnected(true);
+      if (kind === "beat") return;
       if (kind === "page") event.detail.waitUntil(show(data));
       else if (kind === "job.progress") showProgress(data);
       else if (kind === "changed") refresh();
-      else if (kind === "away") setConnected(false);
-      else if (kind === "back") setConnected(true);
       document.dispatchEvent(new CustomEvent("farm:event", { detail: { kind, data } }));
     });
+    setInterval(() => {  // a network that is cut ends no stream: only its silence shows
+      if (!connected || performance.now() - messageAt < SILENT_MS) return;
+      setConnected(false);
+      stream._htmx?.sse?.reader?.cancel();
+    }, 500);
+    document.addEventListener("visibilitychange", () => { if (document.hidden) setConnected(false); });
     // the extension comes back by itself from a stream that broke; from one that was refused (all taken), this does
     setInterval(() => { if (!connected && !stream._htmx?.sse) htmx.trigger(stream, "reconnect"); }, 5000);
   }

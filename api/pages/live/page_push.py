@@ -34,7 +34,7 @@ from api.http.event_stream import FOR_ALL, text_of
 from api.http.gunicorn_adapter import client_socket
 from api.http.request_log import FOR_STREAMS
 from api.http.request_priority import YieldBudget, in_flight_requests, yielding_to_requests
-from api.http.sse import HEARTBEAT, HEARTBEAT_S, RETRY, event_text
+from api.http.sse import RETRY, event_text
 from api.live.event_fanout import CLOSE, Event, Subscription
 from api.pages.i18n import language
 from api.pages.live.page_connection import PageConnection, http_chunk
@@ -58,6 +58,8 @@ SLICE, SLICE_S = 16, 0.002
 """So many streams are handed a page at once: all five hundred would leave the other requests no turn."""
 REST = 2.0
 """The thread rests for so many times the CPU time that a rendering took: while requests are answered, and after it."""
+BEAT, BEAT_S = event_text("beat", {}).encode(), 2.0
+"""Every stream says this often that it is alive: a page that has heard nothing for 5 s does not call itself live."""
 CHECK_S = 15.0
 """A stream whose caller signed out, or whose key was revoked, ends within this time."""
 MAX_ADDRESS_CHARS = 4000
@@ -185,10 +187,10 @@ class PagePublisher(Subscription):
         return (caller.tenant_id, caller.scopes, signed_in, language(), at, own), caller
 
     def _texts(self, connection: PageConnection, environ: dict[str, Any] | None, key: Hashable) -> Iterator[bytes]:
-        yield RETRY.encode()
+        yield RETRY.encode() + BEAT
         checked_at = time.monotonic()
         while not connection.closed:
-            yield connection.take(HEARTBEAT_S) or HEARTBEAT.encode()
+            yield connection.take(BEAT_S) or BEAT
             if environ is not None and time.monotonic() - checked_at > CHECK_S:
                 checked_at = time.monotonic()
                 if not self._still(environ, key):

@@ -23,7 +23,8 @@ def init_app(app: Flask) -> None:
 @pages.get("/live", scope=Scope.READ)
 def live_stream() -> Response:
     """Follow a page. `page` carries its title and the part that changes, `job.progress` the steps of the jobs that it shows,
-    `changed` that it is to be fetched, `away` and `back` that Redis is lost and found.
+    `changed` that it is to be fetched, `away` and `back` that Redis is lost and found,
+    `beat` that the stream is alive.
     """
     publisher: PagePublisher = current_app.extensions[KEY]
     connection, texts = publisher.connect(request.args.get("at", ""))

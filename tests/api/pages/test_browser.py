@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from api.pages.live import page_push
 from imagefarm.redis import JobProgress, publish_progress
 from tests.api.pages.conftest import Site
 
@@ -68,6 +69,42 @@ def test_polling_takes_over_when_every_stream_is_taken(site: Site, visit: Any) -
     finally:
         site.app_context.events.max_streams = max_streams
     window.page.locator("#live-mark.on").wait_for()
+
+
+def test_a_page_that_hears_nothing_does_not_call_itself_live(site: Site, visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_push, "BEAT_S", 600.0)
+    window = visit()
+    window.page.goto(site.url)
+    window.page.locator("#live-mark.on").wait_for()
+    window.page.locator("#live-mark:not(.on)", has_text="polling").wait_for(timeout=15_000)
+    monkeypatch.undo()
+    window.page.locator("#live-mark.on").wait_for(timeout=15_000)
+    window.page.wait_for_timeout(6000)
+    assert window.page.locator("#live-mark.on").count() == 1
+    window.check_clean(site.url)
+
+
+def test_a_hidden_page_holds_no_stream(site: Site, visit: Any) -> None:
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    window = visit()
+    window.page.goto(site.url)
+    window.page.locator("#live-mark.on").wait_for()
+    before = site.app_context.events.streams
+    window.page.evaluate(hide, True)
+    window.page.locator("#live-mark:not(.on)").wait_for()
+    for _ in range(200):
+        if site.app_context.events.streams < before:
+            break
+        window.page.wait_for_timeout(100)
+    assert site.app_context.events.streams < before
+    job = site.submit("made while nobody looked")
+    window.page.evaluate(hide, False)
+    window.page.locator(f"#{job['id']}").wait_for()
+    window.page.locator("#live-mark.on").wait_for(timeout=15_000)
+    window.check_clean(site.url)
 
 
 def test_new_jobs_wait_behind_a_line_and_are_shown_on_demand(site: Site, visit: Any) -> None:

@@ -92,13 +92,23 @@ def test_nobody_gets_another_tenants_page(closed: Site) -> None:
 
 def test_a_revoked_key_ends_its_stream(closed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_push, "CHECK_S", 0.0)
-    monkeypatch.setattr(page_push, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(page_push, "BEAT_S", 0.05)
     made = create_key(closed.app_context.store, name="short", scopes=(Scope.READ,))
     stream = open_stream(closed, "/", Authorization=f"Bearer {made.key}")
     until(stream, "event: page")
     revoke_key(closed.app_context.store, made.info.id)
     for _ in stream.response:
         pass  # it ends
+
+
+def test_a_stream_says_that_it_is_alive_until_its_reader_leaves(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_push, "BEAT_S", 0.05)
+    stream = open_stream(site, "/jobs")
+    until(stream, "event: page")
+    for _ in range(3):
+        until(stream, "event: beat")
+    stream.close()
+    assert (publisher_of(site)._pages, site.app_context.events.streams) == ({}, 0)
 
 
 @pytest.mark.parametrize("at", ["//elsewhere.org/jobs", "https://elsewhere.org/", "/api/v1/jobs", "/live", "/nothing", "jobs"])
