@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 
 from imagefarm.settings import PROJECT_ROOT
 from tests.waiting import until
