@@ -1,1 +1,1 @@
-"""The Flask API of the farm. Knows no torch."""
+"""The farm's Flask API. It never imports torch."""

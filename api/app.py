@@ -1,4 +1,4 @@
-"""The application: `create_app(settings)` and nothing else."""
+"""The Flask application: `create_app(settings)`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ AREAS = (
 
 
 def create_app(settings: Settings) -> Flask:
-    """Build the API of one farm. Connects to nothing yet; make it after a fork, not before."""
+    """Build the API of one farm.
+
+    It opens no connection, so call it after a fork. Raises ConfigurationError for settings that the API cannot run with.
+    """
     app = Flask("api", static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.strict_slashes = True

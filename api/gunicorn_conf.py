@@ -1,4 +1,4 @@
-"""gunicorn as the farm runs it, embedded and in production: threads, because live pages hold one each.
+"""gunicorn's configuration, for the embedded farm and for production. It uses threads because each live page holds one.
 
 `python -m gunicorn -c python:api.gunicorn_conf api.service:app`
 """
@@ -28,11 +28,11 @@ workers = settings.api_processes
 threads = settings.api_threads
 worker_class = "gthread"
 worker_connections = max(1000, 2 * settings.api_threads)
-preload_app = False  # each process makes its own connections
-timeout = 60  # of the process's main thread; a request may take longer
+preload_app = False  # each process opens its own connections
+timeout = 60  # seconds without a heartbeat of the process's main thread; a request may take longer
 graceful_timeout = 20
 keepalive = 15
-accesslog = None  # api.http.request_log writes one structured line
+accesslog = None  # api.http.request_log writes one structured line per request
 logger_class = "api.http.gunicorn_adapter.GunicornLog"
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file; a slow disk would look like a hang
@@ -41,7 +41,7 @@ SWITCH_S = 0.0001
 
 
 def on_starting(server: Any) -> None:
-    """Before anything is forked: logs, and a database that fits this code."""
+    """Before any fork: configure the logs, then check the database schema and the token settings."""
     configure_logs(settings, "api")
     store = Store(settings.database, pool_size=1)
     try:
@@ -55,10 +55,10 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let threads take turns quickly, keep full collections short, and end the live streams when the process is told to stop.
+    """Shorten Python's thread switch interval, freeze startup objects for the garbage collector, and end live streams on SIGTERM.
 
-    A single submit gives up its turn a dozen times; beside another thread that works each would cost it Python's 5 ms. A
-    stream would hold the process for the whole graceful time.
+    One submit releases the GIL about a dozen times. Beside a busy thread each release would cost it Python's default interval of
+    5 ms. An open stream would keep a stopping process alive for all of `graceful_timeout`.
     """
     from api.http.context import app_context_of
     from api.http.gunicorn_adapter import on_stop

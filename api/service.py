@@ -1,4 +1,4 @@
-"""The application that gunicorn serves; made anew in each of its processes."""
+"""The application that gunicorn serves. Each gunicorn process builds its own."""
 
 from __future__ import annotations
 

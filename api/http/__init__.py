@@ -1,1 +1,1 @@
-"""The mechanics of HTTP: routes, OpenAPI, errors, authentication, limits."""
+"""The HTTP layer: routes, OpenAPI, errors, authentication, limits."""

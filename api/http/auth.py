@@ -1,8 +1,8 @@
-"""Who is asking: a bearer key or token, a signed-in browser, or anybody on an open farm; and which hosts and origins may ask.
+"""Authentication by API key, token or browser session, and the checks of the Host and Origin headers.
 
-An open farm on a loopback address is reachable by every web page that its user visits: such a page could resolve its own
-name to 127.0.0.1 (DNS rebinding) or post a form across origins. So an open farm answers only to the names of this machine,
-and a change that a browser sends from another origin is refused.
+A farm with open access needs no credentials. Every web page that its user visits can reach an open farm on a loopback address:
+such a page could resolve its own name to 127.0.0.1 (DNS rebinding) or post a form across origins. So an open farm accepts only
+the host names of this machine, and the API refuses a change that a browser sends from another origin.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from imagefarm.users import session_caller
 
 HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
 SESSION_COOKIE = "imagefarm_session"
-"""The cookie of a browser that signed in, out of reach of scripts. It names a session, which can be ended here."""
+"""The cookie of a signed-in browser, hidden from scripts (HttpOnly). It names a session that the farm can end."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def authenticate(app_context: AppContext, *, counted: bool = True) -> Caller:
-    """Who makes the current request, which is counted as theirs. Raises Unauthorized or LimitExceeded."""
+    """Return the caller of the current request, and count the request against the caller's limit unless `counted` is False.
+
+    Raises Unauthorized for missing or invalid credentials, LimitExceeded when the caller is over its limit of requests.
+    """
     try:
         caller = _caller(app_context)
     except Unauthorized:
@@ -40,7 +43,7 @@ def authenticate(app_context: AppContext, *, counted: bool = True) -> Caller:
 def _caller(app_context: AppContext) -> Caller:
     header = request.headers.get("Authorization")
     if header is None:
-        # what the sign-in page keeps; SameSite=Strict and `check_origin` keep other sites from using it
+        # set by the sign-in page; SameSite=Strict and `check_origin` keep other sites from using it
         session = session_caller(app_context.store, request.cookies.get(SESSION_COOKIE, ""), app_context.settings)
         if session is not None:
             return session
@@ -65,7 +68,10 @@ def require(caller: Caller, scope: Scope) -> None:
 
 
 def check_host(app_context: AppContext) -> None:
-    """Refuse a Host header that is malformed, or that an open farm on loopback does not go by."""
+    """Refuse a malformed Host header, and on an open farm that listens on loopback a name that is not this machine's.
+
+    Raises RequestError, Forbidden.
+    """
     host = request.headers.get("Host", "")
     if not HOST.fullmatch(host):
         raise RequestError("the Host header is missing or malformed", code="bad_host")
@@ -74,19 +80,19 @@ def check_host(app_context: AppContext) -> None:
         name = (urlsplit(f"//{host}").hostname or "").lower()
         if not (is_loopback(name) or name.endswith(".localhost") or name == settings.host):
             raise Forbidden(
-                f"an open farm answers only to localhost, not to {name}; set IMAGEFARM_AUTH=keys (or open) to serve other names"
+                f"an open farm accepts only the host localhost, not {name}; set IMAGEFARM_AUTH=keys (or open) for others"
             )
 
 
 def check_origin(app_context: AppContext) -> None:
-    """Refuse a change that a browser sends from a page of another origin on the strength of where it runs."""
+    """Refuse a change that a page of another origin sends with the browser's cookies or network access. Raises Forbidden."""
     if request.method in SAFE_METHODS or "Authorization" in request.headers:
         return
     origin = request.headers.get("Origin")
     cross = origin is not None and urlsplit(origin).netloc != request.headers.get("Host")
     site = request.headers.get("Sec-Fetch-Site")
     if cross or site in {"cross-site", "same-site"}:
-        raise Forbidden("a page of another origin may not change anything here")
+        raise Forbidden("this farm refuses changes from pages of another origin")
     if origin is None and site is None and SESSION_COOKIE in request.cookies:
-        # every browser says one of them with a form: without, nobody knows whose page sent it
-        raise Forbidden("a change made by a signed-in browser must say from which page it comes (Origin); programs send a key")
+        # every browser sends Origin or Sec-Fetch-Site with a form; without them the page that sent it is unknown
+        raise Forbidden("a browser session must send the Origin header with a change; programs send an API key instead")

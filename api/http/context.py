@@ -1,4 +1,4 @@
-"""What a process of the API holds: settings, store, Redis, catalogue, ticket sender. Made once per process, found on the app."""
+"""The objects that one API process shares: settings, store, Redis, catalogue, ticket sender. They are kept on the Flask app."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from scheduler.wiring import make_pending_reasons
 
 KEY = "imagefarm"
 REDIS_TIMEOUT_S = 1.0
-"""A request never waits longer for Redis; what needs it goes on without."""
+"""Timeout of a Redis call in seconds. After it the request continues without Redis."""
 DECODED_PICTURES = 1
-"""Pictures decoded at a time: a large one takes a good part of the memory that this process may use."""
+"""Images that a process decodes at a time. One large image takes a good part of the process's memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class AppContext:
-    """The farm as the API sees it. Handlers get it as their argument `app_context`."""
+    """The API's shared objects. Handlers receive them as their argument `app_context`."""
 
     settings: Settings
     store: Store
@@ -49,10 +49,10 @@ class AppContext:
     requests: RequestLimit
     pending_reasons: PendingReasons
     decode_slots: Semaphore = field(default_factory=lambda: Semaphore(DECODED_PICTURES))
-    """Held while a picture is decoded."""
+    """Held while an image is decoded."""
 
     def close(self) -> None:
-        """End the streams and give back every connection."""
+        """End the streams and close every connection."""
         self.events.close()
         self.events.join()
         self.store.close()
@@ -61,7 +61,7 @@ class AppContext:
 
 
 def make_app_context(settings: Settings) -> AppContext:
-    """Connect lazily to all that the API needs. Raises ConfigurationError if the settings do not say where Redis is."""
+    """Build the shared objects; connections open on first use. Raises ConfigurationError for settings without a Redis address."""
     catalogue = Catalogue.read(settings.catalogue_file)
     redis = connect_redis(settings, timeout_s=REDIS_TIMEOUT_S)
     store = Store(settings.database)
@@ -85,15 +85,15 @@ def make_app_context(settings: Settings) -> AppContext:
 
 
 def init_app(app: Flask, app_context: AppContext) -> None:
-    """Keep the farm on the application."""
+    """Store the shared objects on the application."""
     app.extensions[KEY] = app_context
 
 
 def app_context_of(app: Flask) -> AppContext:
-    """The farm of an application."""
+    """The shared objects of an application."""
     return cast("AppContext", app.extensions[KEY])
 
 
 def current_app_context() -> AppContext:
-    """The farm of the application that serves this request."""
+    """The shared objects of the application that serves the current request."""
     return app_context_of(current_app)

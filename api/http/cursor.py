@@ -1,4 +1,4 @@
-"""Cursors of lists: opaque to callers, bound to the query they came from, refused when tampered with."""
+"""Cursors of paged lists: opaque to callers, bound to one query, with a checksum."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ TAG_BYTES = 9
 
 
 def make_cursor(last_id: str, query: str) -> str:
-    """A cursor that goes on after `last_id` in the list that `query` describes (its tenant and filters)."""
+    """A cursor to the rows after `last_id`. `query` names the list, its tenant and its filters."""
     return base64.urlsafe_b64encode(_tag(last_id, query) + last_id.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str | None, query: str, *, form: Callable[[str], bool]) -> str | None:
-    """The id after which the list goes on; None at its beginning. `form` says whether a text looks like an id of the list.
+    """Return the id after which the page begins; None for the first page. `form` tests whether a text is an id of this list.
 
-    Raises InvalidRequest for a cursor that was not made here, or for another query. The tag is a checksum and no secret: who
-    forges one gets to some place of a list that is theirs anyway.
+    Raises InvalidRequest for a malformed cursor and for a cursor of another query. The tag is a checksum, not a secret: a forged
+    cursor only reaches another page of the caller's own list.
     """
     if cursor is None:
         return None
@@ -40,5 +40,5 @@ def _tag(last_id: str, query: str) -> bytes:
 
 
 def _refused(detail: str) -> InvalidRequest:
-    remedy = "use next_cursor of the page before, with the same filters; or leave it out to begin anew"
+    remedy = "use next_cursor of the previous page with the same filters, or leave it out to start again"
     return InvalidRequest([FieldError(field="cursor", detail=detail, remedy=remedy)])

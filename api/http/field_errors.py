@@ -1,4 +1,4 @@
-"""The errors of a pydantic validation for people: the field, the problem and the remedy."""
+"""pydantic's validation errors as FieldErrors for people: the field, the problem, the remedy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from imagefarm.errors import FieldError, FieldValueError
 from imagefarm.messages import N_, Message
 
 MAX_ERRORS = 50
-"""Errors in one answer: a hostile body can hold many thousands."""
+"""Errors that one response lists. A hostile body can cause many thousands."""
 ALTERNATIVE = re.compile(r"constrained-\w+|(function-\w+|literal)\[.*\]", re.DOTALL)
-"""What pydantic puts into a field's place where one of several kinds of value may stand: the kind that it tried."""
+"""The name of an alternative type that pydantic inserts into a field's path when the field is a union."""
 OTHER_KIND = ("_type", "_parsing")
-"""Ends of errors that say no more than that a value is of another kind."""
+"""Endings of the error types that mean only that the value has another type."""
 
 
 def field_errors(error: ValidationError, model: type[BaseModel], *, whole: str = "body") -> list[FieldError]:
-    """Every error of a validation. `whole` is the field's name when the value itself is wrong rather than a part."""
+    """Convert a validation error to one FieldError per field. `whole` names the field for an error of the value as a whole."""
     found = error.errors(include_url=False, include_input=False)
     items = [(tuple(item["loc"]), item) for item in found[:MAX_ERRORS]]
     errors = _united([_one(place, item, model, whole) for place, item in _without_alternatives(items)])
@@ -32,7 +32,7 @@ def field_errors(error: ValidationError, model: type[BaseModel], *, whole: str =
 
 
 def _without_alternatives(items: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Places without the kinds that were tried there; of these, only those that the value could have been meant as."""
+    """Remove union alternatives from the paths, and keep only the errors of the alternatives whose type fits the value."""
     tried = {place[:end] for place, _ in items for end, part in enumerate(place) if ALTERNATIVE.fullmatch(str(part))}
     order = {id(item): number for number, (_, item) in enumerate(items)}
     for position in sorted(tried, key=len, reverse=True):  # the innermost first
@@ -44,7 +44,7 @@ def _without_alternatives(items: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]
 
 
 def _united(errors: Sequence[FieldError]) -> list[FieldError]:
-    """One error for each field, in the order of the fields."""
+    """Merge the errors of each field into one, in the order of the fields."""
     of: dict[str, list[FieldError]] = {}
     for error in errors:
         of.setdefault(error.field, []).append(error)
@@ -88,7 +88,8 @@ def _words(kind: str, about: dict[str, Any], message: str) -> tuple[str, str]:
             return _too_short(about["min_length"])
         case "string_too_long":
             return Message("is longer than %(most)s characters", most=about["max_length"]), N_("shorten it")
-        # a text that has another check before its bounds is a `Value`; lists and objects say what they are
+        # pydantic reports a text that has another check before its length bounds as a `Value`; lists and objects have their own
+        # name
         case "too_short" if about.get("field_type") == "Value":
             return _too_short(about["min_length"])
         case "too_long" if about.get("field_type") == "Value":
@@ -102,7 +103,7 @@ def _words(kind: str, about: dict[str, Any], message: str) -> tuple[str, str]:
         case "enum" | "literal_error":
             return N_("is not one of the known values"), Message("use %(known)s", known=about["expected"])
         case "string_pattern_mismatch":
-            return N_("has not the right form"), Message("it must match %(pattern)s", pattern=about["pattern"])
+            return N_("has the wrong format"), Message("it must match %(pattern)s", pattern=about["pattern"])
         case "int_from_float":
             return N_("is not a whole number"), N_("send it without a fraction")
         case "finite_number":
@@ -119,11 +120,11 @@ def _words(kind: str, about: dict[str, Any], message: str) -> tuple[str, str]:
         return N_("is not an object"), N_("send a JSON object")
     if kind in {"list_type", "tuple_type"}:
         return N_("is not a list"), N_("send a JSON list")
-    return message[:1].lower() + message[1:], N_("see /docs for what it may be")
+    return message[:1].lower() + message[1:], N_("see /docs for the allowed values")
 
 
 def _own_words(error: object) -> tuple[str, str]:
-    """The problem and the remedy of a check of the farm's own. A plain ValueError joins them with a semicolon."""
+    """The detail and remedy of one of the farm's own checks, whose text is "detail; remedy"."""
     if isinstance(error, FieldValueError):
         return error.detail, error.remedy
     detail, _, remedy = str(error).partition("; ")

@@ -1,6 +1,6 @@
-"""What the API needs of gunicorn beyond its documented settings and hooks: all of it is used here.
+"""All uses of gunicorn beyond its documented settings and hooks.
 
-gunicorn 23 and later. `tests/api/http/test_gunicorn_adapter.py` runs a real gunicorn and fails when it changes.
+They need gunicorn 23 or later. `tests/api/http/test_gunicorn_adapter.py` runs a real gunicorn and fails when one of them breaks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gunicorn.glogging import Logger
 
 
 class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's logger without handlers of its own: what it logs goes to the root's, as everything else does."""
+    """gunicorn's logger without its own handlers: its records go to the root logger, like all others."""
 
     def setup(self, cfg: Any) -> None:
         self.error_log = logging.getLogger("gunicorn")
@@ -24,16 +24,16 @@ class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 def client_socket(environ: dict[str, Any]) -> socket.socket | None:
-    """The socket of a request whose answer is sent in chunks as they are, if the server gives it away."""
+    """The unencrypted socket of an HTTP/1.1 GET request, for a caller that writes the response itself; None without one."""
     client = environ.get("gunicorn.socket")
     plain = environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and environ.get("REQUEST_METHOD") == "GET"
     return client if plain and type(client) is socket.socket else None
 
 
 def on_stop(end: Callable[[], None]) -> None:
-    """Have `end` called when this worker process gets SIGTERM, before gunicorn's own handler, which stays.
+    """Call `end` when this worker process receives SIGTERM, before gunicorn's own handler runs.
 
-    Call it in the hook `post_worker_init`: gunicorn installs its handler before that.
+    Call this function in the hook `post_worker_init`: gunicorn installs its handler before that hook.
     """
     gunicorns_own = signal.getsignal(signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""The Idempotency-Key of a request: the first one works, the same one again is answered from store."""
+"""The Idempotency-Key header: a repeated request receives the stored response of the first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 
 
 def read_key(body_sha256: str | None = None) -> IdempotencyKey:
-    """The current request's key. `body_sha256` is for bodies that are streamed; else the body is read and digested here."""
+    """Return the current request's key, or NO_KEY without the header.
+
+    `body_sha256` is the digest of a body that was streamed; without it the body is read and digested here. Raises InvalidRequest.
+    """
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return NO_KEY
@@ -27,5 +30,5 @@ def read_key(body_sha256: str | None = None) -> IdempotencyKey:
 
 
 def replay(stored: Stored) -> Response:
-    """The stored answer, marked as one."""
+    """The stored response, with the header `Idempotency-Replayed: true`."""
     return Response(stored.response, stored.status, content_type="application/json", headers={"Idempotency-Replayed": "true"})

@@ -1,4 +1,4 @@
-"""The refusal of a body that is too large. Like those of quotas it says which bound it was, and its value."""
+"""The error for a body that is too large. Like a quota error it names the limit and its value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OF_BODIES = ("max_body_bytes", "max_table_bytes", "max_asset_bytes")
 
 
 class TooLarge(RequestError):
-    """A body has more bytes than are taken. It is no use to come back with it."""
+    """The body has more bytes than the limit allows. Retrying the same body cannot succeed."""
 
     code = "too_large"
     status = 413
@@ -18,4 +18,4 @@ class TooLarge(RequestError):
     def __init__(self, settings: Settings, value: int | None) -> None:
         self.limit = next((name for name in OF_BODIES if getattr(settings, name) == value), "body_bytes")
         self.value = value
-        super().__init__(f"the body is larger than {value} bytes, the limit {self.limit}; send less at once, or a batch")
+        super().__init__(f"the body is larger than {value} bytes, the limit {self.limit}; send a smaller body, or split it")

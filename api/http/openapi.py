@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the registered routes: nothing in it is written twice."""
+"""The OpenAPI 3.1 document, generated from the registered routes."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from imagefarm.version import __version__
 
 REF = "#/components/schemas/{model}"
 REASONS = {
-    200: "Done.",
-    201: "Made.",
+    200: "Success.",
+    201: "Created.",
     202: "Accepted and stored.",
-    204: "Nothing more to say.",
-    206: "A part of the file.",
-    302: "See there.",
-    304: "Not changed.",
-    400: "The request cannot be read.",
-    401: "No key, or not a valid one.",
+    204: "Success, without a body.",
+    206: "The requested range of the file.",
+    302: "Redirected.",
+    304: "Not modified.",
+    400: "The request is malformed.",
+    401: "The API key is missing or invalid.",
     403: "The key lacks the scope.",
-    404: "There is no such thing, or it is not yours.",
-    409: "Its state forbids this, or the first request with this key still runs.",
+    404: "Not found, or it belongs to another tenant.",
+    409: "The current state forbids this, or the first request with this Idempotency-Key still runs.",
     413: "The body is too large.",
     415: "The body has the wrong type.",
-    416: "The file has no such part.",
+    416: "The range is outside the file.",
     422: "A field is wrong; the problem names it.",
-    429: "A limit was reached; Retry-After says when to come back.",
-    503: "The farm, or a part of it, is away or full; Retry-After says when to come back.",
+    429: "A limit was reached; Retry-After has the seconds to wait.",
+    503: "The farm or a part of it is unavailable or full; Retry-After has the seconds to wait.",
 }
 Json = dict[str, Any]
 Names = dict[Any, Json]
-"""References to schemas by (model, mode)."""
+"""References to schemas, by (model, mode)."""
 
 
 def document(routes: list[Route]) -> Json:
-    """The whole document."""
+    """Return the OpenAPI document of these routes."""
     wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(ProblemResponse, "serialization")]
     for route in routes:
         wanted += [(route.body, "validation")] if route.body else []
@@ -55,7 +55,7 @@ def document(routes: list[Route]) -> Json:
             "title": "imagefarm",
             "version": __version__,
             "description": "A render farm for text-to-image diffusion. Errors are RFC 9457 problems that name the field; "
-            "lists are paged by `next_cursor`; ids of other tenants do not exist.",
+            "lists are paged by `next_cursor`; ids of other tenants are not found.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -126,7 +126,7 @@ def _path_schema(name: str) -> Json:
 
 
 def _without_null(part: Json) -> Json:
-    """A query cannot hold null: an optional parameter is one that is left out."""
+    """Drop the null option: a query string cannot hold null, so an optional parameter is left out instead."""
     options = [option for option in part.get("anyOf", []) if option.get("type") != "null"]
     if len(options) != 1:
         return dict(part)
@@ -162,7 +162,7 @@ def _responses(route: Route, names: Names) -> Json:
 
 
 def expected_errors(route: Route) -> set[int]:
-    """The statuses of refusals that follow from a declaration."""
+    """The error statuses that follow from a route's declaration."""
     statuses = {400, 422, 503, *route.errors}
     if route.scope is not None:
         statuses |= {401, 403}

@@ -1,7 +1,7 @@
-"""Errors as answers: RFC 9457 problems that name the field, what is wrong and how to mend it.
+"""Errors as RFC 9457 problem responses that name the field, the fault and the remedy.
 
-Every error leaves through `Problem`. An interface that speaks another dialect (a compatible API, a page) registers its own
-shape for its paths; the meaning stays the same.
+Every error response is built from a `Problem`. An interface with another error format (a compatible API, a page) registers its
+own renderer for its paths; the renderer keeps the status and the meaning.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KNOWN_CODES = {
     401: ("unauthorized", N_("A key is needed")),
     403: ("forbidden", N_("Not allowed")),
     404: ("not_found", N_("Not found")),
-    405: ("method_not_allowed", N_("This address does not take that method")),
+    405: ("method_not_allowed", N_("This address does not accept that method")),
     413: ("too_large", N_("The body is too large")),
     415: ("unsupported_media_type", N_("The body has the wrong type")),
     416: ("range_not_satisfiable", N_("The file has no such part")),
@@ -43,7 +43,7 @@ KNOWN_CODES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One refusal or failure. `more` holds further members, such as which limit was met."""
+    """One error response. `more` holds further members, such as the limit that was reached."""
 
     status: int
     code: str
@@ -56,7 +56,7 @@ class Problem:
 
 
 class FieldProblem(BaseModel):
-    """One thing wrong with one field. `row` is the row of a table, where there is one."""
+    """An error of one field. `row` is the row of a table, null elsewhere."""
 
     field: str
     detail: str
@@ -65,7 +65,7 @@ class FieldProblem(BaseModel):
 
 
 class ProblemResponse(BaseModel):
-    """RFC 9457: what went wrong, and how to mend it."""
+    """RFC 9457: what went wrong and how to fix the request."""
 
     model_config = ConfigDict(extra="allow")
     type: str
@@ -80,7 +80,7 @@ ErrorRenderer = Callable[[Problem], Response]
 
 
 def init_app(app: Flask) -> None:
-    """Let every error of this application leave as a problem."""
+    """Render every error of this application as a problem."""
     app.extensions["imagefarm.error_renderers"] = []
     app.register_error_handler(FarmError, lambda error: respond(problem_of(error)))
     app.register_error_handler(HTTPException, lambda error: respond(problem_of(error)))
@@ -88,13 +88,13 @@ def init_app(app: Flask) -> None:
 
 
 def register_error_renderer(app: Flask, prefix: str, render: ErrorRenderer) -> None:
-    """Give the errors of all paths that start with `prefix` a shape of their own (the longest prefix wins)."""
+    """Render the errors of all paths that start with `prefix` with `render`. The longest matching prefix wins."""
     app.extensions["imagefarm.error_renderers"].append((prefix, render))
     app.extensions["imagefarm.error_renderers"].sort(key=lambda item: -len(item[0]))
 
 
 def problem_of(error: Exception) -> Problem:
-    """What an error means to the caller. What nobody foresaw is logged with its trace and told as a plain 500."""
+    """Convert an error to a problem. An unexpected error is logged with its traceback and becomes a plain 500."""
     match error:
         case FarmError():
             return _farm_problem(error)
@@ -103,20 +103,20 @@ def problem_of(error: Exception) -> Problem:
         case PoolTimeout():
             return _away("the database has no free connection")
         case DBAPIError() if is_transient(error):
-            log.warning("database.away", error=str(error.orig)[:200])
-            return _away("the database is away")
+            log.warning("database.unavailable", error=str(error.orig)[:200])
+            return _away("the database is unavailable")
     log.error("request.failed", path=request.path, exc_info=error)
     return Problem(
         status=500,
         code="internal",
-        title=N_("The farm made a mistake"),
-        detail="an unforeseen error; it is in the log under this request's id",
+        title=N_("Internal error"),
+        detail="an unexpected error; the farm's log has it under this request's id",
         instance=instance(),
     )
 
 
 def respond(problem: Problem) -> Response:
-    """The problem in the shape that its path speaks."""
+    """Render the problem in the format of the request's path."""
     from flask import current_app
 
     for prefix, render in current_app.extensions["imagefarm.error_renderers"]:
@@ -128,7 +128,7 @@ def respond(problem: Problem) -> Response:
 
 
 def as_json(problem: Problem) -> Response:
-    """The problem as application/problem+json."""
+    """Render the problem as application/problem+json."""
     members: dict[str, Any] = {
         "type": f"/problems/{problem.code}",
         "title": problem.title,
@@ -141,7 +141,7 @@ def as_json(problem: Problem) -> Response:
             {key: value for key, value in asdict(error).items() if value is not None} for error in problem.errors
         ]
     members |= problem.more
-    # backslashreplace: a lone surrogate in a detail becomes its JSON escape instead of an error within the error
+    # backslashreplace: a lone surrogate in a detail becomes its JSON escape and raises no second error
     body = json.dumps(members, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
     response = Response(body, problem.status, content_type=MEDIA)
     response.headers.update(problem.headers)
@@ -149,7 +149,7 @@ def as_json(problem: Problem) -> Response:
 
 
 def instance() -> str:
-    """A URI that names this very request; its tail is in every log line of it."""
+    """A URN for this request. It ends with the request id that all log lines of the request carry."""
     return f"urn:imagefarm:{g.get('request_id', 'req_unknown')}"
 
 

@@ -1,9 +1,9 @@
-"""How many requests a caller may make in a minute, counted in Redis for all processes together.
+"""The limit of requests per minute, counted in Redis for all API processes together.
 
-Requests are counted in a window that begins with each minute of the clock. A caller who has many left is counted here and
-told to Redis a few at a time, so that a request need not cost a round trip; near the limit each is counted there. When Redis
-does not answer in time the request is let through: a limit is a courtesy among callers, and no reason to be away. What was let
-through so is counted.
+The window begins with each clock minute. While a caller is far below its limit, this process counts its requests locally and
+reports them to Redis in groups, so most requests need no round trip. Near the limit each request is counted in Redis. When Redis
+does not respond in time the request passes unchecked, because the limit protects callers from each other and must not make the
+farm unavailable. `unchecked` counts those requests.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ log = get_logger(__name__)
 
 WINDOW_S = 60
 COUNT_TIMEOUT_S = 0.25
-"""A request waits no longer to be counted."""
+"""Timeout of a count in Redis, in seconds."""
 PAUSE_S = 2.0
-"""Redis is not asked again for so long after it failed: else every request would wait."""
+"""Seconds without Redis calls after a failure, so that not every request waits for the timeout."""
 LOG_EVERY_S = 60.0
 HELD = 16
-"""So many requests of one caller are counted in this process before Redis hears of them, which is by how much each process may
-let the limit be passed."""
+"""Requests of one caller that a process counts before it reports them to Redis. Each process may exceed the limit by this
+number."""
 MAX_CALLERS = 10_000
 PLENTY = 20 * HELD
-"""Only with so many left: a limit that is smaller, or nearly used up, is counted exactly."""
+"""Requests that a caller must have left for local counting. With fewer left, each request is counted in Redis."""
 HEADERS = {
-    "RateLimit-Policy": 'The limit of requests: `"requests";q=30000;w=60` is 30,000 in 60 s. Absent where there is none.',
-    "RateLimit": 'What is left of it: `"requests";r=29990;t=42` is 29,990 until 42 seconds from now.',
+    "RateLimit-Policy": 'The limit of requests: `"requests";q=30000;w=60` means 30,000 in 60 s. Absent without a limit.',
+    "RateLimit": 'The remaining requests: `"requests";r=29990;t=42` means 29,990 within the next 42 s.',
 }
-"""What they say of the limit, after the IETF's draft-ietf-httpapi-ratelimit-headers."""
+"""Headers that state the limit, after the IETF's draft-ietf-httpapi-ratelimit-headers."""
 
 
 class Window(NamedTuple):
-    """Where a caller stands in the present minute."""
+    """A caller's requests in the current minute: the limit, the number used, and the seconds until the minute ends."""
 
     max_requests: int
     used: int
@@ -62,7 +62,7 @@ class Window(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What this process knows of a caller's present minute: how far Redis had counted, and what it does not know of yet."""
+    """This process's count of a caller's current minute: Redis's last count (`known`) and requests not yet reported (`more`)."""
 
     minute: int
     known: int
@@ -70,7 +70,7 @@ class Held(NamedTuple):
 
 
 class RequestLimit:
-    """The count of one process's requests in the Redis that all share."""
+    """Counts the requests of one process in the Redis that all processes share."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -83,10 +83,10 @@ class RequestLimit:
         self._ask_again_at = 0.0
         self._log_again_at = 0.0
         self.unchecked = 0
-        """Requests that were let through uncounted, since this process began."""
+        """Requests that passed uncounted since this process started."""
 
     def count(self, who: str) -> Window | None:
-        """Count a request; None if no limit is in force or Redis is away. Raises LimitExceeded."""
+        """Count a request of caller `who` and return its window; None without a limit, or when Redis is unavailable."""
         max_requests = self._settings.requests_per_minute
         if max_requests == 0:
             return None
@@ -98,7 +98,7 @@ class RequestLimit:
         with self._lock:
             held = self._held.get(who)
             if held is None or held.minute != minute:
-                held = Held(int(minute), max_requests, 0)  # nothing is known yet: Redis is asked
+                held = Held(int(minute), max_requests, 0)  # first request of this minute: ask Redis
             used = held.known + held.more + 1
             here = max_requests - used > PLENTY and held.more + 1 < HELD
             self._held[who] = held._replace(more=held.more + 1 if here else 0)
@@ -117,11 +117,11 @@ class RequestLimit:
 
     @property
     def asks_again_in_s(self) -> float:
-        """Seconds until Redis is asked again after a failure; 0: it is asked."""
+        """Seconds until Redis is asked again after a failure; 0 if it is asked now."""
         return max(0.0, self._ask_again_at - monotonic())
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the Redis connections."""
         self._redis.close()
 
     def _let_through(self, error: Exception | None = None) -> None:
@@ -138,29 +138,28 @@ class RequestLimit:
 
 
 def count_request(limit: RequestLimit, caller: Caller | None) -> None:
-    """Count the current request, once, for its caller, or for its address if nobody knows who asks. Raises LimitExceeded."""
+    """Count the current request once, for its caller, or for its address if the caller is unknown. Raises LimitExceeded."""
     if "request_window" in g:
         return
     g.request_window = window = limit.count(_name(caller))
     if window is not None and window.used > window.max_requests:
-        detail = f"{window.max_requests} requests a minute are taken from one caller; the next minute begins in {window.left_s} s"
+        detail = f"one caller may send {window.max_requests} requests per minute; the next minute begins in {window.left_s} s"
         raise LimitExceeded(detail, limit="requests_per_minute", value=window.max_requests, retry_after=window.left_s)
 
 
 def present_window() -> Window | None:
-    """Where the caller of the current request stands."""
+    """The window of the current request's caller; None if the request was not counted."""
     window: Window | None = g.get("request_window")
     return window
 
 
 def init_app(app: Flask) -> None:
-    """Tell every caller of the REST API where it stands."""
+    """Add the limit's headers to every REST response."""
     app.after_request(_tell)
 
 
 def _name(caller: Caller | None) -> str:
-    """Under which name a caller is counted: its key (and those that the key replaced), the person, the token's subject, the
-    address."""
+    """The name under which a caller is counted: its API key (or the key it replaced), user, token subject, or address."""
     known = caller and (caller.quota_id or caller.key_id)
     if known:
         return known

@@ -1,4 +1,4 @@
-"""Every request: an id, checks of host and origin, security headers, one structured line in the log."""
+"""Every request: a request id, the checks of host and origin, security headers, and one structured log line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{8,64}")
 QUIET = frozenset({"/healthz", "/readyz"})
 FOR_STREAMS = "imagefarm.for_streams"
-"""What the environment of a page has that nobody asked for: it is rendered for those who follow it."""
+"""Key in the WSGI environment of a page that is rendered for live streams, not for a request."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -27,11 +27,11 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-"""What every answer carries unless its handler said otherwise."""
+"""Headers of every response, unless its handler set them."""
 
 
 def init_app(app: Flask) -> None:
-    """Watch every request of the application."""
+    """Add the checks, headers and log line to every request of the application."""
     app.before_request(_before)
     app.after_request(_after)
 
@@ -40,7 +40,7 @@ def _before() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if REQUEST_ID.fullmatch(given) else new_id("req")
     g.began = time.perf_counter()
-    structlog.contextvars.clear_contextvars()  # a server's thread serves one request after another
+    structlog.contextvars.clear_contextvars()  # a server thread serves one request after another
     structlog.contextvars.bind_contextvars(service="api", request_id=g.request_id)
     app_context = current_app_context()
     check_host(app_context)
@@ -55,7 +55,7 @@ def _after(response: Response) -> Response:
     getattr(log, level)(
         "request",
         method=request.method,
-        path=request.path,  # not the query, which may hold prompts
+        path=request.path,  # without the query string, which may hold prompts
         status=response.status_code,
         ms=round(1000 * (time.perf_counter() - g.get("began", time.perf_counter())), 1),
     )

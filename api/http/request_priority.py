@@ -1,8 +1,8 @@
-"""Work that nobody waits for gives way: it stands still while a request is answered.
+"""Background work that yields to requests: it pauses while requests are being served.
 
-Python runs one thread of a process at a time. A request gives up its turn a dozen times, whenever it asks the database or
-writes to a socket; beside a thread that always has something to do it waits for its turn anew each time. So such a thread says
-between two steps that others may go first, and stands still until they are done, for no longer than it was told.
+Python runs one thread of a process at a time. A request releases the GIL about a dozen times, at each database call and socket
+write. Beside a busy thread it waits for the GIL each time. So a busy background thread calls `yield_now` between its steps and
+pauses until the requests are done or its budget of seconds is spent.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sqlalchemy import Engine, event
 
 T = TypeVar("T")
 LONG_S = 0.05
-"""A request that takes longer waits for something itself, or is a large one: nobody gives way to it any more."""
+"""Seconds after which background work no longer waits for a request: the request is large, or waits for something itself."""
 KEY = "imagefarm.in_flight_requests"
 
 
 class InFlightRequests:
-    """The requests that are being answered in this process; a layer around its application counts them."""
+    """WSGI middleware that counts the requests in progress in this process."""
 
     def __init__(self, application: Callable[..., Any]) -> None:
         self._application = application
@@ -45,7 +45,7 @@ class InFlightRequests:
                     self._calm.notify_all()
 
     def wait(self, at_most_s: float) -> float:
-        """Stand still while requests are answered that began just now; the answer is for how many seconds."""
+        """Wait while young requests are in progress, `at_most_s` seconds at most. Return the seconds waited."""
         began = now = time.monotonic()
         with self._calm:
             while self.busy and (left := min(self._until, began + at_most_s) - now) > 0:
@@ -55,7 +55,7 @@ class InFlightRequests:
 
 
 class YieldBudget:
-    """For how long a piece of work still gives way."""
+    """The seconds that one piece of background work may still spend on yielding to requests."""
 
     def __init__(self, in_flight: InFlightRequests, seconds: float) -> None:
         self._in_flight = in_flight
@@ -63,12 +63,12 @@ class YieldBudget:
         self.used_s = 0.0
 
     def yield_now(self) -> None:
-        """Let requests go first, if there are any and there is budget left."""
+        """Wait for requests in progress, if budget is left."""
         if self._in_flight.busy and (left_s := self._seconds - self.used_s) > 0:
             self.used_s += self._in_flight.wait(left_s)
 
     def between(self, pieces: Iterable[T]) -> Iterator[T]:
-        """These pieces; others may go first before each."""
+        """Iterate over `pieces`, yielding to requests before each."""
         for piece in pieces:
             if self._in_flight.busy:
                 self.yield_now()
@@ -76,12 +76,12 @@ class YieldBudget:
 
 
 YIELD_BUDGET: ContextVar[YieldBudget | None] = ContextVar("yield_budget", default=None)
-"""That of this thread's present work."""
+"""The budget of the work that this thread does now; None outside background work."""
 
 
 @contextmanager
 def yielding_to_requests(budget: YieldBudget) -> Iterator[None]:
-    """Give way before each statement of the block, and wherever it looks at `YIELD_BUDGET`."""
+    """Yield to requests before each SQL statement of the block, and at each `yield_now` of `YIELD_BUDGET`."""
     token = YIELD_BUDGET.set(budget)
     try:
         yield
@@ -90,7 +90,7 @@ def yielding_to_requests(budget: YieldBudget) -> Iterator[None]:
 
 
 def init_app(app: Flask, reader: Engine) -> None:
-    """Count the application's requests; let what reads from this database give way between its statements."""
+    """Count the application's requests, and make statements on this engine yield to them inside `yielding_to_requests`."""
     app.wsgi_app = app.extensions[KEY] = InFlightRequests(app.wsgi_app)  # type: ignore[method-assign]
 
     @event.listens_for(reader, "before_cursor_execute")
@@ -101,6 +101,6 @@ def init_app(app: Flask, reader: Engine) -> None:
 
 
 def in_flight_requests(app: Flask) -> InFlightRequests:
-    """The requests of an application."""
+    """The counter of an application's requests."""
     in_flight: InFlightRequests = app.extensions[KEY]
     return in_flight

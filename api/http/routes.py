@@ -8,10 +8,10 @@ def get_job(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse
     \"\"\"Get a job.\"\"\"
 ```
 
-A handler asks for what it needs by the names of its parameters: `app_context`, `caller`, `query` and `body`
-(validated models; the annotation says which), `idempotency` and the names in its path (`..._id` has the form of an id). Its
-docstring is the route's summary and description. It returns a model, a `Reply` (model, status, headers) or a Flask response
-(files, streams).
+The names of a handler's parameters select its arguments: `app_context`, `caller`, `query` and `body` (validated models; the
+annotation names the model), `idempotency`, and the names in its path (a name `..._id` matches only ids). The first line of the
+docstring is the route's summary, the rest its description. A handler returns a model, a `Reply` (model, status, headers) or a
+Flask response (files, streams).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Handler = TypeVar("Handler", bound=Callable[..., "BaseModel | Reply | Response"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer with a status or headers of its own."""
+    """A response model with its own status or headers."""
 
     response: BaseModel | None
     status: int | None = None
@@ -58,7 +58,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderParameter:
-    """A request header that a route understands, for the OpenAPI document."""
+    """A request header that a route accepts, for the OpenAPI document."""
 
     name: str
     description: str
@@ -67,24 +67,24 @@ class HeaderParameter:
 
 PREFER = HeaderParameter(
     name="Prefer",
-    description="`wait=N`: answer when the job has ended, after N seconds at most (RFC 7240).",
+    description="`wait=N`: respond when the job has ended, after N seconds at most (RFC 7240).",
     schema={"type": "string", "examples": ["wait=30"]},
 )
 IDEMPOTENCY_KEY = HeaderParameter(
     name="Idempotency-Key",
-    description="Done once: the same key with the same body replays the first answer. 1 to 255 printable ASCII characters.",
+    description="A repeated key with the same body replays the first response. 1 to 255 printable ASCII characters.",
     schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 )
 LAST_EVENT_ID = HeaderParameter(
     name="Last-Event-ID",
-    description="The id of the last event that was received; the stream goes on after it.",
+    description="The id of the last event received; the stream continues after it.",
     schema={"type": "string", "pattern": "^[0-9]{1,18}$"},
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One operation, complete: how it is reached, who may, what goes in, what comes out."""
+    """One operation: its method and path, the scope it needs, its input and its output."""
 
     method: str
     path: str
@@ -116,7 +116,7 @@ class Route:
 
     @property
     def is_counted(self) -> bool:
-        """Whether a request counts for the caller's limit: not of a supervisor's questions, nor a stream that comes back."""
+        """Whether a request counts against the caller's limit. Health checks and reconnecting streams do not."""
         return self.tag != "health" and self.media != EVENT_STREAM
 
     @property
@@ -162,12 +162,12 @@ class Routes:
         consumes: tuple[str, ...] = (),
         max_body: Callable[[Settings], int] | None = None,
     ) -> Callable[[Handler], Handler]:
-        """Declare a route.
+        """Declare a route. Raises TypeError for a handler without a docstring or with an unknown parameter.
 
-        `scope` None is open to all. `status` is the usual success, `extra_statuses` are others with the same response. `media` is
-        the response's type where it is not JSON. `consumes` are the types of a body that the handler reads itself
-        (`request.stream`); `max_body` bounds such a body in bytes instead of the setting `max_body_bytes`. `errors` are
-        statuses beyond those that follow from the declaration.
+        `scope` None means open to all. `status` is the usual success, `extra_statuses` are others with the same response. `media`
+        is the response's type if it is not JSON. `consumes` are the types of a body that the handler reads itself
+        (`request.stream`); `max_body` bounds such a body in bytes instead of the setting `max_body_bytes`. `errors` are statuses
+        beyond those that follow from the declaration.
         """
 
         def keep(handler: Handler) -> Handler:
@@ -204,7 +204,7 @@ class Routes:
 
 
 def register(app: Flask, areas: Iterable[Routes]) -> None:
-    """Put the routes of all areas on the application, and keep their list for the OpenAPI document."""
+    """Add the routes of all areas to the application, and keep their list for the OpenAPI document."""
     kept: list[Route] = app.extensions.setdefault("imagefarm.routes", [])
     app.url_map.converters["id"] = IdConverter
     for area in areas:
@@ -220,18 +220,18 @@ def register(app: Flask, areas: Iterable[Routes]) -> None:
 
 
 class IdConverter(BaseConverter):
-    """A part of a path that has the form of an id: whatever is called `..._id` in a route."""
+    """A path parameter that matches only ids. Every parameter named `..._id` uses it."""
 
     regex = PATTERN.pattern
 
 
 def _rule(path: str) -> str:
-    """A path as Flask writes it: `/jobs/{job_id}` is `/jobs/<id:job_id>`."""
+    """The path in Flask's syntax: `/jobs/{job_id}` becomes `/jobs/<id:job_id>`."""
     return re.sub(r"{(\w+)}", lambda name: f"<id:{name[1]}>" if name[1].endswith("_id") else f"<{name[1]}>", path)
 
 
 def routes_of(app: Flask) -> list[Route]:
-    """Every route that was registered on the application."""
+    """Every registered route of the application."""
     return cast("list[Route]", app.extensions["imagefarm.routes"])
 
 
@@ -276,11 +276,11 @@ def _check_path(value: str) -> None:
     try:
         check_text(value)
     except ValueError:
-        raise NotFound("nothing has such a name") from None
+        raise NotFound("not found: the path contains invalid characters") from None
 
 
 def _query(model: type[BaseModel] | None) -> BaseModel | None:
-    """Validate the query string; without a model every parameter is one too many."""
+    """Validate the query string. Without a model every parameter is an error."""
     errors: list[FieldError] = []
     values: dict[str, Any] = {}
     fields = {info.alias or name: info for name, info in model.model_fields.items()} if model else {}
@@ -304,24 +304,27 @@ def _query(model: type[BaseModel] | None) -> BaseModel | None:
 
 
 def read_body(model: type[M]) -> M:
-    """The JSON body of the current request as a validated model. Raises RequestError or InvalidRequest."""
+    """Return the JSON body of the current request as a validated model. Raises RequestError, InvalidRequest."""
     _check_type((JSON,))
     return _validated(model, strict_json.parse(whole_body()), whole="body")
 
 
 def whole_body() -> bytes:
-    """The body of the current request, bounded by its limit."""
+    """Return the body of the current request. Raises TooLarge for a body above the request's limit."""
     try:
         data = request.get_data(cache=True)
     except RequestEntityTooLarge:
         raise too_large() from None
     if request.content_length is None and len(data) == request.max_content_length:
-        raise too_large()  # a chunked body is cut at the limit without a word
+        raise too_large()  # werkzeug cuts a chunked body at the limit without an error
     return data
 
 
 def whole_upload(part: str) -> bytes:
-    """An uploaded file: the part of that name if the body is a form, else the body itself. Raises RequestError."""
+    """Return an uploaded file: the part `part` of a form, or the whole body if it is not a form.
+
+    Raises TooLarge, and InvalidRequest for a missing or empty file.
+    """
     if request.mimetype != "multipart/form-data":
         data = whole_body()
     else:
@@ -340,7 +343,7 @@ def whole_upload(part: str) -> bytes:
 
 
 def too_large() -> TooLarge:
-    """The refusal of a body that is over its limit."""
+    """The error for a body above the limit of the current request."""
     return TooLarge(current_app_context().settings, request.max_content_length)
 
 
@@ -353,11 +356,13 @@ def _check_type(consumes: tuple[str, ...]) -> None:
         )
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     if charset not in {"utf-8", "utf8", "us-ascii", "utf-8-sig"}:
-        raise RequestError(f"charset {charset[:40]!r} is not taken; send UTF-8", code="unsupported_media_type", status=415)
+        raise RequestError(f"charset {charset[:40]!r} is not supported; send UTF-8", code="unsupported_media_type", status=415)
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         raise RequestError(
-            f"Content-Encoding {coding[:40]!r} is not taken; send the body as it is", code="unsupported_media_type", status=415
+            f"Content-Encoding {coding[:40]!r} is not supported; send the body uncompressed",
+            code="unsupported_media_type",
+            status=415,
         )
 
 

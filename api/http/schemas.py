@@ -1,4 +1,4 @@
-"""What all bodies, queries and answers of the API share: strictness, and how times look."""
+"""Base classes of all bodies, queries and responses of the API, and the format of times."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d
 
 
 class Query(BaseModel):
-    """The query string of a route. A parameter it does not know is refused by name."""
+    """The query string of a route. An unknown parameter is an error that names it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Body(BaseModel):
-    """The JSON body of a route. A field it does not know is refused by name."""
+    """The JSON body of a route. An unknown field is an error that names it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ResponseModel(BaseModel):
-    """What a route answers, as JSON."""
+    """The JSON response of a route."""
 
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
 
 
 def rfc3339(seconds: float) -> str:
-    """Seconds since 1970 as a UTC time with milliseconds: `2026-11-21T08:30:00.000Z`."""
+    """Format seconds since 1970 as a UTC time with milliseconds: `2026-11-21T08:30:00.000Z`."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def seconds_of(value: Any) -> float:
-    """Seconds since 1970 of an RFC 3339 time; raise ValueError for anything else."""
+    """Parse an RFC 3339 time to seconds since 1970. Raises ValueError for anything else."""
     if not isinstance(value, str) or not RFC3339.fullmatch(value):
         raise ValueError("is not a time; write it like 2026-11-21T08:30:00Z (a + in a URL must be sent as %2B)")
     try:
-        # to microseconds: more digits are allowed but mean nothing here
+        # Python reads at most six digits of a fraction; RFC 3339 allows more
         moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
     except ValueError as error:
         raise ValueError(f"is not a time: {error}; write it like 2026-11-21T08:30:00Z") from None
@@ -51,6 +51,6 @@ Time = Annotated[
     PlainSerializer(rfc3339, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
-"""A time in an answer: seconds since 1970 inside, RFC 3339 in UTC outside."""
+"""A time in a response: a float of seconds since 1970 in Python, RFC 3339 in UTC in JSON."""
 QueryTime = Annotated[float, BeforeValidator(seconds_of), WithJsonSchema({"type": "string", "format": "date-time"})]
-"""A time in a query: RFC 3339 outside, seconds since 1970 inside."""
+"""A time in a query: RFC 3339 in the URL, a float of seconds since 1970 in Python."""

@@ -1,6 +1,6 @@
-"""Guessing passwords and keys at the sign-in page is slow: after a number of failures, sign-in pauses.
+"""The throttle of the sign-in page: after a number of failures, sign-in pauses, which makes guessing passwords and keys slow.
 
-Failures are counted in Redis for all processes together, and in this process while Redis is away.
+Redis counts the failures of all processes together. While Redis is unavailable each process counts its own.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from imagefarm.errors import LimitExceeded
 
 WINDOW_S = 900
 MAX_PER_ADDRESS_AND_NAME = 10
-"""Failures from one address with one name; a name alone has more, so that nobody shuts somebody else out."""
+"""Failures from one address with one name. The limit of a name alone is higher, so nobody can easily lock out another person."""
 MAX_PER_ADDRESS = 50
 MAX_PER_NAME = 200
 MAX_LOCAL_COUNTS = 10_000
-"""Counts that are kept in this process; above it they begin again."""
+"""Counts that one process keeps. At this number all local counts are reset."""
 
 
 def check(redis: Redis, prefix: str, address: str, name: str) -> None:
-    """Raise LimitExceeded if there were too many failures of late."""
+    """Raise LimitExceeded if this address or name failed to sign in too often within the last 15 minutes."""
     for limit, identifier in _limits(address, name):
         left_s = max(_pause_s(_local(), limit, identifier), _shared_pause_s(redis, prefix, limit, identifier))
         if left_s > 0:
@@ -37,7 +37,7 @@ def check(redis: Redis, prefix: str, address: str, name: str) -> None:
 
 
 def failed(redis: Redis, prefix: str, address: str, name: str) -> None:
-    """Count a failure."""
+    """Count a failed sign-in of this address and name."""
     for limit, identifier in _limits(address, name):
         try:
             _shared(redis, prefix).hit(limit, identifier)
@@ -77,7 +77,7 @@ def _count_here(limit: RateLimitItemPerSecond, identifier: str) -> None:
 
 @lru_cache(maxsize=4)
 def _shared(redis: Redis, prefix: str) -> FixedWindowRateLimiter:
-    """Counts in the Redis that all processes share."""
+    """The counts in Redis that all processes share."""
     counts = RedisStorage("redis://", connection_pool=redis.connection_pool, key_prefix=f"{prefix}:sign-in")
     return FixedWindowRateLimiter(counts)
 

@@ -1,4 +1,4 @@
-"""Server-sent events: how they are written, and the response that carries them."""
+"""Server-sent events: their text format, and the response that carries them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from imagefarm.errors import FieldError, InvalidRequest
 
 MEDIA = "text/event-stream"
 HEARTBEAT_S = 15.0
-"""A stream that has nothing to say says so this often: proxies keep it open, and a reader that left is noticed."""
-HEARTBEAT = ": nothing new\n\n"
+"""Seconds of silence after which a stream sends a comment. Proxies then keep it open, and a closed reader is detected."""
+HEARTBEAT = ": heartbeat\n\n"
 RETRY = "retry: 2000\n\n"
-"""Milliseconds after which a browser comes back to a stream that broke off."""
+"""Milliseconds after which a browser reconnects to a broken stream."""
 
 
 def event_text(kind: str, data: dict[str, Any] | str, event_id: int | None = None) -> str:
-    """One event. `data` is a JSON text, or what becomes one; JSON has no line breaks of its own."""
+    """Format one event. `data` is JSON text or a value that is serialised to JSON, which has no line breaks of its own."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
     number = "" if event_id is None else f"id: {event_id}\n"
     return f"{number}event: {kind}\ndata: {text}\n\n"
 
 
 def last_event_id() -> int:
-    """The id after which a reader wants to go on; 0 from the beginning. Raises InvalidRequest."""
+    """The id after which the reader wants to continue; 0 means from the beginning. Raises InvalidRequest."""
     given = request.headers.get("Last-Event-ID", "").strip()
     if not given:
         return 0
@@ -36,7 +36,7 @@ def last_event_id() -> int:
 
 
 def stream(events: Iterator[str] | Iterator[bytes], on_close: Callable[[], None]) -> Response:
-    """The response. `on_close` runs however the stream ends, also when it never began."""
+    """Return the streaming response. `on_close` runs at its end in every case, even if no event was sent."""
     response = Response(events, content_type=f"{MEDIA}; charset=utf-8", headers={"X-Accel-Buffering": "no"})
     response.call_on_close(on_close)
     return response

@@ -1,6 +1,6 @@
-"""JSON as the farm takes it: no NaN, no key twice, no text a database cannot hold, not nested without end.
+"""A strict JSON parser: it refuses NaN, duplicate keys, text that no database can store, and deep nesting.
 
-`json.loads` lets all of these through, and each would surface later as something worse than a 400.
+`json.loads` accepts all of these, and each would fail later with a worse error than a 400.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from imagefarm.text import check_text
 
 MAX_DEPTH = 32
 MAX_DIGITS = 64
-"""Digits of a number: far beyond a 64-bit seed, far below what makes int() slow."""
+"""Digits of a number: far above a 64-bit seed, far below the length at which int() becomes slow."""
 
 
 class InvalidJson(InvalidRequest):
-    """The body is not JSON, or not JSON that can be worked with."""
+    """The body is not JSON, or is JSON that the farm does not accept."""
 
     code = "invalid_json"
     status = 400
@@ -27,7 +27,7 @@ class InvalidJson(InvalidRequest):
 
 
 def parse(body: bytes) -> Any:
-    """Return the value of a JSON text; raise InvalidJson that says where it breaks and how to mend it."""
+    """Return the value of a JSON text. Raises InvalidJson, which names the place and the remedy."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -38,13 +38,13 @@ def parse(body: bytes) -> Any:
         empty = not text.strip()
         _refuse(
             "is empty" if empty else f"line {error.lineno} column {error.colno}: {error.msg}",
-            "send a JSON object" if empty else "mend the JSON there",
+            "send a JSON object" if empty else "correct the JSON there",
         )
     except RecursionError:
         _too_deep()
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
-    if "\\u" in text:  # raw UTF-8 can hold neither NUL (a control character) nor a lone surrogate; an escape can
+    if "\\u" in text:  # raw UTF-8 cannot hold NUL (a control character) or a lone surrogate; an escape can
         _check_texts(value)
     return value
 

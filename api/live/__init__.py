@@ -1,1 +1,1 @@
-"""Events and progress from Redis, fanned out to the streams of one process."""
+"""Live events and progress from Redis, distributed to the streams of one process."""

@@ -1,4 +1,4 @@
-"""The refusal of a live stream."""
+"""The error for a live stream that cannot open."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from imagefarm.errors import Unavailable
 
 
 class TooManyStreams(Unavailable):
-    """Each live stream holds a thread, and there are no more for it."""
+    """All streams of this process are in use. Each live stream holds a thread."""
 
     def __init__(self, value: int) -> None:
         self.limit = "max_streams"
         self.value = value
-        super().__init__(f"all {value} live streams of this process are taken, the limit max_streams; ask again, or poll")
+        super().__init__(f"all {value} live streams of this process are in use, the limit max_streams; retry later, or poll")

@@ -1,7 +1,7 @@
-"""Live events inside one process: one thread reads them from Redis and hands each to whoever subscribed to it.
+"""Live events inside one process: one thread reads them from Redis and passes each to its subscribers.
 
-Two hundred open pages cost one Redis connection and no database connection. When Redis is away the subscribers are told
-(an event `away`) and the thread keeps trying; nothing here is needed for a job to be done.
+Two hundred open pages cost one Redis connection and no database connection. When Redis is unavailable, the thread sends the event
+`away` to all subscribers and keeps reconnecting. No job depends on live events.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ log = get_logger(__name__)
 
 Event = dict[str, Any]
 AWAY: Event = {"kind": "away"}
-"""Redis cannot be heard: ask the database instead."""
+"""Redis is unavailable: subscribers must poll the database."""
 BACK: Event = {"kind": "back"}
-"""Redis is heard again; what happened in between was missed."""
+"""Redis is available again. The events in between were lost."""
 CLOSE: Event = {"kind": "close"}
-"""The stream must end: the process stops, or the subscriber was too slow."""
+"""The stream must end: the process is stopping, or the subscriber was too slow."""
 QUEUE_LENGTH = 500
 RETRY_S = 1.0
 
 
 class Subscription:
-    """The events that one stream waits for."""
+    """The queue of events of one stream."""
 
     def __init__(self, wants: Callable[[Event], bool]) -> None:
         self.wants = wants
@@ -43,7 +43,7 @@ class Subscription:
         self.closed = False
 
     def next(self, timeout_s: float) -> Event | None:
-        """The next event, or None after `timeout_s` without one."""
+        """Return the next event, or None if none arrives within `timeout_s` seconds."""
         if self.closed and self.events.empty():
             return CLOSE
         try:
@@ -52,7 +52,7 @@ class Subscription:
             return None
 
     def offer(self, event: Event) -> None:
-        """Hand over an event; a subscriber that has not kept up is closed and may come back with its last id."""
+        """Add an event to the queue. A full queue closes the subscription; its client may reconnect with its last event id."""
         try:
             self.events.put_nowait(event)
         except queue.Full:
@@ -60,7 +60,7 @@ class Subscription:
 
 
 class EventFanout:
-    """The one reader of a process. `max_streams` bounds the streams, since each holds a thread of the server."""
+    """Reads live events for the whole process. `max_streams` bounds the streams, because each holds a thread of the server."""
 
     def __init__(self, redis: Redis, prefix: str, *, max_streams: int) -> None:
         self.redis = redis
@@ -76,29 +76,29 @@ class EventFanout:
 
     @property
     def streams(self) -> int:
-        """How many streams are open now."""
+        """The number of open streams."""
         return len(self._subscriptions)
 
     def subscribe(self, wants: Callable[[Event], bool]) -> Subscription:
-        """Begin to collect the events that `wants` answers True to. Raises Unavailable when too many streams are open."""
+        """Open a stream of the events for which `wants` returns True. Raises TooManyStreams."""
         subscription = Subscription(wants)
         self.add(subscription)
         return subscription
 
     def add(self, subscription: Subscription) -> None:
-        """Take a place for a stream. Raises TooManyStreams when too many are open."""
+        """Register a stream. Raises TooManyStreams when `max_streams` are open or the process is stopping."""
         with self._lock:
             if len(self._subscriptions) >= self.max_streams or self._closing.is_set():
                 raise TooManyStreams(self.max_streams)
             self._begin(subscription, self._subscriptions)
 
     def listen(self, subscription: Subscription) -> None:
-        """Hear every event, for a part of this process that serves many streams and is none itself."""
+        """Register an internal listener. It does not count as a stream."""
         with self._lock:
             self._begin(subscription, self._all_events)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Stop collecting; repeating does no harm."""
+        """Remove a stream. Calling it again has no effect."""
         with self._lock:
             self._subscriptions.discard(subscription)
 
@@ -114,7 +114,7 @@ class EventFanout:
 
     @contextmanager
     def subscribed(self, wants: Callable[[Event], bool]) -> Iterator[Subscription]:
-        """A subscription for the length of a block."""
+        """A subscription for the duration of a `with` block."""
         subscription = self.subscribe(wants)
         try:
             yield subscription
@@ -122,14 +122,14 @@ class EventFanout:
             self.unsubscribe(subscription)
 
     def close(self) -> None:
-        """End every stream; the thread stops."""
+        """End every stream and stop the thread."""
         self._closing.set()
         for subscription in self._copy():
             subscription.closed = True
             subscription.offer(CLOSE)
 
     def join(self, timeout_s: float = 3.0) -> None:
-        """Wait until the thread has stopped, after `close`."""
+        """Wait up to `timeout_s` seconds until the thread has stopped, after `close`."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -147,7 +147,7 @@ class EventFanout:
                 self.failures += 1
                 if not self.away:
                     self.away = True
-                    log.warning("events.away", error=str(error), failures=self.failures)
+                    log.warning("events.disconnected", error=str(error), failures=self.failures)
                     self._tell_all(AWAY)
                 self._closing.wait(RETRY_S)
             finally:
@@ -156,9 +156,9 @@ class EventFanout:
     def _listen(self, pubsub: PubSub) -> None:
         while not self._closing.is_set():
             message = pubsub.get_message(timeout=0.5)
-            if self.away:  # the subscription was taken, so Redis is heard again
+            if self.away:  # subscribing succeeded, so Redis is available again
                 self.away = False
-                log.info("events.back")
+                log.info("events.reconnected")
                 self._tell_all(BACK)
             if message is not None and message["type"] == "message":
                 self._dispatch(message["data"])

@@ -1,4 +1,4 @@
-"""A running job's progress, read from Redis, and done without when Redis is away."""
+"""The progress and previews of running jobs, read from Redis. Without Redis there are none."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from imagefarm.redis import preview_key, progress_key
 log = get_logger(__name__)
 
 REST_S = 5.0
-"""After a failure Redis is not asked for so long, so that not every request waits for its timeout."""
+"""Seconds without Redis calls after a failure, so that not every request waits for the timeout."""
 
 
 class ProgressReader:
-    """Reads progress keys. Fails open: without Redis no job has progress, and `failures` says how often that was."""
+    """Reads progress and previews. Without Redis no job has any; `failures` counts the failed reads."""
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         self.redis = redis
@@ -29,7 +29,7 @@ class ProgressReader:
         self._rest_until = 0.0
 
     def read(self, job_ids: Sequence[str]) -> dict[str, int]:
-        """The step that each of these jobs has reached, as far as known."""
+        """Return the current step of each of these jobs that has progress in Redis."""
         if not job_ids or time.monotonic() < self._rest_until:
             return {}
         try:
@@ -37,12 +37,12 @@ class ProgressReader:
         except (RedisError, OSError) as error:
             self.failures += 1
             self._rest_until = time.monotonic() + REST_S
-            log.warning("progress.away", error=str(error), failures=self.failures)
+            log.warning("progress.unavailable", error=str(error), failures=self.failures)
             return {}
         return {job_id: step_of(value) for job_id, value in zip(job_ids, values, strict=True) if value is not None}
 
     def preview(self, job_id: str, index: int) -> bytes | None:
-        """The newest small picture of one of a running job's images, a WebP; None if there is none, or Redis is away."""
+        """The newest preview of one image of a running job, as WebP bytes; None without a preview or without Redis."""
         if time.monotonic() < self._rest_until:
             return None
         try:
@@ -50,13 +50,13 @@ class ProgressReader:
         except (RedisError, OSError) as error:
             self.failures += 1
             self._rest_until = time.monotonic() + REST_S
-            log.warning("progress.away", error=str(error), failures=self.failures)
+            log.warning("progress.unavailable", error=str(error), failures=self.failures)
             return None
         return None if value is None else base64.b64decode(json.loads(value)["data"])
 
 
 def step_of(value: str | bytes) -> int:
-    """The step in a progress value; 0 if it holds none."""
+    """The step in a progress value; 0 if the value has none."""
     found = json.loads(value)
     step = found.get("step", 0) if isinstance(found, dict) else 0
     return step if isinstance(step, int) else 0

@@ -1,4 +1,4 @@
-"""Whether Redis answers this process."""
+"""A cached Redis ping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 
 class RedisHealth:
-    """Whether Redis answers. It is asked at most every two seconds, however many requests want to know."""
+    """Whether Redis responds. It is pinged at most every two seconds, regardless of the number of requests."""
 
     EVERY_S = 2.0
 
@@ -21,7 +21,7 @@ class RedisHealth:
         self._lock = threading.Lock()
 
     def is_up(self) -> bool:
-        """True if Redis answered when it was last asked."""
+        """True if Redis responded to the last ping."""
         with self._lock:
             if time.monotonic() - self._asked_at >= self.EVERY_S:
                 try:

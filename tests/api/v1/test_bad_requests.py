@@ -226,7 +226,7 @@ URLS = [
     ("GET", "/api/v1/events?limit=1000", 422, "at most 200"),
     ("GET", "/api/v1/events?cursor=AAAA", 422, "cursor"),
     ("POST", "/api/v1/workers/nobody/drain", 404, "nobody"),
-    ("POST", "/api/v1/workers/%00/resume", 404, "such a name"),
+    ("POST", "/api/v1/workers/%00/resume", 404, "invalid characters"),
     ("DELETE", "/api/v1/keys/nope", 404, "nope"),
     ("POST", "/api/v1/images/lookup", 415, "multipart/form-data"),
     ("GET", "/api/v1/nothing", 404, "/api/v1/nothing"),
