@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,29 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 running: pytest.Item | None = None
-"""The test that is set up, called or torn down at this moment."""
+"""The test that is set up or called at this moment. A teardown may also end what a fixture of the whole session started."""
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+@contextmanager
+def _named(item: pytest.Item) -> Iterator[None]:
     global running  # noqa: PLW0603 - an audit hook takes no argument of ours
     running = item
     try:
-        return (yield)
+        yield
     finally:
         running = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _named(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with _named(item):
+        return (yield)
 
 
 def refuse_process(event: str, arguments: tuple[Any, ...]) -> None:
