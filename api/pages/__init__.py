@@ -1,4 +1,4 @@
-"""The pages: where people look. Server-rendered, live by SSE, complete without JavaScript; `register(app)` adds them all."""
+"""The web pages: rendered on the server, live by SSE, usable without JavaScript. `register(app)` adds them all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AREAS: tuple[registry.Pages, ...] = (
 
 
 def register(app: Flask) -> None:
-    """Put every page on the application, with what its templates need."""
+    """Add every page to the application, with the globals that the templates use."""
     assets.init_app(app)
     i18n.init_app(app)
     labels.init_app(app)

@@ -1,4 +1,4 @@
-"""Static files: addressed by their content, so that a browser keeps them for ever and still never shows an old one."""
+"""Static files with their content hash in the URL, so a browser may cache them forever and never shows an old version."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FOR_EVER = "public, max-age=31536000, immutable"
 
 
 def init_app(app: Flask) -> None:
-    """Give templates `asset(name)` and its answers their cache headers."""
+    """Give templates `asset(name)`, and add cache headers to static files."""
     app.jinja_env.globals["asset"] = asset
     app.after_request(_keep)
 
 
 def asset(name: str) -> str:
-    """The URL of a file of the static folder, e.g. `/static/farm.css?v=3f9c...`."""
+    """The URL of a static file, e.g. `/static/farm.css?v=3f9c...`."""
     return f"/static/{name}?v={_digest(name)}"
 
 

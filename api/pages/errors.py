@@ -1,4 +1,4 @@
-"""Errors as pages, for people; programs get the same problem as JSON."""
+"""Errors as HTML pages for browsers. Programs get the same problem as JSON."""
 
 from __future__ import annotations
 

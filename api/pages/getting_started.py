@@ -1,4 +1,4 @@
-"""`/getting-started`: a first picture by curl, Python, command line and table, with the reader's own address in it."""
+"""`/getting-started`: a first image by curl, Python, the command line and a table, with this farm's URL in each example."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ pages = Pages("pages_getting_started")
 
 PROMPTS = {"en": "a red mug on a white background", "zh": "白色背景上的红色马克杯"}
 KEY = "if_YOUR_KEY"
-"""Stands for the reader's key; the page's script puts the real one in, which never leaves the page."""
+"""A placeholder for the reader's key. The page's script replaces it in the browser; the key is never sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One way to a first picture. `code` is run by the tests as it stands."""
+    """One way to make a first image. The tests run `code` unchanged."""
 
     id: str
     title: str
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class GettingStartedView:
-    """The steps. `asks_key` where the farm does."""
+    """The examples. `asks_key` is true on a farm that needs an API key."""
 
     steps: tuple[Step, ...]
     url: str
@@ -49,7 +49,7 @@ def getting_started_page(app_context: AppContext) -> Response:
 
 
 def steps(url: str, prompt: str, *, asks_key: bool) -> tuple[Step, ...]:
-    """The same first picture in four ways, for a farm at `url`."""
+    """Examples of one first image in four ways, for a farm at `url`."""
     header = " \\\n  -H 'Authorization: Bearer " + KEY + "'" if asks_key else ""
     client = f'Client("{url}", key="{KEY}")' if asks_key else f'Client("{url}")'
     exported = f"export IMAGEFARM_URL={url}\n" + (f"export IMAGEFARM_API_KEY={KEY}\n" if asks_key else "")

@@ -1,7 +1,7 @@
-"""The reader's language: chosen, kept, and the texts in it.
+"""The reader's language: how it is chosen and stored, and the texts in it.
 
-English texts in templates and code are the keys of the catalogues in `api/translations`. The catalogues are `.po` files, read
-when the application starts: a fresh clone and an installed wheel need no compiled files.
+English texts in templates and code are the keys of the catalogues in `api/translations`. The application reads the `.po` files
+when it starts, so neither a fresh clone nor an installed wheel needs compiled files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ YEAR_S = 365 * 86400
 
 
 class PoDomain(flask_babel.Domain):  # type: ignore[misc]
-    """The catalogues as Flask-Babel asks for them."""
+    """Flask-Babel's source of catalogues."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class PoDomain(flask_babel.Domain):  # type: ignore[misc]
         self._texts = {name: load_catalogue(name) for name in LANGUAGES if name != "en"}
 
     def get_translations(self) -> NullTranslations:
-        """The catalogue of the reader's language; English needs none."""
+        """The catalogue of the reader's language; English has none."""
         return self._texts.get(language(), self._english)
 
 
 def init_app(app: Flask) -> None:
-    """Give templates the texts of the reader's language; keep a language chosen by `?lang=`."""
+    """Give templates the texts of the reader's language, and store a language chosen by `?lang=` in a cookie."""
     babel = flask_babel.Babel(configure_jinja=False)
     babel.init_app(app, locale_selector=language)
     babel.domain_instance = PoDomain()
@@ -48,7 +48,7 @@ def init_app(app: Flask) -> None:
 
 
 def load_catalogue(name: str) -> Translations:
-    """The catalogue of a language, compiled in memory."""
+    """Read the catalogue of a language and compile it in memory."""
     compiled = io.BytesIO()
     with (CATALOGUES / name / "LC_MESSAGES" / "messages.po").open("rb") as file:
         write_mo(compiled, read_po(file, locale=name))
@@ -57,7 +57,7 @@ def load_catalogue(name: str) -> Translations:
 
 
 def language() -> str:
-    """The reader's language: `?lang=`, else the cookie, else what the browser prefers, else English."""
+    """The reader's language: `?lang=`, else the cookie, else the browser's preference, else English."""
     if not has_request_context():
         return "en"
     if "language" not in g:
@@ -76,13 +76,13 @@ def gettext(text: str, **values: object) -> str:
 
 
 def ngettext(one: str, many: str, number: int, **values: object) -> str:
-    """`one` or `many` by `number`, which they may name as `%(n)s`, in the reader's language."""
+    """`one` or `many` in the reader's language, chosen by `number`; both may show it as `%(n)s`."""
     shown = f"{number:,}"
     return str(flask_babel.ngettext(one, many, number, n=shown, **values))
 
 
 def translated(text: str) -> str:
-    """A text that another part of the farm made, in the reader's language; a text without translation stays as it is."""
+    """A text of another part of the farm in the reader's language. A text without a translation is returned unchanged."""
     if isinstance(text, Message):
         values = {name: translated(value) if isinstance(value, Message) else value for name, value in text.values.items()}
         return gettext(text.msgid, **values)
@@ -90,7 +90,7 @@ def translated(text: str) -> str:
 
 
 def reason(pending_reason: PendingReason) -> str:
-    """Why a job waits, in the reader's language."""
+    """The reason why a job waits, in the reader's language."""
     return " ".join(gettext(sentence, **pending_reason.values) for sentence in pending_reason.sentences)
 
 

@@ -1,4 +1,4 @@
-"""A job as pages show it: pictures, prompt, state, and the reason why it is so."""
+"""A job on a page: its images, prompt, state, and the reason for its state."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class JobCard:
 
 
 def picture(image: Image) -> Picture:
-    """One image as a picture of a page."""
+    """Convert an image of the database to one of a page."""
     return Picture(image.id, image.seed, image.width, image.height)
 
 
 def job_cards(session: Session, app_context: AppContext, rows: Sequence[Job]) -> tuple[JobCard, ...]:
-    """These jobs with their pictures, their progress, and why they are where they are."""
+    """Convert jobs to cards with their images, progress and pending reasons."""
     images = jobs.images_of(session, [job.id for job in rows])
     steps = app_context.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
     return tuple(

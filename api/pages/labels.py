@@ -39,7 +39,7 @@ STATES: Labels = {
     "dead": _("Given up"),
 }
 HINDRANCES: Labels = {"missing": _("not installed"), "invalid": _("damaged"), "no worker": _("no worker")}
-"""Why a model cannot be used, after its name."""
+"""Why a model cannot be used, shown after its name."""
 EVENTS: Labels = {
     "job.submitted": _("Submitted"),
     "job.reused": _("Picture reused"),
@@ -104,7 +104,7 @@ OUTCOMES: Labels = {
     "released": _("Returned to the queue"),
     "cancelled": _("Cancelled"),
 }
-"""How an attempt ended."""
+"""Outcomes of an attempt."""
 LIMITS: Labels = {
     "queued": _("Queued jobs"),
     "running": _("Running jobs"),
@@ -200,7 +200,7 @@ SPANS: Labels = {
     "decoding": _("Decoding"),
     "file": _("Writing files"),
 }
-"""Where the time of a job went."""
+"""Phases of a job."""
 VERDICTS: Labels = {
     "identical": _("Replay: every pixel is identical."),
     "near": _("Replay: visually identical."),

@@ -1,4 +1,4 @@
-"""Lookup `/lookup`: drop any picture, and find the job that made it."""
+"""`/lookup`: find the job of a picture file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class LookupView:
-    """What was found. `by` says how: by the file, its pixels, or what its metadata claims; None if it was not."""
+    """The result of a lookup. `by` is the match (file, pixels or metadata), None without one."""
 
     asked: bool = False
     by: str | None = None
@@ -38,13 +38,13 @@ class LookupView:
 
 @pages.get("/lookup", scope=Scope.READ)
 def lookup_page() -> Response:
-    """Show where to drop a picture."""
+    """Show the upload form."""
     return page("lookup.html", LookupView())
 
 
 @pages.post("/lookup", scope=Scope.READ)
 def lookup_form(app_context: AppContext, caller: Caller) -> Response:
-    """Find the job of the picture that was sent."""
+    """Find the job of the uploaded file."""
     request.max_content_length = max(app_context.settings.max_body_bytes, MAX_LOOKUP_BYTES)
     try:
         data = whole_upload("file")

@@ -1,4 +1,4 @@
-"""The registry of pages: one declaration serves routing and authorisation, as `api.http.routes` does for the REST interface.
+"""The registry of pages: one declaration serves routing and authorisation, as `api.http.routes` does for the REST API.
 
 ```
 pages = Pages("pages_studio")
@@ -8,8 +8,8 @@ def studio_page(app_context: AppContext, caller: Caller) -> Response:
     \"\"\"Show the form.\"\"\"
 ```
 
-A view gets what it names among its parameters: `app_context`, `caller` and the names in its path. `scope` None is a page that
-is open to all; a test lists those.
+The names of a view's parameters select its arguments: `app_context`, `caller` and the names in its path. A page with `scope`
+None is open to all; a test lists those pages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class PageRoute:
-    """One page or form: how it is reached, and the scope that its reader needs (None: it is open to all)."""
+    """One page or form: its method and path, and the scope that it needs (None: open to all)."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class PageRoute:
 
 
 class Pages:
-    """The pages of one area. `name` begins their endpoints."""
+    """The pages of one area. `name` is the prefix of their endpoints."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Pages:
         return self._route("GET", path, scope)
 
     def post(self, path: str, *, scope: Scope | None) -> Callable[[View], View]:
-        """Declare what a form is sent to."""
+        """Declare the target of a form."""
         return self._route("POST", path, scope)
 
     def _route(self, method: str, path: str, scope: Scope | None) -> Callable[[View], View]:
@@ -67,7 +67,7 @@ class Pages:
 
 
 def register(app: Flask, areas: Iterable[Pages]) -> None:
-    """Put the pages of all areas on the application, and keep their list."""
+    """Add the pages of all areas to the application, and keep their list."""
     kept: list[PageRoute] = app.extensions.setdefault(KEY, [])
     for area in areas:
         app.register_blueprint(area.blueprint)
@@ -75,7 +75,7 @@ def register(app: Flask, areas: Iterable[Pages]) -> None:
 
 
 def pages_of(app: Flask) -> list[PageRoute]:
-    """Every page that was registered on the application."""
+    """Every registered page of the application."""
     return cast("list[PageRoute]", app.extensions[KEY])
 
 

@@ -1,7 +1,7 @@
-"""How every page leaves: rendered, with its policy, and unchanged pages as 304.
+"""Rendering of pages: the template, the security headers, and 304 for an unchanged page.
 
-A page is a template and a view: frozen dataclasses with nothing in them but what is shown. Ages are shown from absolute
-times, so an unchanged farm gives an equal view and with it an equal ETag, however often somebody asks.
+A page is a template and a view of frozen dataclasses that hold only the data shown. The browser computes ages from absolute
+times, so an unchanged farm gives an equal view and an equal ETag at every request.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def init_app(app: Flask) -> None:
 
 
 def page(template: str, view: object, status: int = 200, **more: object) -> Response:
-    """The page of a view, or 304 if the browser has it already and the page is for this browser alone."""
+    """Render a view, or return 304 if the browser has the same page. A page for the shared cache is always complete."""
     shown = repr((template, i18n.language(), request.full_path, view, more))
     tag = hashlib.blake2s(shown.encode("utf-8", "backslashreplace")).hexdigest()[:24]
     if status == HTTPStatus.OK and not g.get("whole") and request.if_none_match.contains_weak(tag):
@@ -52,7 +52,7 @@ def page(template: str, view: object, status: int = 200, **more: object) -> Resp
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Content-Language"] = i18n.language()
     response.headers["Cache-Control"] = "private, no-cache"
-    # with no-referrer, browsers send the farm's own forms from the origin "null"
+    # with no-referrer, browsers would send the farm's own forms with the origin "null"
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Vary"] = "Accept-Language, Cookie"
     return response
@@ -66,17 +66,17 @@ def _rendered(template: str, **values: object) -> str:
 
 
 def iso(at: float) -> str:
-    """A time for machines: RFC 3339 in UTC."""
+    """Format seconds since 1970 for machines: RFC 3339 in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def clock(at: float) -> str:
-    """A time for people without JavaScript, which shows it as an age in their own zone."""
+    """Format seconds since 1970 for readers without JavaScript. With it, the page shows an age or the local time."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def seconds(value: float) -> str:
-    """A length of time in its two largest units at most: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3 d."""
+    """Format a duration in at most two units: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3 d."""
     _ = i18n.gettext
     if value < 10:
         tenths = f"{value:.1f}".removesuffix(".0")
@@ -94,12 +94,12 @@ def seconds(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A whole number with its thousands apart."""
+    """Format a whole number with thousands separators."""
     return f"{value:,.0f}"
 
 
 def file_size(value: float) -> str:
-    """Bytes in the largest unit that leaves a digit before the point."""
+    """Format bytes in the largest unit that leaves at least one digit before the point."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
@@ -108,11 +108,11 @@ def file_size(value: float) -> str:
 
 
 def marked(text: str) -> Markup:
-    """Text with its `commands` set as code; everything in it stays text."""
+    """Escape a text and mark its `commands` as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def in_language(lang: str) -> str:
-    """The address of this page in another language."""
+    """The URL of this page in another language."""
     parameters = [(name, value) for name, value in request.args.items(multi=True) if name != "lang"]
     return f"{request.path}?{urlencode([*parameters, ('lang', lang)])}"

@@ -1,4 +1,4 @@
-"""Sign in with a name and a password or with an API key, and out again: pages of a farm that is not open to all."""
+"""Sign-in with name and password or with an API key, and sign-out. An open farm needs neither."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def init_app(app: Flask) -> None:
 
 @pages.get("/sign-in", scope=None)
 def sign_in_page() -> Response:
-    """Ask for a name and a password, or a key."""
+    """Show the form for a name and password, or a key."""
     return page("sign_in.html", ("", safe_path(request.args.get("next", ""))))
 
 
 @pages.post("/sign-in", scope=None)
 def sign_in_form(app_context: AppContext) -> Any:
-    """Begin a session, if the password or the key is right, and go on to where the reader wanted to be."""
+    """Open a session if the password or key is valid, and go to the page that the reader asked for."""
     onward = safe_path(request.form.get("next", ""))
     key = request.form.get("key", "").strip()
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
@@ -63,7 +63,7 @@ def sign_in_form(app_context: AppContext) -> Any:
 
 @pages.post("/sign-out", scope=None)
 def sign_out_form(app_context: AppContext) -> Any:
-    """End the session."""
+    """Close the session."""
     close_session(app_context.store, request.cookies.get(SESSION_COOKIE, ""))
     response = redirect("/sign-in", 303)
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="Strict")

@@ -1,4 +1,4 @@
-"""The status page `/`: the farm in a word, the newest pictures, who waits, its workers and lanes."""
+"""The status page `/`: the farm's state, the newest images, waiting jobs, workers and lanes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from scheduler.metrics.read_farm import read_farm
 pages = Pages("pages_status")
 
 WALL = 12
-"""Pictures shown, those in the making among them."""
+"""Images shown, including those that are being rendered."""
 MAKING, WAITING, FAILED = 6, 5, 3
 LATELY_S = 3600.0
-"""Failures are shown so long."""
+"""Age in seconds up to which failed jobs are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """What the page shows: pictures first, in the making and made; then who waits, and what failed of late."""
+    """The data of the page: running and finished jobs with images, then waiting jobs, then recently failed jobs."""
 
     farm: FarmView
     wall: tuple[JobCard, ...]
@@ -44,7 +44,7 @@ class StatusView:
 @pages.get("/", scope=Scope.READ)
 @cached_per_tenant
 def status_page(app_context: AppContext, caller: Caller) -> Response:
-    """Show how the farm is."""
+    """Show the farm's state."""
     redis_up = app_context.redis_health.is_up()
     with app_context.store.read() as session:
 

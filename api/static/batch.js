@@ -1,4 +1,4 @@
-/* A batch while it is written: the beginning of the chosen table is read here, its columns and first prompts come from the farm. */
+/* The form for a new batch: reads the beginning of the chosen table and gets a preview of its columns and first prompts from the farm. */
 (() => {
   "use strict";
   const HEAD_BYTES = 64 * 1024, TYPED_MS = 250;

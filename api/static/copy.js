@@ -1,4 +1,4 @@
-/* Buttons that copy the code under their heading; and a key, typed here, put into it. */
+/* Buttons that copy the code under their heading, and a field whose key is inserted into the code. */
 (() => {
   "use strict";
   document.addEventListener("click", async (event) => {
@@ -17,7 +17,7 @@
   if (field) {
     const texts = [...document.querySelectorAll(".first-steps code")].map((code) => [code, code.textContent]);
     field.addEventListener("input", () => {
-      // a key has no character that a shell or Python would read; anything else is not put into a command
+      // a key has no characters that are special in a shell or Python; other text is never inserted into a command
       const key = /^[\w.-]+$/.test(field.value.trim()) ? field.value.trim() : field.dataset.standsFor;
       for (const [code, text] of texts) code.textContent = text.replaceAll(field.dataset.standsFor, key);
     });

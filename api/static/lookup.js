@@ -1,4 +1,4 @@
-/* A picture that was dropped or chosen is looked up at once. */
+/* Looks up a dropped or chosen image at once. */
 (() => {
   "use strict";
   const area = document.querySelector(".drop"), input = area.querySelector("input");

@@ -1,7 +1,7 @@
-/* Pictures in the making: progress says that there is a new look at an image, this fetches it into the image's place. */
+/* Previews of images that are being rendered: a progress event announces a new preview, and this script loads it into its place. */
 (() => {
   "use strict";
-  const seen = new Map();  // by job and index, the picture itself: a page that is morphed gets it back without asking again
+  const seen = new Map();  // image elements by job and index: a morphed page gets them back without a new request
 
   function place() {
     for (const spot of document.querySelectorAll("[data-preview]")) {
@@ -18,7 +18,7 @@
       seen.set(`${job}/${index}`, next);
       place();
     });
-    next.src = `/jobs/${encodeURIComponent(job)}/preview.webp?index=${index}&step=${step}`;  // empty if there is none: no error
+    next.src = `/jobs/${encodeURIComponent(job)}/preview.webp?index=${index}&step=${step}`;  // 204 if there is none
   }
 
   function lookAround() {

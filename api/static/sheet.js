@@ -1,5 +1,5 @@
-/* The contact sheet of a batch: however many pictures, only those near the window are in the page.
-   Decided by keyboard (arrows, A, X, R, U, Z, space), by the buttons of the bar, or by touch; sent to the API in one request a moment. */
+/* The contact sheet of a batch. Only the images near the window are in the page, so their number has no limit.
+   The reader picks by keyboard (arrows, A, X, R, U, Z, space), by the bar's buttons or by touch; picks are sent to the API in groups. */
 (() => {
   "use strict";
   const grid = document.getElementById("contact");
@@ -18,7 +18,7 @@
   const fill = (text, values) => text.replace(/%\((\w+)\)s/g, (whole, name) => values[name] ?? whole);
   const count = (one, many, n) => n === 1 ? one : fill(many, { n: n.toLocaleString(document.documentElement.lang) });
 
-  // what there is
+  // loading of the images
 
   async function chunk(after) {
     const response = await fetch(`/batches/${batch}/cells.json?after=${after}`, { headers: { Accept: "application/json" } });
@@ -32,12 +32,12 @@
       const got = await chunk(after);
       chunks.push(got);
       after = got.next;
-      if (after === null || !(chunks.length & (chunks.length - 1))) arrange();  // after 1, 2, 4, 8 ... chunks: each time takes all
+      if (after === null || !(chunks.length & (chunks.length - 1))) arrange();  // only after 1, 2, 4, 8 ... chunks, because each call arranges all items
     } while (after !== null);
     grid.setAttribute("aria-busy", "false");
   }
 
-  /* One item a picture (or one that is still to come); a picture that was rendered again shows in the place of the old one. */
+  /* One item per image or expected image. A re-rolled image is replaced by its new version in the same place. */
   function arrange() {
     const rows = new Map(), replacing = new Set();
     for (const { jobs } of chunks) for (const job of jobs) {
@@ -171,7 +171,7 @@
   }, { passive: true });
   new ResizeObserver(layout).observe(grid);
 
-  // where one is
+  // cursor and selection
 
   function go(index, extend) {
     at = Math.max(0, Math.min(index, view.length - 1));
@@ -222,7 +222,7 @@
   }
 
   const queue = new Map();
-  let underway = null;  // the sending that has not ended
+  let underway = null;  // the request in progress
   function soon() { clearTimeout(sending); sending = setTimeout(sendNow, SEND_MS); }
 
   function sendNow() {
@@ -247,7 +247,7 @@
       const response = await fetch(`/api/v1/batches/${batch}/picks`, {
         method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json", ...headers() },
         body: JSON.stringify({ picks: now.map(([image_id, pick]) => ({ image_id, pick })) }),
-        keepalive: now.length <= 500,  // browsers bound what outlives its page
+        keepalive: now.length <= 500,  // browsers limit the size of requests that outlive their page
       });
       if (!response.ok) {
         const problem = await response.json().catch(() => ({}));

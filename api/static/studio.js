@@ -1,5 +1,5 @@
-/* The studio's comforts: suggestions while one types, saved words, dice and lock, a picture dropped or pasted, a large view.
-   The form works without any of them. */
+/* Optional helpers of the studio's form: suggestions while typing, saved negative prompts, seed buttons, dropped or pasted images,
+   a large view. The form works without this script. */
 (() => {
   "use strict";
   const TYPED_MS = 350, MAX_SAVED_NEGATIVES = 12, KEPT = "imagefarm.saved-negatives";
@@ -12,7 +12,7 @@
     showSavedNegatives();
   }
 
-  // what the enhancer suggests: asked for as one types, taken up only by a press
+  // the enhancer's suggestions: requested while the reader types, applied only by a button
   let timer = 0;
   const suggest = () => { const place = $("suggestion"); if (place) htmx.trigger(place, "suggest"); };
   function put(field, start, end, text) {
@@ -30,7 +30,7 @@
 
   // saved negative prompts: kept by this browser alone
   function readSavedNegatives() { try { const found = JSON.parse(localStorage.getItem(KEPT)); return Array.isArray(found) ? found.filter((one) => typeof one === "string") : []; } catch { return []; } }
-  function writeSavedNegatives(list) { try { localStorage.setItem(KEPT, JSON.stringify(list.slice(0, MAX_SAVED_NEGATIVES))); } catch { /* a browser that keeps nothing */ } showSavedNegatives(); }
+  function writeSavedNegatives(list) { try { localStorage.setItem(KEPT, JSON.stringify(list.slice(0, MAX_SAVED_NEGATIVES))); } catch { /* storage is disabled or full */ } showSavedNegatives(); }
   function showSavedNegatives() {
     const place = $("saved-negatives");
     if (!place) return;
@@ -77,7 +77,7 @@
     else if (event.altKey && offered().length) { event.preventDefault(); add(offered().map((one) => one.dataset.add)); }
   });
 
-  // a picture to begin from: dropped anywhere on the form, or pasted
+  // the image to start from: dropped anywhere on the form, or pasted
   function begin(files) {
     const input = document.querySelector("#init-image input[type=file]");
     const picture = [...files].find((file) => file.type.startsWith("image/"));
@@ -109,7 +109,7 @@
   });
   document.addEventListener("htmx:after:swap", () => { show(); join(); });
 
-  // older pictures came below: those above, which follow the farm, reach down to them from now on
+  // older images were loaded below: extend the live part above, so it reaches down to them
   function join() {
     const older = $("older"), live = $("live"), under = older.querySelector("[data-under]")?.dataset.under;
     for (const nav of [...older.querySelectorAll("nav")].filter((one) => one !== older.lastElementChild)) nav.remove();
@@ -121,7 +121,7 @@
     document.dispatchEvent(new Event("farm:moved"));
   }
 
-  // one picture, large, with its facts; arrows turn the page
+  // the large view of one image with its details; the arrow keys change the image
   let seen = "";
   const shots = () => [...document.querySelectorAll("#gallery .shot")];
   function open(shot) {

@@ -1,4 +1,4 @@
-"""The admin pages `/admin`: a page for each thing an operator looks after."""
+"""The admin pages under `/admin`."""
 
 from __future__ import annotations
 

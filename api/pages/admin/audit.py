@@ -1,4 +1,4 @@
-"""`/admin/audit`: what happened, searched by what it happened to, by kind or by tenant; and whether the chain is whole."""
+"""`/admin/audit`: audited events, filtered by subject, kind or tenant, and the check of the audit chain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIELDS = ("subject", "kind", "tenant")
 
 @dataclass(frozen=True, slots=True)
 class RecentEvent:
-    """One audited change, and where its subject can be seen."""
+    """One audited event, with the address of its subject's page (empty without one)."""
 
     id: int
     at: float
@@ -38,7 +38,7 @@ class RecentEvent:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The audit chain: its length, what waits to be sealed, its head; `report` if it has just been walked."""
+    """The audit chain: sealed events, events that wait to be sealed, the head hash, and `report` if it was verified now."""
 
     sealed: int
     unsealed: int
@@ -48,7 +48,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditView:
-    """What the page shows."""
+    """The data of the audit page."""
 
     events: tuple[RecentEvent, ...]
     older: int | None
@@ -58,7 +58,7 @@ class AuditView:
 
 @pages.get("/admin/audit", scope=Scope.ADMIN)
 def audit_page(app_context: AppContext) -> Response:
-    """Show the audit, newest first. `?verify=1` walks the whole chain first."""
+    """Show audited events, newest first. `?verify=1` verifies the whole chain first."""
     before = request.args.get("before", "")
     if before and not (before.isascii() and before.isdigit() and len(before) <= 18):
         raise InvalidRequest([FieldError(field="before", detail="is not the number of an event", remedy="leave it out")])
@@ -72,7 +72,7 @@ def audit_page(app_context: AppContext) -> Response:
 
 
 def recent_event(row: Event) -> RecentEvent:
-    """An event as pages show it."""
+    """Convert an event to its row on a page."""
     return RecentEvent(
         row.id,
         row.at,
@@ -86,12 +86,12 @@ def recent_event(row: Event) -> RecentEvent:
 
 
 def chain_of(session: Session, *, walk: bool) -> Chain:
-    """The chain as it stands, and walked if asked."""
+    """The state of the chain, with a verification report if `walk`."""
     return Chain(*events.chain_head(session), audit.verify(session) if walk else None)
 
 
 def _shown(item: tuple[str, Any]) -> tuple[str, str | None]:
-    """What happened as one line has it: texts, numbers, and limits before and after; None for what is longer."""
+    """One value of an event as text: texts, numbers, and the limits before and after a change; None for other values."""
     name, value = item
     if name in {"before", "after"} and isinstance(value, dict):
         return name, " ".join(f"{of}={number}" for of, number in value.items()) or "–"

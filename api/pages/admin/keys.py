@@ -1,4 +1,4 @@
-"""`/admin/keys`: API keys made (and shown once), listed, replaced, revoked."""
+"""`/admin/keys`: create an API key (shown once), list, replace and revoke keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysView:
-    """The keys and the form. `made` is a key just made: shown this once."""
+    """The keys and the form. `made` is a new key with its secret, which is shown once."""
 
     keys: tuple[KeyInfo, ...]
     scopes: tuple[str, ...]
@@ -43,7 +43,7 @@ def keys_page(app_context: AppContext) -> Response:
 
 @pages.post("/admin/keys", scope=Scope.ADMIN)
 def keys_form(app_context: AppContext, caller: Caller) -> Response:
-    """Make a key and show it, this once."""
+    """Create a key and show it once."""
     fields: dict[str, str] = {name: request.form.get(name, "").strip() for name in ("name", "tenant")}
     chosen = tuple(request.form.getlist("scope"))
     limits = {name: request.form.get(name, "").strip() for name in LIMITS}
@@ -61,13 +61,13 @@ def keys_form(app_context: AppContext, caller: Caller) -> Response:
 
 @pages.post("/admin/keys/<key_id>/rotate", scope=Scope.ADMIN)
 def rotate_form(app_context: AppContext, caller: Caller, key_id: str) -> Response:
-    """Replace a key, and show the new one, this once; the old one holds on for a day."""
+    """Replace a key and show the new one once. The old one stays valid for a day."""
     return _shown_once(app_context, rotate_key(app_context.store, key_id, by=caller.name))
 
 
 @pages.post("/admin/keys/<key_id>/revoke", scope=Scope.ADMIN)
 def revoke_form(app_context: AppContext, caller: Caller, key_id: str) -> Any:
-    """Revoke a key, and go back to the list."""
+    """Revoke a key, and return to the list."""
     revoke_key(app_context.store, key_id, by=caller.name)
     return redirect("/admin/keys", 303)
 

@@ -1,4 +1,4 @@
-"""`/admin`: the farm's state in a word, charts, lanes, tenants, the last pictures, and events as they happen."""
+"""`/admin`: the farm's state, charts, lanes, tenants, the newest images, and live events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PICTURES_SHOWN = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """One chart. `series` is JSON for the script: times, then each curve; `tones` are how the curves are coloured."""
+    """One chart. `series` is JSON for the script: the times, then each curve. `tones` names the colour of each curve."""
 
     title: str
     kind: str
@@ -45,7 +45,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class LastPicture:
-    """A picture just made, and its job."""
+    """A new image and its job."""
 
     picture: Picture
     job_id: str
@@ -53,7 +53,7 @@ class LastPicture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverviewView:
-    """What the page shows."""
+    """The data of the overview page."""
 
     farm: FarmView
     period: str
@@ -66,10 +66,10 @@ class OverviewView:
 
 @pages.get("/admin", scope=Scope.ADMIN)
 def admin_page(app_context: AppContext, caller: Caller) -> Response:
-    """Show the farm at a glance."""
+    """Show the overview."""
     period = request.args.get("period", "hour")
     if period not in PERIODS:
-        raise InvalidRequest([FieldError(field="period", detail="is not a period", remedy="use one of " + ", ".join(PERIODS))])
+        raise InvalidRequest([FieldError(field="period", detail="is unknown", remedy="use one of " + ", ".join(PERIODS))])
     redis_up = app_context.redis_health.is_up()
     with app_context.store.read() as session:
         view = OverviewView(

@@ -1,4 +1,4 @@
-"""`/admin/settings`: the limits and settings in force, and where each came from. Read only; secrets are not shown."""
+"""`/admin/settings`: the limits and settings in force, and the origin of each. Read only; secrets are masked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ pages = Pages("pages_admin_settings")
 
 @pages.get("/admin/settings", scope=Scope.ADMIN)
 def settings_page(app_context: AppContext) -> Response:
-    """Show every setting; those that are not defaults first."""
+    """Show every setting; those that differ from the default come first."""
     shown = shown_settings(app_context.settings)
     return page("admin/settings.html", tuple(sorted(shown, key=lambda one: one.origin == "default")))

@@ -1,4 +1,4 @@
-"""`/admin/users`: who may sign in (made, listed, given a new password, let in no more), and the limits of tenants."""
+"""`/admin/users`: create, list and disable users, set passwords, and set the limits of tenants."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ SHOWN = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsersView:
-    """The users and the tenants, the form for a new user, and what was wrong: with that form, with the new password of the user
-    `renewed`, or with the limits `given` to the tenant `limited`."""
+    """The users, the tenants, the form for a new user, and errors.
+
+    The errors belong to the new-user form, to the new password of the user `renewed`, or to the limits `given` for the tenant
+    `limited`.
+    """
 
     users: tuple[UserInfo, ...]
     more: int
@@ -55,7 +58,7 @@ class UsersView:
 
     @staticmethod
     def limits_of(tenant: TenantResponse) -> tuple[tuple[str, str], ...]:
-        """A tenant's own limits, as its form has them."""
+        """A tenant's own limits as texts for its form."""
         return tuple((name, str(tenant.limits.get(name, ""))) for name in LIMITS)
 
 
@@ -67,7 +70,7 @@ def users_page(app_context: AppContext) -> Response:
 
 @pages.post("/admin/users", scope=Scope.ADMIN)
 def users_form(app_context: AppContext, caller: Caller) -> Any:
-    """Make a user, and go back to the list."""
+    """Create a user, and return to the list."""
     fields = {name: request.form.get(name, "").strip() for name in ("name", "role", "tenant")}
     try:
         given = {name: value for name, value in fields.items() if value} | {"password": request.form.get("password", "")}
@@ -83,7 +86,7 @@ def users_form(app_context: AppContext, caller: Caller) -> Any:
 
 @pages.post("/admin/users/<user_id>/password", scope=Scope.ADMIN)
 def password_form(app_context: AppContext, caller: Caller, user_id: str) -> Any:
-    """Give a user a new password, which signs their browsers out, and go back to the list."""
+    """Set a user's password, which signs their browsers out, and return to the list."""
     try:
         body = PasswordRequest.model_validate({"password": request.form.get("password", "")})
         set_password(app_context.store, user_id, body.password, by=caller.name)
@@ -96,14 +99,14 @@ def password_form(app_context: AppContext, caller: Caller, user_id: str) -> Any:
 
 @pages.post("/admin/users/<user_id>/disable", scope=Scope.ADMIN)
 def disable_form(app_context: AppContext, caller: Caller, user_id: str) -> Any:
-    """Let a user sign in no more, and go back to the list."""
+    """Disable a user, and return to the list."""
     disable_user(app_context.store, user_id, by=caller.name)
     return redirect("/admin/users", 303)
 
 
 @pages.post("/admin/tenants/<tenant_id>/limits", scope=Scope.ADMIN)
 def limits_form(app_context: AppContext, caller: Caller, tenant_id: str) -> Any:
-    """Set the limits of a tenant, an empty field removing its own, and go back to the list."""
+    """Set a tenant's limits, and return to the list. An empty field removes the tenant's own limit."""
     given = {name: request.form[name].strip() for name in LIMITS if name in request.form}
     try:
         body = TenantChange.model_validate({"limits": {name: value or None for name, value in given.items()}})

@@ -1,4 +1,4 @@
-"""`/admin/webhooks`: webhooks made (their secret shown once), removed; what was sent to them, and sending it again."""
+"""`/admin/webhooks`: create a webhook (its secret is shown once), remove webhooks, list their messages and send one again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DELIVERIES_SHOWN = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookRow:
-    """A webhook and what became of its messages."""
+    """A webhook and the numbers of its messages by state."""
 
     id: str
     url: str
@@ -55,7 +55,7 @@ class WebhookDeliveryRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhooksView:
-    """The webhooks, the newest messages (of one, if `only` says so), and the form."""
+    """The webhooks, the newest messages (of the webhook `only`, if set), and the form."""
 
     hooks: tuple[HookRow, ...]
     deliveries: tuple[WebhookDeliveryRow, ...]
@@ -75,7 +75,7 @@ def webhooks_page(app_context: AppContext) -> Response:
 
 @pages.post("/admin/webhooks", scope=Scope.ADMIN)
 def webhooks_form(app_context: AppContext, caller: Caller) -> Response:
-    """Make a webhook and show its secret, this once."""
+    """Create a webhook and show its secret once."""
     url, chosen = request.form.get("url", "").strip(), tuple(request.form.getlist("kind"))
     try:
         made = register_webhook(app_context, caller, WebhookBody.model_validate({"url": url, "kinds": list(chosen)}))
@@ -91,14 +91,14 @@ def webhooks_form(app_context: AppContext, caller: Caller) -> Response:
 
 @pages.post("/admin/webhooks/<webhook_id>/remove", scope=Scope.ADMIN)
 def remove_form(app_context: AppContext, caller: Caller, webhook_id: str) -> Any:
-    """Remove a webhook, and go back to the list."""
+    """Remove a webhook, and return to the list."""
     webhooks.remove_webhook(app_context.store, webhook_id, caller.tenant_filter, by=caller.name)
     return redirect("/admin/webhooks", 303)
 
 
 @pages.post("/admin/webhooks/<webhook_id>/deliveries/<delivery_id>/replay", scope=Scope.ADMIN)
 def replay_form(app_context: AppContext, caller: Caller, webhook_id: str, delivery_id: str) -> Any:
-    """Send a message again, and go back to the list."""
+    """Send a message again, and return to the list."""
     webhooks.replay_delivery(app_context.store, webhook_id, delivery_id, caller.tenant_filter)
     return redirect("/admin/webhooks", 303)
 

@@ -1,4 +1,4 @@
-"""`/admin/workers`: each worker with its device, its memory and what it renders, and the commands it takes."""
+"""`/admin/workers`: each worker with its device, memory and current jobs, and the operator's commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATE_COMMANDS = {"drain": WorkerState.DRAINING, "resume": WorkerState.READY, "q
 
 @pages.get("/admin/workers", scope=Scope.ADMIN)
 def workers_page(app_context: AppContext, caller: Caller) -> Response:
-    """Show the workers, those that stopped within the hour too."""
+    """Show the workers, with those that stopped within the last hour."""
     redis_up = app_context.redis_health.is_up()
     with app_context.store.read() as session:
         view = read_farm(
@@ -39,13 +39,13 @@ def workers_page(app_context: AppContext, caller: Caller) -> Response:
 
 @pages.post("/admin/workers/<worker_id>/<command>", scope=Scope.ADMIN)
 def worker_form(app_context: AppContext, caller: Caller, worker_id: str, command: str) -> Any:
-    """Drain, resume or quarantine a worker, or have it load or unload a model, and go back to the list."""
+    """Send a worker a command (drain, resume, quarantine, warm or unload a model), and return to the list."""
     for one in MODEL_COMMANDS:
         if one == command:
             model = app_context.catalogue.get(request.form.get("model", "")).name
             workers.send_command(app_context.store, one, model, worker=worker_id, by=caller.name)
             return redirect("/admin/workers", 303)
     if command not in STATE_COMMANDS:
-        raise NotFound(f"a worker takes no command {command[:40]!r}; it takes {', '.join((*STATE_COMMANDS, *MODEL_COMMANDS))}")
+        raise NotFound(f"unknown worker command {command[:40]!r}; use one of {', '.join((*STATE_COMMANDS, *MODEL_COMMANDS))}")
     workers.set_desired_state(app_context.store, worker_id, STATE_COMMANDS[command], by=caller.name)
     return redirect("/admin/workers", 303)

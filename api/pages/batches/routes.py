@@ -1,4 +1,4 @@
-"""Batches: the list with the form `/batches`, one batch `/batches/{id}` with its contact sheet, and its orders."""
+"""The list of batches with the form `/batches`, one batch `/batches/{id}` with its contact sheet, and its actions."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ FIELDS = (
     "update_of", "charset",
 )  # fmt: skip
 MAPPED = "map."
-"""Fields of the form that say for what a column is taken begin so."""
+"""Prefix of the form fields that assign a meaning to a column."""
 PREVIEW_CHARS = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchesView:
-    """The list and the form. `quote` answers a dry run; `errors` say what was wrong with the table."""
+    """The list and the form. `quote` is the result of a dry run; `errors` are the errors of the table."""
 
     batches: tuple[BatchCard, ...]
     older: str | None
@@ -68,7 +68,7 @@ class BatchesView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchView:
-    """One batch. `left_s` is the expected time to its end, None when nothing moves."""
+    """One batch. `left_s` is the expected number of seconds to its end, None when no job finishes."""
 
     batch: BatchCard
     response: BatchResponse
@@ -103,7 +103,7 @@ def preview_form(app_context: AppContext, caller: Caller) -> Response:
 
 @pages.post("/batches", scope=Scope.SUBMIT)
 def batches_form(app_context: AppContext, caller: Caller) -> Any:
-    """Quote a table, or launch it. What is wrong with it comes back with the form."""
+    """Quote or launch the table of the form. Errors are shown with the form."""
     request.max_content_length = app_context.settings.max_table_bytes
     fields = {name: request.form.get(name, "").strip() for name in FIELDS}
     try:
@@ -157,7 +157,7 @@ def sheet_page(app_context: AppContext, caller: Caller, batch_id: str) -> Respon
 
 @pages.get("/batches/<batch_id>/cells.json", scope=Scope.READ)
 def cells_of_sheet(app_context: AppContext, caller: Caller, batch_id: str) -> Response:
-    """A chunk of the contact sheet for the page's script."""
+    """Return a chunk of the contact sheet as JSON for the page's script."""
     after = _after()
     with app_context.store.read() as session:
         batches.visible_batch(session, batch_id, caller.tenant_filter)
@@ -171,7 +171,7 @@ def cells_of_sheet(app_context: AppContext, caller: Caller, batch_id: str) -> Re
 
 @pages.post("/batches/<batch_id>/finals", scope=Scope.SUBMIT)
 def finals_form(app_context: AppContext, caller: Caller, batch_id: str) -> Any:
-    """Render the approved pictures finally, and go to the batch that does."""
+    """Render the approved images as finals, and go to the new batch."""
     given = {name: value for name in ("width", "height", "steps", "name") if (value := request.form.get(name, "").strip())}
     try:
         body = FinalsBody.model_validate(given)
@@ -183,7 +183,7 @@ def finals_form(app_context: AppContext, caller: Caller, batch_id: str) -> Any:
 
 @pages.post("/batches/<batch_id>/<action>", scope=Scope.SUBMIT)
 def action_form(app_context: AppContext, caller: Caller, batch_id: str, action: str) -> Any:
-    """Pause, resume, approve, cancel a batch or run its failures again, and go back to it."""
+    """Pause, resume, approve or cancel a batch or retry its failures, and return to it."""
     if action not in set(BatchAction):
         raise NotFound(f"a batch has no action {action[:40]!r}; use one of {', '.join(BatchAction)}")
     act_on_batch(app_context, caller, batch_id, BatchAction(action))
@@ -191,7 +191,7 @@ def action_form(app_context: AppContext, caller: Caller, batch_id: str, action: 
 
 
 def _after() -> str:
-    """The job after which a chunk of a contact sheet begins. Raises InvalidRequest."""
+    """The id of the job after which the requested chunk begins; empty for the first chunk. Raises InvalidRequest."""
     after = request.args.get("after", "")
     if after and not is_id(after, "job"):
         raise InvalidRequest([FieldError(field="after", detail="is not the id of a job", remedy="leave it out")])
@@ -199,13 +199,13 @@ def _after() -> str:
 
 
 def _mapping() -> dict[str, str]:
-    """For what columns are taken, as the form says."""
+    """The meaning of each renamed column, by column name, from the form."""
     given = request.form.items()
     return {name.removeprefix(MAPPED): value for name, value in given if name.startswith(MAPPED) and value}
 
 
 def _final_size(session: Session, app_context: AppContext, batch_id: str) -> int:
-    """What the form for finals begins with: twice the draft's longer side, if the model goes so far."""
+    """The initial size in the form for finals: twice the draft's longer side in pixels, up to the model's limit."""
     first = batches.first_job(session, batch_id)
     if first is None:
         return 1024
@@ -215,7 +215,7 @@ def _final_size(session: Session, app_context: AppContext, batch_id: str) -> int
 
 
 def _batch_request(app_context: AppContext, fields: dict[str, str], *, dry_run: bool) -> BatchRequest:
-    """The table of the form, a file or pasted, with its options. Raises InvalidRequest, ValidationError."""
+    """The table of the form, a file or pasted text, with its options. Raises InvalidRequest, ValidationError."""
     given = {name: value for name, value in fields.items() if value and name != "table"}
     if mapping := _mapping():
         given["column_map"] = json.dumps(mapping)

@@ -1,6 +1,6 @@
-"""A new batch while it is being written: the columns of the table's beginning, and the first prompts that the template makes.
+"""A preview of a new batch: the columns of its table and the prompts of the first rows.
 
-Only the beginning is looked at, and nothing of it is kept: neither pictures are fetched nor limits asked. The quote does that.
+It reads only the beginning of the table and stores nothing. It fetches no images and checks no limits; the quote does both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MEANINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the table, and what it is taken for (empty: its own name)."""
+    """A column of the table and the meaning that the form assigns to it (empty: its own name)."""
 
     name: str
     taken_for: str
@@ -49,7 +49,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """What becomes of a row: its prompt, or why there is none."""
+    """The prompt of one row, or the reason why it has none."""
 
     row: int
     prompt: str
@@ -58,7 +58,7 @@ class Expanded:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The columns and the first prompts. `error` is what is wrong with the table or the template as a whole."""
+    """The columns and the first prompts. `error` is the error of the whole table or template."""
 
     columns: tuple[Column, ...] = ()
     prompts: tuple[Expanded, ...] = ()

@@ -1,4 +1,4 @@
-"""A batch as pages show it: counts as a bar, and its contact sheet in chunks."""
+"""The view of a batch: a bar of its jobs by state, and its contact sheet in chunks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STARTED = (BatchState.QUEUED, BatchState.RUNNING)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the bar: a state, its jobs, where it begins and how wide it is, in percent."""
+    """A segment of the bar: a state, its number of jobs, and start and width in percent."""
 
     state: str
     number: int
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchCard:
-    """A batch with the numbers of its jobs."""
+    """A batch with the numbers of its jobs by state."""
 
     id: str
     name: str
@@ -44,7 +44,7 @@ class BatchCard:
     approved: bool
 
     def number(self, *states: str) -> int:
-        """How many jobs are in these states."""
+        """The number of jobs in these states."""
         return sum(part.number for part in self.parts if part.state in states)
 
     @property
@@ -74,7 +74,7 @@ class BatchCard:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A job of the contact sheet."""
+    """One job of the contact sheet."""
 
     id: str
     title: str
@@ -88,7 +88,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A chunk of a contact sheet. `after` is the id before its first job, `next_after` that before the next chunk."""
+    """A chunk of a contact sheet: the jobs after the id `after`. `next_after` begins the next chunk, None on the last."""
 
     batch_id: str
     after: str
@@ -97,13 +97,13 @@ class Sheet:
 
 
 def batch_cards(session: Session, batches: Sequence[Batch]) -> tuple[BatchCard, ...]:
-    """These batches with the numbers of their jobs."""
+    """Convert batches to cards with the numbers of their jobs."""
     numbers = lifecycle.counts(session, list(batches))
     return tuple(_card(batch, numbers[batch.id]) for batch in batches)
 
 
 def sheet(session: Session, batch_id: str, after: str) -> Sheet:
-    """A chunk of the contact sheet, in the order of the table."""
+    """Return a chunk of the contact sheet, in the order of the table."""
     found = jobs.jobs_of_batch(session, batch_id, after=after, limit=SHEET + 1)
     shown = found[:SHEET]
     images = jobs.images_of(session, [job.reuses or job.id for job in shown])
@@ -127,7 +127,7 @@ def _card(batch: Batch, numbers: dict[str, int]) -> BatchCard:
         start += width
     state = BatchState(batch.state)
     if state == BatchState.QUEUED and (numbers[JobState.RUNNING] or numbers[JobState.SUCCEEDED] or numbers[JobState.FAILED]):
-        state = BatchState.RUNNING  # the sweep will write it down
+        state = BatchState.RUNNING  # the sweep stores this state later
     return BatchCard(
         id=batch.id,
         name=batch.name,

@@ -1,4 +1,4 @@
-"""Cancel or retry all jobs that match a filter, `/jobs/bulk`: first how many, then with that number and no more."""
+"""`/jobs/bulk`: cancel or retry all jobs that match a filter. The first page shows their number, which the form sends back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLES = 6
 
 @dataclass(frozen=True, slots=True)
 class BulkActionView:
-    """What would be changed: `number` jobs, the newest of them shown. `changed` says how many were; None before."""
+    """The jobs to change: their `number` and the newest of them. `changed` is None before the change, then the number changed."""
 
     action: str
     filter: PageFilter
@@ -38,13 +38,13 @@ class BulkActionView:
 
 @pages.get("/jobs/bulk", scope=Scope.SUBMIT)
 def bulk_jobs_page(app_context: AppContext, caller: Caller) -> Response:
-    """Say how many jobs match, and ask."""
+    """Show how many jobs match, and ask for confirmation."""
     return _asked(app_context, caller, _action(request.args.get("do", "cancel")), read_filter(request.args))
 
 
 @pages.post("/jobs/bulk", scope=Scope.SUBMIT)
 def bulk_jobs_form(app_context: AppContext, caller: Caller) -> Any:
-    """Change them, if they are no more than were shown."""
+    """Change the matching jobs, unless more match now than the page showed."""
     action, asked = _action(request.form.get("do", "")), read_filter(request.form)
     expected = request.form.get("expected", "")
     if not (expected.isascii() and expected.isdecimal() and len(expected) <= 9):

@@ -1,4 +1,4 @@
-"""The filter of the list of jobs: its URL is its only state."""
+"""The filter of the list of jobs. Its URL is its only state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CHARS = {"model": 64, "batch": 40, "tenant": 40, "worker": 128, "text": 200,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageFilter:
-    """What the address asks for. `before` begins an older page; `upto` keeps newer jobs from moving the rows of this one."""
+    """The filter in the page's URL. `before` begins an older page; `upto` is its first job, so that newer jobs shift no rows."""
 
     states: tuple[JobState, ...] = ()
     model: str = ""
@@ -37,7 +37,7 @@ class PageFilter:
 
     @property
     def query(self) -> str:
-        """The address of this filter, from its question mark on; nothing for no filter."""
+        """The query string of this filter with its question mark; empty without a filter."""
         pairs = [("state", str(state)) for state in self.states]
         for name in ("model", "batch", "tenant", "worker", "text", "custom_id", "label", "since", "before", "upto"):
             if value := getattr(self, name):
@@ -54,7 +54,7 @@ class PageFilter:
         return replace(self, before="", upto="")
 
     def toggled(self, state: JobState) -> PageFilter:
-        """With this state added, or taken away."""
+        """This filter with the state added or removed, from the newest job on."""
         states = tuple(one for one in JobState if (one in self.states) != (one == state))
         return replace(self.first_page(), states=states)
 
@@ -63,7 +63,7 @@ class PageFilter:
         return replace(self.first_page(), **changed)  # type: ignore[arg-type]
 
     def wanted(self, caller: Caller, now: float) -> JobFilter:
-        """As the store takes it, within what the caller may see."""
+        """Convert to the store's filter, limited to the jobs that the caller may see. `now` is in seconds since 1970."""
         labels: tuple[tuple[str, str], ...] = ()
         if self.label:
             name, _, value = self.label.partition(":")
@@ -82,7 +82,7 @@ class PageFilter:
 
 
 def read_filter(given: MultiDict[str, str]) -> PageFilter:
-    """The filter of an address. Raises InvalidRequest naming the parameter; parameters of others are left alone."""
+    """Read the filter from query or form fields; other fields are ignored. Raises InvalidRequest, which names the field."""
     values: dict[str, str] = {}
     errors = []
     for name, max_chars in MAX_CHARS.items():
@@ -102,7 +102,7 @@ def read_filter(given: MultiDict[str, str]) -> PageFilter:
             errors.append(FieldError(field=name, detail="is not the id of a job", remedy="leave it out"))
     values["since"] = given.get("since", "")
     if values["since"] and values["since"] not in PERIODS:
-        errors.append(FieldError(field="since", detail="is not a period", remedy="use one of " + ", ".join(PERIODS)))
+        errors.append(FieldError(field="since", detail="is unknown", remedy="use one of " + ", ".join(PERIODS)))
     states = [state for state in given.getlist("state") if state]
     unknown = [state for state in states if state not in set(JobState)]
     if unknown:

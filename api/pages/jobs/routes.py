@@ -1,4 +1,4 @@
-"""The list of jobs `/jobs`, one job `/jobs/{id}`, and the forms that cancel it or run it again."""
+"""The list of jobs `/jobs`, one job `/jobs/{id}`, and the forms that cancel, retry and replay it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pages = Pages("pages_jobs")
 ROWS = 40
 NEW_COUNTED = 50
 MAX_CHOICES = 60
-"""Tenants, workers and batches that the filter offers by name."""
+"""Tenants, workers and batches that the filter lists by name."""
 MAX_EVENTS = 200
 RECIPE_ORDER = (
     "model",
@@ -53,7 +53,7 @@ RECIPE_ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class JobsView:
-    """A page of the list. `fresh` jobs are newer than its first row; `again` is its address when it refreshes itself."""
+    """A page of the list. `fresh` counts the jobs newer than its first row; `again` is the URL from which it refreshes itself."""
 
     filter: PageFilter
     jobs: tuple[JobCard, ...]
@@ -73,7 +73,7 @@ class JobsView:
 
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """One audited change. `seq` is its place in the chain, None until it is sealed."""
+    """One audited event. `seq` is its position in the chain, None until it is sealed."""
 
     at: float
     kind: str
@@ -83,7 +83,7 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of the job's life and how long it took: `start` and `width` are percent of the whole."""
+    """A phase of the job and its duration in seconds. `start` and `width` are percent of the whole."""
 
     name: str
     seconds: float
@@ -93,7 +93,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What this job shows as a replay of another: the worst of its images gives the verdict."""
+    """The comparison of a replay with its original job. The worst image gives the verdict."""
 
     of: str
     verdict: str
@@ -117,7 +117,7 @@ class PictureView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """All that is known of a job."""
+    """The data of the job page."""
 
     job: JobCard
     recipe: tuple[tuple[str, str], ...]
@@ -142,11 +142,11 @@ class JobView:
 @pages.get("/jobs", scope=Scope.READ)
 @cached_per_tenant
 def jobs_page(app_context: AppContext, caller: Caller) -> Response:
-    """List jobs; the address is the filter."""
+    """List jobs that match the filter in the URL."""
     asked = read_filter(request.args)
     with app_context.store.read() as session:
         wanted = asked.wanted(caller, database_time(session))
-        # an id followed by anything sorts behind the id itself: so `upto` is the first row
+        # an id followed by "~" sorts just after the id, so the page begins with the job `upto` itself
         found = jobs.list_jobs(session, wanted, before=asked.before or (asked.upto and asked.upto + "~") or None, limit=ROWS)
         first = found.jobs[0].id if found.jobs else ""
         steady = replace(asked, upto="" if asked.before else asked.upto or first)
@@ -180,7 +180,7 @@ def job_page(app_context: AppContext, caller: Caller, job_id: str) -> Response:
 
 @pages.get("/jobs/<job_id>/preview.webp", scope=Scope.READ)
 def preview(app_context: AppContext, caller: Caller, job_id: str) -> Response:
-    """A look at an image in the making, or nothing: the job may end while a page asks, which is no error to show anybody."""
+    """Return the preview of an image that is being rendered, or 204 without one: the job may end while the page asks."""
     given = request.args.get("index", "0")
     index = int(given[:4]) if given.isdecimal() else 0
     try:
@@ -196,21 +196,21 @@ def preview(app_context: AppContext, caller: Caller, job_id: str) -> Response:
 
 @pages.post("/jobs/<job_id>/cancel", scope=Scope.SUBMIT)
 def cancel_form(app_context: AppContext, caller: Caller, job_id: str) -> Any:
-    """Cancel a job, and go back to it."""
+    """Cancel a job, and return to its page."""
     cancel_job(app_context.store, job_id, caller.tenant_filter, by=caller.name)
     return redirect(f"/jobs/{job_id}", 303)
 
 
 @pages.post("/jobs/<job_id>/retry", scope=Scope.SUBMIT)
 def retry_form(app_context: AppContext, caller: Caller, job_id: str) -> Any:
-    """Run a failed or cancelled job again, and go back to it."""
+    """Retry a failed or cancelled job, and return to its page."""
     bulk_actions.retry_job(app_context, caller, job_id)
     return redirect(f"/jobs/{job_id}", 303)
 
 
 @pages.post("/jobs/<job_id>/replay", scope=Scope.SUBMIT)
 def replay_form(app_context: AppContext, caller: Caller, job_id: str) -> Any:
-    """Render a job's recipe again, and go to the new job."""
+    """Replay a job's recipe, and go to the new job."""
     with app_context.store.read() as session:
         asked = replay_request(jobs.visible_job(session, job_id, caller.tenant_filter))
     return redirect(f"/jobs/{submit_job(app_context, caller, asked).id}", 303)
@@ -244,7 +244,7 @@ def _job_view(session: Session, app_context: AppContext, caller: Caller, job: Jo
 
 
 def _spent(job: Job, last: AttemptRecord | None, images: Sequence[Image]) -> tuple[Span, ...]:
-    """Where the time of a job that has succeeded went, its last attempt's by the audit records of its images."""
+    """The phases of a succeeded job with their times, from its last attempt and the audit records of its images."""
     if job.state != JobState.SUCCEEDED or job.finished_at is None or last is None or not images:
         return ()
     whole = max(job.finished_at - last.claimed_at, 0.0)
@@ -261,7 +261,7 @@ def _spent(job: Job, last: AttemptRecord | None, images: Sequence[Image]) -> tup
     parts = [("text", told("encode_ms")), ("steps", told("denoise_ms")), ("decoding", told("decode_ms"))]
     parts.append(("file", told("timings_ms", "encode") + told("timings_ms", "store")))
     known = sum(seconds for _, seconds in parts)
-    if known > whole:  # pictures are written beside the device: the parts may overlap
+    if known > whole:  # images are written while the device renders, so the phases may overlap
         parts = [(name, seconds * whole / known) for name, seconds in parts]
     parts = [("waiting", max(last.claimed_at - job.created_at, 0.0)), ("loading and sharing", max(whole - known, 0.0)), *parts]
     length = sum(seconds for _, seconds in parts) or 1.0
@@ -298,7 +298,7 @@ def _picture_view(image: Image) -> PictureView:
 
 
 def _recipe_rows(recipe: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The recipe's fields as text, the ones people look for first; absent ones are left out."""
+    """The recipe's fields as text, the most important ones first. Empty fields are left out."""
     names = [name for name in RECIPE_ORDER if name in recipe]
     names += [name for name in recipe if name not in {*RECIPE_ORDER, "prompt", "width", "height"}]
     return tuple(
@@ -309,5 +309,5 @@ def _recipe_rows(recipe: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def pretty(value: object, indent: int | None = 2) -> str:
-    """JSON for people to read."""
+    """Format a value as JSON for people."""
     return json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=True)

@@ -1,4 +1,4 @@
-"""A recipe as a command or a program to copy: curl, Python, the CLI. Whatever the prompt holds stays one quoted text."""
+"""A recipe as curl command, Python program and CLI command. The prompt is quoted, so it cannot change the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagefarm.recipe import Subject, SubjectPlacement
 
 @dataclass(frozen=True, slots=True)
 class CodeSamples:
-    """The same request in three languages."""
+    """One request in three languages."""
 
     curl: str
     python: str
@@ -20,7 +20,7 @@ class CodeSamples:
 
 
 def write_code_samples(url: str, recipe: dict[str, Any], count: int) -> CodeSamples:
-    """How to ask the farm at `url` for `count` pictures of this recipe again."""
+    """Samples that ask the farm at `url` for `count` images of this recipe."""
     asked = {name: value for name, value in recipe.items() if value not in (None, "", [])}
     if count > 1:
         asked["count"] = count
@@ -65,7 +65,7 @@ def _command(asked: dict[str, Any]) -> list[str]:
 
 
 def _subject(subject: dict[str, Any]) -> list[str]:
-    """A subject's options: its photo and what of it, and the rest where it is not the usual."""
+    """The CLI options of a subject: its image and mask, and other fields that differ from the default."""
     words = ["--subject", str(subject["image"]), "--subject-mask", str(subject["mask"])]
     usual = Subject.model_fields
     placement = SubjectPlacement.model_validate(subject["place"])

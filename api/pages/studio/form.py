@@ -1,4 +1,4 @@
-"""The studio's form: what a model allows, what was typed, and how both become a request."""
+"""The studio's form: the choices that a model allows, the entered fields, and their conversion to and from a recipe."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ FIELDS = (
     "quality",
 )
 PRODUCT = "product"
-"""What `init_image_as` says of a picture whose subject stays pixel for pixel; else the picture is begun from."""
+"""Value of `init_image_as` for an image whose subject stays unchanged to the pixel. Otherwise it is the image to start from."""
 LORA = "lora:"
-"""Before the name of a LoRA: the field of its weight, empty where it does not act."""
+"""Prefix of the fields that hold the weight of a LoRA. An empty field means that the LoRA is not used."""
 ENLARGED = 2
-"""How much larger, at most, a picture is made again."""
+"""Largest factor between an image and its larger version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A size to choose. `name` says its shape."""
+    """A size in pixels to choose. `name` is its shape."""
 
     width: int
     height: int
@@ -60,7 +60,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindChoice:
-    """A kind of picture to choose, with what suits it on the chosen model."""
+    """A kind of picture to choose, with the steps, guidance and negative prompt for the chosen model."""
 
     name: str
     title: str
@@ -70,7 +70,7 @@ class KindChoice:
 
 
 def sizes_of(entry: ModelEntry) -> tuple[Size, ...]:
-    """The sizes to offer: the model's own if it has a list, else squares and shapes of about its default's area."""
+    """The sizes to offer: the model's list if it has one, else squares and shapes of about the default's area."""
     limits = entry.limits
     if limits.sizes:
         return tuple(Size(width, height, _shape(width, height)) for width, height in limits.sizes)
@@ -85,7 +85,7 @@ def sizes_of(entry: ModelEntry) -> tuple[Size, ...]:
 
 
 def larger_size(entry: ModelEntry, width: int, height: int) -> Size | None:
-    """The next larger size of the same shape that the model makes; None if this is its largest."""
+    """The next larger size of the same shape that the model allows; None without one."""
     limits = entry.limits
     if limits.sizes:
         found = [(w, h) for w, h in limits.sizes if w > width and abs(w * height - h * width) <= 0.02 * w * height]
@@ -98,12 +98,12 @@ def larger_size(entry: ModelEntry, width: int, height: int) -> Size | None:
 
 
 def counts_of(entry: ModelEntry) -> tuple[int, ...]:
-    """How many pictures to offer at once."""
+    """The image counts to offer."""
     return tuple(count for count in COUNTS if count <= entry.limits.max_count)
 
 
 def kinds_of(entry: ModelEntry, language: str) -> tuple[KindChoice, ...]:
-    """The kinds of pictures, in the reader's language, as they suit the model."""
+    """The kinds of pictures in the reader's language, with the values for this model."""
     chinese: Language = "zh" if language == "zh" else "en"
     return tuple(
         KindChoice(
@@ -118,20 +118,20 @@ def kinds_of(entry: ModelEntry, language: str) -> tuple[KindChoice, ...]:
 
 
 def loras_of(catalogue: Catalogue, entry: ModelEntry) -> tuple[str, ...]:
-    """The LoRAs that the model takes."""
+    """The names of the LoRAs that the model supports."""
     if "loras" not in entry.features:
         return ()
     return tuple(name for name, lora in catalogue.loras.items() if entry.family in lora.families)
 
 
 def typed(given: Mapping[str, str]) -> dict[str, str]:
-    """What was typed, by field; absent fields are empty."""
+    """The entered fields by name. Missing fields are empty."""
     fields = {name: given.get(name, "").strip() for name in FIELDS}
     return fields | {name: value.strip() for name, value in given.items() if name.startswith(LORA) and value.strip()}
 
 
 def from_recipe(recipe: dict[str, Any], count: int) -> dict[str, str]:
-    """The fields that would make this recipe again."""
+    """The form's fields that reproduce this recipe."""
 
     def text(name: str) -> str:
         return str(recipe.get(name) or "")
@@ -168,9 +168,9 @@ def from_recipe(recipe: dict[str, Any], count: int) -> dict[str, str]:
 
 
 def request_of(fields: Mapping[str, str], entry: ModelEntry) -> JobRequest:
-    """The request that the form makes. Raises ValidationError where a field is off; the catalogue checks the rest.
+    """Convert the form to a request. Raises ValidationError for invalid fields; the catalogue checks the rest later.
 
-    A kind of picture speaks where steps and guidance were left empty.
+    The kind of picture gives steps and guidance if their fields are empty.
     """
     width, _, height = fields["size"].partition("x")
     kind: Kind | None = kinds().get(fields["kind"])

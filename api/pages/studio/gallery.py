@@ -1,4 +1,4 @@
-"""The studio's gallery: what was made lately, what each picture was made with, and what can be made from it next."""
+"""The studio's gallery: recent jobs with their images and settings, and the actions that start from them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from imagefarm.store.models import Image, Job
 
 SHOWN = 24
 MAX_SHOWN = 96
-"""Where older ones were asked for below, the newest reach down to them; not further than so many jobs."""
+"""Jobs shown at most when the page reaches down to an older one that the reader had loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which jobs are shown: the newest under the id `before`; down to the id `down_to`, after which the page goes on itself."""
+    """The jobs to show: those older than the id `before`, down to the id `down_to`; the page loads older ones below."""
 
     before: str = ""
     down_to: str = ""
 
     @property
     def address(self) -> str:
-        """Where the same part is found again."""
+        """The URL of this range."""
         given = urlencode({name: value for name, value in asdict(self).items() if value})
         return f"/studio?{given}" if given else "/studio"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
-    """One picture and how it came to be."""
+    """One image with its hashes, render time in milliseconds and size in bytes."""
 
     picture: Picture
     file_name: str
@@ -49,7 +49,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """A job of the gallery: its pictures, its settings, how to ask for it elsewhere, and what may come next."""
+    """A job of the gallery: its images, settings, code samples, and the follow-up actions it allows."""
 
     job: JobCard
     shots: tuple[Shot, ...]
@@ -64,7 +64,7 @@ class Making:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """A part of the caller's jobs that did not come from a batch, newest first, and where older ones are."""
+    """A range of the caller's jobs without a batch, newest first. `older` is the URL of the next range, empty on the last."""
 
     part: Part
     makings: tuple[Making, ...]
@@ -72,7 +72,7 @@ class Gallery:
 
 
 def gallery(session: Session, app_context: AppContext, caller: Caller, part: Part, url: str) -> Gallery:
-    """A part of the caller's jobs that did not come from a batch."""
+    """Return a range of the caller's jobs that belong to no batch."""
     wanted = JobFilter(tenant_id=caller.tenant_id, single=True)
     found = jobs.list_jobs(session, wanted, before=part.before or None, limit=MAX_SHOWN if part.down_to else SHOWN)
     own = [job for job in found.jobs if job.id >= part.down_to]

@@ -1,4 +1,4 @@
-"""The studio `/studio`: write what a picture shall show, and watch it appear."""
+"""The studio `/studio`: write a prompt, submit it and watch the image being rendered."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ pages = Pages("pages_studio")
 
 VARIATIONS = 4
 UPSCALED = "lanczos:2"
-"""How a picture is enlarged by one press."""
+"""The upscaler and factor of the button "Upscale"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelChoice:
-    """A model to choose, and what hinders it."""
+    """A model to choose, and the reason if it cannot be used."""
 
     name: str
     title: str
@@ -67,7 +67,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudioView:
-    """The form and the gallery. `fields` are what the form holds, `errors` what was wrong with it."""
+    """The form and the gallery. `fields` are the form's values, `errors` their errors."""
 
     models: tuple[ModelChoice, ...]
     entry: ModelEntry
@@ -87,7 +87,7 @@ class StudioView:
 
 @pages.get("/studio", scope=Scope.READ)
 def studio_page(app_context: AppContext, caller: Caller) -> Response:
-    """Show the form, filled from `?from=JOB` or from the address, and what was made here lately."""
+    """Show the form, filled from the job `?from=JOB` and from other query parameters, and the gallery."""
     fields = typed(request.args)
     with app_context.store.read() as session:
         if origin := request.args.get("from"):
@@ -103,7 +103,7 @@ def studio_page(app_context: AppContext, caller: Caller) -> Response:
 
 @pages.post("/studio", scope=Scope.SUBMIT)
 def studio_form(app_context: AppContext, caller: Caller) -> Any:
-    """Submit what the form says, or a job again, changed `as` said; errors come back beside the fields."""
+    """Submit the form, or a job again with the change that its field `as` names. Errors are shown beside the fields."""
     request.max_content_length = app_context.settings.max_asset_bytes + app_context.settings.max_body_bytes
     fields = typed({})
     try:
@@ -127,7 +127,7 @@ def studio_form(app_context: AppContext, caller: Caller) -> Any:
 
 @pages.post("/studio/suggest", scope=Scope.SUBMIT)
 def suggestion_form(app_context: AppContext, caller: Caller) -> Response:
-    """Suggest what the prompt leaves unsaid: the piece alone for the page's script, else the page; `add` takes it up."""
+    """Suggest additions to the prompt. The script gets only the fragment, a form without it the whole page; `add` applies one."""
     fields = _with_init_image(app_context, caller, typed(request.form))
     variant = int(request.form.get("variant", "0").strip()[:4]) if request.form.get("variant", "").isdecimal() else 0
     suggestion = _suggestion(fields, variant)
@@ -143,7 +143,7 @@ def suggestion_form(app_context: AppContext, caller: Caller) -> Response:
 
 @pages.post("/studio/init-image", scope=Scope.SUBMIT)
 def init_image_form(app_context: AppContext, caller: Caller) -> Response:
-    """Take a picture in to begin from, and show it in the form; the page's script asks for this piece as it is dropped."""
+    """Store an uploaded image to start from, and return the form's fragment that shows it."""
     request.max_content_length = app_context.settings.max_asset_bytes + app_context.settings.max_body_bytes
     fields = typed({})
     refusal = ""
@@ -164,7 +164,7 @@ def init_image_form(app_context: AppContext, caller: Caller) -> Response:
 
 
 def _with_init_image(app_context: AppContext, caller: Caller, fields: dict[str, str]) -> dict[str, str]:
-    """The fields with the picture that came as a file, if one did, stored as an asset; or without any, if so asked."""
+    """The form's fields with an uploaded image stored as an asset, or without any image if the form says so."""
     if request.form.get("no_init_image"):
         return fields | {"init_image": "", "strength": ""}
     file = request.files.get("init_image_file")
@@ -184,7 +184,7 @@ def _with_init_image(app_context: AppContext, caller: Caller, fields: dict[str, 
 
 
 def _asked_again(app_context: AppContext, caller: Caller) -> dict[str, str]:
-    """The fields of the job that is asked for again, changed as the button says."""
+    """The fields of the job that is submitted again, with the change that the button names."""
     with app_context.store.read() as session:
         job = visible_job(session, request.form["again"], caller.tenant_filter)
     change, seed = request.form.get("as", ""), request.form.get("seed", "").strip()
@@ -197,9 +197,9 @@ def _asked_again(app_context: AppContext, caller: Caller) -> dict[str, str]:
     if change == "larger":
         larger = larger_size(app_context.catalogue.get(job.model), int(job.recipe["width"]), int(job.recipe["height"]))
         if larger is None:
-            raise Conflict(f"model {job.model} makes no larger picture of this shape; upscale it instead")
+            raise Conflict(f"model {job.model} has no larger size of this shape; upscale the picture instead")
         return fields | same_seed | {"size": larger.value}
-    raise InvalidRequest([FieldError(field="as", detail="is none of the changes", remedy="use variations, larger or upscale")])
+    raise InvalidRequest([FieldError(field="as", detail="is not a known change", remedy="use variations, larger or upscale")])
 
 
 def _suggestion(fields: Mapping[str, str], variant: int) -> Suggestion | None:
@@ -207,7 +207,7 @@ def _suggestion(fields: Mapping[str, str], variant: int) -> Suggestion | None:
     try:
         check_text(prompt)
     except ValueError:
-        return None  # said when the form is sent
+        return None  # submitting the form reports it
     if not prompt or len(prompt) > MAX_PROMPT_CHARS:
         return None
     return enhance(prompt, kind=fields["kind"], variant=variant)
@@ -254,10 +254,10 @@ def _view(
 
 
 def _part() -> Part:
-    """The part of the gallery that the address asks for."""
+    """The range of the gallery in the query string. Raises InvalidRequest."""
     given = {name: request.args.get(name, "") for name in ("before", "down_to")}
     wrong = [
-        FieldError(field=name, detail="is no id of a job", remedy="leave it out: the newest are shown")
+        FieldError(field=name, detail="is not the id of a job", remedy="leave it out to see the newest")
         for name, value in given.items()
         if value and not is_id(value, "job")
     ]

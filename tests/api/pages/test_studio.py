@@ -108,7 +108,7 @@ def test_one_picture_is_made_larger_and_upscaled_with_its_seed(site: Site) -> No
     assert (upscaled["recipe"]["upscale"], upscaled["recipe"]["seed"]) == ({"model": "lanczos", "scale": 2}, "7")
     refused = again(site, larger, "larger")
     assert refused.status_code == 409
-    assert "makes no larger picture" in refused.text
+    assert "has no larger size" in refused.text
     assert again(site, first, "smaller").status_code == 422
 
 
