@@ -1,1 +1,1 @@
-"""REST v1: one file a resource."""
+"""REST API v1: one module per resource."""

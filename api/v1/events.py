@@ -1,4 +1,4 @@
-"""Events: a job's as a stream, everybody's as a stream for pages, and the audit to read and to verify."""
+"""Events: the stream of one job, the live stream for pages, and the audit log with its verification."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MIN_PACE_MS, PACE_MS_PER_PAGE = 200, 6
 
 
 class AuditEvent(ResponseModel):
-    """One event of the audit. `seq` and `hash` are its place in the chain, null until the next sweep seals it."""
+    """One audited event. `seq` and `hash` are its position in the chain, null until the next sweep seals it."""
 
     id: int
     at: Time
@@ -47,7 +47,7 @@ class AuditEvent(ResponseModel):
 
 
 class AuditEventList(ResponseModel):
-    """A page of the audit, newest first."""
+    """A page of the audit log, newest first."""
 
     items: list[AuditEvent]
     next_cursor: str | None
@@ -60,23 +60,23 @@ class EventQuery(Query):
         None, description="Id of a job, image, worker ..."
     )
     kind: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
-        None, description=f"Its beginning: `job.`, `key.created` ...; looked for among the newest {events.LOOKED_AT:,} events"
+        None, description=f"A prefix of the kind: `job.`, `key.created` ...; searches the newest {events.LOOKED_AT:,} events"
     )
     tenant: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = Field(
-        None, description=f"Id of a tenant; looked for among the newest {events.LOOKED_AT:,} events"
+        None, description=f"Id of a tenant; searches the newest {events.LOOKED_AT:,} events"
     )
     limit: int = Field(50, ge=1, le=200)
     cursor: Annotated[str, Field(max_length=200)] | None = None
 
 
 class ChainResponse(ResponseModel):
-    """Whether every event still follows from the one before it."""
+    """Whether the hash chain of audited events is intact."""
 
     whole: bool
     sealed: int = Field(description="Events in the chain")
     unsealed: int = Field(description="Events that the next sweep will seal")
-    head: str = Field(description="Hash of the last sealed event: keep it elsewhere, and a cut tail shows too")
-    broken_at: int | None = Field(description="The first place that does not follow")
+    head: str = Field(description="Hash of the last sealed event; a copy kept elsewhere also reveals a truncated chain")
+    broken_at: int | None = Field(description="Position of the first event whose hash is wrong; null if the chain is intact")
     detail: str
 
 
@@ -86,10 +86,10 @@ class ChainResponse(ResponseModel):
 def job_events(app_context: AppContext, caller: Caller, job_id: str) -> Response:
     """Follow a job as server-sent events.
 
-    `job` carries the whole job, at the beginning and after every change; `job.claimed`, `job.succeeded` and so on carry the
-    change itself, with an id; `progress` carries a step and, if the job asked with `preview`, new small pictures: `previews`, a
-    list of objects with `index`, `step`, `width`, `height`, `media` and `data` (base64). The stream ends when the job has.
-    `Last-Event-ID` goes on after that event; if nothing can follow any more the answer is 204, at which browsers stop asking.
+    `job` carries the whole job, at the beginning and after every change. `job.claimed`, `job.succeeded` and so on carry the
+    change, with an id. `progress` carries a step and, for a job with `preview`, new previews: `previews` is a list of objects
+    with `index`, `step`, `width`, `height`, `media` and `data` (base64). The stream ends when the job ends. With `Last-Event-ID`
+    it continues after that event. If no event can follow, the response is 204, which makes browsers stop reconnecting.
     """
     last = last_event_id()
     with app_context.store.read() as session:
@@ -104,11 +104,12 @@ def job_events(app_context: AppContext, caller: Caller, job_id: str) -> Response
 
 @routes.get("/api/v1/events/stream", scope=Scope.READ, media=MEDIA, errors=(503,))
 def live_events(app_context: AppContext, caller: Caller) -> Response:
-    """Follow everything one may see as server-sent events, as it happens.
+    """Follow all events that you may see as live server-sent events.
 
-    The event's name is its kind (`job.progress`, `job.succeeded`, `worker.offline` ...), its data has `subject` and `data`.
-    Nothing is replayed: read the lists at the beginning and after `away` (Redis cannot be heard: poll), `back` (it can
-    again) and `bulk.changed` (a bulk change). `pace` says how often, in milliseconds, a page should read them at most.
+    An event's name is its kind (`job.progress`, `job.succeeded`, `worker.offline` ...), its data has `subject` and `data`.
+    Nothing is replayed: read the lists at the beginning and after `away` (Redis is unavailable: poll), `back` (Redis is available
+    again) and `bulk.changed` (a bulk change). `pace` is the shortest interval, in milliseconds, at which a page should read the
+    lists.
     """
     subscription = app_context.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.can_see(event.get("tenant_id")))
     return stream(_follow_all(app_context.events, subscription), partial(app_context.events.unsubscribe, subscription))
@@ -116,7 +117,7 @@ def live_events(app_context: AppContext, caller: Caller) -> Response:
 
 @routes.get("/api/v1/events", scope=Scope.ADMIN, response=AuditEventList)
 def list_events(app_context: AppContext, caller: Caller, query: EventQuery) -> Reply:
-    """Read the audit, newest first; of one subject, of a kind or of a tenant, if given."""
+    """List audited events, newest first, optionally of one subject, kind or tenant."""
     asked = f"events {query.subject} {query.kind} {query.tenant}"
     before = read_cursor(query.cursor, asked, form=_is_number)
     with app_context.store.read() as session:
@@ -147,7 +148,7 @@ def list_events(app_context: AppContext, caller: Caller, query: EventQuery) -> R
 
 @routes.get("/api/v1/audit/verify", scope=Scope.ADMIN, response=ChainResponse)
 def verify_audit(app_context: AppContext, caller: Caller) -> ChainResponse:
-    """Walk the whole audit chain and say whether every link holds."""
+    """Verify the whole audit chain."""
     with app_context.store.read() as session:
         report = audit.verify(session)
     return ChainResponse(
@@ -172,8 +173,8 @@ def _follow_job(app_context: AppContext, job_id: str, base: str, last: int, subs
             texts, last, ended = _news_of(app_context, job_id, base, last, first=first)
             first = False
         except DATABASE_AWAY as error:
-            log.warning("events.database_away", job=job_id, error=str(error)[:200])
-            texts, ended = [": the database is away\n\n"], False
+            log.warning("events.database_unavailable", job=job_id, error=str(error)[:200])
+            texts, ended = [": the database is unavailable\n\n"], False
         yield from texts
         if ended:
             return
@@ -193,7 +194,7 @@ def _follow_job(app_context: AppContext, job_id: str, base: str, last: int, subs
 
 
 def _news_of(app_context: AppContext, job_id: str, base: str, last: int, *, first: bool) -> tuple[list[str], int, bool]:
-    """What is new of a job: the texts to send, the id of the last event in them, and whether it has ended."""
+    """Read a job's new events: the texts to send, the id of the last event in them, and whether the job has ended."""
     with app_context.store.read() as session:
         job = session.get(Job, job_id)
         if job is None:
@@ -218,12 +219,12 @@ def _follow_all(fanout: EventFanout, subscription: Subscription) -> Iterator[str
         event = subscription.next(HEARTBEAT_S)
         if event is CLOSE:
             return
-        if not 0.8 * told <= (now := _pace_ms(fanout)) <= 1.25 * told:  # many came since, or went
+        if not 0.8 * told <= (now := _pace_ms(fanout)) <= 1.25 * told:  # the number of open streams changed
             told = now
             yield event_text("pace", {"ms": told})
         yield HEARTBEAT if event is None else text_of(event)
 
 
 def _pace_ms(fanout: EventFanout) -> int:
-    """How often a page that follows should fetch itself at most: the more pages, the seldomer, or they would be all the load."""
+    """The shortest interval in milliseconds at which a page should fetch itself. It grows with the number of streams."""
     return max(MIN_PACE_MS, PACE_MS_PER_PAGE * fanout.streams)

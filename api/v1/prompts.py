@@ -1,4 +1,4 @@
-"""Help with prompts: kinds of pictures as presets, and the enhancer's suggestion."""
+"""Prompts: kinds of pictures as presets, and the enhancer's suggestions."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ class EnhanceRequest(Body):
 
 
 class AdditionResponse(ResponseModel):
-    """A phrase that could be added, and what it speaks of."""
+    """A phrase to add, and its topic."""
 
     slot: Literal["setting", "light", "camera", "finish"]
     text: str
 
 
 class EnhanceResponse(ResponseModel):
-    """The suggestion. The prompt itself stays as it was written, in front."""
+    """The suggestion. It begins with the unchanged prompt."""
 
     prompt: str
     enhanced: str = Field(description="The prompt with every addition")
     additions: list[AdditionResponse]
-    negative_prompt: str = Field(description="What a picture of this kind shall not show")
+    negative_prompt: str = Field(description="Things that a picture of this kind must not show")
     kind: str
     language: Literal["en", "zh"]
 
 
 class KindQuery(Query):
-    """For which model to reckon steps and guidance."""
+    """The model for which to compute steps and guidance."""
 
     model: ModelName | None = None
 
 
 class KindResponse(ResponseModel):
-    """A kind of picture, and what suits it on the model."""
+    """A kind of picture, with its steps, guidance and negative prompt for the model."""
 
     name: str
     title: dict[Literal["en", "zh"], str]
@@ -73,10 +73,10 @@ class KindList(ResponseModel):
 
 @routes.post("/api/v1/prompts/enhance", scope=Scope.SUBMIT, response=EnhanceResponse)
 def enhance_prompt(app_context: AppContext, caller: Caller, body: EnhanceRequest) -> EnhanceResponse:
-    """Suggest what a prompt leaves unsaid.
+    """Suggest additions to a prompt.
 
-    Light, setting, camera and finish for product photography, in the prompt's own language, English or Chinese. It is made
-    by rule: the same prompt, kind and variant give the same suggestion. No job is submitted and nothing is stored.
+    It adds light, setting, camera and finish for product photography, in the prompt's language, English or Chinese. The
+    suggestion is rule-based: the same prompt, kind and variant give the same result. No job is submitted and nothing is stored.
     """
     if body.kind is not None and body.kind not in kinds():
         raise InvalidRequest([FieldError(field="kind", detail="is not a kind", remedy="use one of " + ", ".join(kinds()))])
@@ -85,7 +85,7 @@ def enhance_prompt(app_context: AppContext, caller: Caller, body: EnhanceRequest
 
 @routes.get("/api/v1/prompts/kinds", scope=Scope.READ, response=KindList, errors=(422,))
 def list_kinds(app_context: AppContext, caller: Caller, query: KindQuery) -> KindList:
-    """List kinds of pictures, with the steps and guidance that suit each on a model."""
+    """List kinds of pictures, with the steps and guidance for a model."""
     entry = app_context.catalogue.get(query.model or app_context.catalogue.default)
     return KindList(items=[_kind_response(kind, entry) for kind in kinds().values()])
 

@@ -1,4 +1,4 @@
-"""Webhooks: register, list, remove; their deliveries, and sending one again."""
+"""Webhooks: register, list and remove them; list their deliveries and repeat one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class WebhookList(ResponseModel):
 
 
 class WebhookDeliveryResponse(ResponseModel):
-    """One message to a webhook. `id` is its `webhook-id` header, the same at every try."""
+    """One message to a webhook. `id` is its `webhook-id` header and stays the same at every try."""
 
     id: str
     kind: str
@@ -55,15 +55,16 @@ class WebhookDeliveryQuery(Query):
 
     state: WebhookDeliveryState | None = None
     limit: int = Field(50, ge=1, le=200)
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the previous page")
 
 
 @routes.post("/api/v1/webhooks", scope=Scope.SUBMIT, response=WebhookResponse, status=201, errors=(404,))
 def create_webhook(app_context: AppContext, caller: Caller, body: WebhookBody) -> WebhookResponse:
     """Register a webhook.
 
-    Messages follow Standard Webhooks: headers `webhook-id`, `webhook-timestamp` and `webhook-signature`, made with the secret
-    of the answer, which is shown this once. A message is tried for about a day; answer 2xx to take it, 410 to get no more.
+    Messages follow Standard Webhooks: headers `webhook-id`, `webhook-timestamp` and `webhook-signature`, signed with the secret
+    in the response. No other response contains the secret. A message is retried for about a day. Respond with 2xx to accept it,
+    with 410 to disable the webhook.
     """
     return webhook_response(register_webhook(app_context, caller, body), with_secret=True)
 
@@ -80,7 +81,7 @@ def list_webhooks(app_context: AppContext, caller: Caller) -> WebhookList:
 def delete_webhook(app_context: AppContext, caller: Caller, webhook_id: str) -> Reply:
     """Remove a webhook.
 
-    What waits for it is not sent any more.
+    Its waiting messages are not sent.
     """
     webhooks.remove_webhook(app_context.store, webhook_id, caller.tenant_filter, by=caller.name)
     return Reply(None, 204)
@@ -88,7 +89,7 @@ def delete_webhook(app_context: AppContext, caller: Caller, webhook_id: str) -> 
 
 @routes.get("/api/v1/webhooks/{webhook_id}/deliveries", scope=Scope.READ, response=WebhookDeliveryList)
 def list_deliveries(app_context: AppContext, caller: Caller, webhook_id: str, query: WebhookDeliveryQuery) -> Reply:
-    """List what was, or will be, sent to a webhook."""
+    """List past and waiting deliveries of a webhook."""
     wanted = f"deliveries {webhook_id} {query.state}"
     before = read_cursor(query.cursor, wanted, form=partial(is_id, prefix="msg"))
     with app_context.store.read() as session:

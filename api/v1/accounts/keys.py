@@ -1,4 +1,4 @@
-"""API keys: made, listed and revoked by admins."""
+"""API keys: admins create, list, replace and revoke them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ routes = Routes(tag="keys")
 
 
 class RotateRequest(Body):
-    """How a key is to be replaced."""
+    """Options of a key replacement."""
 
     grace_s: Annotated[float, Field(ge=0, le=MAX_GRACE_S, allow_inf_nan=False), NotBool] = Field(
-        86400.0, description="Seconds for which the old key holds on"
+        86400.0, description="Seconds for which the old key stays valid"
     )
 
 
@@ -40,7 +40,7 @@ def list_api_keys(app_context: AppContext, caller: Caller) -> KeyList:
 
 @routes.post("/api/v1/keys", scope=Scope.ADMIN, response=NewKeyResponse, status=201)
 def create_api_key(app_context: AppContext, caller: Caller, body: KeyRequest) -> NewKeyResponse:
-    """Make a key. It is shown this once."""
+    """Create a key. The response is the only one that contains the key."""
     return new_key_response(make_key(app_context, caller, body))
 
 
@@ -48,7 +48,8 @@ def create_api_key(app_context: AppContext, caller: Caller, body: KeyRequest) ->
 def rotate_api_key(app_context: AppContext, caller: Caller, key: str, body: RotateRequest) -> NewKeyResponse:
     """Replace a key, by id or prefix.
 
-    The new key has the name, tenant, scopes and limits of the old one, which holds on for `grace_s`. It is shown this once.
+    The new key has the name, tenant, scopes and limits of the old one. The old key stays valid for `grace_s` seconds. The
+    response is the only one that contains the new key.
     """
     return new_key_response(rotate_key(app_context.store, key, grace_s=body.grace_s, by=caller.name))
 

@@ -1,4 +1,4 @@
-"""What the caller may ask for, and what of it is used."""
+"""The caller's limits and their current use."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ routes = Routes(tag="queue")
 
 
 class Allowance(ResponseModel):
-    """A limit and what is used of it."""
+    """A limit and its current use."""
 
-    limit: int | None = Field(description="null: no limit of this kind")
-    used: int | None = Field(description="null where it is not counted: for a key that has no such limit")
+    limit: int | None = Field(description="null: no such limit")
+    used: int | None = Field(description="null if not counted: for a key without such a limit")
 
 
 class Allowances(ResponseModel):
@@ -35,26 +35,26 @@ class Allowances(ResponseModel):
     queued: Allowance
     running: Allowance
     images_per_day: Allowance
-    pixels: int | None = Field(description="Width times height of a picture at most")
+    pixels: int | None = Field(description="Largest width times height of an image")
     steps: int | None
 
 
 class RequestAllowance(ResponseModel):
-    """Requests in the present minute."""
+    """Requests in the current minute."""
 
     limit: int | None = Field(description="null: no limit")
-    used: int | None = Field(description="With this one; null while they are not counted")
+    used: int | None = Field(description="Including this request; null while requests are not counted")
     window_s: int
-    resets_in_s: int | None = Field(description="Seconds until the count begins anew")
+    resets_in_s: int | None = Field(description="Seconds until the count restarts")
 
 
 class LimitsResponse(ResponseModel):
-    """All limits that hold for whoever asks."""
+    """All limits that apply to the caller."""
 
     tenant: Allowances
-    key: Allowances | None = Field(description="null for a key without limits of its own, and for whoever asks without a key")
+    key: Allowances | None = Field(description="null for a key without its own limits, and for a caller without a key")
     requests: RequestAllowance
-    day_ends_at: Time = Field(description="When the count of pictures begins anew")
+    day_ends_at: Time = Field(description="When the count of images restarts")
     max_batch_rows: int
     max_body_bytes: int
     max_table_bytes: int
@@ -62,7 +62,7 @@ class LimitsResponse(ResponseModel):
 
 @routes.get("/api/v1/limits", scope=Scope.READ, response=LimitsResponse)
 def get_limits(app_context: AppContext, caller: Caller) -> LimitsResponse:
-    """See the limits that hold for you, with what is used of them now."""
+    """Get your limits and their current use."""
     settings = app_context.settings
     with app_context.store.read() as session:
         now = session.scalar(select(db_now())) or 0.0
@@ -101,13 +101,14 @@ def _of_tenant(session: Session, app_context: AppContext, tenant_id: str, day: i
 
 
 def _of_key(session: Session, quota_id: str, own: Mapping[str, Any], day: int) -> Allowances:
-    """A key's jobs are counted one by one, no further than its limit: more than that can hardly be there."""
+    """A key's limits and use. Its jobs are counted one by one, up to one above the limit, so the count stays cheap."""
 
     def jobs(limit: str, *states: JobState) -> Allowance:
         most = own.get(limit)
         if most is None:
             return Allowance(limit=None, used=None)
-        those = Job.state.in_([literal_column(f"'{state.value}'") for state in states])  # as the partial index has them
+        # literals, as in the condition of the partial index
+        those = Job.state.in_([literal_column(f"'{state.value}'") for state in states])
         some = select(Job.id).where(Job.quota_id == quota_id, those).limit(most + 1).subquery()
         return Allowance(limit=most, used=session.scalar(select(func.count()).select_from(some)))
 

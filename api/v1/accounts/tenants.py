@@ -1,4 +1,4 @@
-"""Tenants for admins: what each may ask for and what it has of it, and its limits set."""
+"""Tenants, for admins: their limits and use, and changing the limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ routes = Routes(tag="queue")
 
 
 class TenantList(ResponseModel):
-    """The tenants who have asked for most today first."""
+    """Tenants, ordered by what they asked for today."""
 
     items: list[TenantResponse]
     next_cursor: None = None
@@ -21,7 +21,7 @@ class TenantList(ResponseModel):
 
 @routes.get("/api/v1/tenants", scope=Scope.ADMIN, response=TenantList)
 def list_tenants(app_context: AppContext, caller: Caller) -> TenantList:
-    """List the tenants with their queues, their limits, their use of today and their share."""
+    """List the tenants with their queues, limits, use today and shares."""
     with app_context.store.read() as session:
         return TenantList(items=tenant_responses(session, app_context.settings))
 
@@ -30,8 +30,7 @@ def list_tenants(app_context: AppContext, caller: Caller) -> TenantList:
 def change_tenant(app_context: AppContext, caller: Caller, tenant: str, body: TenantChange) -> TenantResponse:
     """Set the limits of a tenant, by name or id.
 
-    They hold from the next submit and the next claim; what waits or runs already stays. A limit wider than the farm's own has no
-    effect.
+    They apply from the next submit and the next claim; waiting and running jobs stay. A limit above the farm's own has no effect.
     """
     changed = limit_tenant(app_context.store, tenant, body.limits.model_dump(exclude_unset=True), by=caller.name)
     with app_context.store.read() as session:

@@ -1,4 +1,4 @@
-"""People who sign in: made, listed, given a new password and disabled by admins."""
+"""Users who sign in: admins create, list and disable them and set their passwords."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ routes = Routes(tag="users")
 
 
 class UserResponse(ResponseModel):
-    """A person, without the password."""
+    """A user, without the password."""
 
     id: str
     name: str
@@ -28,7 +28,7 @@ class UserResponse(ResponseModel):
 
 
 class UserList(ResponseModel):
-    """Everybody, by name."""
+    """All users, by name."""
 
     items: list[UserResponse]
     next_cursor: None = None
@@ -42,24 +42,24 @@ def list_people(app_context: AppContext, caller: Caller) -> UserList:
 
 @routes.post("/api/v1/users", scope=Scope.ADMIN, response=UserResponse, status=201, errors=(409,))
 def create_person(app_context: AppContext, caller: Caller, body: UserRequest) -> UserResponse:
-    """Make a user, who signs in to the pages with name and password."""
+    """Create a user, to sign in to the pages with name and password."""
     return _response(create_user(app_context.store, **body.model_dump(), by=caller.name))
 
 
 @routes.post("/api/v1/users/{user}/password", scope=Scope.ADMIN, response=UserResponse)
 def change_password(app_context: AppContext, caller: Caller, user: str, body: PasswordRequest) -> UserResponse:
-    """Give a user, by name or id, a new password.
+    """Set a user's password, by name or id.
 
-    Their browsers are signed out.
+    The user's browsers are signed out.
     """
     return _response(set_password(app_context.store, user, body.password, by=caller.name))
 
 
 @routes.post("/api/v1/users/{user}/disable", scope=Scope.ADMIN, response=UserResponse)
 def disable_person(app_context: AppContext, caller: Caller, user: str) -> UserResponse:
-    """Let a user, by name or id, sign in no more.
+    """Disable a user, by name or id.
 
-    Their browsers are signed out. Disabling again changes nothing; the name stays taken.
+    The user can no longer sign in, and the user's browsers are signed out. Disabling again changes nothing. The name stays taken.
     """
     return _response(disable_user(app_context.store, user, by=caller.name))
 

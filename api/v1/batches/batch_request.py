@@ -1,4 +1,4 @@
-"""The body of a bulk submission: a table in one of four forms, spooled to disk, digested, then read row by row."""
+"""The body of a batch submission: a table in one of four formats, spooled to disk, hashed, then read row by row."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ CSV = "text/csv"
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
 MULTIPART = "multipart/form-data"
 CONSUMES = (CSV, *JSON_LINES, MULTIPART, JSON)
-FORM_FILES = {"file": "send the table as `file`", "archive": "send one ZIP of pictures as `archive`"}
+FORM_FILES = {"file": "send the table as `file`", "archive": "send one ZIP of images as `archive`"}
 CHUNK_BYTES = 256 * 1024
 
 
 @contextmanager
 def read_batch_request(parameters: BatchParameters, settings: Settings) -> Iterator[tuple[BatchRequest, str]]:
-    """The current request's table, at its beginning, and a SHA-256 that stands for it and all that is said about it.
+    """Yield the current request's batch and the SHA-256 of its table and options.
 
-    Raises InvalidRequest, RequestError.
+    The table is at its beginning, and closes with the block. Raises InvalidRequest, RequestError.
     """
     kind = request.mimetype
     rows = settings.max_batch_rows
@@ -57,7 +57,7 @@ def read_batch_request(parameters: BatchParameters, settings: Settings) -> Itera
 
 
 def _spool(file: BinaryIO, max_bytes: int | None) -> str:
-    """Copy the body to `file`, and return its digest. `max_bytes` bytes, if that is less than the request's own limit."""
+    """Copy the body to `file` and return its SHA-256. Raises TooLarge above `max_bytes` or the request's own limit."""
     if max_bytes is not None:
         request.max_content_length = min(max_bytes, request.max_content_length or max_bytes)
     digest = hashlib.sha256()
@@ -73,14 +73,14 @@ def _spool(file: BinaryIO, max_bytes: int | None) -> str:
 
 @contextmanager
 def _form_files() -> Iterator[tuple[BinaryIO, str, BinaryIO | None, dict[str, str]]]:
-    """The table of the current request's form with its file name, the ZIP if there is one, and the other fields."""
+    """The table of the current request's form with its file name, the ZIP or None, and the other fields."""
     try:
         files, form = request.files, request.form
     except RequestEntityTooLarge:
         raise too_large() from None
     for name in {"file", *files}:
         if name not in {"file", "archive"}:
-            detail = "is not a file that is known here"
+            detail = "is not a known file field"
             raise InvalidRequest(
                 [FieldError(field=name[:100], detail=detail, remedy="send the table as `file`, a ZIP as `archive`")]
             )

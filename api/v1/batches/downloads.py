@@ -1,4 +1,4 @@
-"""Downloads of a batch: manifest, report, archive of its images, and the rows that were rejected."""
+"""Downloads of a batch: manifest, report, archive of its images, and the rejected rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ZIP = "application/zip"
 class BatchDownloadQuery(Query):
     """Which images of a batch to download."""
 
-    pick: PickState | None = Field(None, description="Only those that were decided so; open: not decided yet")
+    pick: PickState | None = Field(None, description="Only images with this pick; open: without a pick")
 
 
 class ArchiveQuery(Query):
@@ -52,9 +52,8 @@ class ArchiveQuery(Query):
 def batch_manifest_csv(app_context: AppContext, caller: Caller, batch_id: str, query: BatchDownloadQuery) -> Response:
     """Get a batch's manifest as CSV.
 
-    A line for each picture: row, sku, name, file, seed, sha256, state, reason, job, custom_id, pick, verdict, channel. A picture
-    that was re-rolled has no file: the one that takes its place has its name. A cell that a spreadsheet would run begins with an
-    apostrophe.
+    One line per image: row, sku, name, file, seed, sha256, state, reason, job, custom_id, pick, verdict, channel. A re-rolled
+    image has no file: its replacement has its name. A cell that a spreadsheet would run as a formula begins with an apostrophe.
     """
     name = _name(app_context, caller, batch_id)
     return _stream(manifest_csv(entries(app_context.store, batch_id, query.pick)), CSV, f"{name}-manifest.csv")
@@ -71,8 +70,8 @@ def batch_manifest_jsonl(app_context: AppContext, caller: Caller, batch_id: str,
 def batch_report_csv(app_context: AppContext, caller: Caller, batch_id: str) -> Response:
     """Get a line for each row of a batch's table.
 
-    row, sku, change (of an update: reused, changed, new, again or removed), jobs, pictures, states, problem. Rows of the
-    earlier table that are gone come last, without a number.
+    The columns are row, sku, change (of an update: reused, changed, new, again or removed), jobs, pictures, states, problem. Rows
+    that exist only in the earlier table come last, without a number.
     """
     name = _name(app_context, caller, batch_id)
     return _stream(report_csv(app_context.store, batch_id), CSV, f"{name}-report.csv")
@@ -82,7 +81,7 @@ def batch_report_csv(app_context: AppContext, caller: Caller, batch_id: str) -> 
 def batch_errors_csv(app_context: AppContext, caller: Caller, batch_id: str) -> Response:
     """Get the rows that failed.
 
-    Rows that were refused or whose jobs failed, as they came, with the reason: mend them and send the table again.
+    Rejected rows and rows whose jobs failed, unchanged, with the reason. Correct them and send the table again.
     """
     name = _name(app_context, caller, batch_id)
     return _stream(errors_csv(app_context.store, batch_id), CSV, f"{name}-errors.csv")
@@ -108,22 +107,23 @@ class DeliverBody(DeliveryTarget, Body):
 def deliver_batch(app_context: AppContext, caller: Caller, batch_id: str, body: DeliverBody) -> BatchResponse:
     """Upload a batch's files to a bucket.
 
-    When it is done, or at once if it is: masters and channels under their names, then the manifest; not what was rejected. What
-    is there already is not sent again, so a delivery that failed may simply be asked for anew. Its state is in the batch.
+    The upload starts when the batch is done, or at once if it is done already. It sends the images and channel files under their
+    names, then the manifest. Rejected images are left out. Files that the bucket already has are not sent again, so you can
+    repeat a failed delivery. The batch shows the state of its delivery.
     """
     with app_context.store.write() as session:
         tenant = visible_batch(session, batch_id, caller.tenant_filter).tenant_id
         check_bucket(session, app_context.settings, body.bucket, tenant, field="bucket")
         batch = lifecycle.get_for_update(session, batch_id, tenant)
         if batch.state in {BatchState.CANCELLED, BatchState.VALIDATING}:
-            raise Conflict(f"batch {batch_id} is {batch.state}; only what is, or will be, done can be delivered")
+            raise Conflict(f"batch {batch_id} is {batch.state}; a cancelled or validating batch cannot be delivered")
         delivery_schedule.schedule(session, batch, DeliveryTarget(bucket=body.bucket, prefix=body.prefix), by=caller.name)
     return visible_batch_response(app_context, caller, batch_id)
 
 
 @job_routes.get("/api/v1/jobs/{job_id}/archive.zip", scope=Scope.READ, media=ZIP)
 def job_archive(app_context: AppContext, caller: Caller, job_id: str) -> Response:
-    """Get a job's pictures as a ZIP file, with a manifest."""
+    """Get a job's images as a ZIP file, with a manifest."""
     with app_context.store.read() as session:
         visible_job(session, job_id, caller.tenant_filter)
     return _stream(stream_zip(entries_of_job(app_context.store, job_id), app_context.outputs), ZIP, f"{job_id}.zip")

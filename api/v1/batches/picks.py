@@ -1,4 +1,4 @@
-"""Picks: look through a batch's pictures, decide about them, and have the approved ones rendered finally."""
+"""Picks: list a batch's images, approve or reject them, and render the approved ones as finals."""
 
 from __future__ import annotations
 
@@ -32,51 +32,51 @@ PickState = Literal["approved", "rejected", "rerolled", "open"]
 
 
 class PickBody(Body):
-    """A decision about one picture: `reroll` renders it again with another seed, `clear` makes it open again."""
+    """The pick of one image. `reroll` renders it again with another seed; `clear` removes its pick."""
 
     image_id: Annotated[Text, Field(min_length=1, max_length=40)]
     pick: PickAction
 
 
 class PicksBody(Body):
-    """Decisions about pictures of a batch."""
+    """Picks of a batch's images."""
 
     picks: Annotated[list[PickBody], Field(min_length=1, max_length=MAX_PICKS)]
 
 
 class BatchImage(ImageResponse):
-    """A picture of a batch with its place in it."""
+    """An image of a batch, with its row and job."""
 
-    job_id: str = Field(description="The job of this batch; where pictures are reused, another job rendered it")
+    job_id: str = Field(description="The batch's job; another job rendered a reused image")
     row: int | None
-    name: str | None = Field(description="Its file's name without extension")
+    name: str | None = Field(description="The file's name without extension")
     prompt: str
     labels: dict[str, str]
-    replaced_by: str | None = Field(description="The job that renders it with another seed")
-    from_image: str | None = Field(description="The picture that it replaces, or the draft that it renders finally")
+    replaced_by: str | None = Field(description="The job that renders this image again with another seed")
+    from_image: str | None = Field(description="The image that it replaces, or the draft of this final")
 
 
 class BatchImageList(ResponseModel):
-    """A page of a batch's pictures, in the order of its jobs. `next_cursor` is null on the last page."""
+    """A page of a batch's images, in the order of its jobs. `next_cursor` is null on the last page."""
 
     items: list[BatchImage]
     next_cursor: str | None
 
 
 class BatchImageQuery(Query):
-    """Which pictures to list."""
+    """Which images to list."""
 
-    pick: PickState | None = Field(None, description="Only those that were decided so; open: not decided yet")
-    verdict: Literal["accept", "review", "reroll"] | None = Field(None, description="Only those of which the gate said so")
+    pick: PickState | None = Field(None, description="Only images with this pick; open: without a pick")
+    verdict: Literal["accept", "review", "reroll"] | None = Field(None, description="Only images with this verdict of the gate")
     limit: int = Field(50, ge=1, le=500)
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the previous page")
 
 
 @routes.get("/api/v1/batches/{batch_id}/images", scope=Scope.READ, response=BatchImageList)
 def list_batch_images(app_context: AppContext, caller: Caller, batch_id: str, query: BatchImageQuery) -> Reply:
-    """List the pictures of a batch.
+    """List the images of a batch.
 
-    In the order of its rows, re-rolls last, each with what was decided of it and what the gate measured.
+    They are in the order of the rows, re-rolls last. Each has its pick and the quality gate's scores.
     """
     wanted = f"batch images {batch_id} {query.pick} {query.verdict}"
     after = read_cursor(query.cursor, wanted, form=_is_image_ref)
@@ -99,10 +99,10 @@ def list_batch_images(app_context: AppContext, caller: Caller, batch_id: str, qu
 
 @routes.post("/api/v1/batches/{batch_id}/picks", scope=Scope.SUBMIT, response=BatchResponse, errors=(404, 409, 429))
 def pick_images(app_context: AppContext, caller: Caller, batch_id: str, body: PicksBody) -> BatchResponse:
-    """Decide about pictures of a batch.
+    """Pick images of a batch.
 
-    `approve`, `reject`, `reroll` (render it again with the next seed: the new picture takes over its name) or `clear`. All
-    are checked first: one that cannot be decided so refuses the request. Repeating a request changes nothing.
+    `approve`, `reject`, `reroll` (render it again with the next seed; the new image takes over its name) or `clear`. All picks
+    are checked first: one invalid pick refuses the request. Repeating a request changes nothing.
     """
     requests = [PickRequest(position, each.image_id, each.pick) for position, each in enumerate(body.picks)]
     with app_context.store.read() as session:
@@ -122,10 +122,10 @@ def pick_images(app_context: AppContext, caller: Caller, batch_id: str, body: Pi
     errors=(404, 409, 429),
 )
 def make_batch_finals(app_context: AppContext, caller: Caller, batch_id: str, body: FinalsBody) -> Reply:
-    """Render the approved pictures finally.
+    """Render the approved images as finals.
 
-    The same recipes with the same seeds in another size, as a new batch (its `drafts` names this one). What exists is taken
-    instead of rendered again; where just these finals were asked for before, the answer is 200 with that batch.
+    A new batch renders the same recipes with the same seeds in another size; its `drafts` names this batch. Existing images are
+    reused. If the same finals were requested before, the response is 200 with that batch.
     """
     options = body.options(app_context.settings)
     finals_id, is_new = launch_finals(app_context, caller, options, batch_id=batch_id)

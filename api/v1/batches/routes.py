@@ -1,4 +1,4 @@
-"""Batches: submit a table, list, get, pause, resume, cancel, approve, retry what failed."""
+"""Batches: submit a table, list, get, pause, resume, cancel, approve, retry failures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BatchQuery(Query):
 
     state: list[BatchState] = Field(default_factory=list, description="Any of these; may be repeated")
     limit: int = Field(50, ge=1, le=200)
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the previous page")
 
 
 @routes.post(
@@ -57,14 +57,13 @@ class BatchQuery(Query):
 def submit_batch(app_context: AppContext, caller: Caller, query: BatchParameters) -> Reply | Response:
     """Submit a table.
 
-    A CSV table with a header, or one JSON object a line; or a form with the table as `file`, and as `archive` a ZIP of the
-    pictures that it names; or, for few rows, one JSON object `{"name", "template", "defaults", "variants", "rows"}`. The
-    template makes a row's prompt: `{{ column }}`, filters such as `|lower` and `|default('')`, `{% if column %}`. Columns
-    called like fields of a recipe (`model`, `width`, `seed` ...) win over the defaults; `image`, `mask` and `subject` name
-    pictures: a path in the ZIP, an asset's id or name, or a URL. The answer is 202 once every job is stored for good; a bad
-    row refuses the whole table, unless `on_error=skip`. `update_of` names an earlier batch of the same table: only what
-    changed since is rendered. `dry_run=true` stores nothing and answers 200 with the report, the
-    cost and the first prompts.
+    Send a CSV table with a header, or JSON Lines with one object per row; or a form with the table as `file` and a ZIP of the
+    images that it names as `archive`; or, for few rows, one JSON object `{"name", "template", "defaults", "variants", "rows"}`.
+    The template makes a row's prompt: `{{ column }}`, filters such as `|lower` and `|default('')`, `{% if column %}`. Columns
+    named like recipe fields (`model`, `width`, `seed` ...) override the defaults. `image`, `mask` and `subject` name images: a
+    path in the ZIP, an asset's id or name, or a URL. The response is 202 once all jobs are committed. A bad row refuses the whole
+    table, unless `on_error=skip`. `update_of` names an earlier batch of the same table: only rows that changed since are
+    rendered. `dry_run=true` stores nothing and returns 200 with a report, the cost and the first prompts.
     """
     base = base_url()
     with read_batch_request(query, app_context.settings) as (batch_request, sha256):
@@ -118,26 +117,26 @@ def get_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchRe
 def pause_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
     """Pause a batch.
 
-    What waits is held; what runs finishes.
+    Its waiting jobs are held; running jobs finish.
     """
     return _act(app_context, caller, batch_id, BatchAction.PAUSE)
 
 
 @routes.post("/api/v1/batches/{batch_id}/resume", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
 def resume_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
-    """Let a paused batch go on."""
+    """Resume a paused batch."""
     return _act(app_context, caller, batch_id, BatchAction.RESUME)
 
 
 @routes.post("/api/v1/batches/{batch_id}/cancel", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
 def cancel_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
-    """Cancel what of a batch has not ended."""
+    """Cancel the unfinished jobs of a batch."""
     return _act(app_context, caller, batch_id, BatchAction.CANCEL)
 
 
 @routes.post("/api/v1/batches/{batch_id}/retry-failed", scope=Scope.SUBMIT, response=BatchResponse, errors=(409,))
 def retry_failed_batch(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
-    """Run the failed jobs of a batch again."""
+    """Retry the failed jobs of a batch."""
     return _act(app_context, caller, batch_id, BatchAction.RETRY_FAILED)
 
 
@@ -156,6 +155,6 @@ def _act(app_context: AppContext, caller: Caller, batch_id: str, action: BatchAc
 
 
 def visible_batch_response(app_context: AppContext, caller: Caller, batch_id: str) -> BatchResponse:
-    """A batch as it is now. Raises NotFound for one that the caller may not see."""
+    """Return the current state of a batch. Raises NotFound for a batch that the caller may not see."""
     with app_context.store.read() as session:
         return batch_detail(session, batches.visible_batch(session, batch_id, caller.tenant_filter), base_url())

@@ -25,32 +25,32 @@ _checks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="readiness")
 
 
 class Alive(ResponseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"]
     version: str
 
 
 class Ready(ResponseModel):
-    """Whether the farm can take work, and which part cannot be reached."""
+    """Whether the farm can accept work, and the state of its parts."""
 
     status: Literal["ready", "not ready"]
     database: str
     redis: str
     requests_unchecked: int = Field(
-        description="Let through without a look at their limit, by this process, since Redis was away"
+        description="Requests that this process passed without a check of the limit, because Redis was unavailable"
     )
 
 
 @routes.get("/healthz", scope=None, response=Alive)
 def healthz() -> Alive:
-    """Say that the process lives. Asks nothing of anybody else."""
+    """Check that the process is alive. It contacts no other service."""
     return Alive(status="ok", version=__version__)
 
 
 @routes.get("/readyz", scope=None, response=Ready, extra_statuses=(503,))
 def readyz(app_context: AppContext) -> Reply:
-    """Say whether database and Redis can be reached; 503 names the part that is away."""
+    """Check that the database and Redis respond. 503 names the part that does not."""
 
     def database() -> None:
         with app_context.store.read() as session:
@@ -65,7 +65,7 @@ def readyz(app_context: AppContext) -> Reply:
 
 
 def _ask(check: Callable[[], object], failure: type[Exception]) -> str:
-    """`ok` or `away`. Asked in a thread, since a frozen server answers neither yes nor no."""
+    """Return `ok` or `away`. A thread runs the check, because a frozen server would block the caller."""
     future = _checks.submit(check)
     try:
         future.result(CHECK_TIMEOUT_S)

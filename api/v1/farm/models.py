@@ -1,4 +1,4 @@
-"""The models of the catalogue, and what the workers have learnt of each."""
+"""The models of the catalogue, and their costs and states as measured by the workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ routes = Routes(tag="models")
 
 
 class ModelResponse(ResponseModel):
-    """A model: what it is, what it allows, and whether it can be used now."""
+    """A model: its features, its limits, and whether it can be used now."""
 
     name: str
     title: str
@@ -36,18 +36,18 @@ class ModelResponse(ResponseModel):
     state: str = Field(description="unknown (not loaded yet), ready, missing or invalid")
     reason: str
     digest: str
-    cost_s: float = Field(description="GPU-seconds of one default image: learnt, or a first guess")
-    load_s: float | None = Field(description="Seconds of the last load")
-    tier: str = Field(description="How a worker last held it in memory: see `imagefarm plan`; empty until it was loaded")
+    cost_s: float = Field(description="GPU-seconds of one default image: learned, or a first estimate")
+    load_s: float | None = Field(description="Duration of the last load in seconds")
+    tier: str = Field(description="The memory tier of the last load, see `imagefarm plan`; empty before the first load")
     weights: str = Field(description="full, int8, fp8 or nf4")
-    fidelity: str = Field(description="What that costs against the model as released")
-    bytes: int | None = Field(description="Of its weights on the device")
+    fidelity: str = Field(description="The difference in quality from the released weights")
+    bytes: int | None = Field(description="Bytes of the weights on the device")
     workers: int = Field(description="Workers that serve it now")
     resident: int = Field(description="Workers that have it in memory now")
 
 
 class ModelList(ResponseModel):
-    """Every model of the catalogue."""
+    """All models of the catalogue."""
 
     items: list[ModelResponse]
     next_cursor: None = None
@@ -66,13 +66,13 @@ def get_model(app_context: AppContext, caller: Caller, name: str) -> ModelRespon
 
 
 class ModelCommandRequest(Body):
-    """Which worker is meant; without one, all that serve the model."""
+    """The worker that gets the command; without it all workers that serve the model."""
 
     worker: Annotated[str, Field(max_length=255), AfterValidator(check_text)] | None = Field(None, description="Id or name")
 
 
 class ModelCommandResponse(ResponseModel):
-    """Who was told. They hear of it with their next heartbeat, and carry it out when nothing renders."""
+    """The workers that get the command. Each reads it with its next heartbeat and runs it when it renders nothing."""
 
     model: str
     workers: list[str] = Field(description="Ids")
@@ -80,18 +80,18 @@ class ModelCommandResponse(ResponseModel):
 
 @routes.post("/api/v1/models/{name}/warm", scope=Scope.ADMIN, response=ModelCommandResponse, status=202, errors=(422,))
 def warm_model(app_context: AppContext, caller: Caller, name: str) -> ModelCommandResponse:
-    """Have workers load a model before anybody asks for it.
+    """Load a model into its workers' memory before a job needs it.
 
-    A JSON body `{"worker": "..."}` names the one that is meant.
+    A JSON body `{"worker": "..."}` limits the command to one worker.
     """
     return _send_command(app_context, caller, name, "warm")
 
 
 @routes.post("/api/v1/models/{name}/unload", scope=Scope.ADMIN, response=ModelCommandResponse, status=202, errors=(422,))
 def unload_model(app_context: AppContext, caller: Caller, name: str) -> ModelCommandResponse:
-    """Have workers free the memory that a model takes; the next job that asks for it loads it again.
+    """Unload a model from its workers' memory. The next job that needs it loads it again.
 
-    A JSON body `{"worker": "..."}` names the one that is meant.
+    A JSON body `{"worker": "..."}` limits the command to one worker.
     """
     return _send_command(app_context, caller, name, "unload")
 

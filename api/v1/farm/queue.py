@@ -1,4 +1,4 @@
-"""The queue: lanes, flows, caps. A tenant sees its own work; an admin sees all."""
+"""The queue: lanes, flows, caps. A tenant sees its own jobs; an admin sees all."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class LaneResponse(ResponseModel):
     model: str
     queued: int
     running: int
-    oldest_s: float | None = Field(description="Seconds that the next job of the longest waiting flow has waited")
+    oldest_s: float | None = Field(description="Age in seconds of the next job of the flow that has waited longest")
     workers: int = Field(description="Workers that serve this lane")
-    resident: int = Field(description="Of these, how many have the model in memory")
-    images_per_minute: float = Field(description="Over the last five minutes, everybody's")
-    drain_s: float | None = Field(description="Seconds until the queue is empty at this rate; null when nothing moves")
+    resident: int = Field(description="Of these, the workers that have the model in memory")
+    images_per_minute: float = Field(description="Over the last five minutes, of all tenants")
+    drain_s: float | None = Field(description="Seconds until the queue is empty at this rate; null when no job finishes")
 
 
 class FlowResponse(ResponseModel):
-    """What one tenant has in one priority class on one lane."""
+    """The jobs of one tenant in one priority class on one lane."""
 
     model: str
     priority: str
@@ -47,15 +47,15 @@ class Caps(ResponseModel):
     max_queued: int
     max_queued_per_tenant: int
     max_running_per_tenant: int
-    max_running_per_model: dict[str, int] = Field(description="Jobs of these models that run at once in the whole farm at most")
+    max_running_per_model: dict[str, int] = Field(description="Most jobs of each model that run at once in the whole farm")
     max_batch_rows: int
-    max_running_set_images: int = Field(description="Images that share one worker's forward pass at most")
+    max_running_set_images: int = Field(description="Most images in one worker's running set")
 
 
 class QueueResponse(ResponseModel):
-    """The whole queue, and the farm's state in a word."""
+    """The whole queue, and the farm's state."""
 
-    state: FarmState = Field(description="degraded: Redis or the scheduler is away; waiting: no worker takes what is queued")
+    state: FarmState = Field(description="degraded: Redis or the scheduler is unavailable; waiting: no worker serves the queue")
     reason: str = Field(description="The reason, in a sentence")
     queued: int
     running: int
@@ -67,7 +67,7 @@ class QueueResponse(ResponseModel):
 
 @routes.get("/api/v1/queue", scope=Scope.READ, response=QueueResponse)
 def get_queue(app_context: AppContext, caller: Caller) -> QueueResponse:
-    """See the queue: lanes, flows and caps."""
+    """Get the queue: lanes, flows and caps."""
     with app_context.store.read() as session:
         farm = read_farm(session, app_context.catalogue, caller, redis_is_up=app_context.redis_health.is_up(), detailed=True)
     return QueueResponse(

@@ -1,4 +1,4 @@
-"""The settings in force, and where each came from. Read only; secrets are not shown."""
+"""The settings in force and the origin of each. Read only; secrets are masked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ routes = Routes(tag="queue")
 
 
 class SettingList(ResponseModel):
-    """Every setting, in the order of the documentation."""
+    """All settings, in the order of the documentation."""
 
     items: list[SettingResponse]
     next_cursor: None = None
@@ -20,8 +20,8 @@ class SettingList(ResponseModel):
 
 @routes.get("/api/v1/settings", scope=Scope.ADMIN, response=SettingList)
 def list_settings(app_context: AppContext, caller: Caller) -> SettingList:
-    """See the limits and settings in force, and where each came from.
+    """Get the limits and settings in force, with the origin of each.
 
-    Secrets are masked. Settings are changed where they came from, not here.
+    Secrets are masked. Change a setting at its origin; this API cannot change it.
     """
     return SettingList(items=shown_settings(app_context.settings))

@@ -1,4 +1,4 @@
-"""What the farm did over an hour, a day or a week: for charts, from a few small rows."""
+"""The farm's work over an hour, a day or a week, for charts."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ routes = Routes(tag="queue")
 
 
 class Spread(ResponseModel):
-    """A latency in seconds: the middle one, and that which one in twenty exceeds. null without jobs."""
+    """The median and the 95th percentile of a latency in seconds. null without jobs."""
 
     p50: float | None
     p95: float | None
 
 
 class Point(ResponseModel):
-    """What happened in one piece of the period, which begins at `at`."""
+    """The totals of one interval, which begins at `at`."""
 
     at: Time
     images: int
-    failures: int = Field(description="Attempts that failed, crashed, or had to be made again")
-    loads: int = Field(description="Models that workers loaded: the first time, or after another had been dropped for it")
+    failures: int = Field(description="Attempts that failed, crashed or were retried")
+    loads: int = Field(description="Models that workers loaded, including reloads")
     gpu_seconds: float
     wait: Spread = Field(description="From submit to start")
     render: Spread = Field(description="From start to stored")
 
 
 class StatisticsResponse(ResponseModel):
-    """A period: all of it, and piece by piece."""
+    """The totals of a period and of its intervals of `step_s` seconds."""
 
     period: Period
     step_s: int
@@ -43,14 +43,14 @@ class StatisticsResponse(ResponseModel):
 
 
 class StatisticsQuery(Query):
-    """Which period, up to now."""
+    """The period, which ends now."""
 
     period: Period = "hour"
 
 
 @routes.get("/api/v1/statistics", scope=Scope.ADMIN, response=StatisticsResponse)
 def get_statistics(app_context: AppContext, caller: Caller, query: StatisticsQuery) -> StatisticsResponse:
-    """See what the farm did over an hour, a day or a week: pictures, failures, loads, latencies."""
+    """Get the farm's images, failures, model loads and latencies over an hour, a day or a week."""
     with app_context.store.read() as session:
         found = statistics(session, query.period)
     return StatisticsResponse(

@@ -1,4 +1,4 @@
-"""Workers: how they are, and what an operator wants of them."""
+"""Workers: their state, and the operator's commands to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class WorkerResponse(ResponseModel):
     id: str
     name: str
     state: WorkerState
-    desired_state: str = Field(description="What an operator wants: ready, draining or quarantined")
+    desired_state: str = Field(description="The operator's target state: ready, draining or quarantined")
     reason: str
     device: str
     version: str
@@ -50,12 +50,12 @@ class WorkerQuery(Query):
     """Which workers to list."""
 
     include_offline: bool = Field(
-        False, description="Also those that have stopped: within the last hour, or drained or quarantined within 30 days"
+        False, description="Also stopped workers: within the last hour, or drained or quarantined ones within 30 days"
     )
 
 
 class WorkerCommandRequest(Body):
-    """Why an operator asks this of a worker."""
+    """The reason of a worker command."""
 
     reason: Annotated[str, Field(max_length=500), AfterValidator(check_text)] = ""
 
@@ -72,27 +72,27 @@ def list_workers(app_context: AppContext, caller: Caller, query: WorkerQuery) ->
 
 @routes.post("/api/v1/workers/{worker}/drain", scope=Scope.ADMIN, response=WorkerList)
 def drain_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
-    """Drain a worker: it finishes what it holds and claims nothing more.
+    """Drain a worker: it finishes its jobs and claims no new ones.
 
-    `worker` is an id or a name. A JSON body `{"reason": "..."}` may say why.
+    `worker` is an id or a name. A JSON body `{"reason": "..."}` can give the reason.
     """
     return _set_desired_state(app_context, caller, worker, WorkerState.DRAINING)
 
 
 @routes.post("/api/v1/workers/{worker}/resume", scope=Scope.ADMIN, response=WorkerList)
 def resume_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
-    """Let a drained or quarantined worker claim again."""
+    """Resume a drained or quarantined worker: it claims jobs again."""
     return _set_desired_state(app_context, caller, worker, WorkerState.READY)
 
 
 @routes.post("/api/v1/workers/{worker}/quarantine", scope=Scope.ADMIN, response=WorkerList)
 def quarantine_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
-    """Keep a suspect worker from claiming until it is resumed."""
+    """Quarantine a worker: it claims no jobs until it is resumed."""
     return _set_desired_state(app_context, caller, worker, WorkerState.QUARANTINED)
 
 
 def worker_response(row: Worker, caller: Caller) -> WorkerResponse:
-    """A worker as this caller may see it."""
+    """Convert a worker to JSON, with the fields that the caller may see."""
     return WorkerResponse(
         id=row.id,
         name=row.name,

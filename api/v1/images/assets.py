@@ -1,4 +1,4 @@
-"""Assets: send pictures in, one or a ZIP of many; list them, get one, its file."""
+"""Assets: upload an image or a ZIP of images, list assets, get one or its file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_ERRORS = 100
 
 
 class AssetResponse(ResponseModel):
-    """A picture that was sent in. Recipes name it as `init_image`, tables by its id or its name."""
+    """An uploaded image. A recipe names it as `init_image`, a table by its id or name."""
 
     id: str
     name: str = Field(description="Under which it was sent in: in the answer to an upload this time, elsewhere the first time")
@@ -58,15 +58,15 @@ class AssetList(ResponseModel):
 
 
 class AssetsResponse(ResponseModel):
-    """What was stored. A picture that the tenant has already is not stored twice: its first asset is the answer."""
+    """The assets of an upload. An image that the tenant has already is not stored again; its first asset is returned."""
 
     items: list[AssetResponse]
-    stored: int = Field(description="How many of them are new")
-    errors: list[RowError] = Field(description="Files of the ZIP that are no pictures that the farm takes")
+    stored: int = Field(description="The number of new assets")
+    errors: list[RowError] = Field(description="Files of the ZIP that are not supported images")
 
 
 class UploadQuery(Query):
-    """The name of a single picture that is sent as the body."""
+    """The name of a single image that is sent as the body."""
 
     name: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
 
@@ -76,7 +76,7 @@ class AssetQuery(Query):
 
     name: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
     limit: int = Field(50, ge=1, le=200)
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the previous page")
 
 
 @routes.post(
@@ -88,10 +88,10 @@ class AssetQuery(Query):
     max_body=lambda settings: settings.max_table_bytes,
 )
 def upload_assets(app_context: AppContext, caller: Caller, query: UploadQuery) -> AssetsResponse:
-    """Send pictures in.
+    """Upload images.
 
-    A PNG, JPEG or WebP as the body, or as `file` of a form; or a ZIP of them, in which each path is a picture's name. A
-    picture that its EXIF says lies on its side is turned upright.
+    Send a PNG, JPEG or WebP as the body or as `file` of a form; or a ZIP of them, in which each path is an image's name. Images
+    are rotated upright by their EXIF orientation.
     """
     with tempfile.TemporaryFile() as spool:
         file, name = _uploaded(spool)
@@ -186,13 +186,13 @@ def get_asset(app_context: AppContext, caller: Caller, asset_id: str) -> AssetRe
 
 @routes.get("/api/v1/assets/{asset_id}/file", scope=Scope.READ, media="image/*")
 def asset_file(app_context: AppContext, caller: Caller, asset_id: str) -> Response:
-    """Get the picture of an asset."""
+    """Get the image file of an asset."""
     with app_context.store.read() as session:
         asset = _visible(session, caller, asset_id)
     try:
         file = app_context.outputs.open(asset.storage_key)
     except FileNotFoundError:
-        raise NotFound(f"the file of {asset.id} is gone") from None
+        raise NotFound(f"the file of {asset.id} is missing") from None
     return send_file(file, mimetype=MEDIA[asset.format], etag=asset.sha256, max_age=3600)
 
 

@@ -1,4 +1,4 @@
-"""Images: metadata with audit, the file and its thumbnail, and the way back from a file to its job."""
+"""Images: metadata with the audit record, the file and its thumbnail, and the lookup of a file's job."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from scheduler.batches.review.picks import ImageRef, picks_of
 routes = Routes(tag="images")
 
 FOREVER = "private, max-age=31536000, immutable"
-"""An image's id names one file for ever; only its own tenant may keep it."""
+"""An image id names one file forever. The cache is private, because only the image's tenant may keep it."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class FoundImage(ImageResponse):
-    """An image with the way to its job."""
+    """An image with its job."""
 
     job_id: str
     job_url: str
@@ -46,15 +46,15 @@ class FoundImage(ImageResponse):
 
 
 class ImageDetail(FoundImage):
-    """An image with all that is known of how it was made."""
+    """An image with its recipe and audit record."""
 
     recipe: Recipe
     recipe_hash: str
     labels: dict[str, str]
     custom_id: str | None
     batch_id: str | None
-    ms: float = Field(description="Milliseconds from claim to stored")
-    audit: dict[str, Any] = Field(description="What a re-render needs: weights, versions, device, step shapes, timings")
+    ms: float = Field(description="Milliseconds from the claim to the stored file")
+    audit: dict[str, Any] = Field(description="The conditions of the render: weights, versions, device, step shapes, timings")
 
 
 class ImageList(ResponseModel):
@@ -65,7 +65,7 @@ class ImageList(ResponseModel):
 
 
 class ImageQuery(Query):
-    """Which images to list; by a hash, these are all that have it."""
+    """Which images to list. A hash selects all images that have it."""
 
     sha256: Sha256 | None = Field(None, description="SHA-256 of the file")
     pixel_sha256: Sha256 | None = Field(None, description="SHA-256 of the decoded pixels")
@@ -80,7 +80,7 @@ class ImageQuery(Query):
 
 
 class FileQuery(Query):
-    """Which form of the picture to get."""
+    """Which version of the image to get."""
 
     channel: ChannelName | None = Field(None, description="The file for this channel of its batch")
 
@@ -88,18 +88,18 @@ class FileQuery(Query):
 
 
 class LookupResponse(ResponseModel):
-    """What is known of a file that was sent in."""
+    """The result of a lookup."""
 
     sha256: str
-    pixel_sha256: str | None = Field(description="null where the picture is too large to be decoded for it")
-    metadata: dict[str, Any] = Field(description="What the file says of itself; a claim by whoever made it")
-    items: list[FoundImage] = Field(description="Images of the farm that it is, surest first")
+    pixel_sha256: str | None = Field(description="null for an image too large to decode")
+    metadata: dict[str, Any] = Field(description="The file's own metadata, which anybody can forge")
+    items: list[FoundImage] = Field(description="Matching images of the farm, surest match first")
     found_by: Literal["file", "pixels", "metadata"] | None
 
 
 @routes.get("/api/v1/images", scope=Scope.READ, response=ImageList)
 def list_images(app_context: AppContext, caller: Caller, query: ImageQuery) -> Reply:
-    """List images, newest first, or find those with a hash."""
+    """List images, newest first, optionally only those with a hash."""
     asked = f"images {caller.tenant_filter} {query.sha256} {query.pixel_sha256}"
     before = read_cursor(query.cursor, asked, form=partial(is_id, prefix="img"))
     where = [Image.id < before] if before is not None else []
@@ -116,7 +116,7 @@ def list_images(app_context: AppContext, caller: Caller, query: ImageQuery) -> R
 
 @routes.get("/api/v1/images/{image_id}", scope=Scope.READ, response=ImageDetail)
 def get_image(app_context: AppContext, caller: Caller, image_id: str) -> ImageDetail:
-    """Get an image's metadata: its recipe and the audit of its making."""
+    """Get an image's metadata, with its recipe and audit record."""
     with app_context.store.read() as session:
         image = visible_image(session, image_id, caller.tenant_filter)
         job = session.get_one(Job, image.job_id)
@@ -137,10 +137,10 @@ def get_image(app_context: AppContext, caller: Caller, image_id: str) -> ImageDe
 def get_image_file(app_context: AppContext, caller: Caller, image_id: str, query: FileQuery) -> Response:
     """Get an image's file.
 
-    Its ETag is the file's SHA-256; ranges can be asked for. `thumb` answers a small WebP for lists and pages instead.
+    The ETag is the file's SHA-256. Range requests are supported. `thumb` returns a small WebP instead, for lists and pages.
     """
     if query.channel is not None and query.thumb is not None:
-        detail = "is asked for together with a channel"
+        detail = "cannot be combined with a channel"
         raise InvalidRequest([FieldError(field="thumb", detail=detail, remedy="send one of them")])
     with app_context.store.read() as session:
         image = visible_image(session, image_id, caller.tenant_filter)
@@ -152,7 +152,7 @@ def get_image_file(app_context: AppContext, caller: Caller, image_id: str, query
             return _thumb(app_context, image, int(query.thumb))
         file = app_context.outputs.open(kept.storage_key)
     except FileNotFoundError:
-        raise NotFound(f"the file of {image_id} is gone from storage", code="file_missing") from None
+        raise NotFound(f"the file of {image_id} is missing from storage", code="file_missing") from None
     response = Response(wrap_file(request.environ, file), direct_passthrough=True)
     response.content_type = MEDIA.get(kept.format, "application/octet-stream")
     response.content_length = kept.bytes
@@ -169,10 +169,10 @@ def get_image_file(app_context: AppContext, caller: Caller, image_id: str, query
     max_body=lambda settings: max(settings.max_body_bytes, MAX_LOOKUP_BYTES),
 )
 def lookup_image(app_context: AppContext, caller: Caller) -> LookupResponse:
-    """Find the job of a picture from its file alone.
+    """Find the job of an image file.
 
-    Send the file as the body, or as the part `file` of a form. It is looked up by the hash of the file, then of its pixels
-    (which survive a change of format without loss), then by what its metadata claims.
+    Send the file as the body, or as the part `file` of a form. The farm looks for the hash of the file, then for the hash of its
+    pixels (which survive a lossless change of format), then for the job that the metadata names.
     """
     data = whole_upload("file")
     found = find_image(app_context.store, data, caller.tenant_filter, decode_slots=app_context.decode_slots)
@@ -188,7 +188,7 @@ def lookup_image(app_context: AppContext, caller: Caller) -> LookupResponse:
 
 
 def found_images(session: Session, images: Sequence[Image], base: str) -> list[FoundImage]:
-    """Images as JSON, each with its job and with what was decided of it there."""
+    """Convert images to JSON, each with its job and its pick."""
     picks = picks_of(session, {image.job_id for image in images})
     picked = {ref: decided.pick for ref, decided in picks.items()}
     files = channel_files_of(session, {image.id for image in images})

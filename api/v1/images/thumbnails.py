@@ -1,4 +1,4 @@
-"""Thumbnails: small WebP files, made once and kept in the data folder."""
+"""Thumbnails: small WebP files, made once and cached in the data folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ QUALITY = 80
 
 
 def thumbnail(app_context: AppContext, image: Image, side: int) -> bytes:
-    """The picture as WebP, its longer side at most `side` pixels; from the cache if it was asked for before.
+    """The image as WebP, its longer side at most `side` pixels, from the cache if it is there.
 
-    Raises FileNotFoundError if the picture's file is gone.
+    Raises FileNotFoundError if the image's file is missing.
     """
     kept = app_context.settings.data_dir / "thumbs" / image.sha256[:2] / f"{image.sha256}-{side}.webp"
     try:
@@ -31,7 +31,7 @@ def thumbnail(app_context: AppContext, image: Image, side: int) -> bytes:
     try:
         _keep(kept, data)
     except OSError as error:
-        log.warning("thumb.not_kept", error=str(error))  # the next request makes it again
+        log.warning("thumbnail.write_failed", error=str(error))  # the next request makes it again
     return data
 
 

@@ -1,4 +1,4 @@
-"""Attempts: each claim of a job by a worker, and how it ended."""
+"""Attempts: each claim of a job by a worker, and its outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ routes = Routes(tag="jobs")
 
 
 class AttemptResponse(ResponseModel):
-    """One claim of a job. `outcome` and `ended_at` are null while it lasts; `reason` says why it went no better."""
+    """One claim of a job. `outcome` and `ended_at` are null while it runs; `reason` explains an outcome other than success."""
 
     attempt: int
     worker: str
@@ -26,7 +26,7 @@ class AttemptResponse(ResponseModel):
 
 
 class AttemptList(ResponseModel):
-    """All attempts of a job, the last first."""
+    """All attempts of a job, newest first."""
 
     items: list[AttemptResponse]
     next_cursor: None = None
@@ -34,7 +34,7 @@ class AttemptList(ResponseModel):
 
 @routes.get("/api/v1/jobs/{job_id}/attempts", scope=Scope.READ, response=AttemptList)
 def list_attempts(app_context: AppContext, caller: Caller, job_id: str) -> AttemptList:
-    """List the attempts of a job, with the worker of each and how it ended."""
+    """List the attempts of a job, with the worker and outcome of each."""
     with app_context.store.read() as session:
         found = attempts_of(session, visible_job(session, job_id, caller.tenant_filter).id)
     return AttemptList(items=[AttemptResponse.model_validate(asdict(attempt)) for attempt in found])

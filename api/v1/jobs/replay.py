@@ -1,4 +1,4 @@
-"""Replay: render a job again, and see whether the pictures are the same."""
+"""Replay: render a job again, and compare the images."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ routes = Routes(tag="jobs")
 
 
 class ComparedImage(ResponseModel):
-    """One image of a replay, held against the first making's."""
+    """One image of a replay, compared with the original."""
 
     index: int
-    verdict: Verdict = Field(description="near: 40 dB or more; missing: one of the two is not there")
-    psnr_db: float | None = Field(description="null where the pixels are equal, or the sizes are not")
-    differs: list[str] = Field(description="What was not the same in the making, by the two audit records")
+    verdict: Verdict = Field(description="near: PSNR of 40 dB or more; missing: one of the two images does not exist")
+    psnr_db: float | None = Field(description="null if the pixels are equal or the sizes differ")
+    differs: list[str] = Field(description="Conditions of the render that differ between the two audit records")
 
 
 class ReplayResponse(ResponseModel):
-    """What a replay shows."""
+    """The comparison of a replay with its original job."""
 
     job_id: str = Field(description="The replay")
-    of: str = Field(description="The job that it renders again")
+    of: str = Field(description="The original job")
     state: JobState
-    verdict: Verdict | None = Field(description="Of the worst of its images; null until it has succeeded")
+    verdict: Verdict | None = Field(description="The verdict of the worst image; null until the replay has succeeded")
     images: list[ComparedImage]
 
 
@@ -47,8 +47,8 @@ class ReplayResponse(ResponseModel):
 def replay_job(app_context: AppContext, caller: Caller, job_id: str, idempotency: IdempotencyKey) -> Response:
     """Render a succeeded job's recipe again.
 
-    The answer is a new job with the same seeds, labelled `replay_of`; when it has succeeded, its `replay` tells whether the
-    pictures are the same.
+    The response is a new job with the same seeds and the label `replay_of`. When it has succeeded, its `replay` compares the
+    images.
     """
     base = base_url()
 
@@ -65,9 +65,9 @@ def replay_job(app_context: AppContext, caller: Caller, job_id: str, idempotency
 
 @routes.get("/api/v1/jobs/{job_id}/replay", scope=Scope.READ, response=ReplayResponse)
 def get_replay(app_context: AppContext, caller: Caller, job_id: str) -> ReplayResponse:
-    """Hold a replay's pictures against those of the first making.
+    """Compare a replay's images with the original's.
 
-    Identical pixels are told by their hashes; else by PSNR, with what differed in the making.
+    Equal pixel hashes mean identical images. Other images are compared by PSNR, with the conditions that differed.
     """
     with app_context.store.read() as session:
         job = visible_job(session, job_id, caller.tenant_filter)
@@ -75,7 +75,7 @@ def get_replay(app_context: AppContext, caller: Caller, job_id: str) -> ReplayRe
             session, app_context.outputs, job, caller.tenant_filter, decode_slots=app_context.decode_slots
         )
     if found is None:
-        raise NotFound(f"job {job_id} is no replay of a job that you may see")
+        raise NotFound(f"job {job_id} is not a replay of a job that you may see")
     return ReplayResponse(
         job_id=job.id,
         of=found.original_id,

@@ -53,14 +53,14 @@ def _label(text: str) -> str:
 
 
 class JobFilters(BaseModel):
-    """Which jobs: all that is given must match."""
+    """Filters of jobs. A job must match all that are given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     state: list[JobState] = Field(default_factory=list, description="Any of these; may be repeated")
     model: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)] | None = None
     batch: Annotated[str, Field(min_length=1, max_length=40), AfterValidator(check_text)] | None = Field(
-        None, description="Id of a batch; `none` for jobs that did not come from one"
+        None, description="Id of a batch; `none` for jobs without a batch"
     )
     label: list[Annotated[str, Field(max_length=330, pattern="^[^:]+:"), AfterValidator(check_text), AfterValidator(_label)]] = (
         Field(default_factory=list, max_length=8, description="`name:value`; may be repeated")
@@ -70,13 +70,13 @@ class JobFilters(BaseModel):
     )
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = None
     worker: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = Field(
-        None, description="Name of a worker that attempted it"
+        None, description="Name of a worker that claimed the job"
     )
     created_after: QueryTime | None = None
     created_before: QueryTime | None = None
 
     def wanted(self, caller: Caller) -> JobFilter:
-        """As the store takes it, within what the caller may see."""
+        """Convert to the store's filter, limited to the jobs that the caller may see."""
         return JobFilter(
             tenant_id=caller.tenant_filter,
             states=tuple(dict.fromkeys(self.state)),
@@ -93,25 +93,26 @@ class JobFilters(BaseModel):
 
 
 class JobQuery(JobFilters, Query):
-    """Filters of the list of jobs; all that are given must match."""
+    """Filters of the list of jobs. A job must match all that are given."""
 
     limit: int = Field(50, ge=1, le=200)
-    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the page before")
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(None, description="`next_cursor` of the previous page")
 
 
 class BulkBody(JobFilters, Body):
-    """Which jobs to change: the filters of the list of jobs, all that are given must match."""
+    """The jobs to change. A job must match all filters that are given."""
 
     expected: Annotated[int, Field(ge=0, le=MAX_JOBS), NotBool] | None = Field(
-        None, description="How many you saw. If more match now, nothing is changed; without it nothing is either"
+        None,
+        description="The number of matches you saw. If more match now, nothing changes. Without it the request only counts",
     )
 
 
 class BulkResponse(ResponseModel):
-    """What a change of many jobs did."""
+    """The result of a bulk change."""
 
     matched: int = Field(description="Jobs that match and could be changed")
-    changed: int = Field(description="Jobs that this request changed; the others ended meanwhile, or another was first")
+    changed: int = Field(description="Jobs that this request changed; the others ended or were changed meanwhile")
 
 
 @routes.post(
@@ -120,8 +121,8 @@ class BulkResponse(ResponseModel):
 def submit_job(app_context: AppContext, caller: Caller, body: JobRequest, idempotency: IdempotencyKey) -> Reply | Response:
     """Submit a job.
 
-    Everything but the prompt has a default. The answer is 202 once the job is stored for good; with `Prefer: wait=N` it
-    is 200 if the job ended within N seconds. `init_image` is an asset, or a URL whose picture becomes one.
+    Everything but the prompt has a default. The response is 202 once the job is committed; with `Prefer: wait=N` it is 200 if the
+    job ends within N seconds. `init_image` is an asset, or a URL whose image becomes an asset.
     """
     base = base_url()
 
@@ -142,8 +143,8 @@ def submit_job(app_context: AppContext, caller: Caller, body: JobRequest, idempo
 def list_jobs(app_context: AppContext, caller: Caller, query: JobQuery) -> Reply:
     """List jobs, newest first.
 
-    Go on with `next_cursor` (also in the `Link` header) until it is null. A page may hold fewer jobs than
-    `limit`, or none, although more follow: what is rare (a `label`, a `text`) is looked for a short time a page.
+    Continue with `next_cursor` (also in the `Link` header) until it is null. A page may have fewer jobs than `limit`, or none,
+    although more follow: the search for rare values (a `label`, a `text`) stops after a short time per page.
     """
     wanted = query.wanted(caller)
     before = read_cursor(query.cursor, repr(wanted), form=partial(is_id, prefix="job"))
@@ -162,23 +163,25 @@ def get_job(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse
 
 
 class PreviewQuery(Query):
-    """Which of the job's images; a job of many shows the first four."""
+    """Which image of the job. A job of many images has previews of the first four."""
 
     index: int = Field(0, ge=0, lt=MAX_COUNT)
-    step: int | None = Field(None, ge=0, description="Has no effect: an address of its own for each step")
+    step: int | None = Field(None, ge=0, description="No effect: it gives each step its own URL")
 
 
 @routes.get("/api/v1/jobs/{job_id}/preview", scope=Scope.READ, media="image/webp")
 def get_preview(app_context: AppContext, caller: Caller, job_id: str, query: PreviewQuery) -> Response:
-    """Get a small picture of an image in the making.
+    """Get the preview of an image that is being rendered.
 
-    There is one while a job runs that was submitted with `preview`; 404 otherwise. Nothing of it is kept.
+    A preview exists while a job with `preview` runs; otherwise the response is 404. Previews are not stored.
     """
     with app_context.store.read() as session:
         running = jobs.visible_job(session, job_id, caller.tenant_filter).state == JobState.RUNNING
     data = app_context.progress.preview(job_id, query.index) if running else None
     if data is None:
-        raise NotFound(f"no preview of image {query.index} of {job_id}: it does not run, or was not asked for", code="no_preview")
+        raise NotFound(
+            f"no preview of image {query.index} of {job_id}: the job is not running or has no preview", code="no_preview"
+        )
     return Response(data, content_type="image/webp", headers={"Cache-Control": "no-store"})
 
 
@@ -186,8 +189,7 @@ def get_preview(app_context: AppContext, caller: Caller, job_id: str, query: Pre
 def cancel(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
     """Cancel a job.
 
-    A running one stops within a step. Cancelling again changes nothing; a job that has succeeded or failed cannot be
-    cancelled.
+    A running job stops within one step. Cancelling again changes nothing. A succeeded or failed job cannot be cancelled.
     """
     cancel_job(app_context.store, job_id, caller.tenant_filter, by=caller.name)
     with app_context.store.read() as session:
@@ -196,9 +198,9 @@ def cancel(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
 
 @routes.post("/api/v1/jobs/{job_id}/retry", scope=Scope.SUBMIT, response=JobResponse, status=202, errors=(409, 429))
 def retry(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
-    """Run a failed or cancelled job again.
+    """Retry a failed or cancelled job.
 
-    The recipe stays the same, and so does the picture. A job that waits or runs already is left as it is.
+    The recipe and its seeds stay the same. A waiting or running job is left unchanged.
     """
     job = bulk_actions.retry_job(app_context, caller, job_id)
     with app_context.store.read() as session:
@@ -209,8 +211,9 @@ def retry(app_context: AppContext, caller: Caller, job_id: str) -> JobResponse:
 def cancel_all(app_context: AppContext, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
     """Cancel all jobs that match.
 
-    Ask first without `expected`: the answer says how many match, and nothing is changed. Then ask with that number: those
-    that have not ended are cancelled, running ones stop within a step. Asking again changes nothing more.
+    Send the request first without `expected`: the response has the number of matching jobs, and nothing changes. Then send it
+    with that number: all matching unfinished jobs are cancelled, and running ones stop within one step. Repeating it changes
+    nothing.
     """
 
     def change() -> BulkReport:
@@ -221,10 +224,10 @@ def cancel_all(app_context: AppContext, caller: Caller, body: BulkBody, idempote
 
 @routes.post("/api/v1/jobs/retry", scope=Scope.SUBMIT, response=BulkResponse, errors=(409, 429))
 def retry_all(app_context: AppContext, caller: Caller, body: BulkBody, idempotency: IdempotencyKey) -> Reply | Response:
-    """Run all failed or cancelled jobs that match again.
+    """Retry all failed or cancelled jobs that match.
 
-    Ask first without `expected`, as for cancelling; use an `Idempotency-Key`, so that a repeated request does not run again
-    what has failed once more.
+    Send the request first without `expected`, as for cancelling. Use an `Idempotency-Key`, so a repeated request does not retry
+    jobs that have failed again since.
     """
 
     def change() -> BulkReport:
@@ -243,7 +246,7 @@ def retry_all(app_context: AppContext, caller: Caller, body: BulkBody, idempoten
 def _bulk(
     app_context: AppContext, caller: Caller, idempotency: IdempotencyKey, change: Callable[[], BulkReport]
 ) -> Reply | Response:
-    """Change many jobs in many transactions, once for each Idempotency-Key."""
+    """Run a bulk change, which takes many transactions, once per Idempotency-Key."""
     with app_context.store.write() as session:
         stored = idempotency.take(session, caller.tenant_id)
     if stored is not None:
@@ -261,13 +264,13 @@ def _bulk(
 
 
 def _wait_s(app_context: AppContext) -> float:
-    """Seconds that the caller would wait for the job's end: `Prefer: wait=N`, within the setting `max_wait_s`."""
+    """Seconds that the caller will wait for the job's end: `Prefer: wait=N`, up to the setting `max_wait_s`."""
     found = WAIT.search(",".join(request.headers.getlist("Prefer")))
     return min(float(found[1]), app_context.settings.max_wait_s) if found else 0.0
 
 
 def _waited(app_context: AppContext, caller: Caller, job_id: str, base: str) -> Reply:
-    """The job's answer, after waiting for its end as long as the caller prefers."""
+    """The job's response, after waiting for its end for as long as the caller prefers."""
     wait_s = _wait_s(app_context)
     ended = wait_s > 0 and wait_for_end(app_context, job_id, wait_s)
     with app_context.store.read() as session:
@@ -277,9 +280,9 @@ def _waited(app_context: AppContext, caller: Caller, job_id: str, base: str) -> 
 
 
 def wait_for_end(app_context: AppContext, job_id: str, wait_s: float) -> bool:
-    """Wait until a job is final, `wait_s` seconds at most; return whether it is. Holds no database session meanwhile.
+    """Wait up to `wait_s` seconds until a job is final, and return whether it is. No database session is open while it waits.
 
-    Waiting takes a stream's place; when all are taken the preference is not followed.
+    Waiting uses one of the process's streams. If all are in use, it returns False at once.
     """
     deadline = time.monotonic() + wait_s
     try:

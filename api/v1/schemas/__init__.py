@@ -1,1 +1,1 @@
-"""Schemas that more than one resource, or a page, uses: bodies, responses, and how rows of the store become responses."""
+"""Schemas used by more than one resource or page: bodies, responses, and the conversion of database rows to responses."""

@@ -1,4 +1,4 @@
-"""What is said about a batch beside its table: query parameters, fields of a form, or a JSON object."""
+"""The options of a batch besides its table: query parameters, fields of a form, or a JSON object."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class BatchParameters(Query):
 
     name: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
     template: Annotated[Text, Field(max_length=MAX_TEMPLATE_CHARS)] | None = Field(
-        None, description="The prompt, with `{{ column }}` for each row's values; without it the column `prompt` as it is"
+        None, description="The prompt, with `{{ column }}` for each row's values; without it the column `prompt` is used"
     )
     variants: Annotated[Text, Field(max_length=20_000)] | None = Field(
         None, description='JSON: `{"view": ["front", "side"]}` multiplies every row'
     )
     subject: Annotated[Text, Field(max_length=2000)] | None = Field(
-        None, description='JSON: what holds for all photos of the column subject, such as `{"shadow": 0.4, "place": {"y": 0.6}}`'
+        None, description='JSON: options of all images in the column subject, such as `{"shadow": 0.4, "place": {"y": 0.6}}`'
     )
     labels: Annotated[Text, Field(max_length=2100)] | None = Field(
         None, description="Columns and variants, separated by commas, that become labels of the jobs"
@@ -46,18 +46,18 @@ class BatchParameters(Query):
     on_error: OnError | None = None
     canary: Annotated[int, Field(ge=0, le=MAX_CANARY), NotBool] | None = None
     dry_run: bool | None = None
-    reuse: bool | None = Field(None, description="Take pictures that exist instead of rendering an identical recipe again")
+    reuse: bool | None = Field(None, description="Reuse existing images of an identical recipe")
     update_of: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(
-        None, description="Id or name of an earlier batch of this table: only what changed since is rendered"
+        None, description="Id or name of an earlier batch of this table: only rows that changed since are rendered"
     )
     gate: Annotated[Text, Field(max_length=4000)] | None = Field(
         None, description='JSON: `{"sharpness": {"at_least": 20, "otherwise": "reroll"}}`; see docs/catalogue.md'
     )
     channels: Annotated[Text, Field(max_length=8000)] | None = Field(
-        None, description="Names of channels, separated by commas; or a JSON list, in which a channel may be written out"
+        None, description="Names of channels, separated by commas; or a JSON list of names and channel definitions"
     )
     deliver: Annotated[Text, Field(max_length=500)] | None = Field(
-        None, description='JSON: `{"bucket": "shop", "prefix": "spring"}`; the operator says which buckets there are'
+        None, description='JSON: `{"bucket": "shop", "prefix": "spring"}`; the operator configures the buckets'
     )
     priority: PriorityClass | None = None
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)] | None = None
@@ -84,13 +84,13 @@ class BatchParameters(Query):
 
 
 class BatchBody(BatchOptions):
-    """A batch as one JSON object, for small tables; larger ones are better sent as CSV or JSON Lines."""
+    """A batch as one JSON object, for small tables. Send larger ones as CSV or JSON Lines."""
 
     rows: list[Any]
 
 
 def make_options(parameters: BatchParameters, body: BatchBody | None = None) -> BatchOptions:
-    """The options of a batch; query parameters win over the body."""
+    """The options of a batch. Query parameters override the body. Raises InvalidRequest."""
     given: dict[str, Any] = body.model_dump(exclude={"rows"}, exclude_unset=True) if body else {}
     sent = parameters.model_dump(exclude_none=True)
     defaults = {name: sent.pop(name) for name in DEFAULTS if name in sent}
@@ -125,7 +125,7 @@ def _json_parameter(name: str, text: str) -> Any:
 
 
 def validated(model: type[M], value: Any) -> M:
-    """The value as that model. Raises InvalidRequest."""
+    """Validate the value as that model. Raises InvalidRequest."""
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -24,24 +24,24 @@ from scheduler.batches.table.table_plan import RowPlan, TablePlan
 
 
 class FailureGroup(ResponseModel):
-    """Jobs of a batch that failed for one reason."""
+    """Jobs of a batch that failed for the same reason."""
 
     code: str
     number: int
-    detail: str = Field(description="Of one of them")
-    remedy: str = Field(description="Empty where the detail says all")
+    detail: str = Field(description="The detail of one of the jobs")
+    remedy: str = Field(description="Empty if the detail is sufficient")
 
 
 class BatchProgress(ResponseModel):
-    """How a batch gets on."""
+    """The progress of a batch."""
 
-    jobs_per_minute: int = Field(description="That succeeded in the last minute")
-    left_s: float | None = Field(description="Seconds to its end at this rate; null when nothing moves, or nothing is left")
+    jobs_per_minute: int = Field(description="Jobs that succeeded in the last minute")
+    left_s: float | None = Field(description="Seconds to its end at this rate; null when no job finishes or none is left")
     failures: list[FailureGroup] = Field(description="Why jobs failed, the most common reason first")
 
 
 class BatchCounts(ResponseModel):
-    """Rows of the table, jobs they make (accepted + rejected), those that take pictures that exist, and jobs by state."""
+    """The table's rows, its jobs (accepted + rejected), the jobs that reuse images, and the jobs in each state."""
 
     rows: int
     jobs: int
@@ -57,7 +57,7 @@ class BatchCounts(ResponseModel):
 
 
 class PickCounts(ResponseModel):
-    """How many pictures were decided how; open: not yet."""
+    """The numbers of images by pick; open: without a pick."""
 
     approved: int
     rejected: int
@@ -66,13 +66,13 @@ class PickCounts(ResponseModel):
 
 
 class BatchDeliveryResponse(ResponseModel):
-    """A batch's files on their way to a bucket. `state`: open until the batch is done, then waiting, delivered or failed."""
+    """The delivery of a batch's files to a bucket. `state`: open until the batch is done, then waiting, delivered or failed."""
 
     bucket: str
     prefix: str
     state: Literal["open", "waiting", "delivered", "failed"]
-    files: int = Field(description="Files that are there, the manifest too")
-    sent: int = Field(description="Files that the last try sent: what is there already is not sent again")
+    files: int = Field(description="Files in the bucket, including the manifest")
+    sent: int = Field(description="Files that the last try sent; files that the bucket has are not sent again")
     bytes: int
     tries: int
     error: str | None
@@ -80,24 +80,24 @@ class BatchDeliveryResponse(ResponseModel):
 
 
 class BatchChanges(ResponseModel):
-    """Of a table that was sent again: its jobs by what became of them since."""
+    """The jobs of a table that was sent again, by their change since the earlier batch."""
 
-    reused: int = Field(description="As they were: their pictures are taken, not rendered")
+    reused: int = Field(description="Unchanged jobs whose images are reused")
     changed: int
     new: int
-    unfinished: int = Field(description="As they were, but their pictures were never finished")
-    removed: int = Field(description="Jobs of the earlier batch that the table has no more; report.csv names them")
+    unfinished: int = Field(description="Unchanged jobs whose images were never finished")
+    removed: int = Field(description="Jobs of the earlier batch that the table no longer has; report.csv names them")
 
 
 class BatchStop(ResponseModel):
-    """Why the farm itself has paused a batch: so many of its jobs failed with one error. Resuming it forgets that."""
+    """Why the farm paused a batch: the number of its jobs that failed with the same error. Resuming the batch resets it."""
 
     error: str
     failed: int
 
 
 class BatchUrls(ResponseModel):
-    """Where to go on from a batch."""
+    """URLs of a batch's resources and actions."""
 
     self: str
     jobs: str
@@ -118,12 +118,12 @@ class BatchUrls(ResponseModel):
 
 
 class QuoteResponse(ResponseModel):
-    """What a dry run says: pictures, predicted GPU-seconds, seconds to the last picture, the first expanded prompts."""
+    """The cost of a dry run: images, predicted GPU-seconds, seconds to the last image, and the first expanded prompts."""
 
     pictures: int
-    reused: int = Field(description="Pictures of these that exist already; counted with `reuse=true`")
+    reused: int = Field(description="Of these, images that exist already; counted with `reuse=true`")
     gpu_seconds: float
-    gpu_seconds_ahead: float = Field(description="Predicted for what waits already")
+    gpu_seconds_ahead: float = Field(description="Predicted for the jobs that are ahead in the queue")
     expected_finish_s: float | None = Field(description="Seconds from now; null when no live worker serves the models")
     workers: int = Field(description="Live workers that serve a model of the batch")
     models: list[str]
@@ -131,38 +131,38 @@ class QuoteResponse(ResponseModel):
 
 
 class RowReport(ResponseModel):
-    """What a dry run says of one row. One that was refused has no jobs, but errors."""
+    """A dry run's report of one row. A rejected row has errors and no jobs."""
 
     row: int
     sku: str
     jobs: int
     pictures: int
     gpu_seconds: float
-    prompt: str = Field(description="Of its first job")
-    change: str | None = Field(description="Of an update, or where a picture exists: reused, changed, new, unfinished")
+    prompt: str = Field(description="The prompt of its first job")
+    change: str | None = Field(description="Of an update, or if an image exists: reused, changed, new, unfinished")
     errors: list[RowError]
 
 
 class BatchResponse(ResponseModel):
-    """A batch as it is now. A dry run has no id, state and URLs, but a quote and a report by row."""
+    """A batch as it is now. A dry run has no id, state and URLs; it has a quote and a report by row."""
 
     id: str | None
     name: str
     state: BatchState | None
     priority: PriorityClass
     canary: int
-    stopped: BatchStop | None = Field(None, description="Why the farm paused it; null for one that was not, or was resumed")
+    stopped: BatchStop | None = Field(None, description="Why the farm paused it; null if it did not, or after a resume")
     counts: BatchCounts
-    update_of: str | None = Field(description="The batch that this one brings up to date")
-    changes: BatchChanges | None = Field(description="Of an update; null otherwise")
+    update_of: str | None = Field(description="The earlier batch that this one updates")
+    changes: BatchChanges | None = Field(description="Changes of an update; null for other batches")
     picks: PickCounts
-    delivery: BatchDeliveryResponse | None = Field(description="Of a batch that is delivered to a bucket")
-    drafts: str | None = Field(description="The batch whose approved pictures this one renders finally")
-    progress: BatchProgress | None = Field(None, description="Of one batch that is asked for; null in lists")
+    delivery: BatchDeliveryResponse | None = Field(description="The delivery to a bucket; null without one")
+    drafts: str | None = Field(description="The batch whose approved images this one renders as finals")
+    progress: BatchProgress | None = Field(None, description="Only in the response for a single batch; null in lists")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
     warnings: list[RowError] = Field(description="What may not be meant as it was read: a column that is almost a known one ...")
     quote: QuoteResponse | None
-    rows: list[RowReport] | None = Field(description="Of a dry run: the first 1,000 rows one by one")
+    rows: list[RowReport] | None = Field(description="The first 1,000 rows of a dry run; null for other batches")
     created_at: Time | None
     finished_at: Time | None
     urls: BatchUrls | None
@@ -176,7 +176,7 @@ class BatchList(ResponseModel):
 
 
 def batch_responses(session: Session, batches: Sequence[Batch], base: str) -> list[BatchResponse]:
-    """Batches of the store as JSON, with the numbers of their jobs."""
+    """Convert batches to JSON, with the numbers of their jobs."""
     numbers = lifecycle.counts(session, list(batches))
     picks = pick_counts(session, list(numbers))
     deliveries = {
@@ -187,7 +187,7 @@ def batch_responses(session: Session, batches: Sequence[Batch], base: str) -> li
 
 
 def batch_detail(session: Session, batch: Batch, base: str) -> BatchResponse:
-    """One batch as JSON, with how it gets on."""
+    """Convert one batch to JSON, with its progress."""
     response = batch_responses(session, [batch], base)[0]
     counts = response.counts
     progress = read_progress(session, batch.id, counts.held + counts.queued + counts.running)
@@ -196,7 +196,8 @@ def batch_detail(session: Session, batch: Batch, base: str) -> BatchResponse:
 
 
 def new_batch_response(session: Session, batch: Batch, base: str) -> BatchResponse:
-    """A batch that becomes real in this transaction, as it will be when its jobs have been let go."""
+    """The response for a batch that this transaction creates. A queued batch's held jobs count as queued: they are released
+    next."""
     numbers = lifecycle.counts(session, [batch])[batch.id]
     if batch.state == BatchState.QUEUED:
         numbers["queued"], numbers["held"] = numbers["queued"] + numbers["held"], 0
@@ -204,7 +205,7 @@ def new_batch_response(session: Session, batch: Batch, base: str) -> BatchRespon
 
 
 def dry_run_response(plan: TablePlan, quote: Quote, options: BatchOptions) -> BatchResponse:
-    """What a batch would be."""
+    """The response of a dry run."""
     return BatchResponse(
         id=None,
         name=options.name,
@@ -262,7 +263,7 @@ def _response(
     url = f"{base}/api/v1/batches/{batch.id}"
     state = BatchState(batch.state)
     if state is BatchState.QUEUED and any(numbers[name] for name in lifecycle.STARTED):
-        state = BatchState.RUNNING  # the sweep will write it down
+        state = BatchState.RUNNING  # the sweep stores this state later
     return BatchResponse(
         id=batch.id,
         name=batch.name,

@@ -1,4 +1,4 @@
-"""The body that asks for the finals of a batch."""
+"""The request body of a batch's finals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scheduler.batches.table.delivery_target import DeliveryTarget
 
 
 class FinalsBody(Body):
-    """What finals have instead of what their drafts had; what is left out stays as it was."""
+    """The values in which finals differ from their drafts. Fields that are left out stay as in the drafts."""
 
     width: Side
     height: Side
@@ -24,12 +24,12 @@ class FinalsBody(Body):
     upscale: Upscale | None = None
     name: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(None, description="Name of the new batch")
     channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] | None = Field(
-        None, description="Forms in which each picture is delivered; left out: those of the drafts"
+        None, description="Channels of each image; left out: those of the drafts"
     )
-    deliver: DeliveryTarget | None = Field(None, description="The bucket and folder that its files go to when it is done")
+    deliver: DeliveryTarget | None = Field(None, description="The bucket and folder for the files when the batch is done")
 
     def options(self, settings: Settings) -> FinalsOptions:
-        """As the scheduler takes it, its channels written out. Raises InvalidRequest for a channel that is not known."""
+        """Convert to the scheduler's options, with resolved channels. Raises InvalidRequest for an unknown channel."""
         return FinalsOptions(
             width=self.width,
             height=self.height,

@@ -13,7 +13,7 @@ from imagefarm.store.models import ChannelFile, Image
 
 
 class ChannelResponse(ResponseModel):
-    """A picture in the form that one channel of its batch asks for."""
+    """The file of an image for one channel of its batch."""
 
     channel: str
     format: str
@@ -25,7 +25,7 @@ class ChannelResponse(ResponseModel):
 
 
 class ImageResponse(ResponseModel):
-    """One picture of a job. The hashes are SHA-256: of the file, and of its decoded pixels."""
+    """One image of a job. The hashes are SHA-256: of the file, and of its decoded pixels."""
 
     id: str
     index: int
@@ -38,13 +38,13 @@ class ImageResponse(ResponseModel):
     bytes: int
     url: str
     thumb_url: str
-    pick: Literal["approved", "rejected", "rerolled"] | None = Field(description="What was decided of it in its batch")
-    scores: dict[str, Any] | None = Field(description="What the batch's gate measured, and its `verdict`")
-    channels: list[ChannelResponse] = Field(description="Its files for the channels of its batch")
+    pick: Literal["approved", "rejected", "rerolled"] | None = Field(description="Its pick in its batch")
+    scores: dict[str, Any] | None = Field(description="The scores of the batch's quality gate, and its `verdict`")
+    channels: list[ChannelResponse] = Field(description="Files for the channels of its batch")
 
 
 def image_response(image: Image, base: str, pick: str | None = None, files: Sequence[ChannelFile] = ()) -> ImageResponse:
-    """One image as JSON; `pick` is what was decided of it, `files` are its channels'."""
+    """Convert an image to JSON. `pick` is its pick, `files` are its channel files."""
     url = f"{base}/api/v1/images/{image.id}/file"
     return ImageResponse(
         id=image.id,

@@ -29,9 +29,9 @@ class JobError(ResponseModel):
 
 
 class PendingReasonResponse(ResponseModel):
-    """Why a job waits, or what became of it. `code` is stable, `message` is for people.
+    """Why a job waits, or how it ended. `code` is stable, `message` is for people.
 
-    The values that the message names come beside them, such as `ahead`, the jobs that are served first.
+    Further fields hold the values in the message, such as `ahead`, the number of jobs that are served first.
     """
 
     model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=True)
@@ -42,19 +42,19 @@ class PendingReasonResponse(ResponseModel):
 
     @classmethod
     def of(cls, reason: PendingReason) -> PendingReasonResponse:
-        """The reason as JSON."""
+        """Convert the reason to JSON."""
         return cls(code=reason.code, message=reason.message, **reason.values)
 
 
 class Progress(ResponseModel):
-    """How many of its denoising steps a job has done."""
+    """The number of denoising steps that a job has done, and their total."""
 
     step: int
     steps: int
 
 
 class JobUrls(ResponseModel):
-    """Where to go on from a job."""
+    """URLs of a job and its actions."""
 
     self: str
     events: str
@@ -74,10 +74,10 @@ class JobResponse(ResponseModel):
     labels: dict[str, str]
     custom_id: str | None
     batch_id: str | None
-    from_image: str | None = Field(description="The picture that it replaces, or the draft that it renders finally")
+    from_image: str | None = Field(description="The image that it replaces, or the draft of this final")
     attempt: int
     error: JobError | None
-    pending_reason: PendingReasonResponse | None = Field(description="What it waits for, or what became of it; null in lists")
+    pending_reason: PendingReasonResponse | None = Field(description="Why it waits, or how it ended; null in lists")
     progress: Progress
     images: list[ImageResponse]
     warnings: list[str]
@@ -95,7 +95,7 @@ class JobList(ResponseModel):
 
 
 def job_response(session: Session, app_context: AppContext, job: Job, base: str, *, step: int | None = None) -> JobResponse:
-    """One job as JSON, with the reason why it waits. `step` is its progress where that is known already."""
+    """Convert one job to JSON, with its pending reason. `step` is its current step if the caller knows it."""
     if step is None:
         step = app_context.progress.read([job.id]).get(job.id, 0) if job.state == JobState.RUNNING else 0
     images = _images(session, [job], base)
@@ -103,22 +103,22 @@ def job_response(session: Session, app_context: AppContext, job: Job, base: str,
 
 
 def submitted_response(session: Session, app_context: AppContext, submission: Submission, base: str) -> JobResponse:
-    """A job about to be written as JSON, by what its submit has looked at."""
+    """Convert a job that is about to be stored to JSON, from the data that its submit has read."""
     job, recipe, wait_context = submission
-    # a new job has every column that the reason is read from
+    # a new job has all columns that the reason needs
     reason = app_context.pending_reasons.explain(session, cast("Job", job), wait_context)
     return _made(job, recipe, base, reason=reason)
 
 
 def job_responses(session: Session, app_context: AppContext, rows: Sequence[Job], base: str) -> list[JobResponse]:
-    """Many jobs as JSON, without asking for each why it waits."""
+    """Convert jobs to JSON, without their pending reasons."""
     images = _images(session, rows, base)
     steps = app_context.progress.read([job.id for job in rows if job.state == JobState.RUNNING])
     return [_response(job, images.get(job.id, []), base, steps.get(job.id, 0), None) for job in rows]
 
 
 def _images(session: Session, rows: Sequence[Job], base: str) -> dict[str, list[ImageResponse]]:
-    """Images by job. Only a job that has succeeded has any: they are committed with its success."""
+    """Images by job id. Only succeeded jobs have images, because both are committed together."""
     found = jobs.images_of(session, [job.id for job in rows if job.state == JobState.SUCCEEDED])
     picks = picks_of(session, [job.id for job in rows if job.batch_id is not None and job.id in found])
     picked = {ref: decided.pick for ref, decided in picks.items()}
@@ -147,7 +147,7 @@ def _made(
     images: Sequence[ImageResponse] = (),
     progress: int = 0,
 ) -> JobResponse:
-    """What a job that is stored and one that is about to be have in common."""
+    """The fields that stored jobs and new jobs have in common."""
     url = f"{base}/api/v1/jobs/{job.id}"
     return JobResponse(
         id=job.id,

@@ -1,4 +1,4 @@
-"""API keys as JSON, and a key made from a body."""
+"""API keys as JSON, and the creation of a key from a request body."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagefarm.text import NotBool, check_text
 
 def _stripped(text: str) -> str:
     if text != text.strip() or not text.isprintable():
-        raise ValueError("has white space at its ends, or characters that do not print; leave them out")
+        raise ValueError("has white space at its ends, or unprintable characters; remove them")
     return text
 
 
@@ -26,22 +26,22 @@ Number = Annotated[int, Field(ge=0, le=MAX_LIMIT), NotBool]
 
 
 class KeyLimits(Body):
-    """What one key may ask for; null: no more narrowly than its tenant."""
+    """The limits of one key; null: only the tenant's limit applies."""
 
-    queued: Number | None = Field(None, description="Jobs that wait at a time")
-    running: Number | None = Field(None, description="Jobs that run at a time")
-    images_per_day: Number | None = Field(None, description="Pictures asked for on one day (UTC)")
-    pixels: Number | None = Field(None, description="Width times height of a picture")
+    queued: Number | None = Field(None, description="Waiting jobs at a time")
+    running: Number | None = Field(None, description="Running jobs at a time")
+    images_per_day: Number | None = Field(None, description="Images asked for per day (UTC)")
+    pixels: Number | None = Field(None, description="Width times height of an image")
     steps: Number | None = None
 
 
 class KeyRequest(Body):
-    """A key to be made."""
+    """A new key."""
 
-    name: Name = Field(description="What it is for, for those who read the list")
-    tenant: Name = Field("default", description="Name of the tenant it belongs to, who is made if new")
+    name: Name = Field(description="The key's purpose, shown in the list")
+    tenant: Name = Field("default", description="Name of the key's tenant, which is created if it does not exist")
     scopes: list[Scope] = Field(default_factory=lambda: [Scope.SUBMIT, Scope.READ], min_length=1, max_length=3)
-    limits: KeyLimits = Field(default_factory=KeyLimits, description="Of this key alone, within those of its tenant")
+    limits: KeyLimits = Field(default_factory=KeyLimits, description="Limits of this key, within those of its tenant")
 
 
 class KeyResponse(ResponseModel):
@@ -55,23 +55,23 @@ class KeyResponse(ResponseModel):
     scopes: list[Scope]
     limits: dict[str, int]
     created_at: Time
-    expires_at: Time | None = Field(description="When a key that was replaced ceases to hold")
+    expires_at: Time | None = Field(description="When a replaced key expires")
     revoked_at: Time | None
     last_used_at: Time | None
 
 
 class NewKeyResponse(KeyResponse):
-    """A key just made. This is the only time it is shown."""
+    """A new key with its secret. No other response contains it."""
 
     key: str
 
 
 def make_key(app_context: AppContext, caller: Caller, body: KeyRequest) -> NewKey:
-    """Make the key that a body asks for. Raises InvalidRequest."""
+    """Create the key of a request body. Raises InvalidRequest."""
     limits = body.limits.model_dump(exclude_none=True)
     return create_key(app_context.store, name=body.name, scopes=body.scopes, tenant=body.tenant, limits=limits, by=caller.name)
 
 
 def new_key_response(made: NewKey) -> NewKeyResponse:
-    """A key just made as JSON, with the key itself."""
+    """Convert a new key to JSON, with its secret."""
     return NewKeyResponse(**asdict(made.info), key=made.key)

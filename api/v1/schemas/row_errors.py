@@ -10,7 +10,7 @@ from scheduler.batches.create import error_json
 
 
 class RowError(ResponseModel):
-    """What is wrong with a row: where, what, and how to mend it."""
+    """An error of a row: the row, the field, the problem and the remedy."""
 
     row: int | None
     field: str
@@ -19,5 +19,5 @@ class RowError(ResponseModel):
 
 
 def row_errors(errors: Iterable[FieldError]) -> list[RowError]:
-    """Errors of rows as JSON."""
+    """Convert errors of rows to JSON."""
     return [RowError.model_validate(error_json(error)) for error in errors]

@@ -1,4 +1,4 @@
-"""The settings in force as they may be shown: secrets are masked."""
+"""The settings in force, with masked secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECRET_WORDS = ("secret", "password", "token", "key")
 
 
 class SettingResponse(ResponseModel):
-    """One setting as it may be shown: its value as text, and where it came from (default, a file, a variable ...)."""
+    """One setting: its value as text, masked if secret, and its origin (default, a file, a variable ...)."""
 
     name: str
     value: str
@@ -20,7 +20,7 @@ class SettingResponse(ResponseModel):
 
 
 def shown_settings(settings: Settings) -> list[SettingResponse]:
-    """The settings as they may be shown."""
+    """All settings, with masked secrets."""
     origins = settings.origins({})
     shown = []
     for name, info in type(settings).model_fields.items():
@@ -30,7 +30,7 @@ def shown_settings(settings: Settings) -> list[SettingResponse]:
             text = redacted(text)
         elif text and any(word in name for word in SECRET_WORDS):
             text = "***"
-        # the embedded farm hands every value to its services as a variable; one that is the default came from nowhere else
+        # the embedded farm passes every value to its services as a variable, so a default value has no other origin
         is_default = value == info.get_default(call_default_factory=True)
         origin = "default" if is_default else origins[name]
         shown.append(SettingResponse(name=name, value=text, origin=origin, meaning=info.description or ""))

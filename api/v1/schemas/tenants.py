@@ -1,4 +1,4 @@
-"""Tenants as JSON: their queues, limits, use of today and share."""
+"""Tenants as JSON: queues, limits, use today and share."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from imagefarm.tenants import MAX_TENANTS, TenantUse, Today, tenants_in_use, tod
 
 
 class TenantResponse(ResponseModel):
-    """A tenant: its weight, what it has in the queue, and what it asked for today (UTC)."""
+    """A tenant: its weight, its queued and running jobs, and what it asked for today (UTC)."""
 
     id: str
     name: str
     weight: float
-    limits: dict[str, int] = Field(description="Its own, as they were set; the farm's hold besides")
+    limits: dict[str, int] = Field(description="The tenant's own limits; the farm's apply too")
     queued: int
     running: int
     images_today: int
-    images_per_day: int | None = Field(description="The limit; null without one")
-    max_queued: int = Field(description="The narrower of its own and the farm's")
-    max_running: int = Field(description="The narrower of its own and the farm's")
-    pixels: int | None = Field(description="Width times height of a picture at most; null without a limit")
-    steps: int | None = Field(description="Steps at most; null without a limit")
-    gpu_seconds_today: float = Field(description="Predicted, of what was asked for today")
-    share: float = Field(description="Its part of all GPU-seconds asked for today, 0 to 1")
-    fair_share: float = Field(description="Its part by weight among those who asked for something today, 0 to 1")
+    images_per_day: int | None = Field(description="The daily limit; null without one")
+    max_queued: int = Field(description="The smaller of the tenant's and the farm's limit")
+    max_running: int = Field(description="The smaller of the tenant's and the farm's limit")
+    pixels: int | None = Field(description="Largest width times height of an image; null without a limit")
+    steps: int | None = Field(description="Most steps of an image; null without a limit")
+    gpu_seconds_today: float = Field(description="Predicted GPU-seconds of the jobs submitted today")
+    share: float = Field(description="The tenant's part of all GPU-seconds asked for today, 0 to 1")
+    fair_share: float = Field(description="The tenant's part by weight among the tenants active today, 0 to 1")
 
 
 class TenantLimits(KeyLimits):
-    """What a tenant may ask for. A number sets a limit, null removes it, what is left out stays as it is."""
+    """The limits of a tenant. A number sets a limit, null removes it, a field that is left out stays unchanged."""
 
 
 class TenantChange(Body):
-    """What shall be otherwise."""
+    """The changes to a tenant."""
 
     limits: TenantLimits
 
 
 def tenant_responses(session: Session, settings: Settings) -> list[TenantResponse]:
-    """Tenants by what they asked for today."""
+    """Return the tenants, ordered by what they asked for today."""
     whole = today(session)
     return [tenant_response(one, whole, settings) for one in tenants_in_use(session, limit=MAX_TENANTS)]
 
 
 def tenant_response(one: TenantUse, whole: Today, settings: Settings) -> TenantResponse:
-    """A tenant with its share of what was asked for today."""
+    """Convert a tenant to JSON, with its share of all that was asked for today."""
     own, queue, run = one.limits, settings.max_queued_per_tenant, settings.max_running_per_tenant
     return TenantResponse(
         id=one.id,

@@ -1,4 +1,4 @@
-"""Bodies about people who sign in."""
+"""Request bodies of users who sign in."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Password = Annotated[
 
 
 class UserRequest(Body):
-    """A person to be made."""
+    """A new user."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")] = Field(
-        description="To sign in with; small and large letters are the same"
+        description="The sign-in name; upper and lower case are equal"
     )
     password: Password
     role: Role = Field("member", description="viewer (read), member (read, submit) or admin (all, of every tenant)")
-    tenant: Name = Field("default", description="Name of the tenant they belong to, who is made if new")
+    tenant: Name = Field("default", description="Name of the user's tenant, which is created if it does not exist")
 
 
 class PasswordRequest(Body):

@@ -21,7 +21,7 @@ from scheduler.delivery.webhooks import Kind
 
 
 class WebhookBody(Body):
-    """Where to send what. `subject` is a job or a batch; without it all of the tenant's are told of."""
+    """A webhook's URL and events. `subject` is a job or a batch; without it the webhook covers all of the tenant."""
 
     url: Annotated[Text, Field(min_length=8, max_length=MAX_URL_CHARS)]
     kinds: Annotated[list[Kind], Field(min_length=1, max_length=10)]
@@ -29,7 +29,7 @@ class WebhookBody(Body):
 
 
 class WebhookResponse(ResponseModel):
-    """A webhook. The secret, by which receivers check signatures, is shown only when it is made."""
+    """A webhook. The secret, with which receivers check signatures, is shown only when the webhook is created."""
 
     id: str
     url: str
@@ -41,7 +41,7 @@ class WebhookResponse(ResponseModel):
 
 
 def register_webhook(app_context: AppContext, caller: Caller, body: WebhookBody) -> Webhook:
-    """Register what the body asks for. Raises NotFound for a subject that the caller may not see, InvalidRequest."""
+    """Register a webhook. Raises NotFound for a subject that the caller may not see, InvalidRequest."""
     if body.subject is not None:
         find = visible_batch if is_id(body.subject, "batch") else visible_job
         with app_context.store.read() as session:
@@ -57,11 +57,11 @@ def register_webhook(app_context: AppContext, caller: Caller, body: WebhookBody)
             by=caller.name,
         )
     except FetchFailed as error:
-        raise InvalidRequest([FieldError(field="url", detail=error.detail, remedy="mend the host's name")]) from None
+        raise InvalidRequest([FieldError(field="url", detail=error.detail, remedy="correct the host name")]) from None
 
 
 def webhook_response(hook: Webhook, *, with_secret: bool = False) -> WebhookResponse:
-    """A webhook as JSON; its secret is shown only when it is made."""
+    """Convert a webhook to JSON. The secret is included only when the webhook is created."""
     return WebhookResponse(
         id=hook.id,
         url=hook.url,
