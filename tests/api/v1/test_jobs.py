@@ -72,7 +72,7 @@ def test_the_largest_seed_stays_exact(api: FarmApi) -> None:
 def test_a_pending_reason_has_a_code_a_message_and_its_values(api: FarmApi) -> None:
     heartbeat(api.app_context.store, "worker_1", WorkerState.READY, resident=["demo"], load={})
     before, second = api.submit()["pending_reason"].get("ahead", 0), api.submit()
-    message = f"{before + 1} of your jobs of this lane are ahead of it."
+    message = f"Your jobs ahead of this one: {before + 1}."
     assert second["pending_reason"] == {"code": "jobs_ahead", "message": message, "ahead": before + 1}
     assert api.get(f"/api/v1/jobs/{second['id']}")["pending_reason"] == second["pending_reason"]
 

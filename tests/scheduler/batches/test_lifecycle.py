@@ -233,7 +233,7 @@ def test_a_batch_that_the_farm_stopped_says_why_until_it_is_resumed(farm: BulkFa
     farm.sweep()
     assert (farm.get(batch).json or {})["stopped"] == {"error": "bad_prompt", "failed": 9}
     page = farm.client.get(f"/batches/{batch}").get_data(as_text=True)
-    assert "Stopped: 9 of its jobs failed with bad_prompt. Mend the cause, then resume." in page
+    assert "Stopped: 9 jobs failed with bad_prompt. Fix the cause, then resume." in page
     assert (farm.act(batch, "resume").json or {})["stopped"] is None
     assert "Stopped:" not in farm.client.get(f"/batches/{batch}").get_data(as_text=True)
 

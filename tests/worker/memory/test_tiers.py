@@ -155,7 +155,7 @@ def test_nf4_says_what_it_needs(models: SmallModels, tier: Tier) -> None:
 def test_without_torchao_int8_is_refused_and_skipped(models: SmallModels, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.modules.get("torchao", "") is not None, "an int8 test has run before, and made it visible"
     monkeypatch.setattr(capabilities, "_installed", lambda package: package != "torchao")
-    with pytest.raises(RenderError, match=r"pip install 'imagefarm\[int8\]'") as caught:
+    with pytest.raises(RenderError, match=r"pip install 'imagefarm-server\[int8\]'") as caught:
         loaded(models, "tiny-z-image", Tier.INT8)
     assert caught.value.code == "not_supported"
     assert (

@@ -22,7 +22,9 @@ from scheduler.queue.cancel import cancel_job
 from scheduler.queue.claim import ClaimedJob
 from scheduler.queue.retry import Failure, FailureClass
 from scheduler.queue.workers import register
+from scheduler.recovery.sweep import sweep
 from scheduler.tickets import waiting
+from scheduler.wiring import SWEEP_STEPS
 from tests.farm import Farm
 from worker.engine import engine as engine_module
 from worker.engine.results import FailedJob, RenderedImage, RenderedJob, StepReport
@@ -341,7 +343,7 @@ def test_a_job_whose_time_is_up_before_its_first_step_never_begins(
     run(loop)
     assert states(farm) == {late: "queued", begun: "succeeded"}
     assert not any(late in step for step in StandIn.steps_taken)
-    assert farm.sweep().expired == 1
+    assert sweep(farm.store, farm.settings, SWEEP_STEPS).expired == 1
     with farm.store.read() as session:
         job = session.get_one(Job, late)
         attempt = session.scalars(select(Attempt).where(Attempt.job_id == late)).one()
