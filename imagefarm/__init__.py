@@ -1,4 +1,4 @@
-"""imagefarm: the shared core of the render farm. `from imagefarm import Client` is how programs talk to one."""
+"""imagefarm: the shared core of the render farm, and the client: `from imagefarm import Client`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AsyncClient", "Client", "ClientError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # at first use: every service imports this package, and few need an HTTP client
+    # loaded at first use: every service imports this package, and few services need an HTTP client
     if name in __all__:
         import imagefarm.client
 

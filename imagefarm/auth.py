@@ -1,7 +1,7 @@
-"""Who asks: API keys, their scopes, and whether the farm is open.
+"""Authentication: API keys, their scopes and limits, and whether the farm serves requests without a key.
 
-A key reads `if_<prefix>_<secret>`. The prefix finds the row, the SHA-256 of the whole proves it; the secret is 32 random
-bytes, so a slow password hash would add nothing. The key itself is shown once, when it is made.
+A key has the form `if_<prefix>_<secret>`. The prefix finds the row; the SHA-256 of the whole key proves that the key is genuine.
+The secret is 32 random bytes, so a slow password hash would not make it safer. A key is shown once, when it is created.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from imagefarm.store.models import ApiKey, Tenant
 MARK = "if"
 PREFIX_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 USED_EVERY_S = 60.0
-"""How exact `last_used_at` is: a write for every request would cost more than it tells."""
+"""Seconds. `last_used_at` is updated at most this often, because a write for every request would cost too much."""
 
 KEY_OF_PREFIX = select(
     ApiKey.id,
@@ -54,9 +54,9 @@ FIND_KEY = CompiledStatement(KEY_OF_PREFIX)
 IN_FORCE = ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > db_now()))
 MAX_GRACE_S = 90 * 86400
 LIMITS = ("queued", "running", "images_per_day", "pixels", "steps")
-"""What may be limited for a tenant and for a key."""
+"""Names of the limits that a tenant or a key can have."""
 MAX_LIMIT = 2**53 - 1
-"""The largest whole number that every reader of JSON has."""
+"""The largest whole number that every JSON parser reads exactly."""
 
 
 class Scope(StrEnum):
@@ -72,9 +72,9 @@ ALL_SCOPES = frozenset(Scope)
 
 
 class KeyQuota(NamedTuple):
-    """The limits of one key within its tenant's, and the id under which their use is counted.
+    """The limits of one key within its tenant's limits, and the id under which the key's use is counted.
 
-    A key that replaces another has the same id.
+    A key that replaces another key has the other key's quota id.
     """
 
     quota_id: str
@@ -83,22 +83,22 @@ class KeyQuota(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who made a request: a key, a person who signed in, the bearer of a token, or anybody on an open farm (none of these)."""
+    """The sender of a request: a key, a signed-in user, the bearer of a token, or none of these on an open farm."""
 
     tenant_id: str
     scopes: frozenset[Scope]
     key_id: str | None = None
     user: str | None = None
     subject: str | None = None
-    """Whom a bearer token names."""
+    """The subject that a bearer token names."""
     limits: Mapping[str, Any] = field(default_factory=dict)
-    """Of the key alone; the tenant's hold besides."""
+    """Limits of the key alone. The tenant's limits apply as well."""
     quota_id: str | None = None
-    """Under which id the key's own limits are counted."""
+    """The quota id under which the key's own limits are counted."""
 
     @property
     def quota(self) -> KeyQuota | None:
-        """What the caller's key may ask for within its tenant's limits; None for a key without limits, and without a key."""
+        """The key's own limits and their quota id; None without a key, and for a key without limits."""
         return KeyQuota(self.quota_id, self.limits) if self.limits and self.quota_id is not None else None
 
     @property
@@ -107,32 +107,32 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """How the audit calls the caller."""
+        """The name of the caller in the audit."""
         if self.user or self.subject:
             return f"user {self.user}" if self.user else f"token of {self.subject}"
         return self.key_id or "open farm"
 
     def has_scope(self, scope: Scope) -> bool:
-        """True if this caller has the scope; admin has all."""
+        """True if this caller has the scope. The scope admin includes all others."""
         return scope in self.scopes or self.is_admin
 
     def can_see(self, tenant_id: str | None) -> bool:
-        """True if this caller may know of what belongs to that tenant."""
+        """True if this caller may see objects of that tenant."""
         return self.is_admin or tenant_id == self.tenant_id
 
     @property
     def tenant_filter(self) -> str | None:
-        """The tenant that queries are limited to; None for an admin, who sees all."""
+        """The tenant that queries are limited to; None for an admin, because an admin sees every tenant."""
         return None if self.is_admin else self.tenant_id
 
 
 OPEN_CALLER = Caller(DEFAULT_TENANT, ALL_SCOPES)
-"""Who asks without a key on an open farm."""
+"""The caller of a request without a key on an open farm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyInfo:
-    """A key as it may be shown: never the secret."""
+    """A key without its secret, for lists and responses."""
 
     id: str
     name: str
@@ -164,7 +164,7 @@ class FoundKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made. `key` is the only copy there will ever be."""
+    """A new key. `key` is the only copy of the key's text."""
 
     info: KeyInfo
     key: str
@@ -181,7 +181,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_open(settings: Settings) -> bool:
-    """True if a request without a key is served, as the default tenant with all scopes."""
+    """True if a request without a key is served. It acts for the default tenant and has all scopes."""
     return settings.auth == "open" or (settings.auth == "auto" and is_loopback(settings.host))
 
 
@@ -194,9 +194,9 @@ def create_key(
     limits: Mapping[str, int] | None = None,
     by: str = "operator",
 ) -> NewKey:
-    """Make a key for the tenant called `tenant`, who is made if new. `limits` hold for this key alone; see LIMITS.
+    """Create a key for the tenant called `tenant`, and the tenant if it is new. `limits` apply to this key alone; see LIMITS.
 
-    Raises InvalidRequest for a scope or a limit that is not one.
+    Raises InvalidRequest for an unknown scope and for an unknown or invalid limit.
     """
     wanted, own = check_scopes(scopes), check_limit_names(limits or {})
     with store.write() as session:
@@ -206,14 +206,14 @@ def create_key(
 
 
 def rotate_key(store: Store, key_id_or_prefix: str, *, grace_s: float = 86400.0, by: str = "operator") -> NewKey:
-    """Replace a key by a new one of the same name, tenant, scopes and limits; the old one holds for `grace_s` more.
+    """Replace a key by a new one with the same name, tenant, scopes and limits. The old key works for `grace_s` more seconds.
 
-    What the old one has used of its limits today counts for the new one. Raises NotFound, and Conflict for a key that is not
-    in force.
+    `grace_s` is from 0 to MAX_GRACE_S. Today's use of the old key counts against the new key's limits. Raises InvalidRequest for
+    `grace_s`, NotFound, and Conflict if the key is revoked or expired.
     """
     if not 0 <= grace_s <= MAX_GRACE_S:
-        remedy = f"use 0 to {MAX_GRACE_S} seconds"
-        raise InvalidRequest([FieldError(field="grace_s", detail="is no time that an old key may hold", remedy=remedy)])
+        remedy = "send the number of seconds for which the old key still works"
+        raise InvalidRequest([FieldError(field="grace_s", detail=f"must be between 0 and {MAX_GRACE_S} seconds", remedy=remedy)])
     with store.write() as session:
         old = session.get_one(ApiKey, _key_id(session, key_id_or_prefix), with_for_update=True)
         made = _add_key(
@@ -240,7 +240,7 @@ def _add_key(
 
 
 def check_limit_names(limits: Mapping[str, int]) -> dict[str, int]:
-    """The limits, checked: known names, whole numbers from 0. Raises InvalidRequest."""
+    """Return the limits as a dict. Raises InvalidRequest for an unknown name, and for a value outside 0 to MAX_LIMIT."""
     for name, value in limits.items():
         if name not in LIMITS:
             remedy = "use some of " + ", ".join(LIMITS)
@@ -259,7 +259,7 @@ def _key_id(session: Session, key_id_or_prefix: str) -> str:
 
 
 def revoke_key(store: Store, key_id_or_prefix: str, *, by: str = "operator") -> KeyInfo:
-    """Make a key useless from now on; repeating does no harm. Raises NotFound."""
+    """Revoke a key at once. Revoking it again changes nothing. Raises NotFound."""
     with store.write() as session:
         key_id = _key_id(session, key_id_or_prefix)
         revoked = session.execute(
@@ -274,7 +274,7 @@ def revoke_key(store: Store, key_id_or_prefix: str, *, by: str = "operator") -> 
 
 
 def list_keys(store: Store, *, tenant_id: str | None = None) -> list[KeyInfo]:
-    """All keys, newest first, revoked ones too; of one tenant, if given."""
+    """All keys, newest first, including revoked ones; with `tenant_id`, those of one tenant."""
     statement = select(ApiKey, Tenant.name).join(Tenant, Tenant.id == ApiKey.tenant_id, isouter=True).order_by(ApiKey.id.desc())
     if tenant_id is not None:
         statement = statement.where(ApiKey.tenant_id == tenant_id)
@@ -283,21 +283,21 @@ def list_keys(store: Store, *, tenant_id: str | None = None) -> list[KeyInfo]:
 
 
 def has_keys(store: Store) -> bool:
-    """True if any key is in force."""
+    """True if any key is neither revoked nor expired."""
     with store.read() as session:
         return session.scalar(select(ApiKey.id).where(IN_FORCE).limit(1)) is not None
 
 
 def authenticate_key(store: Store, key: str) -> Caller | None:
-    """Who holds this key; None if it is malformed, unknown, wrong or revoked, without saying which."""
+    """The caller that this key belongs to; None if the key is malformed, unknown, wrong, expired or revoked."""
     mark, _, rest = key.partition("_")
     prefix, _, secret = rest.partition("_")
     if mark != MARK or not secret or not prefix.isascii() or not prefix.isalnum() or not secret.isascii():
         return None
-    with store.autocommit_read() as sql:  # every request comes here: no need for a whole session
+    with store.autocommit_read() as sql:  # every request runs this: a session would cost too much
         found = FIND_KEY.run(sql, {"of_prefix": prefix})
     row = FoundKey(*found[0]) if found else None
-    # compared also when there is no such row, so that the time taken does not tell
+    # compared also when there is no such row, so that the response time does not show whether the prefix exists
     right = hmac.compare_digest(row.hash if row is not None else _digest(""), _digest(key))
     if row is None or not right or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= row.now):
         return None
@@ -308,13 +308,13 @@ def authenticate_key(store: Store, key: str) -> Caller | None:
 
 
 def key_caller(row: Any) -> Caller:
-    """Whom a key's row stands for."""
+    """The caller of a key's row."""
     scopes = frozenset(Scope(scope) for scope in row.scopes)
     return Caller(row.tenant_id, scopes, row.id, limits=row.limits, quota_id=row.quota_id or row.id)
 
 
 def check_scopes(scopes: Iterable[str]) -> list[str]:
-    """The scopes, each once, in their own order; raise InvalidRequest naming one that is not a scope."""
+    """The scopes without duplicates, in the order of `Scope`. Raises InvalidRequest for an unknown scope."""
     given = list(scopes)
     unknown = [scope for scope in given if scope not in ALL_SCOPES]
     if unknown or not given:
@@ -326,9 +326,9 @@ def check_scopes(scopes: Iterable[str]) -> list[str]:
 
 
 def get_or_create_tenant(session: Session, name: str) -> str:
-    """The id of the tenant called `name` (or with that id), made if there is none, in the caller's transaction.
+    """The id of the tenant with this name or id. A tenant that does not exist is created in the caller's transaction.
 
-    Of several that make it at once one does; the others wait for it and have the same.
+    Of several concurrent transactions one creates the tenant; the others wait for it and return the same id.
     """
     known = select(Tenant.id).where((Tenant.name == name) | (Tenant.id == name)).limit(1)
     found = session.scalar(known)
@@ -343,7 +343,7 @@ def get_or_create_tenant(session: Session, name: str) -> str:
 
 
 def key_info(session: Session, key_id: str) -> KeyInfo:
-    """A key as it may be shown."""
+    """A key without its secret. Raises NotFound."""
     row = session.get_one(ApiKey, key_id, populate_existing=True)
     return _info(row, session.scalar(select(Tenant.name).where(Tenant.id == row.tenant_id)))
 

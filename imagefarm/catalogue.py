@@ -18,17 +18,17 @@ from imagefarm.settings import Tier, shipped
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 LOSSY_QUALITY = 90
-"""Quality of JPEG and WebP files whose request names none."""
+"""Quality of JPEG and WebP files whose request sets none."""
 WEBP_SIDE = 16_383
 """Longest side in pixels that WebP allows."""
 MAX_PICTURE_PIXELS = 8192 * 8192
-"""Most pixels of one finished image, upscaled or not, because a worker holds several."""
+"""Largest number of pixels of one finished image, upscaled or not. A worker holds several finished images in memory."""
 GROUPED_BY_SIZE: frozenset[Family] = frozenset({"sd15", "sdxl"})
-"""Families whose UNet needs one size for the whole forward pass."""
+"""Families whose UNet needs one image size for the whole forward pass."""
 
 
 class Defaults(BaseModel):
-    """Values for what a request does not say."""
+    """A model's values for the fields that a request leaves out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(ge=16)
@@ -40,7 +40,7 @@ class Defaults(BaseModel):
 
 
 class Limits(BaseModel):
-    """What a request may ask for. Sizes are in pixels; both sides are multiples of `multiple`."""
+    """The range of each field of a request. Sizes are in pixels; both sides are multiples of `multiple`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     min_side: int = Field(ge=16)
@@ -59,7 +59,7 @@ class Limits(BaseModel):
 
 
 class Adapter(BaseModel):
-    """A LoRA that is part of the model itself, such as LCM's; loaded together with it."""
+    """A LoRA that is part of the model itself, such as LCM's. It is loaded together with the model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     source: str
@@ -89,7 +89,7 @@ class UpscalerEntry(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """One model: where its weights are, what it needs, what it allows."""
+    """One model: the source of its weights, its requirements, and the limits of its requests."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -124,7 +124,8 @@ class ModelEntry(BaseModel):
         return self.samplers or (self.defaults.sampler,)
 
     def compat_key(self, recipe: Recipe) -> str:
-        """Jobs with equal keys may share a forward pass: model, LoRA set, and for UNets size and whether guidance is on."""
+        """Jobs with equal keys can share a forward pass. A key has the model and the LoRAs; for a UNet also the size and whether
+        guidance is on."""
         loras = ",".join(f"{lora.name}:{lora.weight:g}" for lora in sorted(recipe.loras, key=lambda lora: lora.name))
         key = f"{self.name}|{loras}"
         if self.family in GROUPED_BY_SIZE:
@@ -132,12 +133,13 @@ class ModelEntry(BaseModel):
         return key
 
     def work(self, recipe: Recipe, count: int) -> float:
-        """How many default images this job is worth: proportional to pixels, steps and count."""
+        """The work of this job in default images of the model: proportional to pixels, steps and count."""
         default = self.defaults
         return count * recipe.width * recipe.height * recipe.steps / (default.width * default.height * default.steps)
 
     def predicted_cost_s(self, recipe: Recipe, count: int, learnt: float | None = None) -> float:
-        """Predicted GPU-seconds of a job, from the learned (or first guessed) seconds of one default image."""
+        """Predicted GPU-seconds of a job, from the learned seconds of one default image, or from an estimate until they are
+        measured."""
         return (learnt or self.cost_s) * self.work(recipe, count)
 
 
@@ -202,7 +204,8 @@ class Catalogue:
     def local_path(self, source: str) -> Path | None:
         """The path of `source` if it is one, otherwise None.
 
-        A relative path starts at the catalogue's folder, or else at the files that ship with the package (the demo model).
+        A relative path starts at the catalogue's folder. If nothing is there, it starts at the files in the package (the demo
+        model).
         """
         path = Path(source).expanduser()
         candidate = self.folder / path

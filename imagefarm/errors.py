@@ -28,7 +28,7 @@ from imagefarm.messages import N_, Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldError:
-    """One thing wrong with one field of a request: the place, the problem and the remedy."""
+    """One error in one field of a request: the field, the problem and the remedy."""
 
     field: str
     detail: str
@@ -37,7 +37,7 @@ class FieldError:
 
 
 class FieldValueError(ValueError):
-    """A validator's refusal of a value, with its remedy. Pydantic takes it as any ValueError."""
+    """Raised by a validator that refuses a value; carries the remedy. Pydantic handles it like any ValueError."""
 
     def __init__(self, detail: str, remedy: str) -> None:
         super().__init__(f"{detail}; {remedy}")
@@ -136,7 +136,7 @@ class LimitExceeded(RequestError):
 
 
 class Unavailable(FarmError):
-    """A service behind the farm is away. `retry_after` is in seconds."""
+    """A service that the farm needs does not respond. `retry_after` is in seconds."""
 
     code = "unavailable"
     status = 503
@@ -148,7 +148,7 @@ class Unavailable(FarmError):
 
 
 class ConfigurationError(FarmError):
-    """The farm cannot start or run as it is set up. The CLI prints `detail` and exits with `exit_code`."""
+    """The configuration prevents the farm from starting or running. The CLI prints `detail` and exits with `exit_code`."""
 
     code = "configuration"
     exit_code = 3
@@ -170,14 +170,14 @@ class RedisNotFound(ConfigurationError):
 
 
 class SchemaMismatch(ConfigurationError):
-    """The database is newer than the code, or was never migrated."""
+    """The database was migrated by newer code, or was never migrated."""
 
     code = "schema_mismatch"
     exit_code = 7
 
 
 class LeaseLost(FarmError):
-    """The write came from an attempt that no longer owns its job: cancelled, expired, or claimed by another."""
+    """The attempt that wrote no longer owns its job: the job was cancelled, its lease expired, or another worker claimed it."""
 
     code = "lease_lost"
 

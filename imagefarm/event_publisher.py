@@ -1,7 +1,7 @@
 """Live events: committed events are published through Redis without delaying the commit.
 
-A store with an `EventPublisher` as its listener hands over the audit events of every transaction after its commit. A thread
-publishes them. While Redis is away they are dropped and counted, because SQL has them all.
+A store with an `EventPublisher` as its listener passes it the audit events of every transaction after the commit. A thread
+publishes them. While Redis is unavailable the events are dropped and counted; all of them are in SQL.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from imagefarm.redis import publish_many
 log = get_logger(__name__)
 
 GATHER_S = 0.02
-"""Seconds. Events that follow one another this closely are sent together; under load, one send each would cost too much."""
+"""Seconds. Events within this time are sent in one round trip, because one round trip per event costs too much under load."""
 MAX_EVENTS = 200
-"""Events of one transaction that are published one by one. A larger change is published as one event `bulk.changed`."""
+"""Largest number of events of one transaction that are published one by one. A larger change becomes one event `bulk.changed`."""
 
 
 class EventPublisher:

@@ -26,12 +26,12 @@ def new_id(prefix: str) -> str:
 
 
 def is_id(text: str, prefix: str) -> bool:
-    """True if `text` has the form of an id of this kind. It says nothing about existence."""
+    """True if `text` has the form of an id of this kind. The id need not exist."""
     return text.startswith(prefix + "_") and PATTERN.fullmatch(text) is not None
 
 
 def first_id_at(prefix: str, seconds: float) -> str:
-    """The smallest id that could be made at that time (seconds since 1970); ids order lists by time."""
+    """The smallest id that could be made at that time (seconds since 1970). Ids sort by time."""
     millis = min(max(int(seconds * 1000), 0), 2**48 - 1)
     return f"{prefix}_{_encode(millis << 80)}"
 

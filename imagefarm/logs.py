@@ -17,7 +17,7 @@ URL_PASSWORD = re.compile(r"(\w+://[^/\s:@]*:)[^@\s/]+@")
 
 
 def configure_logs(settings: Settings, service: str) -> None:
-    """Set up logging for this process. `service` is a field of every line."""
+    """Configure logging for this process. `service` becomes a field of every line."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -1,6 +1,6 @@
-"""English texts that a page can say in another language. The English is the key of its translation.
+"""English texts that the pages can translate. The English text is the key (msgid) of its translation.
 
-`make translations` collects the texts that are marked here, wherever they stand.
+`make translations` collects the marked texts from all modules.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from typing import Self
 
 
 def N_(text: str) -> str:
-    """Mark `text` for translation, and return it as it is. The name is gettext's own."""
+    """Mark `text` for translation and return it unchanged. `N_` is gettext's own name for this."""
     return text
 
 
 class Message(str):
-    """A text with named values, `%(name)s` in it. As a string it is the English text, filled in.
+    """A text with placeholders such as `%(name)s`, and their values. As a string it is the English text with the values filled
+    in.
 
-    `msgid` and `values` let a page fill in the translation instead.
+    Pages fill the values into the translation of `msgid`.
     """
 
     msgid: str
     values: dict[str, object]
 
     def __new__(cls, msgid: str, **values: object) -> Self:
-        """Fill `values` into `msgid`. Without values the text is taken as it is, percent signs included."""
+        """Fill `values` into `msgid`. Without values `msgid` is used unchanged, including percent signs."""
         message = super().__new__(cls, msgid % values if values else msgid)
         message.msgid, message.values = msgid, values
         return message

@@ -20,7 +20,7 @@ from imagefarm.errors import FarmError
 TEMPORARY = ".tmp"
 """Folder of files in progress, on the same file system as finished ones."""
 PART = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
-"""One part of a key. It has no leading dot, so neither `..` nor the temporary folder can be named."""
+"""One part of a key. A part has no leading dot, so it can be neither `..` nor the temporary folder."""
 JOB_KEY = re.compile(
     r"^jobs/[0-9a-f]{2}/(?P<job>job_[0-9A-HJKMNP-TV-Z]{26})/(?P<index>\d+)-a(?P<attempt>\d+)(\.[a-z0-9-]+)?\.[a-z0-9]+$"
 )
@@ -116,7 +116,7 @@ class LocalOutputStore:
                 temporary.rename(target)
                 break
             except FileNotFoundError:
-                # another process deleted the folder's last file, and the folder with it, in between
+                # another process deleted the folder's last file between the two calls, and with it the folder
                 if last_try:
                     raise
         for folder in (target.parent, *made):
@@ -134,7 +134,7 @@ class LocalOutputStore:
             path.unlink()
         except FileNotFoundError:
             return False
-        with suppress(OSError):  # not empty: it has other files
+        with suppress(OSError):  # the folder is not empty
             path.parent.rmdir()
         return True
 

@@ -1,4 +1,4 @@
-"""A recipe: every parameter that decides a picture. One definition for API, CLI, client, table rows, worker and metadata."""
+"""A recipe: every parameter that determines an image. API, CLI, client, table rows, worker and metadata share this definition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _seed_from(value: Any) -> Any:
     if isinstance(value, bool):
         raise FieldValueError(N_("must be a number, not true or false"), N_("write it in digits"))
     if isinstance(value, str):
-        # not str.isdigit alone: it takes digits of other scripts, which int() reads but a reader would not
+        # str.isdigit alone would accept digits of other scripts: int() reads them, but many readers cannot
         if not (value.isascii() and value.isdigit() and len(value) <= 20):
             raise FieldValueError(N_("must be a whole number below 2⁶⁴"), N_("write it in digits, or leave it out"))
         return int(value)
@@ -66,12 +66,12 @@ PictureUrl = Annotated[
 Format = Literal["png", "jpeg", "webp"]
 Quality = Annotated[int, Field(ge=1, le=100, description="Of JPEG and WebP; WebP at 100 loses nothing"), NotBool]
 LATER_FIELDS: dict[str, Any] = {"format": "png", "quality": None, "mask": None, "subject": None}
-"""Fields that recipes did not always have, with the value that says what was done before: left out of the canonical JSON
-then, so that an old recipe keeps its hash."""
+"""Fields that were added after the first recipes, with the value that gives the earlier behaviour. Canonical JSON leaves a field
+with this value out, so that an old recipe keeps its hash."""
 
 
 class Lora(BaseModel):
-    """A LoRA of the catalogue and how strongly it acts."""
+    """A LoRA of the catalogue, and its weight."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ModelName
@@ -79,7 +79,7 @@ class Lora(BaseModel):
 
 
 class Upscale(BaseModel):
-    """Enlarge the finished picture; `lanczos` is always there."""
+    """Upscale the finished image. `lanczos` is always available."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     model: ModelName = "lanczos"
@@ -87,7 +87,7 @@ class Upscale(BaseModel):
 
 
 class SubjectPlacement(BaseModel):
-    """Where a subject is: the centre of its box, as shares of the picture's width and height."""
+    """Position of a subject: the centre of its box, as shares of the image's width and height."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     x: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotBool] = 0.5
@@ -110,14 +110,14 @@ class _Subject(BaseModel):
 
 
 class Subject(_Subject):
-    """A real thing's photo: the thing stays pixel for pixel, its surroundings are made."""
+    """A photo of a real subject. The subject's pixels stay unchanged; its surroundings are generated."""
 
     image: AssetId
     mask: Literal["alpha", "white"] | AssetId = "alpha"
 
 
 class SubjectRequest(_Subject):
-    """A subject as a caller names it."""
+    """A subject as a caller gives it."""
 
     image: AssetId | PictureUrl
     mask: Literal["alpha", "white"] | AssetId | PictureUrl = Field(
@@ -128,7 +128,7 @@ class SubjectRequest(_Subject):
 
 
 class Recipe(BaseModel):
-    """A complete recipe. Immutable; two equal recipes give the same picture on the same machine."""
+    """A complete recipe. It is immutable. Two equal recipes give the same image on the same machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -151,12 +151,12 @@ class Recipe(BaseModel):
     quality: Quality | None = None
 
     def canonical_json(self) -> str:
-        """One text for one recipe: sorted keys, no white space, UTF-8, numbers in their shortest form."""
+        """The recipe as canonical JSON: sorted keys, no white space, UTF-8, numbers in their shortest form."""
         return canonical_json(self.model_dump(mode="json"))
 
     @property
     def assets(self) -> dict[str, str]:
-        """The assets that the picture needs, by the field that names them."""
+        """Ids of the assets that the image needs, by field."""
         named = {"init_image": self.init_image, "mask": self.mask}
         if self.subject is not None:
             named["subject.image"] = self.subject.image
@@ -185,7 +185,7 @@ def recipe_hash(recipe: dict[str, Any]) -> str:
 
 
 class JobRequest(BaseModel):
-    """What a caller sends. Everything but `prompt` has a default, most of them the model's."""
+    """A request for a job. Only `prompt` is required; most defaults are the model's."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -201,20 +201,22 @@ class JobRequest(BaseModel):
     count: Count = 1
     loras: tuple[Lora, ...] = Field((), max_length=8)
     init_image: AssetId | PictureUrl | None = None
-    mask: AssetId | PictureUrl | None = Field(None, description="White is painted anew, black stays; of the size of `init_image`")
+    mask: AssetId | PictureUrl | None = Field(
+        None, description="White areas are repainted, black areas stay; the mask has the size of `init_image`"
+    )
     subject: SubjectRequest | None = None
     strength: Strength | None = None
     upscale: Upscale | None = None
     format: Format | None = None
     quality: Quality | None = None
-    preview: bool = Field(False, description="Show small pictures of the images while they are made")
+    preview: bool = Field(False, description="Show previews of the images while they are rendered")
     priority: PriorityClass = PriorityClass.INTERACTIVE
     labels: dict[Label, Annotated[str, Field(max_length=256), AfterValidator(check_text)]] = Field(
         default_factory=dict, max_length=32
     )
     custom_id: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(check_text)] | None = None
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False), NotBool] | None = Field(
-        None, description="Seconds after which the job fails rather than starts"
+        None, description="Seconds after which the job fails if it has not started"
     )
 
 

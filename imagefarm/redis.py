@@ -1,4 +1,4 @@
-"""Redis as the farm uses it: short-lived progress and live events. Recovery needs none of it."""
+"""The farm's use of Redis: short-lived progress and live events. Recovery does not depend on either."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def events_channel(prefix: str) -> str:
 
 
 def workers_channel(prefix: str) -> str:
-    """The pub/sub channel of the events that workers act on. It is separate because most events are the workers' own progress,
-    and
-    receiving an event costs as much as publishing it.
+    """The pub/sub channel of the events that workers act on.
+
+    It is separate because most events are the workers' own progress, and receiving an event costs as much as publishing it.
     """
     return f"{prefix}:workers"
 

@@ -1,6 +1,6 @@
-"""The farm's settings: `imagefarm.toml` < environment `IMAGEFARM_*` < flags. Every value knows where it came from.
+"""The farm's settings: `imagefarm.toml` < environment `IMAGEFARM_*` < flags. The origin of every value is recorded.
 
-A service started by the embedded farm or by compose reads the same class; nothing else in the project reads the environment.
+All services read this class, in the embedded farm and under compose. Services read environment variables nowhere else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imagefarm.errors import ConfigurationError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = Path(__file__).resolve().parent / "shipped"
-"""Files that come with an installed farm. A checkout has them at its top."""
+"""Files that are installed with the farm. In a checkout they are at the top."""
 TOML_FILE = "imagefarm.toml"
 ENV_PREFIX = "IMAGEFARM_"
 
@@ -42,11 +42,11 @@ Tier = Literal[
     "group-offload",
     "sequential",
 ]
-"""Ways of holding a model, the best first (worker/memory/planner.py says what each is), or `auto`: the best that fits."""
+"""Memory tiers of a model, the fastest first (worker/memory/planner.py defines them), or `auto`: the fastest tier that fits."""
 
 
 Attention = Literal["auto", "native", "math", "efficient", "cudnn", "flash-varlen", "sage-varlen", "xformers"]
-"""Ways to compute attention (acceleration.py says what each needs)."""
+"""Attention kernels (acceleration.py lists the requirements of each)."""
 
 
 class BucketSettings(BaseModel):
@@ -85,33 +85,37 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535)
     api_processes: int = Field(1, ge=1, le=64)
     api_threads: int = Field(
-        640, ge=4, le=4096, description="Threads per API process at most, made when needed; each live page holds one"
+        640, ge=4, le=4096, description="Most threads per API process, started when needed; each live page uses one"
     )
     max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024, description="Largest body of a request that is not a bulk table")
     max_table_bytes: int = Field(256 * 1024 * 1024, ge=1024, description="Largest body of a bulk table")
-    max_asset_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest file of a picture that is sent in")
-    max_asset_pixels: int = Field(40_000_000, ge=4096, description="Largest picture that is sent in")
-    max_wait_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait`")
+    max_asset_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest file of an uploaded picture")
+    max_asset_pixels: int = Field(40_000_000, ge=4096, description="Largest uploaded picture, in pixels")
+    max_wait_s: float = Field(60.0, ge=0, description="Longest wait for a job with `Prefer: wait`")
     max_streams: int = Field(500, ge=0, description="Live event streams per API process; pages beyond them poll")
     allow_private_urls: bool = Field(
-        False, description="Let webhooks and pictures' URLs reach addresses that are not public, as in an intranet"
+        False, description="Allow URLs of webhooks and pictures with private addresses, as in an intranet"
     )
-    fetch_timeout_s: float = Field(20.0, gt=0, le=300, description="Longest that fetching one picture by its URL may take")
+    fetch_timeout_s: float = Field(20.0, gt=0, le=300, description="Longest time to fetch one picture by its URL")
     asset_retention_s: float = Field(
-        30 * 86400.0, ge=600, description="A picture that was sent in and that no job uses is removed after this long"
+        30 * 86400.0, ge=600, description="Seconds after which an uploaded picture that no job uses is deleted"
     )
     auth: Literal["auto", "open", "keys"] = Field("auto", description="auto: open on loopback, keys elsewhere")
-    jwt_secret_file: Path | None = Field(None, description="Take bearer tokens signed with the secret in this file (HS256 ...)")
-    jwt_public_key_file: Path | None = Field(None, description="Take those that this PEM file's public key verifies (RS, PS, ES)")
-    jwt_jwks_file: Path | None = Field(None, description="Take those that a key of this JWKS file verifies; read again on change")
-    jwt_issuer: str = Field("", description="Who must have made a token (iss)")
-    jwt_audience: str = Field("", description="For whom a token must be made (aud)")
-    jwt_tenant_claim: str = Field("tenant", description="The claim that names a token's tenant, who is made if new")
+    jwt_secret_file: Path | None = Field(None, description="Accept bearer tokens signed with the secret in this file (HS256 ...)")
+    jwt_public_key_file: Path | None = Field(
+        None, description="Accept bearer tokens that this PEM public key verifies (RS, PS, ES)"
+    )
+    jwt_jwks_file: Path | None = Field(
+        None, description="Accept bearer tokens signed with a key of this JWKS file; reloaded on change"
+    )
+    jwt_issuer: str = Field("", description="Required issuer of a token (iss)")
+    jwt_audience: str = Field("", description="Required audience of a token (aud)")
+    jwt_tenant_claim: str = Field("tenant", description="The claim with the name of a token's tenant; a new tenant is created")
     jwt_scope_claim: str = Field("scope", description="The claim with a token's scopes: submit, read, admin")
     session_idle_s: float = Field(
-        12 * 3600.0, gt=0, le=60 * 86400, description="A browser that is signed in and idle for so long is signed out"
+        12 * 3600.0, gt=0, le=60 * 86400, description="Seconds without a request after which a browser is signed out"
     )
-    session_max_age_s: float = Field(7 * 86400.0, gt=0, description="A browser stays signed in for so long at most")
+    session_max_age_s: float = Field(7 * 86400.0, gt=0, description="Seconds from sign-in to sign-out, idle or not")
 
     buckets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")], BucketSettings] = Field(
         default_factory=dict,
@@ -125,25 +129,25 @@ class Settings(BaseSettings):
         ge=0,
         description="Requests of one key, person or address a minute; 0: no limit. Health checks and live streams are free",
     )
-    max_queued: int = Field(2_000_000, ge=1, description="Jobs that may wait in the whole farm")
+    max_queued: int = Field(2_000_000, ge=1, description="Most queued jobs in the whole farm")
     max_queued_per_tenant: int = Field(1_000_000, ge=1)
     max_running_per_tenant: int = Field(10_000, ge=1)
     max_running_per_model: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict, description="Jobs of a model that run at once in the whole farm, by its name; others: no limit"
+        default_factory=dict, description="Most running jobs of a model in the whole farm, by model name; other models: no limit"
     )
     max_batch_rows: int = Field(200_000, ge=1)
 
     # scheduling
-    lease_s: float = Field(30.0, ge=1, description="A claim is lost when it is not renewed for this long")
+    lease_s: float = Field(30.0, ge=1, description="A claim that is not renewed for this long expires")
     sweep_interval_s: float = Field(3.0, ge=0.2, description="Seconds between two sweeps")
-    ticket_slice_s: float = Field(10.0, ge=0.1, description="How long one ticket keeps a worker before it is issued anew")
-    quantum_s: float = Field(2.0, gt=0, description="GPU-seconds claimed from one flow at a time")
-    max_crashes: int = Field(3, ge=1, description="A job that crashed its worker this often is poison")
-    max_attempts: int = Field(5, ge=1, description="Attempts before a retryable failure is final")
+    ticket_slice_s: float = Field(10.0, ge=0.1, description="Seconds of rendering after which a worker's ticket is renewed")
+    quantum_s: float = Field(2.0, gt=0, description="GPU-seconds of jobs claimed from one flow at a time")
+    max_crashes: int = Field(3, ge=1, description="Worker crashes after which a job fails as `poison`")
+    max_attempts: int = Field(5, ge=1, description="Attempts after which a retryable failure is final")
 
     # workers
     workers: int = Field(1, ge=0, le=64, description="Workers that `imagefarm up` starts")
-    worker_name: str = Field("", description="Name shown for a worker; empty: host and number")
+    worker_name: str = Field("", description="Name of a worker; empty: host and number")
     worker_models: list[str] = Field(default_factory=lambda: ["*"], description="Models a worker serves; * is all")
     preload_models: list[str] = Field(default_factory=lambda: ["demo"], description="Models loaded when a worker starts")
     device: str = Field(
@@ -152,12 +156,12 @@ class Settings(BaseSettings):
         description="auto, cpu, mps, cuda, cuda:N; fake renders noise without torch, for tests of everything else",
     )
     fake_step_s: float = Field(0.03, ge=0, le=60, description="Seconds that a step takes on the device `fake`")
-    torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; one is best on a shared machine")
+    torch_threads: int = Field(1, ge=1, le=256, description="CPU threads of a worker's model; 1 is best on a shared machine")
     model_memory_gib: float = Field(0.0, ge=0, description="Memory for resident models; 0: what the device has, less a reserve")
     worker_memory_limit_gib: float = Field(
-        0.0, ge=0, description="Main memory a worker's process may hold for itself; one that takes more is ended. 0: no limit"
+        0.0, ge=0, description="Main memory that a worker process may use; a process that uses more is ended. 0: no limit"
     )
-    max_running_set_images: int = Field(16, ge=1, le=256, description="Images that share a worker's forward pass at most")
+    max_running_set_images: int = Field(16, ge=1, le=256, description="Most images in a worker's running set")
     tier: Tier = Field("auto", description="How models are held in memory: auto, or a tier that `imagefarm plan` lists")
     text_encoder_batch_size: int = Field(
         0,
@@ -166,20 +170,21 @@ class Settings(BaseSettings):
         description="New prompts that share a pass of the text encoder; 0: 8 on a GPU, 1 on a CPU",
     )
     attention: Attention = Field(
-        "auto", description="Kernel of transformers' attention; auto: PyTorch's choice. Those but native and math need a GPU"
+        "auto", description="Attention kernel; auto: PyTorch's choice. All but native and math need a GPU"
     )
     torch_compile: bool = Field(
         False, description="Compile a denoiser's repeated blocks when a model is loaded, which takes minutes the first time"
     )
     vae_tiling: bool = Field(
-        False, description="Decode in tiles what is larger than one, not only what ran out of memory: less memory, other bits"
+        False,
+        description="Always decode large images in tiles: needs less memory, changes pixels slightly",
     )
-    vae_channels_last: bool = Field(False, description="Keep the decoder's weights channels-last, as some GPUs like them")
+    vae_channels_last: bool = Field(False, description="Store the decoder's weights channels-last, which is faster on some GPUs")
     postprocess_threads: int = Field(2, ge=1, le=64)
     fail_blank_for_tenants: list[str] = Field(
         [],
-        description="Tenants, by name, whose jobs fail (blank_output) where a picture is one plain colour, also when made again; "
-        "* is all. Others get it, with the warning blank",
+        description="Tenants, by name, whose jobs fail (blank_output) if a picture has a single colour after a retry; "
+        "* is all. Jobs of other tenants succeed with the warning blank",
     )
 
     # logs
@@ -206,24 +211,25 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL in force."""
+        """The SQLAlchemy URL in force: `database_url`, or SQLite in the data folder."""
         return self.database_url or f"sqlite:///{self.data_dir / 'imagefarm.db'}"
 
     @property
     def outputs(self) -> Path:
-        """The folder of the pictures in force."""
+        """The folder of the images in force: `outputs_dir`, or `outputs` in the data folder."""
         return self.outputs_dir or self.data_dir / "outputs"
 
     @property
     def catalogue_file(self) -> Path:
-        """The catalogue in force."""
+        """The catalogue in force: `models_file`, else the first models.toml of the working folder, the data folder and the
+        package."""
         if self.models_file is not None:
             return self.models_file
         own = (Path("models.toml").absolute(), self.data_dir / "models.toml")
         return next((file for file in own if file.is_file()), shipped("models.toml"))
 
     def origins(self, flags: dict[str, Any]) -> dict[str, str]:
-        """Say for each setting where its value came from: `default`, the file, the variable, or `flag`."""
+        """The origin of each setting's value: `default`, the file's name, `environment` and the variable, or `flag`."""
         in_file = set(tomllib.loads(Path(TOML_FILE).read_text("utf-8"))) if Path(TOML_FILE).is_file() else set()
         origin: dict[str, str] = {}
         for name in type(self).model_fields:
@@ -239,7 +245,7 @@ class Settings(BaseSettings):
         return origin
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables, for a service started as a process of its own."""
+        """These settings as environment variables, for a service that is started as a separate process."""
         dump = self.model_dump(mode="json", exclude_none=True)
         return {
             (ENV_PREFIX + name).upper(): value if isinstance(value, str) else _json(value)
@@ -249,14 +255,14 @@ class Settings(BaseSettings):
 
 
 def shipped(name: str) -> Path:
-    """A file or folder that comes with the farm: in the installed package, or at the top of a checkout."""
+    """A file or folder that belongs to the farm: in the installed package, or at the top of a checkout."""
     return (SHIPPED if SHIPPED.is_dir() else PROJECT_ROOT) / name
 
 
 def load_settings(**flags: Any) -> Settings:
-    """Read the settings; `flags` win over the environment, and that over the file.
+    """Read the settings. `flags` override the environment, and the environment overrides the file.
 
-    Raises ConfigurationError naming the setting and what is wrong with it.
+    Raises ConfigurationError with the setting's name and the error in its value.
     """
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
@@ -266,7 +272,7 @@ def load_settings(**flags: Any) -> Settings:
         raise ConfigurationError(
             f"setting {name}: {first['msg']} (imagefarm.toml, {ENV_PREFIX}{name.upper()} or a flag)"
         ) from None
-    except SettingsError as error:  # a variable that is a list must be JSON
+    except SettingsError as error:  # a list in a variable must be JSON
         raise ConfigurationError(f'{error}: write lists as JSON, such as ["demo"]') from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{TOML_FILE}: {error}") from None

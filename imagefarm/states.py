@@ -11,7 +11,7 @@ class JobState(StrEnum):
     QUEUED = "queued"
     """Waits for a worker. A lost or retryable attempt comes back here."""
     RUNNING = "running"
-    """Held by a worker under a lease."""
+    """Leased by a worker."""
     SUCCEEDED = "succeeded"
     """Every image is stored and committed."""
     FAILED = "failed"
@@ -39,9 +39,9 @@ ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 class PriorityClass(StrEnum):
     INTERACTIVE = "interactive"
-    """A person waits for the result: four shares."""
+    """A person waits for the result. Weight 4 in fair sharing."""
     BULK = "bulk"
-    """A table's rows: one share, always kept."""
+    """Rows of a table. Weight 1 in fair sharing, so a batch is never starved."""
 
 
 CLASS_WEIGHTS = {PriorityClass.INTERACTIVE: 4.0, PriorityClass.BULK: 1.0}
@@ -64,8 +64,8 @@ class WorkerState(StrEnum):
     READY = "ready"
     BUSY = "busy"
     DRAINING = "draining"
-    """Finishes its jobs and claims nothing more."""
+    """Finishes its jobs and claims no others."""
     QUARANTINED = "quarantined"
-    """Many jobs failed on it. Claims nothing until an operator resumes it."""
+    """Many jobs failed on it. It claims nothing until an operator resumes it."""
     OFFLINE = "offline"
-    """Stopped, or without a heartbeat for a lease."""
+    """Stopped, or without a heartbeat for the length of a lease."""

@@ -1,4 +1,4 @@
-"""Tenants: the limits of each, set by admins within the farm's own, and what it has of them now."""
+"""Tenants: their limits, which admins set within the farm's limits, and their current use of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from imagefarm.store.audit import append
 from imagefarm.store.models import Backlog, Tenant, Usage
 
 DAY_S = 86400
-"""Of `Usage.day`: days of the database's clock, in UTC."""
+"""Length of a day in `Usage.day`. Days are counted on the database's clock, in UTC."""
 MAX_TENANTS = 200
-"""How many one answer or page shows."""
+"""Number of tenants that one response or page lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantUse:
-    """A tenant: its own limits, what it has in the queue, and what it asked for today (UTC)."""
+    """A tenant: its own limits, its jobs in the queue, and the images and GPU-seconds that it submitted today (UTC)."""
 
     id: str
     name: str
@@ -36,21 +36,21 @@ class TenantUse:
 
 
 class Today(NamedTuple):
-    """What all tenants together asked for today: predicted GPU-seconds, and the weight of those who asked."""
+    """Today's submissions of all tenants: predicted GPU-seconds, and the total weight of the tenants that submitted."""
 
     gpu_s: float
     weight: float
 
 
 def today(session: Session) -> Today:
-    """What was asked for today."""
+    """The sums of today's submissions."""
     sums = select(func.coalesce(func.sum(Usage.gpu_s), 0.0), func.coalesce(func.sum(Tenant.weight), 0.0))
     of_today = sums.join(Tenant, Tenant.id == Usage.tenant_id).where(Usage.day == _day(session), Usage.gpu_s > 0)
     return Today(*session.execute(of_today).one())
 
 
 def tenants_in_use(session: Session, *, only: str | None = None, limit: int | None = None) -> list[TenantUse]:
-    """The tenants who asked for most today first, `limit` of them; with `only`, the one of that id."""
+    """The tenants ordered by today's GPU-seconds, highest first, at most `limit`; with `only`, the tenant with that id."""
     waiting = (
         select(Backlog.tenant_id, func.sum(Backlog.queued).label("queued"), func.sum(Backlog.running).label("running"))
         .group_by(Backlog.tenant_id)
@@ -81,16 +81,17 @@ def tenants_in_use(session: Session, *, only: str | None = None, limit: int | No
 
 
 def limit_tenant(store: Store, name: str, limits: Mapping[str, int | None], *, by: str = "operator") -> TenantUse:
-    """Set limits of the tenant of that name or id; None removes one, those not given stay. See `imagefarm.auth.LIMITS`.
+    """Set limits of the tenant with that name or id. None removes a limit; limits that are not given stay as they are.
 
-    They hold from the next submit and the next claim; what waits or runs already stays. Raises NotFound, and InvalidRequest for
-    a limit that is none.
+    The names are in `imagefarm.auth.LIMITS`. The limits apply to new submits and new claims, not to jobs that are already queued
+    or
+    running. Raises NotFound, and InvalidRequest for an unknown or invalid limit.
     """
     check_limit_names({limit: 0 if value is None else value for limit, value in limits.items()})
     with store.write() as session:
         tenant_id = session.scalar(select(Tenant.id).where((Tenant.name == name) | (Tenant.id == name)).limit(1))
         if tenant_id is None:
-            raise NotFound(f"no tenant {name[:64]!r}; the first key or user of a tenant makes it")
+            raise NotFound(f"no tenant {name[:64]!r}; the first key or user of a tenant creates it")
         tenant = session.get_one(Tenant, tenant_id, with_for_update=True)
         before = dict(tenant.limits)
         after = {limit: value for limit, value in {**before, **limits}.items() if value is not None}
@@ -103,12 +104,12 @@ def limit_tenant(store: Store, name: str, limits: Mapping[str, int | None], *, b
 
 
 def count_tenants(session: Session) -> int:
-    """How many tenants there are."""
+    """The number of tenants."""
     return session.scalar(select(func.count()).select_from(Tenant)) or 0
 
 
 def tenant_names(session: Session, limit: int) -> list[tuple[str, str]]:
-    """Id and name of tenants, by name."""
+    """Id and name of the tenants, by name."""
     return [
         (tenant_id, name)
         for tenant_id, name in session.execute(select(Tenant.id, Tenant.name).order_by(Tenant.name).limit(limit))

@@ -1,8 +1,9 @@
-"""Bearer tokens of an identity provider (JWT): verification, and the caller they name.
+"""Bearer tokens of an identity provider (JWT): verification, and the caller that a token names.
 
-The farm verifies with what the operator configured: a secret, a public key, or a JWKS file. The type of a key decides which
-algorithms may have signed; the token's header only selects among these. A public key is therefore never used as a secret, and
-`none` is never accepted. Issuer, audience and expiry must be present and valid. A changed key file is read again.
+The farm verifies with the key that the operator configured: a secret, a public key, or a JWKS file. The type of the key decides
+which signature algorithms are accepted; the token's header only selects among these. A public key is therefore never used as a
+secret, and the algorithm `none` is never accepted. Issuer, audience and expiry must be present and valid. A key file is read
+again when it changes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 TENANT = re.compile(r"[!-~\u00a1-\uffff]([ -~\u00a1-\uffff]{0,62}[!-~\u00a1-\uffff])?")
 SCOPE_PREFIX = "imagefarm:"
-"""Scopes may carry this prefix, where a token serves several applications."""
+"""Optional prefix of the scopes in a token, for tokens that serve several applications."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,12 @@ class TokenReader:
 
     @property
     def file(self) -> Path | None:
-        """The source of the keys; None: tokens are not accepted."""
+        """The source of the keys; None if tokens are not accepted."""
         settings = self.settings
         return settings.jwt_secret_file or settings.jwt_public_key_file or settings.jwt_jwks_file
 
     def caller(self, token: str) -> Caller:
-        """The caller that the token names. Raises Unauthorized with a reason that helps the token's issuer."""
+        """The caller that the token names. Raises Unauthorized with the reason, for the issuer of the token."""
         claims = self._claims(token)
         tenant = claims.get(self.settings.jwt_tenant_claim)
         if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
@@ -94,7 +95,7 @@ class TokenReader:
             except (OSError, ValueError, jwt.PyJWTError) as error:
                 if not self._keys:
                     raise ConfigurationError(f"{file}: {str(error)[:200]}") from None
-            return self._keys  # a key file that is being written must not lock everybody out
+            return self._keys  # keep the old keys while the file is being written, or nobody could sign in
 
     def _load(self, file: Path) -> tuple[VerifyingKey, ...]:
         data = file.read_bytes()
@@ -171,7 +172,7 @@ def _algorithms(key: Any) -> tuple[str, ...]:
         return CURVES.get(key.curve.name, ())
     if isinstance(key, ed25519.Ed25519PublicKey):
         return ("EdDSA",)
-    raise ValueError("is no public key for signatures (a private one must not lie here)")
+    raise ValueError("not a public key for signatures (do not put a private key into this file)")
 
 
 def _scopes(claim: Any) -> frozenset[Scope]:

@@ -1,8 +1,8 @@
-"""People who sign in, and their browsers' sessions.
+"""Users who sign in, and their browser sessions.
 
-A password is kept as argon2id; a session is a random token in a cookie, of which the database has only the hash, so that it
-can be ended from here. A session ends when it was idle too long, when it is too old, when its person signs out or gets a new
-password, or when the key that opened it is revoked.
+A password is stored as argon2id. A session is a random token in a cookie; the database stores only the token's hash, and can end
+the session. A session ends when it has been idle too long, when it is too old, when its user signs out or gets a new password,
+or when the key that opened it is revoked.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from imagefarm.store.models import ApiKey, Tenant, UserAccount, WebSession
 MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS = 10, 200
 NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 SEEN_EVERY_S = 60.0
-"""How exact `seen_at` is: a write for every request would cost more than it tells."""
+"""Seconds. `seen_at` is updated at most this often, because a write for every request would cost too much."""
 KEEP_IDLE_S = 90 * 86400.0
-"""When the row of a session goes; no browser keeps its cookie so long."""
+"""Seconds after which an unused session's row is deleted. The settings end every session earlier."""
 
 _hasher = PasswordHasher()
 _NOBODY = _hasher.hash(secrets.token_urlsafe(16))
-"""Checked where there is no such user, so that the time taken does not tell."""
+"""Verified when the user does not exist, so that the response time does not show whether the name exists."""
 
 
 class Role(StrEnum):
     VIEWER = "viewer"
-    """Sees what the tenant has."""
+    """Sees the tenant's objects."""
     MEMBER = "member"
-    """Submits, cancels and retries too."""
+    """Also submits, cancels and retries."""
     ADMIN = "admin"
-    """Everything, of every tenant."""
+    """May do everything for every tenant."""
 
 
 SCOPES: Mapping[Role, frozenset[Scope]] = {
@@ -58,7 +58,7 @@ SCOPES: Mapping[Role, frozenset[Scope]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserInfo:
-    """A person as they may be shown."""
+    """A user without the password hash."""
 
     id: str
     name: str
@@ -73,10 +73,11 @@ class UserInfo:
 def create_user(
     store: Store, *, name: str, password: str, role: str = Role.MEMBER, tenant: str = "default", by: str = "operator"
 ) -> UserInfo:
-    """Make a person of the tenant called `tenant`, who is made if new. Raises InvalidRequest, and Conflict for a taken name."""
+    """Create a user of the tenant called `tenant`, and the tenant if it is new. Raises InvalidRequest, and Conflict for a name in
+    use."""
     name = name.lower()
     if not NAME.fullmatch(name):
-        _refuse("name", "is no user name", "use 1 to 64 of a-z 0-9 . _ @ + -, a letter or digit first")
+        _refuse("name", "is not a valid user name", "use 1 to 64 of a-z 0-9 . _ @ + -, a letter or digit first")
     if role not in set(Role):
         _refuse("role", f"no role {role[:40]!r}", "use one of " + ", ".join(Role))
     hashed = _hash(password)
@@ -96,7 +97,7 @@ def create_user(
 
 
 def set_password(store: Store, name: str, password: str, *, by: str = "operator") -> UserInfo:
-    """Give a person a new password and end their sessions. Raises NotFound."""
+    """Set a user's password and end the user's sessions. Raises NotFound, and InvalidRequest for the password's length."""
     hashed = _hash(password)
     with store.write() as session:
         user_id = _user_id(session, name)
@@ -108,7 +109,7 @@ def set_password(store: Store, name: str, password: str, *, by: str = "operator"
 
 
 def disable_user(store: Store, name: str, *, by: str = "operator") -> UserInfo:
-    """Let a person sign in no more, and end their sessions; repeating does no harm. Raises NotFound."""
+    """Forbid a user to sign in, and end the user's sessions. Disabling the user again changes nothing. Raises NotFound."""
     with store.write() as session:
         user_id = _user_id(session, name)
         changed = update(UserAccount).where(UserAccount.id == user_id, UserAccount.disabled_at.is_(None))
@@ -120,19 +121,19 @@ def disable_user(store: Store, name: str, *, by: str = "operator") -> UserInfo:
 
 
 def list_users(store: Store) -> list[UserInfo]:
-    """Everybody, by name."""
+    """All users, by name."""
     with store.read() as session:
         return [_info(session, user_id) for user_id in session.scalars(select(UserAccount.id).order_by(UserAccount.name))]
 
 
 def has_users(store: Store) -> bool:
-    """True if anybody can sign in."""
+    """True if at least one user can sign in."""
     with store.read() as session:
         return session.scalar(select(UserAccount.id).where(UserAccount.disabled_at.is_(None)).limit(1)) is not None
 
 
 def check_password(store: Store, name: str, password: str) -> str | None:
-    """The id of the person of that name and password; None if there is none, without saying which is wrong."""
+    """The id of the user with that name and password; None if either is wrong."""
     name = name.lower() if NAME.fullmatch(name.lower()) else ""
     with store.read() as session:
         found = select(UserAccount.id, UserAccount.password_hash, UserAccount.disabled_at)
@@ -145,7 +146,7 @@ def check_password(store: Store, name: str, password: str) -> str | None:
 
 
 def open_session(store: Store, *, user_id: str | None = None, key_id: str | None = None) -> str:
-    """Begin a session of a person or a key; return the token for the cookie."""
+    """Start a session of a user or a key. Returns the token for the cookie."""
     token = secrets.token_urlsafe(32)
     with store.write() as session:
         values = {"token_hash": _digest(token), "user_id": user_id, "key_id": key_id}
@@ -164,7 +165,7 @@ def close_session(store: Store, token: str) -> None:
 
 
 def session_caller(store: Store, token: str, settings: Settings) -> Caller | None:
-    """Who is signed in with this token; None if nobody is, or not any more."""
+    """The signed-in caller of this token; None if the session does not exist or has ended."""
     if not token or len(token) > 100:
         return None
     hashed = _digest(token)
@@ -185,7 +186,7 @@ def session_caller(store: Store, token: str, settings: Settings) -> Caller | Non
 
 
 def forget_old_sessions(session: Session) -> int:
-    """Drop the sessions that nobody has used for long; return how many. They have ended before: the settings say when."""
+    """Delete the sessions that were not used for KEEP_IDLE_S; return how many. The settings ended them long before."""
     over = WebSession.seen_at < db_now() - KEEP_IDLE_S
     return len(session.scalars(delete(WebSession).where(over).returning(WebSession.token_hash)).all())
 

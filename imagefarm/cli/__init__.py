@@ -1,4 +1,4 @@
-"""The command line `imagefarm`: it talks to a farm over HTTP, or starts services as processes; it imports none of them."""
+"""The command line `imagefarm`. It talks to a farm over HTTP, or starts services as processes; it imports no service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; errors made on purpose become one line and an exit code, never a traceback."""
+    """Run the command line. An expected error becomes one line and an exit code, without a traceback."""
     try:
         app(prog_name="imagefarm")  # also when it runs as `python -m imagefarm`
     except FarmError as error:

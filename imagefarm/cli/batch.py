@@ -1,4 +1,4 @@
-"""`imagefarm batch`: a table becomes pictures."""
+"""`imagefarm batch`: renders the rows of a table."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def batch(
     model: Annotated[str | None, typer.Option(help="Model; see `imagefarm models`.", autocompletion=complete_model)] = None,
     size: Annotated[str | None, typer.Option(help="Width and height in pixels, such as 512x512.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    seed: Annotated[str | None, typer.Option(help="One seed for all; the default is a seed from each SKU.")] = None,
+    seed: Annotated[str | None, typer.Option(help="One seed for all rows; the default is a seed from each SKU.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the batch; the default is the file's.")] = None,
     name_pattern: Annotated[str | None, typer.Option(help="File names, such as {sku}-{view}-{n}.")] = None,
     canary: Annotated[int | None, typer.Option(help="Number of rows to render first; the rest is held until approved.")] = None,
     gate: Annotated[str | None, typer.Option(help="JSON rules on the scores of each picture.")] = None,
-    channel: Annotated[list[str] | None, typer.Option(help="Also deliver it for this channel; may be repeated.")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="Also render files for this channel; may be repeated.")] = None,
     deliver: To = None,
     charset: Annotated[
         str | None, typer.Option(help="Charset of a table that is not UTF-8, such as gb18030 or windows-1252.")
     ] = None,
-    delimiter: Annotated[str | None, typer.Option(help="What separates the cells: a comma, ; | or a tab.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="The separator of the cells: a comma, ; | or a tab.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Render the good rows of a table that has bad ones.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Render nothing; print the number of pictures and their cost.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
@@ -103,7 +103,7 @@ def batch(
 
 
 def wait_for_batch(farm: Client, batch: Batch) -> Batch:
-    """Wait behind a progress bar until a batch has ended or waits for approval."""
+    """Show a progress bar until a batch has ended or waits for approval."""
     return farm.batches.wait(batch, progress=True)
 
 

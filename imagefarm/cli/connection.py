@@ -1,4 +1,5 @@
-"""Which farm a command talks to: --url, IMAGEFARM_URL, the profile, the farm of the data folder here, else the usual address."""
+"""Chooses the farm of a command: --url, IMAGEFARM_URL, the profile, the farm of this machine's data folder, or the default
+URL."""
 
 from __future__ import annotations
 
@@ -16,19 +17,19 @@ Url = Annotated[str | None, typer.Option("--url", envvar="IMAGEFARM_URL", help="
 Key = Annotated[str | None, typer.Option("--key", envvar="IMAGEFARM_API_KEY", help="API key.", show_envvar=True)]
 
 RETRIES = 4
-"""About four seconds: an API that restarts is back by then."""
+"""Number of retries: about four seconds, enough for an API that restarts."""
 COMPLETION_TIMEOUT_S = 1.0
-"""The longest wait after Tab is pressed."""
+"""Seconds. Longest wait for a completion after Tab."""
 
 
 class Chosen:
-    """The profile that this run of the command line was given."""
+    """The profile given to this run of the command line."""
 
     profile: str | None = None
 
 
 def complete_profile(incomplete: str) -> list[str]:
-    """Names of profiles, for the shell."""
+    """Names of profiles, for shell completion."""
     try:
         return sorted(name for name in read_profiles() if name.startswith(incomplete))
     except FarmError:
@@ -36,7 +37,7 @@ def complete_profile(incomplete: str) -> list[str]:
 
 
 def complete_model(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of the farm's models, for the shell; none if no farm responds in time."""
+    """Names of the farm's models, for shell completion; none if no farm responds in time."""
     Chosen.profile = context.find_root().params.get("profile")
     try:
         with connect(
@@ -66,9 +67,9 @@ def choose_profile(
 def connect(
     url: str | None, key: str | None, *, retries: int | None = None, timeout_s: float = 30.0, quiet: bool = False
 ) -> Client:
-    """A client of the chosen farm: --url, --key and their environment win over the profile.
+    """A client of the chosen farm. --url, --key and their environment variables override the profile.
 
-    The key of a profile is sent to the profile's own address only.
+    The key of a profile is sent only to the profile's own address.
     """
     if Chosen.profile is not None:
         profile = get_profile(Chosen.profile)

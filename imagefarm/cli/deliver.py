@@ -1,4 +1,4 @@
-"""`imagefarm deliver`: a batch's files to a bucket that the farm's operator allows."""
+"""`imagefarm deliver`: uploads a batch's files to a bucket that the farm's operator allows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from imagefarm.client import Batch, DeliveryTarget
 
 To = Annotated[
     str | None,
-    typer.Option("--deliver", metavar="BUCKET/FOLDER", help="Upload it to a bucket of the farm's settings when it is done."),
+    typer.Option(
+        "--deliver", metavar="BUCKET/FOLDER", help="Upload the batch to a bucket of the farm's settings when it is done."
+    ),
 ]
 
 
@@ -25,12 +27,12 @@ def deliver(
     batch_id: Annotated[str, typer.Argument(metavar="BATCH", help="Id of a batch.")],
     to: Annotated[str, typer.Argument(metavar="BUCKET/FOLDER", help="A bucket of the farm's settings, and a folder in it.")],
     *,
-    wait: Annotated[bool, typer.Option(help="Wait until it is there.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the files are uploaded.")] = True,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Upload a batch's files to a bucket when it is done. Files that are there already are not sent again."""
+    """Upload a batch's files to a bucket when it is done. Files that the bucket already has are not sent again."""
     target = delivery_target(to, "BUCKET/FOLDER")
     with connect(url, key) as farm:
         batch = farm.batches.deliver(batch_id, **target)

@@ -1,4 +1,4 @@
-"""What the command line's exit codes mean: the one table, of which docs/cli/README.md and --help are written."""
+"""The command line's exit codes. docs/cli/README.md and --help are generated from this table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application of the command line: its groups of commands, each of which is a page of docs/cli."""
+"""The command line's groups of commands. Each group is a page of docs/cli."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Group:
 
 
 def groups() -> Sequence[Group]:
-    """The groups of commands, in the order of the help; without imagefarm-server, those that it brings are left out."""
+    """The groups of commands, in the order of the help. Groups of imagefarm-server are left out if it is not installed."""
     server = server_half()
     client = (
         Group("jobs", "Jobs", (submit, jobs, lookup)),
@@ -53,7 +53,7 @@ def groups() -> Sequence[Group]:
 
 
 def make_app(area_groups: Sequence[Group]) -> typer.Typer:
-    """An application of some groups of commands."""
+    """A Typer application of these groups."""
     app = typer.Typer(
         name="imagefarm",
         help="A self-hosted render farm for text-to-image diffusion.",

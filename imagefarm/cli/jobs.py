@@ -1,4 +1,4 @@
-"""`imagefarm jobs | show | cancel | retry | replay`: look after jobs."""
+"""`imagefarm jobs | show | cancel | retry | replay`: lists, shows and changes jobs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ States = Annotated[list[JobState] | None, typer.Option(help="Only jobs in this s
 Model = Annotated[str | None, typer.Option(help="Only jobs of this model.", autocompletion=complete_model)]
 InBatch = Annotated[str | None, typer.Option(help="Only jobs of this batch.")]
 Labels = Annotated[list[str] | None, typer.Option(help="Only jobs with this label, NAME:VALUE; may be repeated.")]
-Words = Annotated[str | None, typer.Option(help="Only jobs with this in their prompt.")]
+Words = Annotated[str | None, typer.Option(help="Only jobs with this text in their prompt.")]
 Expected = Annotated[
-    int | None, typer.Option(min=0, help="Number of jobs that you saw: acts without asking, and not at all if more match now.")
+    int | None, typer.Option(min=0, help="Number of jobs that you expect: acts without asking, and refuses if more match.")
 ]
 
 
@@ -37,7 +37,7 @@ def jobs(
     batch: InBatch = None,
     label: Labels = None,
     text: Words = None,
-    limit: Annotated[int, typer.Option(min=1, help="Number of jobs at most, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of jobs, newest first.")] = 20,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
@@ -58,7 +58,7 @@ def show(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Show one job: its state and why, its recipe, its pictures."""
+    """Show one job: its state and the reason, its recipe, its pictures."""
     with connect(url, key) as farm:
         job = farm.jobs.get(job_id)
     if as_json:
@@ -93,7 +93,7 @@ def cancel(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Cancel jobs, or with --all every one that matches; jobs that have ended are not changed."""
+    """Cancel jobs, or with --all every job that matches. Jobs that have ended stay unchanged."""
     filters = _filters(job_ids, every=every, state=state, model=model, batch=batch, label=label, text=text)
     with connect(url, key) as farm:
         if filters is None:
@@ -116,7 +116,7 @@ def retry(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Put failed or cancelled jobs back into the queue, or with --all every one that matches."""
+    """Queue failed or cancelled jobs again, or with --all every job that matches."""
     filters = _filters(job_ids, every=every, state=state, model=model, batch=batch, label=label, text=text)
     with connect(url, key) as farm:
         if filters is None:
@@ -126,7 +126,7 @@ def retry(
 
 
 def _filters(job_ids: list[str] | None, *, every: bool, **given: Any) -> dict[str, Any] | None:
-    """The filters of --all; None where jobs are named."""
+    """The filters of --all; None if jobs are named."""
     filters = {name: value for name, value in given.items() if value}
     if every == bool(job_ids) or (filters and not every):
         raise typer.BadParameter("name jobs, or give --all with the filters of `imagefarm jobs`")
@@ -155,7 +155,7 @@ def replay(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Render a job again with the same seeds, and say whether the pictures are the same."""
+    """Render a job again with the same seeds, and compare the pictures."""
     with connect(url, key) as farm:
         again = farm.jobs.wait(farm.jobs.replay(job_id), timeout_s=timeout, check=True)
         compared = farm.jobs.get_replay(again)

@@ -1,6 +1,6 @@
-"""The farm that runs on this machine's data folder, if one does: the address that it wrote there.
+"""The farm on this machine's data folder: a running farm writes its address into the folder.
 
-The data folder is found as `imagefarm.settings` finds it. The client reads no other setting.
+The data folder is found by the same rules as in `imagefarm.settings`. The client reads no other setting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DATA_DIR = "data"
 
 
 def local_farm_url() -> str | None:
-    """The address of the farm of the data folder here; None if none runs."""
+    """The URL of the farm of this machine's data folder; None if none runs."""
     try:
         return str(json.loads((data_folder() / "run" / "farm.json").read_text("utf-8"))["url"])
     except (OSError, ValueError, KeyError):
@@ -25,13 +25,14 @@ def local_farm_url() -> str | None:
 
 
 def data_folder() -> Path:
-    """IMAGEFARM_DATA_DIR, else `data_dir` of imagefarm.toml, else `data`. Raises ConfigurationError if the file is not TOML."""
+    """IMAGEFARM_DATA_DIR, otherwise `data_dir` of imagefarm.toml, otherwise `data`. Raises ConfigurationError for invalid
+    TOML."""
     given = os.environ.get("IMAGEFARM_DATA_DIR")
     if given is None:
         try:
             given = str(tomllib.loads(Path(TOML_FILE).read_text("utf-8")).get("data_dir", DATA_DIR))
         except OSError:
             given = DATA_DIR
-        except ValueError as error:  # of TOML, or of UTF-8
+        except ValueError as error:  # invalid TOML or UTF-8
             raise ConfigurationError(f"{TOML_FILE}: {error}") from None
     return Path(given).expanduser().absolute()

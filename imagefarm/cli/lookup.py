@@ -1,4 +1,4 @@
-"""`imagefarm lookup`: from a picture's file back to the job that made it."""
+"""`imagefarm lookup`: finds the job of an image from the image's file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def register(app: typer.Typer) -> None:
 
 
 def lookup(
-    file: Annotated[Path, typer.Argument(help="A picture.", exists=True, dir_okay=False, readable=True)],
+    file: Annotated[Path, typer.Argument(help="The picture's file.", exists=True, dir_okay=False, readable=True)],
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Find the job that made a picture from its file alone; exit code 11 if it is not of this farm."""
+    """Find the job of a picture from the picture's file. The exit code is 11 if this farm did not render it."""
     with connect(url, key) as farm:
         found = farm.images.lookup(file)
         job = farm.jobs.get(found.items[0].job_id) if found.items else None

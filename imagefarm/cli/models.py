@@ -1,4 +1,4 @@
-"""`imagefarm models`, `models warm | unload`: the catalogue, and the workers that load a model."""
+"""`imagefarm models`, `models warm | unload`: lists the catalogue, and loads and unloads models on workers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from imagefarm.cli.output import AsJson, note, print_json, print_table
 from imagefarm.cli.server_half import ServerGroup, server_half
 from imagefarm.client import ConnectionFailedError
 
-Worker = Annotated[str | None, typer.Option(help="Id or name of one worker; without it, all that serve the model.")]
+Worker = Annotated[str | None, typer.Option(help="Id or name of one worker; the default is all that serve the model.")]
 
 
 def register(app: typer.Typer) -> None:
-    area = typer.Typer(help="List the models, and fetch their weights.", invoke_without_command=True, cls=ServerGroup)
+    area = typer.Typer(help="List the models, and download their weights.", invoke_without_command=True, cls=ServerGroup)
     area.callback()(models)
     server = server_half()
     if server is not None:
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def models(context: typer.Context, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """List the catalogue's models, with their state on the farm."""
+    """List the catalogue's models and their states."""
     if context.invoked_subcommand is not None:
         return
     server = server_half()
@@ -65,7 +65,7 @@ def unload(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Have workers free the memory that a model takes."""
+    """Have workers unload a model."""
     with connect(url, key) as farm:
         workers = farm.models.unload(name, worker=worker)
     print(_sentence(name, "is unloaded by", len(workers)))

@@ -1,4 +1,4 @@
-"""The command line's output: results to standard output (text or JSON), everything else to standard error."""
+"""The command line's output: results on standard output (text or JSON), everything else on standard error."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rich.table import Table
 from imagefarm.errors import FarmError, InvalidRequest
 
 GAP = "  "
-"""Between two columns."""
+"""Spaces between two columns."""
 NARROWEST = 20
-"""A column that is wrapped keeps this many characters."""
+"""Smallest width of a wrapped column, in characters."""
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -27,10 +27,10 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows under their columns. Cells are shown as text, never read as markup.
+    """Write rows under their columns. Cells are shown as plain text; Rich markup in them is not interpreted.
 
-    No cell is cut off: the widest column is wrapped if that makes the table fit, else lines are as long as they must be, as in
-    a pipe.
+    No cell is cut off. The widest column is wrapped if the table then fits; otherwise, and in a pipe, lines are as long as
+    necessary.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]

@@ -1,4 +1,4 @@
-"""`imagefarm picks | finals`: choose among a batch's drafts, and render the chosen ones finally."""
+"""`imagefarm picks | finals`: decides about a batch's drafts, and renders finals of the approved ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def approve(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Let the rest of a batch follow its canary."""
+    """Approve a batch's canary and queue its other rows."""
     with connect(url, key) as farm:
         batch = farm.batches.approve(batch_id)
         if wait:
@@ -49,19 +49,21 @@ def approve(
 def picks(
     batch_id: BatchId,
     *,
-    only: Annotated[PickState | None, typer.Option(help="Only pictures that were decided so.")] = None,
-    approve: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Approve it; may be repeated.")] = None,
-    reject: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Reject it; may be repeated.")] = None,
+    only: Annotated[PickState | None, typer.Option(help="Only pictures with this decision.")] = None,
+    approve: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Picture to approve; may be repeated.")] = None,
+    reject: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Picture to reject; may be repeated.")] = None,
     reroll: Annotated[
-        list[str] | None, typer.Option(metavar="IMAGE", help="Render it with another seed; may be repeated.")
+        list[str] | None, typer.Option(metavar="IMAGE", help="Picture to render with another seed; may be repeated.")
     ] = None,
-    clear: Annotated[list[str] | None, typer.Option(metavar="IMAGE", help="Take its pick back; may be repeated.")] = None,
-    approve_open: Annotated[bool, typer.Option("--approve-open", help="Approve all that are not decided yet.")] = False,
+    clear: Annotated[
+        list[str] | None, typer.Option(metavar="IMAGE", help="Picture whose decision is cleared; may be repeated.")
+    ] = None,
+    approve_open: Annotated[bool, typer.Option("--approve-open", help="Approve all pictures without a decision.")] = False,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Decide about pictures of a batch, or list them with what was decided."""
+    """Decide about pictures of a batch, or list them with their decisions."""
     given: dict[PickAction, list[str] | None] = {"approve": approve, "reject": reject, "reroll": reroll, "clear": clear}
     wanted: dict[str, PickAction] = {image: action for action, images in given.items() for image in images or []}
     if len(wanted) < sum(len(images or []) for images in given.values()):
@@ -89,10 +91,10 @@ def finals(
     batch_id: BatchId,
     *,
     size: Annotated[str, typer.Option(help="Width and height in pixels, such as 1024x1024.")],
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; the default is the drafts'.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; the default is the number of the drafts.")] = None,
     upscale: Annotated[str | None, typer.Option(help="MODEL:SCALE, such as lanczos:2.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new batch.")] = None,
-    channel: Annotated[list[str] | None, typer.Option(help="Also deliver it for this channel; may be repeated.")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="Also render files for this channel; may be repeated.")] = None,
     deliver: To = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures and their manifest to.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,
@@ -100,7 +102,7 @@ def finals(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Render the approved pictures of a batch finally. Asking again renders nothing twice."""
+    """Render the approved pictures of a batch as finals. Repeating it renders no picture twice."""
     width, height = sides(size)
     with connect(url, key) as farm:
         made = farm.batches.finals(

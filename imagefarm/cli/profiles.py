@@ -1,6 +1,6 @@
-"""`imagefarm profiles list | add | remove`: farms by name, each with its address and key, in a file of one's own.
+"""`imagefarm profiles list | add | remove`: named farms, each with its address and key, in a file of the user.
 
-The file is `imagefarm/profiles.toml` in the user's folder for settings, written for its owner's eyes only (mode 0600).
+The file is `imagefarm/profiles.toml` in the user's folder for settings. Only its owner can read it (mode 0600).
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A farm one works with."""
+    """The address and key of a farm."""
 
     url: str
     key: str | None = None
 
 
 def profiles_file() -> Path:
-    """Where the profiles are kept: under $XDG_CONFIG_HOME where that is set, else where this system keeps settings."""
+    """The profiles' file: under $XDG_CONFIG_HOME if that is set, otherwise where this system keeps settings."""
     given = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     folder = given / "imagefarm" if given.is_absolute() else Path(typer.get_app_dir("imagefarm"))
     return folder / "profiles.toml"
 
 
 def read_profiles() -> dict[str, Profile]:
-    """All profiles by name. Raises ConfigurationError for a file that is none."""
+    """All profiles by name. Raises ConfigurationError for an invalid file."""
     file = profiles_file()
     try:
         entries = tomllib.loads(file.read_text("utf-8"))
@@ -50,7 +50,7 @@ def read_profiles() -> dict[str, Profile]:
         return {}
     except OSError as error:
         raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:  # of UTF-8, of TOML, of a profile; a message of TOML tells places, no values
+    except ValueError as error:  # invalid UTF-8, TOML or profile; TOML's message has positions and no values, so no key is shown
         raise ConfigurationError(
             f"{file} is not a file of profiles: {error}; correct it, or remove it and add the profiles again"
         ) from None
@@ -61,7 +61,7 @@ def get_profile(name: str) -> Profile:
     profiles = read_profiles()
     if name not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
-        raise NotFound(f"no profile {name[:60]!r}; there are: {known}. `imagefarm profiles add` makes one")
+        raise NotFound(f"no profile {name[:60]!r}; there are: {known}. `imagefarm profiles add` creates one")
     return profiles[name]
 
 
@@ -83,11 +83,11 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def add(
-    name: Annotated[str, typer.Argument(help="What to call the farm.")],
+    name: Annotated[str, typer.Argument(help="Name of the new profile.")],
     farm: Annotated[str, typer.Option("--url", help="The farm's address.")],
     key_stdin: Annotated[bool, typer.Option("--key-stdin", help="Read the key from standard input.")] = False,
 ) -> None:
-    """Add or replace a farm; asks for its API key, which is kept in a file that only you can read."""
+    """Add or replace a profile. Asks for the API key and stores it in a file that only you can read."""
     if NAME.fullmatch(name) is None:
         raise _wrong("name", f"{name[:70]!r} is not a valid name", "use letters, digits, - and _, 64 at most")
     if not _is_address(farm):
@@ -100,7 +100,7 @@ def add(
 
 
 def remove(name: Annotated[str, typer.Argument(help="Name of the profile.")]) -> None:
-    """Forget a farm and its key."""
+    """Remove a profile and its key."""
     get_profile(name)
     _write({other: profile for other, profile in read_profiles().items() if other != name})
     note(f"{name} is removed")
@@ -108,7 +108,7 @@ def remove(name: Annotated[str, typer.Argument(help="Name of the profile.")]) ->
 
 def _profile(entry: object) -> Profile:
     if not isinstance(entry, dict) or not isinstance(entry.get("url"), str) or not isinstance(entry.get("key", ""), str):
-        raise ValueError("each profile is a table with the text url, and the text key if it has one")
+        raise ValueError("a profile is a table with the string `url` and optionally the string `key`")
     return Profile(entry["url"], entry.get("key") or None)
 
 
@@ -135,10 +135,10 @@ def _wrong(field: str, detail: str, remedy: str) -> InvalidRequest:
 
 
 def _write(profiles: Mapping[str, Profile]) -> None:
-    """Replace the file whole: a reader, or a crash, sees the old one or the new one."""
+    """Replace the file atomically: after a crash it has the old or the new content."""
     lines = ["# Written by `imagefarm profiles`. It holds keys: keep it to yourself.\n"]
     for called, profile in profiles.items():
-        lines.append(f"\n[{json.dumps(called)}]\nurl = {json.dumps(profile.url)}\n")  # a string of JSON is one of TOML
+        lines.append(f"\n[{json.dumps(called)}]\nurl = {json.dumps(profile.url)}\n")  # a JSON string is also a TOML string
         if profile.key is not None:
             lines.append(f"key = {json.dumps(profile.key)}\n")
     file = profiles_file()

@@ -1,4 +1,4 @@
-"""Words of the command line as fields of a recipe: `lanczos:2`, `ring:0.8`, `0.5,0.6,1`; and pictures, sent in first."""
+"""Option values of the command line as recipe fields: `lanczos:2`, `ring:0.8`, `0.5,0.6,1`; and images, which are uploaded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ADDRESS = ("http://", "https://")
 MASKS = ("alpha", "white")
 
 Picture: TypeAlias = str | Path
-"""A picture that a recipe names: a URL, the id of an asset, or a file here that becomes one."""
+"""An image of a recipe: a URL, the id of an asset, or a local file, which is uploaded as an asset."""
 
 
 def finite(value: float | None) -> float | None:
-    """A number that JSON can hold: `nan` and `inf` are read as numbers, too."""
+    """A finite number. float() also accepts `nan` and `inf`, which JSON cannot hold."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
@@ -66,13 +66,13 @@ def placement_of(text: str | None) -> dict[str, float] | None:
 
 
 def picture_of(text: str | None, option: str, *, words: tuple[str, ...] = ()) -> Picture | None:
-    """A picture as it was named: a file is found now, before anything is sent."""
+    """The image of an option. A missing file is reported now, before anything is uploaded."""
     if text is None or text in words or text.startswith(ADDRESS) or ASSET.fullmatch(text):
         return text
     path = Path(text)
     try:
         found = path.is_file()
-    except OSError:  # such as a name that is too long for one
+    except OSError:  # for example a name that is too long for a file
         found = False
     if not found:
         also = "".join(f"{word}, " for word in words)
@@ -83,7 +83,7 @@ def picture_of(text: str | None, option: str, *, words: tuple[str, ...] = ()) ->
 
 
 def subject_of(image: Picture | None, *, mask: Picture | None, **more: Any) -> dict[str, Any] | None:
-    """A subject from its options; refuses those that belong to none."""
+    """A subject from its options. Raises an error for options of a subject without a photo."""
     given = {name: value for name, value in ({"mask": mask} | more).items() if value is not None}
     if image is not None:
         return {"image": image} | given
@@ -94,7 +94,7 @@ def subject_of(image: Picture | None, *, mask: Picture | None, **more: Any) -> d
 
 
 def sent(farm: Client, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with each file's asset in its place; a file that is named twice is sent once."""
+    """The fields with each file replaced by the id of its uploaded asset. A file that is named twice is uploaded once."""
     assets: dict[Path, str] = {}
     for path in _files(fields):
         if path not in assets:

@@ -1,6 +1,6 @@
-"""The commands that need the farm itself on this machine: they come with the package imagefarm-server.
+"""The commands that need the farm's code on this machine: they are in the package imagefarm-server.
 
-Nothing else in the client's half of the command line knows that half; it is found by its name when it is installed.
+No other module of the client's command line refers to that package. It is found by its name if it is installed.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def server_half() -> ModuleType | None:
 
 
 class ServerGroup(TyperGroup):
-    """A group of commands, some of which may not be installed."""
+    """A group of commands, some of which may be missing."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that `args` begins with. Raises ConfigurationError for one that is not installed."""
+        """Find the command that `args` begins with. Raises ConfigurationError for a command that is not installed."""
         path = " ".join([*ctx.command_path.split()[1:], *args[:1]])
         if args[0] not in self.commands and path in SERVER_COMMANDS:
             raise ConfigurationError(

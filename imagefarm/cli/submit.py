@@ -1,4 +1,4 @@
-"""`imagefarm submit`: one job, waited for, its pictures fetched."""
+"""`imagefarm submit`: submits one job, waits for it, and downloads its images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def submit(
     mask: Annotated[
         str | None, typer.Option(metavar=PICTURE, help="Mask: its white part is repainted. It has the size of --init-image.")
     ] = None,
-    strength: Annotated[float | None, typer.Option(help="How far from --init-image, above 0 up to 1.", callback=finite)] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Denoising strength on --init-image, above 0 and up to 1.", callback=finite)
+    ] = None,
     subject: Annotated[str | None, typer.Option(metavar=PICTURE, help="Photo of a product that stays pixel for pixel.")] = None,
     subject_mask: Annotated[
         str | None,
@@ -49,16 +51,18 @@ def submit(
     ] = None,
     subject_place: Annotated[
         str | None,
-        typer.Option(metavar="X,Y[,SCALE]", help="Its middle, as shares of the picture; pixels for one of the photo."),
+        typer.Option(
+            metavar="X,Y[,SCALE]", help="Centre of the subject as shares of the picture, and picture pixels per photo pixel."
+        ),
     ] = None,
-    shadow: Annotated[float | None, typer.Option(help="How dark its shadow is, 0 to 1.", callback=finite)] = None,
-    feather: Annotated[float | None, typer.Option(help="Pixels over which its edge fades.", callback=finite)] = None,
+    shadow: Annotated[float | None, typer.Option(help="Darkness of the subject's shadow, 0 to 1.", callback=finite)] = None,
+    feather: Annotated[float | None, typer.Option(help="Width of the subject's soft edge in pixels.", callback=finite)] = None,
     upscale: Annotated[
         str | None, typer.Option(metavar="MODEL[:SCALE]", help="Enlarge the finished picture, such as lanczos:2.")
     ] = None,
-    format: Annotated[Format | None, typer.Option(help="Of the file; the default is png.")] = None,
-    quality: Annotated[int | None, typer.Option(help="Of JPEG and WebP, 1 to 100.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE to find it by; may be repeated.")] = None,
+    format: Annotated[Format | None, typer.Option(help="File format; the default is png.")] = None,
+    quality: Annotated[int | None, typer.Option(help="Quality of JPEG and WebP, 1 to 100.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Label of the job, NAME=VALUE; may be repeated.")] = None,
     priority: Annotated[PriorityClass, typer.Option(help="Priority class.")] = PriorityClass.INTERACTIVE,
     out: Annotated[Path | None, typer.Option(help="Folder to write the pictures to.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the pictures.")] = True,

@@ -1,4 +1,4 @@
-"""`imagefarm workers | drain | resume`: look after workers."""
+"""`imagefarm workers | drain | resume`: lists, drains and resumes workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def workers(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
-    """List the workers and what they hold."""
+    """List the workers and their jobs."""
     with connect(url, key) as farm:
         found = farm.workers.list()
     if as_json:
@@ -30,18 +30,18 @@ def workers(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
 
 def drain(
     worker: Name,
-    reason: Annotated[str, typer.Option(help="Why; shown beside the worker.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, shown with the worker.")] = "",
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Let a worker finish what it holds and take nothing more."""
+    """Let a worker finish its jobs and claim no others."""
     with connect(url, key) as farm:
         farm.workers.drain(worker, reason=reason)
     print(f"{worker} is draining")
 
 
 def resume(worker: Name, url: Url = None, key: Key = None) -> None:
-    """Let a drained or quarantined worker take jobs again."""
+    """Let a drained or quarantined worker claim jobs again."""
     with connect(url, key) as farm:
         farm.workers.resume(worker)
     print(f"{worker} takes jobs again")

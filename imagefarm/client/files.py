@@ -21,9 +21,9 @@ def save_file(path: str, file: Path | str) -> Steps[Path]:
 
 
 def save_url(url: str, file: Path | str) -> Steps[Path]:
-    """Write what the farm has at `url` to `file`, whole or not at all.
+    """Write the file that the farm serves at `url` to `file`, whole or not at all.
 
-    Only the path of the URL counts: its host may be a name that the farm alone knows.
+    Only the path of the URL is used, because its host may be a name that only the farm can resolve.
     """
     parts = urlsplit(url)
     with _whole_file(Path(file)) as out:

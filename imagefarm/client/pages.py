@@ -1,4 +1,4 @@
-"""A list of the API: its first page, and how the next one is asked for."""
+"""Lists of the API: the first page, and the request for the next one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, with the time that is left; nothing where nobody watches."""
+"""Progress bars on standard error, with the remaining time. Nothing is shown if standard error is not a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Advance(Protocol):
 
 @contextmanager
 def progress_bar(words: str, total: float) -> Iterator[Advance]:
-    """A bar for the block; call what it yields with how much is done of how much, and new words if they change."""
+    """Show a bar during the block. Call the yielded function with the amount done, the total, and a new label if it changes."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,6 +1,6 @@
-"""What an operation of the client asks for, as values: no network, no waiting, the same for both clients.
+"""The steps of a client operation, as values. They need no network and no waiting, and serve both clients.
 
-An operation is a generator of steps. The transport performs each step, and sends its result back in:
+An operation is a generator of steps. The transport performs each step and sends its result back into the generator:
 
 ```python
 def get_job(job: Job | str) -> Steps[Job]:
@@ -36,18 +36,18 @@ class Request:
     content: bytes | None = None
     files: Mapping[str, tuple[str, IO[bytes], str]] | None = None
     timeout_s: float | None = None
-    """Seconds to wait for the farm; None is the client's own timeout."""
+    """Seconds to wait for the response; None is the client's own timeout."""
     reads: Literal["json", "bytes"] = "json"
 
     @property
     def may_repeat(self) -> bool:
-        """True if the request does nothing twice when its response is lost."""
+        """True if the request can be repeated after its response was lost, because the farm executes it once."""
         return self.method in REPEATABLE or "Idempotency-Key" in self.headers
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Send a request once. Its result is an httpx.Response, or the httpx.TransportError that came instead."""
+    """Send a request once. The result is an httpx.Response, or the httpx.TransportError of the failure."""
 
     request: Request
 
@@ -62,14 +62,14 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait for some seconds."""
+    """Wait for this number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class FileWork:
-    """Read or write files; the asynchronous client does it in a thread. Its result is the call's."""
+    """Read or write files; the asynchronous client does it in a thread. The result is the call's return value."""
 
     call: Callable[[], Any]
 
@@ -79,10 +79,10 @@ Steps: TypeAlias = Generator[Step, Any, T]
 
 
 class Run(Generic[T]):
-    """One run of an operation's steps: `next_step` until it is None, each time with the last step's `result` set."""
+    """One run of an operation. Call `next_step` until it returns None, each time with the last step's `result` set."""
 
     returned: T
-    """What the operation returned, once there is no next step."""
+    """The operation's return value, after the last step."""
 
     def __init__(self, steps: Steps[T]) -> None:
         self._steps = steps
@@ -129,5 +129,5 @@ def given(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def segment(text: str) -> str:
-    """A name as one segment of a path."""
+    """A name as one segment of a URL path."""
     return quote(text, safe="")

@@ -1,6 +1,7 @@
-"""A resource of the client, such as `farm.jobs`: its operations are defined once, and serve both clients.
+"""A resource of the client, such as `farm.jobs`. Each operation is defined once and serves both clients.
 
-`submit = Operation(submit_job)` makes `farm.jobs.submit(...)` return a Job on a Client and an awaitable of one on an AsyncClient.
+`submit = Operation(submit_job)` makes `farm.jobs.submit(...)` return a Job on a Client and an awaitable of a Job on an
+AsyncClient.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Resource(Generic[TransportT]):
 
 
 class Operation(Generic[P, T]):
-    """A call of the client, from the function that makes its steps."""
+    """A method of both clients, made from a generator function of steps."""
 
     def __init__(self, steps: Callable[P, Steps[T]]) -> None:
         self.steps = steps
@@ -55,7 +56,7 @@ class Operation(Generic[P, T]):
 
 
 class Listing(Generic[P, T]):
-    """A list of the client, from the function that names its pages: an iterator, or an asynchronous one."""
+    """A list method of both clients, made from a function that returns Pages: an iterator, or an asynchronous iterator."""
 
     def __init__(self, pages: Callable[P, Pages[T]]) -> None:
         self.pages = pages

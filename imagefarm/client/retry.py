@@ -1,4 +1,4 @@
-"""When a request is sent again: the farm is busy or out of reach, and sending twice does nothing twice."""
+"""Retries: a request is sent again when the farm is busy or unreachable, if the farm cannot execute it twice."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ MAX_PAUSE_S = 30.0
 
 
 def send_with_retries(request: Request, *, url: str, retries: int) -> Steps[httpx.Response]:
-    """Send a request, at most `retries` times more than once. Raises the ClientError of an unsuccessful response.
+    """Send a request, with up to `retries` retries. Raises the ClientError of an unsuccessful response.
 
-    A POST is repeated only with an Idempotency-Key, or when the farm refused it before doing anything (429, 503), or when no
-    connection was made.
+    A POST is retried only with an Idempotency-Key, after a refusal before any work (429, 503), or if no connection was made.
     """
     for attempt in range(retries + 1):
         last = attempt == retries
@@ -27,7 +26,7 @@ def send_with_retries(request: Request, *, url: str, retries: int) -> Steps[http
             never_sent = isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout)
             if last or not (request.may_repeat or never_sent):
                 reason = str(outcome) or type(outcome).__name__
-                raise ConnectionFailedError(f"no answer from {url}: {reason}; is the farm running?") from None
+                raise ConnectionFailedError(f"no response from {url}: {reason}; is the farm running?") from None
             yield Pause(pause_s(attempt, None))
         elif outcome.is_success:
             return outcome
@@ -40,9 +39,9 @@ def send_with_retries(request: Request, *, url: str, retries: int) -> Steps[http
 
 
 def pause_s(attempt: int, retry_after: float | None) -> float:
-    """Seconds before the next attempt: what the farm asks for, else twice as many each time.
+    """Seconds before the next attempt: the farm's Retry-After, otherwise a pause that doubles at each attempt.
 
-    The random part keeps clients that failed together from coming back together.
+    The random part spreads the retries of clients that failed together.
     """
     wanted = retry_after or FIRST_PAUSE_S * 2**attempt
     return min(wanted, MAX_PAUSE_S) * random.uniform(1.0, 1.2)  # noqa: S311 - jitter, not secrecy

@@ -1,4 +1,4 @@
-"""The two transports: each performs the steps of an operation, one by blocking calls, one on an event loop."""
+"""The two transports perform the steps of an operation: one with blocking calls, one on an event loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class SyncTransport:
-    """Performs steps one after another, and blocks until each is done."""
+    """Performs steps one after another; each blocks until it is done."""
 
     def __init__(
         self, url: str, key: str | None, *, timeout_s: float, retries: int, transport: httpx.BaseTransport | None
@@ -77,7 +77,7 @@ class SyncTransport:
 
 
 class AsyncTransport:
-    """Performs steps one after another, and gives the event loop (asyncio or trio) its turn while each is under way."""
+    """Performs steps one after another on an event loop (asyncio or trio); other tasks run while a step waits."""
 
     def __init__(
         self, url: str, key: str | None, *, timeout_s: float, retries: int, transport: httpx.AsyncBaseTransport | None
@@ -167,4 +167,4 @@ def _read(request: Request, response: httpx.Response) -> Any:
 
 
 def _broke_off(url: str, error: httpx.TransportError) -> ConnectionFailedError:
-    return ConnectionFailedError(f"{url} broke off: {error or type(error).__name__}")
+    return ConnectionFailedError(f"the connection to {url} was lost: {error or type(error).__name__}")

@@ -1,4 +1,4 @@
-"""Waiting for a job or a batch: it is looked at again and again, ever less often."""
+"""Waits for a job or a batch by polling it at growing intervals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_POLL_S = 1.0
 def wait_until(
     look: Callable[[], Steps[T]], ended: Callable[[T], bool], timeout_s: float | None, on_progress: Callable[[T], None] | None
 ) -> Steps[T]:
-    """Look until `ended` says so. Raises WaitTimeoutError after `timeout_s` seconds."""
+    """Poll until `ended` returns true. Raises WaitTimeoutError after `timeout_s` seconds."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     pause = FIRST_POLL_S
     while True:

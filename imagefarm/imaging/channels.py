@@ -1,4 +1,4 @@
-"""Channels: the crops, sizes and formats that each shop needs, as data. All are made from one master."""
+"""Channels: the crops, sizes and formats that each shop needs, as data. All are made from one master image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Channel(BaseModel):
 
 
 def presets(own: Path | None = None) -> dict[str, Channel]:
-    """The channels that batches may name: the project's, and those of the farm's own file. Raises ConfigurationError."""
+    """The channels that batches may name: the project's own and those of the farm's file. Raises ConfigurationError."""
     found: dict[str, Channel] = {}
     for file in (PRESETS, own):
         if file is not None:

@@ -1,4 +1,4 @@
-"""Colours: what a file's profile says, brought to sRGB, which everything in the farm is in."""
+"""Colour conversion: from an image file's ICC profile to sRGB, which all images of the farm use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import cache
 from PIL import Image, ImageCms
 
 HEADER_DATE = slice(24, 36)
-"""Where an ICC profile says when it was made."""
+"""Bytes of an ICC profile's header that hold its date."""
 SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 MAX_DIFFERENCE = 2
-"""Of a channel, of 255: a profile that changes colours by no more is sRGB by another name."""
+"""Largest difference of a channel (0 to 255) at which a profile still counts as sRGB."""
 SWATCH_STEPS = 9
 MAX_NAME = 80
 
@@ -20,14 +20,14 @@ MAX_NAME = 80
 def srgb_profile() -> bytes:
     """An ICC profile of sRGB, always the same bytes."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[HEADER_DATE] = bytes.fromhex("07d0 0001 0001 0000 0000 0000")  # 2000-01-01: when it was made does not matter
+    profile[HEADER_DATE] = bytes.fromhex("07d0 0001 0001 0000 0000 0000")  # 2000-01-01: a fixed date keeps the bytes the same
     return bytes(profile)
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str]:
-    """An RGB, L or CMYK image in sRGB, and what was done; empty: the profile is sRGB, and the image is as it was.
+    """An RGB, L or CMYK image in sRGB, and a note of what was converted; the note is empty if the profile is sRGB already.
 
-    A profile that cannot be read, or that is for another kind of image, is left aside as everywhere, and this is said.
+    A profile that cannot be read, or that is for another kind of image, is ignored, and the note says so.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -67,7 +67,7 @@ def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def _swatch(mode: str) -> Image.Image:
-    """Colours from the whole of RGB, or all greys."""
+    """A test image with colours from the whole of RGB, or with all greys."""
     if mode == "L":
         return Image.frombytes("L", (256, 1), bytes(range(256)))
     levels = [round(step * 255 / (SWATCH_STEPS - 1)) for step in range(SWATCH_STEPS)]

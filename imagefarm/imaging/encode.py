@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FULL_COLOUR_FROM = 90
-"""JPEG quality from which chroma keeps its full resolution; subsampling shows first on products on plain backgrounds."""
+"""JPEG quality from which chroma keeps its full resolution. Subsampling shows first on products on plain backgrounds."""
 LOSSLESS = 100
 
 
@@ -28,9 +28,9 @@ def encode_picture(
     *,
     source: str = MADE,
 ) -> bytes:
-    """Return the file of `pixels` (height, width, 3) RGB. `texts` holds A1111's text and the farm's record.
+    """Return the file of `pixels` (height, width, 3) RGB. `texts` has A1111's text and the farm's record.
 
-    Raises ValueError for another shape or type. `quality` None means 90.
+    Raises ValueError for another shape or type. `quality` None is 90.
     """
     if picture_format == "png":
         return encode_png(pixels, {**texts, XMP: xmp_packet(source=source).decode()})
@@ -44,7 +44,7 @@ def encode_picture(
     exif = Image.Exif()
     exif[SOFTWARE] = f"imagefarm {__version__}"
     exif.get_ifd(EXIF_IFD)[USER_COMMENT] = user_comment(texts.get(PARAMETERS, ""))
-    # the fastest method: slower ones give files that are hardly smaller
+    # the fastest method: slower ones reduce the file size very little
     webp: dict[str, Any] = {"method": 0, "lossless": quality == LOSSLESS}
     jpeg: dict[str, Any] = {"subsampling": "4:4:4" if quality >= FULL_COLOUR_FROM else "4:2:0"}
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""An image that came from outside, as everything else expects it: upright, 8 bits a channel, RGB or RGBA, in sRGB."""
+"""Input images: every image from outside is converted to upright, 8 bits per channel, RGB or RGBA, sRGB."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ORIENTATION = 0x0112
 UPRIGHT = 1
 HIGHEST_16_BIT = 65535
 MULTI_PICTURE = "MPO"
-"""Pillow's name for a JPEG with more pictures behind the first, as cameras and phones write: views, depth, brightness."""
+"""Pillow's name for a JPEG that contains further images (views, depth, brightness), as cameras and phones write it."""
 
 
 class Normalised(NamedTuple):
-    """An image as RGB or RGBA; whether its pixels are not those of the file; and what was done or left aside, in words."""
+    """An image as RGB or RGBA, whether its pixels differ from the file's, and notes of what was converted or ignored."""
 
     image: Image.Image
     is_changed: bool
@@ -26,7 +26,7 @@ class Normalised(NamedTuple):
 
 
 def normalised(source: Image.Image) -> Normalised:
-    """Decode an image, turn it upright, and bring it to 8 bits and to sRGB."""
+    """Decode an image, turn it upright, and convert it to 8 bits and sRGB."""
     image, notes = source, list[str]()
     if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
         image = ImageOps.exif_transpose(image)
@@ -73,7 +73,7 @@ def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def png_in_srgb(image: Image.Image) -> bytes:
-    """The image as a PNG that says that its colours are sRGB."""
+    """The image as a PNG whose chunk declares sRGB."""
     buffer, said = io.BytesIO(), PngInfo()
     said.add(b"sRGB", b"\x00")
     image.save(buffer, "PNG", pnginfo=said, icc_profile=None)

@@ -1,7 +1,7 @@
-"""Metadata about how an image was made, in the form that each file format has for it.
+"""Metadata about how an image was made, in the form that each file format supports.
 
 PNG has text chunks. JPEG and WebP have none: A1111's text goes into their EXIF UserComment, as A1111 writes it, and the farm's
-own record into XMP. The XMP of all three says, in IPTC's terms, that an algorithm made the image.
+own record into XMP. The XMP of all three formats says, in IPTC's terms, that an algorithm made the image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def xmp_packet(record: str = "", *, source: str = MADE) -> bytes:
 
 
 def texts_of(info: Mapping[Any, Any], exif: Any) -> dict[str, str]:
-    """The texts of an image opened with Pillow, by keyword, for any format. They are claims of the file."""
+    """The texts of an image opened with Pillow, by keyword, for any format. A file's author can write anything into them."""
     texts = {key: value for key, value in info.items() if isinstance(key, str) and isinstance(value, str)}
     comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
     if PARAMETERS not in texts and isinstance(comment, bytes) and (text := _comment_text(comment)):
@@ -65,7 +65,7 @@ def user_comment(text: str) -> bytes:
 def _comment_text(comment: bytes) -> str:
     marker, body = comment[:8], comment[8:]
     if marker == UNICODE:
-        # A1111 writes big-endian whatever the file's byte order; other programs follow the file
+        # A1111 writes big-endian regardless of the file's byte order; other programs use the file's byte order
         little = body[1:2] == b"\0" and body[:1] != b"\0"
         return body[: len(body) // 2 * 2].decode("utf-16-le" if little else "utf-16-be", "replace")
     return body.decode("ascii", "replace") if marker == ASCII else ""

@@ -15,12 +15,12 @@ from imagefarm.recipe import Recipe
 from imagefarm.version import __version__
 
 MAX_PIXELS = 64 * 1024 * 1024
-"""A small file may claim a huge image; larger ones are not opened."""
+"""Largest number of pixels that is decoded. A small file may claim a huge image."""
 NEGATIVE = "Negative prompt: "
 PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 """One `Key: value` of the last line, as A1111 reads it."""
 MAX_SETTINGS_CHARS = 4000
-"""Characters. A longer last line is prose; on a hostile one the pattern's time grows with the square of its length."""
+"""Characters. A longer last line is prose, and the pattern's time on a hostile line grows with the square of its length."""
 
 
 def parameters_text(recipe: Recipe, seed: int, model_digest: str) -> str:
@@ -53,7 +53,7 @@ def parameters_text(recipe: Recipe, seed: int, model_digest: str) -> str:
 def farm_record(
     job_id: str, index: int, recipe: Recipe, seed: int, model_digest: str, *, recipe_hash: str = ""
 ) -> dict[str, Any]:
-    """The farm's own record, which leads from the file back to its job. A caller that knows the recipe's hash passes it."""
+    """The farm's own record, which leads from the file back to its job. Pass the recipe's hash if it is known, to save time."""
     return {
         "job": job_id,
         "index": index,
@@ -93,18 +93,18 @@ def read_metadata(data: bytes) -> dict[str, Any]:
     """Read the metadata of an image file, for lookup.
 
     Returns `format`, `width`, `height`, and where the file has them `parameters` (the text), `settings` (the parsed text) and
-    `imagefarm` (the farm's record). Metadata is a claim of the file's author: check the job before believing it. Raises
-    RequestError for a file that is not an image, is broken or is enormous.
+    `imagefarm` (the farm's record). Anyone can write such metadata, so check the job before believing it. Raises RequestError for
+    a file that is not an image, is broken or has too many pixels.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
             found: dict[str, Any] = {"format": (image.format or "").lower(), "width": image.width, "height": image.height}
             if image.width * image.height > MAX_PIXELS:
-                raise RequestError(f"the picture has {image.width}x{image.height} pixels; more than {MAX_PIXELS} are not opened")
+                raise RequestError(f"the picture has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are allowed")
             image.load()  # text chunks may follow the image data
             texts = texts_of(image.info, image.getexif())
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError(f"this is not a picture that can be read: {error}") from None
+        raise RequestError(f"the file cannot be read as a picture: {error}") from None
     if PARAMETERS in texts:
         found[PARAMETERS] = texts[PARAMETERS]
         found["settings"] = parse_parameters(texts[PARAMETERS])

@@ -23,7 +23,7 @@ FILTER_UP = 2
 RGB = 2
 """Colour type of 8-bit red, green, blue."""
 PERCEPTUAL = b"\0"
-"""What the chunk sRGB says of how to show colours that a screen has not."""
+"""Rendering intent in the sRGB chunk: how colours outside a screen's gamut are shown."""
 
 
 def encode_png(pixels: NDArray[np.uint8], texts: Mapping[str, str]) -> bytes:
@@ -61,7 +61,7 @@ def _deflate() -> Callable[[memoryview], bytes]:
     except ImportError:
 
         def by_zlib(data: memoryview) -> bytes:
-            # runs only: after UP most repetitions are runs, and searching for others takes twice the time
+            # runs only: after UP most repetitions are runs, and searching for others doubles the time
             deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
             return deflate.compress(data) + deflate.flush()
 

@@ -27,7 +27,7 @@ class Addition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """The possible additions to a prompt; empty where the prompt covers everything."""
+    """The possible additions to a prompt; empty if the prompt covers every slot."""
 
     prompt: str
     language: Language
@@ -45,7 +45,7 @@ def enhance(prompt: str, *, kind: str | None = None, variant: int = 0) -> Sugges
     """Suggest additions to `prompt`; another `variant` gives other phrases. An unknown `kind` is guessed from the prompt."""
     language: Language = "zh" if CHINESE.search(prompt) else "en"
     chosen = kinds().get(kind or "") or guess_kind(prompt)
-    if not chosen.phrases[language]:  # a draft is a speed, not a subject
+    if not chosen.phrases[language]:  # the kind `draft` describes a speed, not a subject
         chosen = guess_kind(prompt)
     text = prompt.casefold()
     additions: list[Addition] = []

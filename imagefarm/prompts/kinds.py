@@ -13,7 +13,7 @@ from imagefarm.catalogue import ModelEntry
 FILE = Path(__file__).with_name("kinds.toml")
 Slot = Literal["setting", "light", "camera", "finish"]
 SLOTS: tuple[Slot, ...] = ("setting", "light", "camera", "finish")
-"""What a photographer decides besides the subject, in the order in which prompts name it."""
+"""The aspects of a photo besides the subject, in the order in which prompts name them."""
 Language = Literal["en", "zh"]
 
 
@@ -36,7 +36,7 @@ class Kind:
         return max(1, min(entry.limits.max_steps, round(entry.defaults.steps * self.steps)))
 
     def guidance_for(self, entry: ModelEntry) -> float:
-        """Guidance that suits this kind on that model; a model without guidance keeps none."""
+        """Guidance that suits this kind on that model. A model without guidance stays without it."""
         return round(entry.defaults.guidance * self.guidance, 1)
 
     def negative_in(self, language: Language) -> str:
@@ -52,7 +52,7 @@ def kinds() -> dict[str, Kind]:
 
 @cache
 def said_words(language: Language) -> dict[str, tuple[str, ...]]:
-    """The words by which a prompt covers a slot; the enhancer's own phrases are among them."""
+    """The words that show that a prompt covers a slot; the enhancer's own phrases are among them."""
     known: dict[str, list[str]] = _data()["said"][language]
     return {
         slot: (*known[slot], *(text.casefold() for kind in kinds().values() for text in kind.phrases[language].get(slot, ())))

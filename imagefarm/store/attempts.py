@@ -1,4 +1,4 @@
-"""Reads of attempts: those of a job, and who rendered it last."""
+"""Reads of attempts: the attempts of a job, and the last worker of each job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagefarm.store.models import Attempt, Worker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """One claim of a job. `worker` is a name, or an id where the worker is not known any more."""
+    """One claim of a job. `worker` is the worker's name, or its id after the worker's row was deleted."""
 
     attempt: int
     worker: str
@@ -24,7 +24,7 @@ class AttemptRecord:
 
 
 def attempts_of(session: Session, job_id: str) -> list[AttemptRecord]:
-    """A job's attempts, the last first."""
+    """A job's attempts, newest first."""
     rows = session.execute(
         select(Attempt, Worker.name)
         .join(Worker, Worker.id == Attempt.owner, isouter=True)
@@ -45,7 +45,7 @@ def attempts_of(session: Session, job_id: str) -> list[AttemptRecord]:
 
 
 def last_workers(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
-    """By job, the name of the worker of its last attempt."""
+    """The name of the worker of each job's last attempt, by job id."""
     rows = session.execute(
         select(Attempt.job_id, Worker.name)
         .join(Worker, Worker.id == Attempt.owner)

@@ -1,9 +1,9 @@
 """The audit: append-only events, sealed into a hash chain.
 
-An event is written in the transaction of the change that it records. Chaining there would serialise all writers, so the
-sweep seals instead: it takes the events without a position in the chain, in the order of their ids, and gives each `seq` and
-`hash = SHA-256(previous hash + canonical JSON of the row)`. Events hold no personal text: they refer to prompts by
-`recipe_hash`, so erasing a prompt keeps the chain valid.
+An event is written in the transaction of the change that it records. Chaining in that transaction would serialise all writers,
+so the sweep seals the events later. It takes the events without a position in the chain, in the order of their ids, and gives
+each `seq` and `hash = SHA-256(previous hash + canonical JSON of the row)`. Events contain no personal text: they refer to prompts
+by `recipe_hash`, so erasing a prompt keeps the chain valid.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ NOW = select(db_now())
 APPEND = insert(Event).values(at=db_now())
 APPEND_AT = CompiledStatement(insert(Event))
 FEW = 4
-"""Below this number, events are bound one by one, which is faster."""
+"""Smallest number of events that are inserted as one JSON value. Fewer events are inserted one by one, which is faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChainReport:
-    """The result of `verify`. `broken_at` is the first seq that does not follow from the one before, or None."""
+    """The result of `verify`. `broken_at` is the first seq whose hash does not follow from the previous event; None if there is
+    none."""
 
     sealed: int
     unsealed: int

@@ -1,4 +1,4 @@
-"""Reads of batches: one, and the list."""
+"""Reads of batches: one batch, and lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagefarm.store.models import Batch, Job
 
 
 def visible_batch(session: Session, batch_id: str, tenant_id: str | None) -> Batch:
-    """The batch, if it is this tenant's (None: anybody's). Raises NotFound."""
+    """The batch, if it belongs to this tenant (None: any tenant). Raises NotFound."""
     batch = session.get(Batch, batch_id)
     if batch is None or tenant_id not in {None, batch.tenant_id}:
         raise NotFound(f"no batch {batch_id[:60]!r}")
@@ -29,9 +29,9 @@ def list_batches(
     states: Sequence[BatchState] = (),
     drafts: str | None = None,
 ) -> Sequence[Batch]:
-    """The newest batches of a tenant (None: anybody's) with an id under `before`, in one of `states` if any are given.
+    """The newest batches of a tenant (None: any tenant) with an id below `before`, in one of `states` if any are given.
 
-    `drafts` is the batch whose approved pictures they render finally.
+    With `drafts`, only batches that render the finals of that batch.
     """
     statement = select(Batch).order_by(Batch.id.desc()).limit(limit)
     if tenant_id is not None:
@@ -46,7 +46,7 @@ def list_batches(
 
 
 def batch_names(session: Session, tenant_id: str | None, limit: int) -> list[tuple[str, str]]:
-    """Id and name of the newest batches of a tenant (None: anybody's)."""
+    """Id and name of the newest batches of a tenant (None: any tenant)."""
     newest = select(Batch.id, Batch.name).order_by(Batch.id.desc()).limit(limit)
     if tenant_id is not None:
         newest = newest.where(Batch.tenant_id == tenant_id)
@@ -54,7 +54,7 @@ def batch_names(session: Session, tenant_id: str | None, limit: int) -> list[tup
 
 
 def batch_name(session: Session, batch_id: str | None) -> str:
-    """The name of a batch; empty for None, and for one that is not there."""
+    """The name of a batch; empty for None and for a batch that does not exist."""
     return "" if batch_id is None else session.scalar(select(Batch.name).where(Batch.id == batch_id)) or ""
 
 
@@ -64,6 +64,6 @@ def first_job(session: Session, batch_id: str) -> Job | None:
 
 
 def queued_models(session: Session, batch_id: str, limit: int = 20) -> Sequence[str]:
-    """Models of the batch's jobs that wait."""
+    """Models of the batch's queued jobs, at most `limit`."""
     waiting = select(Job.model).where(Job.batch_id == batch_id, Job.state == JobState.QUEUED)
     return session.scalars(waiting.distinct().limit(limit)).all()

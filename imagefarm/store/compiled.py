@@ -117,7 +117,7 @@ class CompiledStatement:
         readers = []
         for place, column in enumerate(columns):
             if isinstance(column.type, Float):
-                continue  # all of these are floats, which both drivers return as they are
+                continue  # all of these are floats, which both drivers return unchanged
             read = column.type.dialect_impl(dialect).result_processor(dialect, None)
             if read is not None:
                 readers.append((place, read))

@@ -33,31 +33,31 @@ CHECKPOINT_PAGES = 16_000
 """Length of SQLite's WAL, 64 MB, at which a commit checkpoints it. The sweep checkpoints long before that."""
 POSTGRESQL_LINK: dict[str, Any] = {
     "connect_timeout": 5,
-    # a host that vanished without closing its connections is noticed here ...
+    # the client notices here a host that vanished without closing its connections ...
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
-    # ... and on the server, where it may hold locks. A process frozen inside a transaction loses its locks the same way; its
-    # other
-    # threads, which wait for the same locks, have given up by then
+    # ... and the server notices it here, where the host may hold locks. A process that is frozen inside a transaction loses its
+    # locks the same way; its other threads, which wait for the same locks, have timed out by then
     "options": "-c idle_in_transaction_session_timeout=6s -c lock_timeout=5s"
     " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
 }
 DATABASE_AWAY = (DBAPIError, PoolTimeout)
-"""What a statement raises while the database is away, or has no connection left."""
+"""Errors that a statement raises while the database is unavailable or has no connection left."""
 TRANSIENT_SQLSTATES = frozenset(
     {"25P03", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "08001"}
 )
 
 
 def lower(text: str | None) -> str | None:
-    """What SQLite's own `lower` does to ASCII alone, for every script: a search for \u00e4pfel finds \u00c4pfel."""
+    """Lower case for every script, because SQLite's own `lower` handles only ASCII: a search for \u00e4pfel finds
+    \u00c4pfel."""
     return text.lower() if isinstance(text, str) else text
 
 
 class db_now(FunctionElement[float]):
-    """The database's clock: seconds since 1970, UTC. Leases and limits never use a process's own clock."""
+    """SQL expression of the database's clock: seconds since 1970, UTC. Leases and limits never use a process's own clock."""
 
     type = Double()
     inherit_cache = True
@@ -211,7 +211,8 @@ class Store:
     def run_with_retry(self, work: Callable[[Session], T], *, timeout_s: float = 60.0, durable: bool = True) -> T:
         """Run `work` in a write transaction. After a deadlock, a lock or a lost connection run it again, for up to `timeout_s`.
 
-        Only for work that is safe to repeat, because a commit whose answer was lost may have happened. Fenced writes are safe.
+        Use it only for work that is safe to repeat: the response to a commit can be lost after the commit. Fenced writes are
+        safe.
         """
         deadline = time.monotonic() + timeout_s
         pause = 0.05
@@ -227,8 +228,9 @@ class Store:
                 pause = min(pause * 2, 2.0)
 
     def checkpoint(self) -> None:
-        """Checkpoint SQLite's WAL beside readers and writers. Without it, the commit that makes the WAL too long has to do it and
-        waits for the disk. Does nothing on PostgreSQL.
+        """Checkpoint SQLite's WAL while readers and writers continue. Does nothing on PostgreSQL.
+
+        Otherwise the commit that makes the WAL too long has to checkpoint it, and waits for the disk.
         """
         if self.is_sqlite:
             with self.reader.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -263,8 +265,11 @@ def _ping_idle(engine: Engine) -> None:
 
 
 def connection_of(session: Session) -> Connection:
-    """The connection of one of the store's sessions. A session looks its connection up at every call, which takes longer than a
-    compiled statement; the store's sessions live for one transaction, so their connection never changes.
+    """The connection of one of the store's sessions.
+
+    A session looks its connection up at every call, which takes longer than a compiled statement. The store's sessions live for
+    one
+    transaction, so their connection never changes.
     """
     found: Connection | None = session.info.get(CONNECTION)
     if found is None:

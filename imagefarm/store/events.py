@@ -1,4 +1,4 @@
-"""Reads of the audit's events: searched, of one subject, and the chain as it stands."""
+"""Reads of the audit: a search, the events of one subject, and the state of the chain."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from imagefarm.store.models import Event
 
 LOOKED_AT = 200_000
-"""Newest events among which kinds and tenants are looked for: of neither there is an index."""
+"""Number of newest events that a search by kind or tenant checks. Neither column has an index."""
 
 
 class ChainHead(NamedTuple):
-    """The audit chain as it stands: its length, the events that the next sweep will seal, and its last hash."""
+    """The state of the audit chain: its length, the number of events that are not sealed yet, and its last hash."""
 
     sealed: int
     unsealed: int
@@ -25,7 +25,7 @@ class ChainHead(NamedTuple):
 def find_events(
     session: Session, *, limit: int, before: int | None = None, subject: str = "", kind: str = "", tenant: str = ""
 ) -> Sequence[Event]:
-    """The newest events of a subject, of a kind by its beginning, of a tenant; empty means any. `before` is an event's id."""
+    """The newest events. `subject` is exact, `kind` is a prefix, an empty value matches any; `before` is an event's id."""
     statement = select(Event).order_by(Event.id.desc()).limit(limit)
     if before is not None:
         statement = statement.where(Event.id < before)
@@ -41,13 +41,13 @@ def find_events(
 
 
 def events_of(session: Session, subject: str, limit: int, *, after: int = 0) -> Sequence[Event]:
-    """The events of a subject, oldest first, from the id after `after` on."""
+    """The events of a subject, oldest first, with ids above `after`."""
     statement = select(Event).where(Event.subject == subject, Event.id > after).order_by(Event.id).limit(limit)
     return session.scalars(statement).all()
 
 
 def chain_head(session: Session) -> ChainHead:
-    """The chain as it stands, without walking it."""
+    """The state of the chain. It is not verified."""
     head = session.execute(
         select(Event.seq, Event.hash).where(Event.seq.is_not(None)).order_by(Event.seq.desc()).limit(1)
     ).first()

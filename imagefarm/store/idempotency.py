@@ -1,8 +1,8 @@
 """Responses stored by Idempotency-Key, so that a repeated request is executed once.
 
-A request that is one transaction takes the key, does its work and stores the response in that transaction: all of it happens
-or nothing. A request of many transactions (a bulk table) commits `take` first; a concurrent request with the same key is
-refused while the first one runs.
+A request that is one transaction takes the key, does its work and stores the response in that transaction, so all three happen
+or none. A request of several transactions (a bulk table) commits `take` first. While it runs, a concurrent request with the same
+key is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from imagefarm.store.engine import Store, db_now
 from imagefarm.store.models import Idempotency
 
 STALE_S = 900.0
-"""Seconds after which a request without a response counts as dead; its key may be taken again."""
+"""Seconds after which a request without a response counts as dead, and its key can be taken again."""
 KEEP_S = 48 * 3600.0
 """Seconds for which a response is replayed."""
 ANOTHER_BODY = "this Idempotency-Key came before with another body; use a new key for a new request"
@@ -28,7 +28,8 @@ TAKE = per_dialect(
     lambda insert_into: insert_into(Idempotency).values(created_at=db_now()).on_conflict_do_nothing().returning(Idempotency.key)
 )
 KEEP_WITH_WORK = per_dialect(lambda insert_into: insert_into(Idempotency).on_conflict_do_nothing().returning(Idempotency.key))
-"""`take` and `keep` in one statement, for one-transaction work whose response is known beforehand. No row: the key exists."""
+"""`take` and `keep` in one statement, for one-transaction work whose response is known beforehand. It returns no row if the key
+exists."""
 KEEP = (
     update(Idempotency)
     .where(Idempotency.tenant_id == bindparam("of_tenant"), Idempotency.key == bindparam("of_key"))
@@ -60,7 +61,7 @@ class Stored:
 
 
 class KeyedResponse(NamedTuple):
-    """An answer that is to be kept under its Idempotency-Key: a row of the table `idempotency`, but for its tenant and time."""
+    """A response to store under its Idempotency-Key: a row of the table `idempotency` without tenant and time."""
 
     key: str
     body_sha256: str
@@ -70,29 +71,29 @@ class KeyedResponse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """The key of a request and the digest of what it asks. Without a key everything here does nothing."""
+    """The Idempotency-Key of a request and the digest of the request. Without a key every method does nothing."""
 
     key: str | None
     body_sha256: str = ""
 
     def take(self, session: Session, tenant_id: str) -> Stored | None:
-        """Take the key in this transaction; the stored answer, if there is one, is to be replayed. See the function `take`."""
+        """Take the key in this transaction. Returns the stored response to replay, if there is one. See the function `take`."""
         return None if self.key is None else take(session, tenant_id, self.key, self.body_sha256)
 
     def answered(self, store: Store, tenant_id: str) -> Stored | None:
-        """The answer to replay, if there is one: what must be done before the key can be taken need not be done again."""
+        """The stored response to replay, if there is one. Call it before preparations that a replay does not need."""
         if self.key is None:
             return None
         with store.read() as session:
             return answered(session, tenant_id, self.key, self.body_sha256)
 
     def keep(self, session: Session, tenant_id: str, status: int, response: str) -> None:
-        """Keep the answer in this transaction."""
+        """Store the response in this transaction."""
         if self.key is not None:
             keep(session, tenant_id, self.key, status, response)
 
     def with_work(self, status: int, response: str) -> KeyedResponse | None:
-        """The answer as a statement keeps it that does the work too."""
+        """The values for a statement that does the work and stores the response together."""
         return None if self.key is None else KeyedResponse(self.key, self.body_sha256, status, response)
 
     def give_back(self, session: Session, tenant_id: str) -> None:
@@ -108,8 +109,9 @@ NO_KEY = IdempotencyKey(None)
 def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored | None:
     """Take the key in the caller's transaction. Returns None if the key was free, otherwise the response to replay.
 
-    `body_sha256` identifies the whole request. Raises KeyReused if it differs from the first request's, StillRunning if the
-    first request has no response yet.
+    `body_sha256` identifies the whole request. Raises KeyReused if it differs from the first request's digest, and StillRunning
+    if
+    the first request has no response yet.
     """
     sql = session.connection()
     # on PostgreSQL this waits for a transaction that holds the same key; on SQLite writers are serialised anyway
@@ -138,7 +140,7 @@ def take(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored
 
 
 def answered(session: Session, tenant_id: str, key: str, body_sha256: str) -> Stored | None:
-    """The response to replay, if there is one; the key is not taken. Raises KeyReused if the first request differs."""
+    """The response to replay, if there is one. The key is not taken. Raises KeyReused if the first request differs."""
     asked = select(Idempotency.body_sha256, Idempotency.status, Idempotency.response).where(
         Idempotency.tenant_id == tenant_id,
         Idempotency.key == key,
@@ -160,7 +162,7 @@ def keep(session: Session, tenant_id: str, key: str, status: int, response: str)
 
 
 def give_back(session: Session, tenant_id: str, key: str) -> None:
-    """Free a key whose request failed, so that it can be sent again, corrected or not."""
+    """Free the key of a failed request, so that the request can be sent again."""
     session.execute(
         delete(Idempotency).where(Idempotency.tenant_id == tenant_id, Idempotency.key == key, Idempotency.status.is_(None))
     )

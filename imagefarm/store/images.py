@@ -1,4 +1,4 @@
-"""Reads of images: one, and the newest."""
+"""Reads of images: one image, and the newest images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imagefarm.store.models import Image
 
 
 def visible_image(session: Session, image_id: str, tenant_id: str | None) -> Image:
-    """The image, if it is this tenant's (None: anybody's). Raises NotFound."""
+    """The image, if it belongs to this tenant (None: any tenant). Raises NotFound."""
     image = session.get(Image, image_id)
     if image is None or tenant_id not in {None, image.tenant_id}:
         raise NotFound(f"no image {image_id[:60]!r}")
@@ -18,7 +18,7 @@ def visible_image(session: Session, image_id: str, tenant_id: str | None) -> Ima
 
 
 def newest_images(session: Session, tenant_id: str | None, limit: int, *where: ColumnElement[bool]) -> list[Image]:
-    """The newest images of a tenant (None: anybody's) that match."""
+    """The newest images of a tenant (None: any tenant) that match the conditions."""
     if tenant_id is not None:
         where = (*where, Image.tenant_id == tenant_id)
     return list(session.scalars(select(Image).where(*where).order_by(Image.id.desc()).limit(limit)))

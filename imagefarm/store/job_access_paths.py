@@ -1,9 +1,9 @@
 """Job filters and the access paths that serve them: index ranges, each read in the order of the job ids.
 
 A path is one range of one index, written as a row comparison: `(tenant_id, state, id) < ('t', 'failed', 'job_9')`, ordered by
-the same columns. Written as equalities instead, PostgreSQL knows that the first columns are constant and may read the primary
-key and drop what does not match. That is fast where matches are many and near, and a scan of the whole table where all matches
-are old. The row comparison leaves one index that gives the order, whatever the statistics say.
+the same columns. If the conditions were equalities, PostgreSQL would know that the first columns are constant, and could read
+the primary key and drop the rows that do not match. That is fast where many matches are near, but it scans the whole table where
+all matches are old. With the row comparison only one index gives the order, whatever the statistics say.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from imagefarm.store.engine import likely
 from imagefarm.store.models import Attempt, Job, Tenant, Worker
 
 Column = Any
-"""A mapped column. Without this alias mypy takes a dataclass field of it for a descriptor."""
+"""A mapped column. Without this alias mypy takes a dataclass field of this type for a descriptor."""
 LOWEST, HIGHEST = "job", "k"
 """Below and above every job id."""
 MAX_ACCESS_PATHS = 16
-"""Most access paths (tenants, or incarnations of a worker) that are merged."""
+"""Largest number of access paths (tenants, or incarnations of a worker) that are merged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs a list shows. None and empty mean any. Times are seconds since 1970."""
+    """The jobs that a list shows. None and empty match any job. Times are seconds since 1970."""
 
     tenant_id: str | None = None
     states: tuple[JobState, ...] = ()
@@ -79,7 +79,7 @@ class AccessPath:
 
     @property
     def oldest_first(self) -> list[ColumnElement[str]]:
-        """Oldest first, written likewise."""
+        """Oldest first, written so that only this path's index gives the order."""
         return [column.asc() for column in (*self.columns, self.id)]
 
     def in_range(self, ids: IdRange) -> list[ColumnElement[bool]]:
@@ -125,14 +125,14 @@ def access_paths(session: Session, wanted: JobFilter) -> list[AccessPath]:
 
 
 def _by_state(wanted: JobFilter, column: Column, value: str) -> list[AccessPath]:
-    """All jobs of a tenant or batch, or those in each of the states."""
+    """All jobs of a tenant or batch, or the jobs in each of the states."""
     if wanted.states:
         return [AccessPath((column, Job.state), (value, state)) for state in wanted.states]
     return [AccessPath((column,), (value,))]
 
 
 def hidden(conditions: Sequence[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
-    """The conditions as one expression that no index serves; a planner that finds an index for a part may leave the path."""
+    """The conditions as one expression that no index serves. A planner that found an index for a part could leave the path."""
     if not conditions:
         return []
     return [case((and_(*conditions), literal_column("1")), else_=literal_column("0")) == literal_column("1")]
@@ -141,7 +141,7 @@ def hidden(conditions: Sequence[ColumnElement[bool]]) -> list[ColumnElement[bool
 def newest_ids(
     paths: Sequence[AccessPath], id_range: IdRange, limit: int, rest: Sequence[ColumnElement[bool]] = ()
 ) -> Select[str]:
-    """The newest ids over all paths, of jobs that match the other conditions (for paths to jobs only)."""
+    """The newest ids over all paths, of jobs that match the other conditions. Only for paths to jobs."""
     parts = []
     for path in paths:
         part = select(path.id.label("id")).where(*path.in_range(id_range), *hidden(rest)).order_by(*path.order).limit(limit)
@@ -153,5 +153,5 @@ def newest_ids(
 
 
 def end_of_scan(path: AccessPath, id_range: IdRange, size: int) -> ScalarSelect[str]:
-    """The id of the last of the next `size` rows on this path; null if there are fewer."""
+    """The id of the last of the next `size` rows on this path; null if there are fewer rows."""
     return select(path.id).where(*path.in_range(id_range)).order_by(*path.order).offset(size - 1).limit(1).scalar_subquery()

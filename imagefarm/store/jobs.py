@@ -1,9 +1,9 @@
 """Reads of jobs: a job, its images, and lists with keyset pagination.
 
-A list is ordered newest first along the indexes that the filter names (`job_access_paths`). Conditions without an index (a
-label, a word of the prompt, a model together with a state) are checked on the next jobs of that index, for at most `SCAN_S`.
-A page therefore takes the same short time at any depth and for any filter. It may hold fewer jobs than asked for, or none;
-its cursor says where to continue.
+A list is ordered newest first along the indexes that serve the filter (`job_access_paths`). Conditions without an index (a label,
+a word of the prompt, a model together with a state) are checked on the next jobs of that index, for at most `SCAN_S` seconds. A
+page therefore takes the same short time at any depth and for any filter. It may hold fewer jobs than requested, or none; its
+cursor says where to continue.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from imagefarm.store.job_access_paths import (
 from imagefarm.store.models import Attempt, ChannelFile, Image, Job, Worker
 
 SCAN_S = 0.01
-"""Seconds for which one page checks conditions without an index. It ends with the scan that exceeds this."""
+"""Seconds for which one page checks conditions without an index. The scan that exceeds this time is the last one."""
 FIRST_SCAN, MAX_SCAN = 500, 4_000
-"""Jobs of one scan. Each scan is twice as long as the one before while scans are fast."""
+"""Number of jobs in the first scan. While scans are fast, each has twice as many jobs as the one before."""
 PLAN_EACH = text("SET LOCAL plan_cache_mode = force_custom_plan")
-"""PostgreSQL makes a generic plan for a statement that was repeated. It does not know how far apart two ids are, so that plan
-walks through all jobs of a path (1,900 ms instead of 1 ms at a million jobs).
+"""PostgreSQL makes a generic plan for a repeated statement. The planner does not know how far apart two ids are, so the generic
+plan reads all jobs of a path: 1,900 ms instead of 1 ms at a million jobs.
 """
 CLOCK_SLACK_S = 3600.0
 """Largest difference in seconds between the process clock in an id and the database clock in `created_at`."""
@@ -119,8 +119,9 @@ def list_jobs(session: Session, wanted: JobFilter, *, before: str | None, limit:
 
 
 def count_newer(session: Session, wanted: JobFilter, than: str, most: int) -> int:
-    """How many matching jobs are newer than the job `than`, at most `most`. If no index serves the filter, only the newest
-    `MAX_SCAN` jobs are checked, so the number may be too small.
+    """The number of matching jobs that are newer than the job `than`, at most `most`.
+
+    If no index serves the filter, only the newest `MAX_SCAN` jobs are checked, so the number may be too small.
     """
     _plan_each(session)
     paths = access_paths(session, wanted)
@@ -135,8 +136,9 @@ def count_newer(session: Session, wanted: JobFilter, than: str, most: int) -> in
 
 
 def matching_ids(session: Session, wanted: JobFilter, states: Sequence[JobState], *, after: str, limit: int) -> list[str]:
-    """Ids of the matching jobs in one of `states`, oldest first, after the id `after`. Unlike a list's page, this checks as many
-    jobs as necessary.
+    """Ids of the matching jobs in one of `states`, oldest first, after the id `after`.
+
+    A page of a list limits its checks to `SCAN_S` seconds; this function checks as many jobs as necessary.
     """
     where = _rest(replace(wanted, states=tuple(states)), frozenset())
     statement = select(Job.id).where(*where, Job.id > after).order_by(Job.id).limit(limit)
@@ -163,7 +165,7 @@ def _take(
         ids, rest = session.scalars(newest_ids(paths, id_range, limit, rest)).all(), ()
     else:
         ids = session.scalars(newest_ids(paths, id_range, MAX_SCAN if rest else limit)).all()
-    # ids instead of a subquery: a planner that joins may walk through all jobs in the order of their ids
+    # ids instead of a subquery: a planner that joins might read all jobs in the order of their ids
     named = select(Job).where(Job.id.in_(ids), *hidden(rest)).order_by(Job.id.desc()).limit(limit)
     return list(session.scalars(named)) if ids else []
 

@@ -24,7 +24,7 @@ DEFAULT_TENANT = "tenant_default"
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, built in code, so that there is no alembic.ini to keep in step."""
+    """Alembic's configuration, built in code, so that no alembic.ini has to match it."""
     config = Config()
     config.set_main_option("script_location", str(PROJECT_ROOT / "migrations"))
     config.attributes["connection"] = connection
@@ -57,7 +57,7 @@ def migrate(store: Store, revision: str = "head") -> str:
         )
     target = scripts.get_current_head() if revision == "head" else revision
     with store.writer.begin() as connection:
-        if not store.is_sqlite:  # an index on a million rows takes longer than the usual timeout
+        if not store.is_sqlite:  # building an index on a million rows takes longer than the usual timeout
             connection.connection.driver_connection.no_timeout = True  # type: ignore[union-attr]
             connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         config = alembic_config(connection)

@@ -106,7 +106,7 @@ class WebSession(Base):
 
 
 class Usage(Base):
-    """What a tenant, or a key with limits of its own, submitted on one day (days since 1970, UTC)."""
+    """Images and GPU-seconds submitted on one day (days since 1970, UTC) by a tenant, or by a key with limits of its own."""
 
     __tablename__ = "usage"
     tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -117,27 +117,27 @@ class Usage(Base):
 
 
 class Model(Base):
-    """What the farm has learned about a model: whether it loads, its weights' digests, its cost and its micro-batch limits."""
+    """Facts that the farm learned about a model: whether it loads, its weights' digests, its cost and its micro-batch limits."""
 
     __tablename__ = "model"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     state: Mapped[str] = mapped_column(String(16), default="unknown")
-    """unknown, ready, missing, invalid"""
+    """unknown, ready, missing or invalid"""
     reason: Mapped[str] = mapped_column(Text, default="")
     digest: Mapped[str] = mapped_column(HASH, default="")
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """revision, hashes by file, parameters, bytes, load seconds"""
+    """Revision, hashes by file, parameters, bytes, load seconds."""
     cost_s: Mapped[float | None]
     """Learned GPU-seconds of one default image; null until measured."""
     load_s: Mapped[float | None]
-    """Learned seconds of one load: the cost of a swap."""
+    """Learned seconds of one load, which is the cost of a model swap."""
     micro_batch_limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Learned images per micro-batch, by shape."""
     updated_at: Mapped[float]
 
 
 class Batch(Base):
-    """A bulk submission: rows x template x variants -> jobs."""
+    """A bulk submission: its jobs are rows x template x variants."""
 
     __tablename__ = "batch"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -146,7 +146,7 @@ class Batch(Base):
     state: Mapped[str] = mapped_column(String(16))
     template: Mapped[str] = mapped_column(Text, default="")
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """defaults, variants, seeds, name_pattern, canary, gate, channels, labels"""
+    """Defaults, variants, seeds, name_pattern, canary, gate, channels, labels."""
     rows: Mapped[int] = mapped_column(Integer, default=0)
     accepted: Mapped[int] = mapped_column(Integer, default=0)
     rejected: Mapped[int] = mapped_column(Integer, default=0)
@@ -161,7 +161,7 @@ class Batch(Base):
 
 
 class BatchRows(Base):
-    """A chunk of a batch's input rows, compressed: to return the rows that failed, and to find what changed."""
+    """A chunk of a batch's input rows, compressed. It serves the list of failed rows and the comparison with an updated table."""
 
     __tablename__ = "batch_rows"
     batch_id: Mapped[str] = mapped_column(ID, ForeignKey("batch.id"), primary_key=True)
@@ -178,7 +178,7 @@ class Job(Base):
     tenant_id: Mapped[str] = mapped_column(ID)
     priority_class: Mapped[str] = mapped_column(String(16))
     rank: Mapped[int] = mapped_column(Integer, default=0)
-    """Order within a flow: lower first, then older first."""
+    """Order within a flow: lower values first; among equal values older jobs first."""
     model: Mapped[str] = mapped_column(String(64))
     compat_key: Mapped[str]
     state: Mapped[str] = mapped_column(String(16))
@@ -192,13 +192,13 @@ class Job(Base):
     row: Mapped[int | None] = mapped_column(Integer)
     """1-based row of the batch's table."""
     name: Mapped[str | None]
-    """File name stem for delivery, from the batch's name pattern."""
+    """Stem of the file name in downloads and deliveries, from the batch's name pattern."""
     reuses: Mapped[str | None] = mapped_column(ID)
-    """The job with the same recipe whose images this job reuses; null where it renders its own."""
+    """The job with the same recipe whose images this job reuses; null if the job renders its own."""
     rerolls: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """How often the quality gate has re-rolled this image before."""
+    """How many times the quality gate has re-rolled this image before."""
     from_image: Mapped[str | None] = mapped_column(ID)
-    """The image that this one derives from: the image that a re-roll replaces, or the draft of a final."""
+    """The image that this job derives from: the image that a re-roll replaces, or the draft of a final."""
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     quota_id: Mapped[str | None] = mapped_column(ID)
     """The quota id of the key that submitted the job, if that key has limits of its own."""
@@ -208,7 +208,7 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)
     preview: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Whether previews of its images are published with its progress."""
+    """Whether previews of the job's images are published with its progress."""
     owner: Mapped[str | None] = mapped_column(ID)
     """The worker incarnation that holds the lease."""
     lease_until: Mapped[float | None]
@@ -232,7 +232,7 @@ class Job(Base):
             sqlite_where=text("state = 'queued'"),
             postgresql_where=text("state = 'queued'"),
         ),
-        # for the lease: what the sweep reaps and what a worker holds
+        # for leases: the sweep finds expired ones, a worker finds its own
         Index(
             "ix_job_lease",
             "lease_until",
@@ -304,7 +304,7 @@ class Image(Base):
     ms: Mapped[float]
     """Milliseconds from claim to stored."""
     audit: Mapped[dict[str, Any]]
-    """What a re-render needs: weights, versions, device, dtype, step shapes, timings."""
+    """Inputs of a re-render: weights, versions, device, dtype, step shapes; and timings."""
     scores: Mapped[dict[str, Any] | None]
     """The quality gate's scores and verdict; null without a gate."""
     created_at: Mapped[float]
@@ -313,7 +313,7 @@ class Image(Base):
 
 
 class ImageHash(Base):
-    """64-bit dHash of each image of a batch, for the gate to find siblings that are too alike."""
+    """64-bit dHash of each image of a batch. The gate compares them to find near-duplicates."""
 
     __tablename__ = "image_hash"
     batch_id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -344,16 +344,16 @@ class Pick(Base):
     index: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     batch_id: Mapped[str] = mapped_column(ID)
     pick: Mapped[str] = mapped_column(String(16))
-    """approved, rejected, rerolled; without a row the image is open"""
+    """approved, rejected or rerolled. An image without a row is open."""
     replaced_by: Mapped[str | None] = mapped_column(ID)
-    """The job that re-rolls it with another seed."""
+    """The job that re-rolls the image with another seed."""
     at: Mapped[float]
 
     __table_args__ = (Index("ix_pick_batch_id_pick_job_id_index", "batch_id", "pick", "job_id", "index"),)
 
 
 FAILURE_CONDITION = "outcome IN ('failed', 'retry', 'crashed')"
-"""Condition of a failed attempt. It must be spelt the same everywhere, or SQLite does not use the partial index."""
+"""Condition of a failed attempt. Every query must use this same text, or SQLite does not use the partial index."""
 IS_FAILURE: ColumnElement[bool] = literal_column(f"attempt.{FAILURE_CONDITION}")
 
 
@@ -367,7 +367,7 @@ class Attempt(Base):
     claimed_at: Mapped[float]
     ended_at: Mapped[float | None]
     outcome: Mapped[str | None] = mapped_column(String(32))
-    """succeeded, failed, retry, crashed, expired, released, cancelled"""
+    """succeeded, failed, retry, crashed, expired, released or cancelled"""
     reason: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
@@ -400,7 +400,7 @@ class FlowClass(Base):
     vtime: Mapped[float] = mapped_column(default=0.0)
     """Virtual time among the flows of this class (for `root`: among the classes)."""
     active: Mapped[bool] = mapped_column(default=False)
-    """Whether it had work at the last claim; an idle one restarts at the current virtual time."""
+    """Whether the class had work at the last claim. An idle class restarts at the current virtual time."""
 
 
 class Flow(Base):
@@ -415,7 +415,7 @@ class Flow(Base):
 
 
 class Backlog(Base):
-    """How many jobs of a flow wait and run on a lane. Changed only in the transaction that changes the jobs."""
+    """Counts of a flow's queued and running jobs on a lane. They change only in the transaction that changes the jobs."""
 
     __tablename__ = "backlog"
     model: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -457,7 +457,7 @@ class Worker(Base):
     pid: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16), index=True)
     desired_state: Mapped[str] = mapped_column(String(16), default="ready")
-    """The operator's target state: ready, draining, quarantined."""
+    """The operator's target state: ready, draining or quarantined."""
     device: Mapped[str]
     version: Mapped[str]
     serves: Mapped[list[Any]]
@@ -465,7 +465,7 @@ class Worker(Base):
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Memory, library versions, capabilities."""
     load: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """Running images, current jobs, images per minute, at the last heartbeat."""
+    """Running images, current jobs and images per minute, as of the last heartbeat."""
     pending_commands: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     """Load and unload commands that the worker has not received yet: `{"do": "warm" | "unload", "model": ...}`."""
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -474,7 +474,7 @@ class Worker(Base):
 
 
 class Asset(Base):
-    """An image that was sent in; stored once per SHA-256 of its bytes."""
+    """An uploaded image, stored once per SHA-256 of its bytes."""
 
     __tablename__ = "asset"
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -482,20 +482,20 @@ class Asset(Base):
     sha256: Mapped[str] = mapped_column(HASH)
     storage_key: Mapped[str] = mapped_column(String(512))
     name: Mapped[str]
-    """Under which it came first; `AssetName` says what names mean now."""
+    """The name at the first upload. `AssetName` has the current meaning of each name."""
     format: Mapped[str] = mapped_column(String(8))
     width: Mapped[int] = mapped_column(Integer)
     height: Mapped[int] = mapped_column(Integer)
     bytes: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float]
     used_at: Mapped[float | None]
-    """When the same bytes were last sent again."""
+    """When the same bytes were last uploaded again."""
 
     __table_args__ = (UniqueConstraint("tenant_id", "sha256"),)
 
 
 class AssetName(Base):
-    """What a tenant's name of a picture means: the asset that was sent in under it last."""
+    """The meaning of a tenant's image name: the asset that was last uploaded under that name."""
 
     __tablename__ = "asset_name"
     tenant_id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -504,7 +504,7 @@ class AssetName(Base):
 
 
 class AssetUse(Base):
-    """Which job starts from which asset. An asset that no job uses is deleted after a while."""
+    """Pairs of a job and an asset that the job reads. An asset that no job uses is deleted after `asset_retention_s` seconds."""
 
     __tablename__ = "asset_use"
     asset_id: Mapped[str] = mapped_column(ID, ForeignKey("asset.id"), primary_key=True)
@@ -521,11 +521,11 @@ class Webhook(Base):
     secret: Mapped[str]
     kinds: Mapped[list[Any]]
     subject: Mapped[str | None] = mapped_column(ID)
-    """Only events of this job or batch; null for all of the tenant's."""
+    """Only events of this job or batch are sent; null sends all events of the tenant."""
     created_at: Mapped[float]
     disabled_at: Mapped[float | None]
     leased_until: Mapped[float] = mapped_column(default=0.0, server_default="0")
-    """A task sends this webhook's messages until then; afterwards, when its last turn ended."""
+    """The sending task's lease on this webhook's messages. In the past, it is the time when the last turn ended."""
 
 
 class WebhookDelivery(Base):
@@ -538,7 +538,7 @@ class WebhookDelivery(Base):
     kind: Mapped[str] = mapped_column(String(40))
     body: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16))
-    """waiting, delivered, dead"""
+    """waiting, delivered or dead"""
     tries: Mapped[int] = mapped_column(Integer, default=0)
     next_at: Mapped[float]
     status: Mapped[int | None] = mapped_column(Integer)
@@ -558,7 +558,7 @@ class WebhookDelivery(Base):
 
 
 class BatchDelivery(Base):
-    """A batch's delivery to a bucket. The settings alone say which bucket a name means, and its credentials."""
+    """A batch's delivery to a bucket. Only the settings have the bucket's address and credentials."""
 
     __tablename__ = "batch_delivery"
     batch_id: Mapped[str] = mapped_column(ID, ForeignKey("batch.id", ondelete="CASCADE"), primary_key=True)
@@ -566,9 +566,9 @@ class BatchDelivery(Base):
     bucket: Mapped[str] = mapped_column(String(64))
     prefix: Mapped[str]
     state: Mapped[str] = mapped_column(String(16))
-    """open, waiting, delivered, failed"""
+    """open, waiting, delivered or failed"""
     files: Mapped[int] = mapped_column(Integer, default=0)
-    """Files in the bucket, including the manifest; `sent` counts those of the last try."""
+    """Files in the bucket, including the manifest. `sent` counts the files that the last try uploaded."""
     sent: Mapped[int] = mapped_column(Integer, default=0)
     bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     tries: Mapped[int] = mapped_column(Integer, default=0)
@@ -600,7 +600,7 @@ class Idempotency(Base):
 
 
 class SweepState(Base):
-    """When the last sweep ran, so that the next one recognises a gap. One row."""
+    """The time of the last sweep, so that the next sweep detects a gap. The table has one row."""
 
     __tablename__ = "sweep_state"
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -614,21 +614,21 @@ class SweepState(Base):
 
 
 class Rollup(Base):
-    """Totals of one minute or one hour, for the charts. Written by `scheduler.metrics.rollup`."""
+    """Totals of one minute or one hour, for the charts. `scheduler.metrics.rollup` writes them."""
 
     __tablename__ = "rollup"
     step: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     """60 or 3600 seconds."""
     at: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    """Its start in seconds since 1970; a multiple of its length."""
+    """Start of the period in seconds since 1970, a multiple of its length."""
     images: Mapped[int] = mapped_column(Integer, default=0)
     failures: Mapped[int] = mapped_column(Integer, default=0)
     """Attempts that failed, crashed or were retried."""
     loads: Mapped[int] = mapped_column(Integer, default=0)
-    """Models that workers loaded."""
+    """Number of model loads."""
     gpu_s: Mapped[float] = mapped_column(default=0.0)
     wait: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Jobs by waiting time: counts per bucket of the histogram."""
     render: Mapped[dict[str, Any]] = mapped_column(default=dict)
     counted: Mapped[bool] = mapped_column(default=False)
-    """Whether the sweep has counted it; a model load alone also makes a row."""
+    """Whether the sweep has counted this period. A model load creates the row earlier."""

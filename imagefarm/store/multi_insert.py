@@ -1,8 +1,8 @@
 """Several single-row inserts that belong together: PostgreSQL receives them as one statement.
 
-Each row is written only if the one before was, so the first insert can decide (`ON CONFLICT DO NOTHING`) without a round trip,
-and locks are taken in this order instead of one that PostgreSQL chooses. Sent one by one, even in a pipeline, each insert costs
-psycopg and the kernel about 100 microseconds.
+Each row is written only if the previous row was, so the first insert can decide (`ON CONFLICT DO NOTHING`) without a round trip.
+Locks are taken in the order of the inserts, not in an order that PostgreSQL chooses. An insert that is sent on its own costs
+psycopg and the kernel about 100 microseconds, even in a pipeline.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class MultiInsert:
         self._at_once: tuple[CompiledStatement, Defaults] | None = None
 
     def run(self, sql: Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Write one row per insert, in the connection's transaction. False: one row was not written, nor any after it."""
+        """Write one row per insert, in the connection's transaction. False if one row, and so no later row, was written."""
         if sql.dialect.name != "postgresql":
             return self._run_one_by_one(sql, rows)
         if self._at_once is None:

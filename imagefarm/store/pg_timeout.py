@@ -1,7 +1,7 @@
 """A PostgreSQL connection with a response timeout.
 
-The kernel notices a host that vanished (keepalives, tcp_user_timeout). It does not notice a server or proxy that accepts and
-acknowledges a request and never answers; libpq would wait for ever, and the thread with it.
+The kernel notices a host that vanished (keepalives, tcp_user_timeout). It does not notice a server or proxy that acknowledges a
+request and never responds; libpq and its thread would wait forever.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ class TimeoutConnection(psycopg.Connection[Any]):
         except psycopg.OperationalError as error:
             if time.monotonic() - began < RESPONSE_TIMEOUT_S:
                 raise
-            self.pgconn.finish()  # a rollback request would take as long again
-            raise psycopg.OperationalError(f"the connection is lost: no answer for {RESPONSE_TIMEOUT_S:.0f} s") from error
+            self.pgconn.finish()  # a rollback would wait for the timeout again
+            raise psycopg.OperationalError(f"the connection is lost: no response for {RESPONSE_TIMEOUT_S:.0f} s") from error

@@ -1,4 +1,4 @@
-"""Who may reach the farm: without keys, only this machine."""
+"""Checks the address that the API listens on: a farm without keys listens only on a loopback address."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from imagefarm.users import has_users
 
 
 def check_bind_address(settings: Settings, store: Store) -> str | None:
-    """Raise ConfigurationError if others could reach the farm and it has no key; return a warning if an operator left it open."""
+    """Raise ConfigurationError if other machines could reach a farm without keys and users. Returns a warning if `auth` is
+    open."""
     if is_loopback(settings.host):
         return None
     if settings.auth == "open":
-        return f"auth = open on {settings.host}: whoever reaches this address may use, read and administer the farm"
+        return f"auth = open on {settings.host}: anyone who can reach this address can use, read and administer the farm"
     if not has_keys(store) and not has_users(store):
         raise ConfigurationError(
             f"{settings.host} is not a loopback address and there is no API key and no user: make one first with "

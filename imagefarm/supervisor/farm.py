@@ -1,4 +1,4 @@
-"""The embedded farm: everything that `imagefarm up` starts, waits for, watches and stops."""
+"""The embedded farm: `imagefarm up` starts its services, waits until they are ready, watches and stops them."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ from imagefarm.supervisor.services import Service
 from imagefarm.supervisor.watchdog import Watchdog
 
 GIVE_UP_STARTS = 3
-"""A service that died this often before the farm was ready will not come up by itself."""
+"""The start of the farm fails if a service was started more often than this and is still not ready."""
 STILL_WAITING_S = 30.0
 WHERE_FILE = "farm.json"
-"""In the data folder's `run`: where the farm that runs on it is reached."""
+"""File in the data folder's `run` with the farm's addresses and process ids."""
 
 
 def say_to_stderr(line: str) -> None:
-    """Tell the operator; a terminal that is gone is no reason to stop."""
+    """Print a line for the operator. A closed terminal does not stop the farm."""
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
 
 class EmbeddedFarm:
-    """The whole farm on one machine. `start` returns when it is ready; `stop` leaves nothing running.
+    """The whole farm on one machine. `start` returns when it is ready; `stop` ends every process.
 
-    Raises ConfigurationError and its kinds from `start` for everything that an operator can mend.
+    `start` raises ConfigurationError, or a subclass, for everything that an operator can correct.
     """
 
     def __init__(self, settings: Settings, *, say: Say = say_to_stderr) -> None:
         self.settings = settings
         self.interrupted = threading.Event()
-        """Set it to give up starting."""
+        """Set it to abort the start."""
         self.hurry = threading.Event()
-        """Set it to kill what is still stopping."""
+        """Set it to kill the processes that are still stopping."""
         self._say = say
         self._lock = DataFolderLock(settings.data_dir)
         self._folder = SocketFolder(settings.data_dir)
@@ -62,11 +62,11 @@ class EmbeddedFarm:
         self._watchdog: Watchdog | None = None
         self._store: Store | None = None
         self._began = 0.0
-        self._http = httpx.Client(timeout=2, trust_env=False)  # a proxy has no business here
+        self._http = httpx.Client(timeout=2, trust_env=False)  # no proxy: it cannot reach this machine's own address
 
     @property
     def url(self) -> str:
-        """Where the farm is reached."""
+        """The farm's URL on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.settings.host, self.settings.host)  # noqa: S104
         return f"http://{host if ':' not in host or host.startswith('[') else f'[{host}]'}:{self.settings.port}"
 
@@ -76,7 +76,7 @@ class EmbeddedFarm:
         return {process.name: process.pid for process in self._processes if process.pid is not None}
 
     def start(self) -> None:
-        """Start everything and wait until it can serve; on any failure stop what was started and raise."""
+        """Start all services and wait until they are ready. After a failure, stop those that were started and raise the error."""
         self._lock.acquire()
         try:
             self._prepare()
@@ -89,7 +89,8 @@ class EmbeddedFarm:
             raise
 
     def stop(self) -> None:
-        """Drain and stop: first who works, so that what runs is finished; then the API, which shows it; Redis last."""
+        """Drain and stop. Workers and scheduler stop first, so running jobs finish; then the API, which shows them; then
+        Redis."""
         with suppress(OSError):
             (self.settings.data_dir / "run" / WHERE_FILE).unlink(missing_ok=True)
         last = ("api", "redis")
@@ -145,7 +146,7 @@ class EmbeddedFarm:
             process.start()
 
     def _wait_until_ready(self) -> None:
-        began = told = time.monotonic()
+        began = reported = time.monotonic()
         while True:
             waiting = self._not_ready()
             if not waiting:
@@ -157,9 +158,9 @@ class EmbeddedFarm:
                     raise ConfigurationError(
                         f"{process.name} does not come up: {process.last_words or 'it said nothing'} (logs in {self._logs})"
                     )
-            if time.monotonic() - told > STILL_WAITING_S:
-                told = time.monotonic()
-                self._say(f"still waiting for {', '.join(waiting)} after {told - began:.0f} s (logs in {self._logs})")
+            if time.monotonic() - reported > STILL_WAITING_S:
+                reported = time.monotonic()
+                self._say(f"still waiting for {', '.join(waiting)} after {reported - began:.0f} s (logs in {self._logs})")
 
     def _not_ready(self) -> list[str]:
         waiting = []
@@ -172,7 +173,7 @@ class EmbeddedFarm:
             names = [f"worker-{number}" for number in range(1, self.settings.workers + 1)]
             up = select(func.count(func.distinct(Worker.name))).where(
                 Worker.name.in_(names),
-                Worker.state.not_in([WorkerState.STARTING, WorkerState.OFFLINE]),  # one that an operator drained is up, too
+                Worker.state.not_in([WorkerState.STARTING, WorkerState.OFFLINE]),  # a drained worker counts as up
                 Worker.started_at >= self._began,
             )
             with self._store.read() as session:

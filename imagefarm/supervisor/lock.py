@@ -1,4 +1,4 @@
-"""One farm per data folder: an advisory lock that ends with the process that holds it, however it ends."""
+"""One farm per data folder: an advisory lock, which the kernel releases when its process ends for any reason."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ LOCK_FILE = "farm.lock"
 
 
 class DataFolderLock:
-    """Holds a data folder until `release`, or until this process is gone."""
+    """Holds a data folder until `release`, or until this process ends."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self._fd: int | None = None
 
     def acquire(self) -> None:
-        """Make the folder if need be and take it.
+        """Create the folder if necessary, and lock it.
 
-        Raises DataFolderBusy if another farm has it, ConfigurationError if it cannot be written to.
+        Raises DataFolderBusy if another farm has locked it, ConfigurationError if it is not writable.
         """
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ class DataFolderLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Give the folder free; harmless if it is not held."""
+        """Release the folder. Does nothing if it is not locked."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

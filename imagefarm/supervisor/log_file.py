@@ -1,4 +1,4 @@
-"""A service's log file, bounded in size, and which of its lines an operator should see at once."""
+"""A service's log file, bounded in size, and the filter of the warnings that an operator sees at once."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from io import BufferedWriter
 from pathlib import Path
 
 MAX_BYTES = 16 * 1024 * 1024
-"""At this size the file becomes NAME.1 and a new one begins: two of them at most."""
+"""Bytes. At this size the file is renamed to NAME.1, replacing the previous one, and a new file begins."""
 LOUD = frozenset({"warning", "error", "critical"})
 MAX_LINE_CHARS = 300
 QUIET_S = 60.0
-"""A warning that comes again is told at most this often."""
+"""Seconds. A repeated warning is shown at most this often."""
 PARTICULARS = re.compile(r"[0-9a-fA-F]{8}[0-9a-fA-F-]*|\b[a-z]+_[0-9A-Z]{26}\b|\d+(\.\d+)?")
-"""What differs between two warnings of one kind: ids and numbers."""
+"""Ids and numbers. Warnings that differ only in these are of one kind."""
 
 
 class LogFile:
-    """Appends lines to `path`; used by one thread."""
+    """Appends lines to `path`. Use it from one thread only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,25 +39,25 @@ class LogFile:
 
 
 class Repeats:
-    """Lets the first warning of a kind through, and then one in `QUIET_S` that says how many there were."""
+    """Passes the first warning of a kind, and then one per `QUIET_S` with the number of warnings that were suppressed."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def filter(self, warning: str, now: float | None = None) -> str | None:
-        """The warning as it should be told at `now` (seconds, any origin), or None to keep quiet."""
+        """The warning to show at `now` (seconds, any origin), or None if it is suppressed."""
         now = time.monotonic() if now is None else now
         kind = PARTICULARS.sub("#", warning)
-        told_at, held_back = self._kinds.get(kind, (-QUIET_S, 0))
-        if now - told_at < QUIET_S:
-            self._kinds[kind] = (told_at, held_back + 1)
+        shown_at, suppressed = self._kinds.get(kind, (-QUIET_S, 0))
+        if now - shown_at < QUIET_S:
+            self._kinds[kind] = (shown_at, suppressed + 1)
             return None
         self._kinds[kind] = (now, 0)
-        return f"{warning} (and {held_back} more like it)" if held_back else warning
+        return f"{warning} (and {suppressed} more like it)" if suppressed else warning
 
 
 def as_warning(line: str) -> str | None:
-    """The line in one readable sentence if it is a structured warning or worse, else None."""
+    """The line as one readable sentence if it is a structured warning or error, otherwise None."""
     if not line.startswith("{"):
         return None
     try:
@@ -69,6 +69,6 @@ def as_warning(line: str) -> str | None:
     facts = [
         f"{key}={value}" for key, value in entry.items() if key not in {"event", "level", "timestamp", "service", "exception"}
     ]
-    trace = str(entry.get("exception", "")).strip().splitlines()[-1:]  # the last line says what, the rest where
+    trace = str(entry.get("exception", "")).strip().splitlines()[-1:]  # the last line has the error, the others its place
     text = " ".join([str(entry.get("event", "")), *facts, *trace])
     return " ".join(text.split())[:MAX_LINE_CHARS]

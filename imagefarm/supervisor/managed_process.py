@@ -1,4 +1,4 @@
-"""One supervised process: started, its output kept, restarted with backoff when it dies, stopped in two steps."""
+"""One supervised process: it is started, its output is kept, it is restarted with backoff, and it is stopped in two steps."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from imagefarm.supervisor.watchdog import Watchdog
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
 HEALTHY_S = 30.0
-"""A process that lived this long starts anew with the first pause."""
+"""Seconds. After a process has run this long, the backoff starts again at `FIRST_PAUSE_S`."""
 
 Say = Callable[[str], None]
-"""Tells the operator one line."""
+"""Prints one line for the operator."""
 
 
 class ManagedProcess:
     """A service that is kept running from `start` until `stop`.
 
-    It runs in a process group of its own, so that Ctrl-C does not reach it and what it left behind is found. Its output
-    goes to `log`, and its warnings to `say` as well; without a log it writes where this process writes.
+    It runs in its own process group. Ctrl-C therefore does not reach it, and its orphaned children can be killed. Its output goes
+    to
+    `log`, and its warnings also to `say`; without a log it inherits this process's output.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class ManagedProcess:
         self.name = service.name
         self.starts = 0
         self.last_words = ""
-        """The last line it wrote."""
+        """The last line of its output."""
         self._environment = dict(environment)
         self._watchdog = watchdog
         self._say = say
@@ -57,22 +58,22 @@ class ManagedProcess:
         return process.pid if process is not None and process.poll() is None else None
 
     def start(self) -> None:
-        """Start it and keep it running."""
+        """Start the process and keep it running."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to end, and start it no more; returns at once. See `wait` and `kill`."""
-        with self._lock:  # not between a decision to start and the start
+        """Send SIGTERM and do not restart the process. Returns at once; see `wait` and `kill`."""
+        with self._lock:  # not between the decision to start and the start
             self._stopping.set()
             self._signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it has ended; True if it has."""
+        """Wait until the process has ended; True if it has."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def kill(self) -> None:
-        """End it and all it started, now."""
+        """Kill the process and its children at once."""
         with self._lock:
             self._stopping.set()
             process = self._process
@@ -100,10 +101,10 @@ class ManagedProcess:
             pause = min(pause * 2, MAX_PAUSE_S)
 
     def _run_once(self) -> str:
-        """Start it and stay until it ends; return how it ended."""
+        """Start the process and wait until it ends; return how it ended."""
         with self._lock:
             if self._stopping.is_set():
-                return "was not wanted any more"
+                return "was stopped before it started"
             try:
                 process = self._spawn()
             except OSError as error:
@@ -132,7 +133,7 @@ class ManagedProcess:
         reader.start()
         process.wait()
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what a dead parent left behind would hold its port or its lease
+            os.killpg(process.pid, signal.SIGKILL)  # orphaned children would keep its port or its lease
         reader.join(5)
         self._watchdog.remove(process.pid)
 

@@ -1,4 +1,4 @@
-"""The address the API will listen on: free, allowed, and a number chosen when none is asked for."""
+"""The API's listening address: it must be free and allowed; port 0 chooses a free number."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from imagefarm.errors import ConfigurationError, PortInUse
 
 
 def claim_port(host: str, port: int) -> int:
-    """Return `port` if one can listen there now, or for 0 a free one.
+    """Return `port` if it is free; for 0 choose a free port and return it.
 
-    Raises PortInUse if something listens there, ConfigurationError if the address is not this machine's or not allowed.
+    Raises PortInUse if another process listens there, ConfigurationError if the address is not this machine's or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror as error:
         raise ConfigurationError(f"host {host!r} is not an address of this machine: {error.strerror}") from None
     with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does: past connections do not matter
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does: sockets in TIME_WAIT do not count
         try:
             probe.bind(address)
         except OSError as error:

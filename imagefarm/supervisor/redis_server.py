@@ -1,4 +1,4 @@
-"""The embedded Redis: which redis-server to run, and how: a unix socket in a private folder, no port, nothing on disk."""
+"""The embedded Redis: finds a redis-server, and runs it on a unix socket in a private folder, without a port and persistence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagefarm.errors import RedisNotFound
 
 OLDEST = (6, 2)
 PLAIN_SOCKET_PATH = re.compile(r"[A-Za-z0-9/._-]{1,100}")
-"""Unix allows 104 to 108 bytes; other characters would have to survive two ways of reading a URL."""
+"""Longest path of the socket. Unix allows 104 to 108 bytes."""
 
 
 def find_redis() -> str:
@@ -44,7 +44,7 @@ def find_redis() -> str:
 
 
 def server_version(path: str) -> tuple[int, ...]:
-    """The version that a redis-server or valkey-server says it has; empty if it says none."""
+    """The version that a redis-server or valkey-server reports; empty if it reports none."""
     try:
         answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -54,7 +54,7 @@ def server_version(path: str) -> tuple[int, ...]:
 
 
 class SocketFolder:
-    """The private folder of the socket: `run` in the data folder, or a plain one elsewhere if that path will not do."""
+    """The private folder of the socket: `run` in the data folder, or a temporary folder if that path is not suitable."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "run"
@@ -70,22 +70,22 @@ class SocketFolder:
         return f"unix://{self.socket}"
 
     def make(self) -> None:
-        """Make the folder, readable by this user alone."""
+        """Create the folder, readable by this user alone."""
         if self._temporary:
-            self.path = Path(tempfile.mkdtemp(prefix="imagefarm-"))  # 0700
+            self.path = Path(tempfile.mkdtemp(prefix="imagefarm-"))  # mode 0700
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             self.path.chmod(0o700)
 
     def remove(self) -> None:
-        """Remove what `make` made for this run."""
+        """Remove the socket, and the folder if it is temporary."""
         self.socket.unlink(missing_ok=True)
         if self._temporary:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 def redis_command(executable: str, folder: SocketFolder) -> list[str]:
-    """The command line of the embedded Redis. SQL holds the truth, so it keeps nothing on disk."""
+    """The command line of the embedded Redis. It stores nothing on disk, because SQL is the source of truth."""
     options = {
         "port": "0",
         "unixsocket": str(folder.socket),

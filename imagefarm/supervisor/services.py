@@ -1,4 +1,4 @@
-"""The farm's services as command lines: the same for the embedded farm, for compose, and for `imagefarm api|worker|scheduler`."""
+"""The farm's services as command lines, for the embedded farm, compose, and `imagefarm api|worker|scheduler`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 from imagefarm.settings import Settings
 
-# -P: a file called celery.py in the folder one happens to stand in is not the one meant
+# -P: a file named celery.py in the current folder must not be imported
 PYTHON = (sys.executable, "-P", "-m")
 GRACE_S = 15.0
-"""How long a service that renders nothing may take to stop."""
+"""Seconds that a service other than a worker may take to stop."""
 DRAIN_S = 45.0
-"""How long a worker may take: it finishes what is done within 20 s and gives the rest back."""
+"""Seconds that a worker may take to stop: it finishes jobs for up to 20 s and releases the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One process of the farm: what it is called, how it starts, and how long it may take to stop after SIGTERM."""
+    """One process of the farm: its name, its command line, and the seconds it may take to stop after SIGTERM."""
 
     name: str
     command: tuple[str, ...]
@@ -40,12 +40,12 @@ def sweep() -> Service:
 
 def beat() -> Service:
     """The clock that sends a sweep every few seconds."""
-    # an empty pid file: none. Celery would leave celerybeat.pid wherever it starts, and refuse to start beside it
+    # no pid file: Celery would create celerybeat.pid in the current folder, and refuse to start beside an old one
     return Service(name="beat", command=(*PYTHON, "celery", "-A", "scheduler.service", "beat", "--pidfile="))
 
 
 def worker(settings: Settings, name: str) -> Service:
-    """A render worker: Celery's parent answers control while one child holds the device."""
+    """A render worker: Celery's parent process handles control messages while one child process uses the device."""
     options = ("-c", "1", "-P", "prefork", "--without-gossip", "--without-mingle", "-n", f"{name}@%h")
     return Service(
         name=name,
@@ -56,7 +56,7 @@ def worker(settings: Settings, name: str) -> Service:
 
 
 def environment(settings: Settings, service: Service) -> dict[str, str]:
-    """What the service's process finds in its environment: this process's, the settings in force, and its own."""
+    """The environment of the service's process: this process's, the settings in force, and the service's own variables."""
     return {
         **os.environ,
         **settings.environment(),

@@ -1,7 +1,8 @@
-"""Leaves nothing running when the supervisor itself is killed.
+"""Ends all services when the supervisor itself is killed.
 
-A tiny process holds the read end of a pipe whose write end only the supervisor has. It is told the process groups that the
-supervisor starts (`+123`) and ends (`-123`); when the pipe closes, whatever closed it, it kills those that are left.
+A small process holds the read end of a pipe whose write end only the supervisor has. The supervisor writes each process group
+that it starts (`+123`) and each that has ended (`-123`). When the pipe closes for any reason, the process kills the groups that
+have not ended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 
 
 class Watchdog:
-    """The supervisor's side: start it before the first child, tell it of every process group."""
+    """The supervisor's side. Start it before the first child, and add every process group."""
 
     def __init__(self) -> None:
         self._groups: set[int] = set()
@@ -22,7 +23,8 @@ class Watchdog:
         self._process = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        # isolated and without site: 8 MB and a few milliseconds. Its own group, so that Ctrl-C does not reach it
+        # isolated and without site, so that it takes 8 MB and starts in milliseconds; its own group, so that Ctrl-C does not
+        # reach it
         command = [sys.executable, "-I", "-S", __file__]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
 
@@ -31,25 +33,25 @@ class Watchdog:
         return self._process.pid
 
     def add(self, group: int) -> None:
-        """Guard a process group."""
+        """Add a process group, which is killed if the supervisor dies."""
         with self._lock:
             self._groups.add(group)
-            self._tell(f"+{group}\n")
+            self._send(f"+{group}\n")
 
     def remove(self, group: int) -> None:
-        """The group has ended."""
+        """Remove a process group that has ended."""
         with self._lock:
             self._groups.discard(group)
-            self._tell(f"-{group}\n")
+            self._send(f"-{group}\n")
 
     def close(self) -> None:
-        """End the watchdog; it kills what was never removed."""
+        """End the watchdog. It kills the groups that were not removed."""
         with self._lock:
             if self._process.stdin is not None:
                 self._process.stdin.close()
             self._process.wait(timeout=10)
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         for _ in range(2):
             pipe = self._process.stdin
             try:
@@ -57,14 +59,14 @@ class Watchdog:
                     pipe.write(line.encode())
                     pipe.flush()
                 return
-            except BrokenPipeError:  # somebody killed it: a new one gets the whole list
+            except BrokenPipeError:  # the watchdog was killed: start another one with the whole list
                 self._process.wait()
                 self._process = self._spawn()
                 line = "".join(f"+{group}\n" for group in sorted(self._groups))
 
 
 def guard() -> None:
-    """The process itself: read until the pipe closes, then kill what is left."""
+    """The watchdog process: reads until the pipe closes, then kills the groups that are left."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     groups: set[int] = set()
@@ -77,7 +79,7 @@ def guard() -> None:
     for group in groups:
         try:
             os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:  # ended by itself
+        except ProcessLookupError:  # it has ended
             continue
 
 

@@ -12,7 +12,7 @@ from tests.faults.run import Fault, Run
 
 
 def cancel_races(run: Run) -> None:
-    """half of the jobs are cancelled, twice at the same time, at random moments of their lives"""
+    """half of the jobs are cancelled, by two requests at once, at random moments"""
     run.begin()
     run.submit(run.jobs // 2)
     orders = [(run.request(steps=run.random.randint(8, 24)), run.random.uniform(0, 2.0)) for _ in range(run.jobs // 2)]
@@ -39,7 +39,7 @@ def cancel_races(run: Run) -> None:
 
 
 def cancelled_before_commit(run: Run) -> None:
-    """a job is cancelled when its pictures are stored and its commit is still to come, or comes just now: one winner"""
+    """a job is cancelled between the write of its files and its commit: exactly one of the two wins"""
     point = "before_commit"
     run.farm.lay(point, "hold", after=run.random.randint(0, run.jobs // 3))
     run.submit()
@@ -67,7 +67,7 @@ def cancelled_before_commit(run: Run) -> None:
 
 
 def api_killed_in_bulk_cancel(run: Run) -> None:
-    """kill -9 of the API when it has cancelled a part of all jobs that match; the client asks again"""
+    """kill -9 of the API during the cancellation of all matching jobs; the client repeats the request"""
     doomed = [run.client.submit_now(run.request(labels={"doomed": "yes"}, steps=50, count=3)) for _ in range(2 * run.jobs)]
     run.client.promises.may_cancel |= set(doomed)
     run.farm.lay("in_bulk_cancel", after=run.random.randint(0, 1))

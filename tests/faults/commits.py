@@ -7,12 +7,12 @@ from collections.abc import Callable
 from tests.faults.run import Fault, Run
 
 POINTS = {
-    "after_claim": "kill -9 when jobs are claimed and nothing has begun",
-    "before_rename": "kill -9 when a picture is written under its temporary name",
-    "after_rename": "kill -9 when a picture has its name and no row",
+    "after_claim": "kill -9 after a claim, before the first step",
+    "before_rename": "kill -9 when an image is written under its temporary name",
+    "after_rename": "kill -9 when an image has its final name and no row",
     "in_transaction": "kill -9 in the middle of a job's last transaction",
-    "after_commit": "kill -9 when the commit is done and nobody knows",
-    "before_ack": "kill -9 when a ticket is worked off and not acknowledged",
+    "after_commit": "kill -9 after the commit, before any process has read its result",
+    "before_ack": "kill -9 when a ticket is done and not acknowledged",
 }
 
 
@@ -28,7 +28,7 @@ def killed_at(point: str, what: str) -> Callable[[Run], None]:
 
 
 def answer_lost(run: Run) -> None:
-    """the commit is done, and its answer is lost with the connection"""
+    """the commit succeeds, and its response is lost with the connection"""
     run.farm.lay("answer_lost", "raise", after=run.random.randint(0, run.jobs // 3))
     run.submit()
     run.wait_for_point("answer_lost")
@@ -36,7 +36,7 @@ def answer_lost(run: Run) -> None:
 
 
 def loop_broken(run: Run) -> None:
-    """a mistake of the worker's own program, when jobs are claimed and nothing has begun"""
+    """a bug in the worker's render loop, after a claim and before the first step"""
     run.farm.lay("after_claim", "raise", after=run.random.randint(0, run.jobs // 4))
     run.submit()
     run.wait_for_point("after_claim")

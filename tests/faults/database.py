@@ -24,12 +24,12 @@ def backends_terminated(run: Run) -> None:
 
 
 def stopped(run: Run) -> None:
-    """PostgreSQL is stopped at once for 30 s, without a checkpoint, then recovers"""
+    """PostgreSQL is stopped for 30 s without a checkpoint, then recovers"""
     _stopped_for(run, STOPPED_S)
 
 
 def stopped_briefly(run: Run) -> None:
-    """PostgreSQL is stopped at once for 4 s, without a checkpoint, then recovers"""
+    """PostgreSQL is stopped for 4 s without a checkpoint, then recovers"""
     _stopped_for(run, 4.0)
 
 
@@ -44,7 +44,7 @@ def _stopped_for(run: Run, seconds: float) -> None:
 
 
 def locked(run: Run) -> None:
-    """somebody holds an exclusive transaction on the SQLite file for 5 s"""
+    """another process holds an exclusive transaction on the SQLite file for 5 s"""
     run.submit()
     run.wait_for_moment()
     path = run.farm.store.url.database

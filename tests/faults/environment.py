@@ -110,7 +110,7 @@ class ProxiedFarm(FaultFarm):
 
 
 def disk_full(run: Run) -> None:
-    """the disk of the pictures, or of everything, is full for 5 s"""
+    """the disk of the output folder, or of the database and the output folder, is full for 5 s"""
     assert isinstance(run.farm, SmallDiskFarm | SmallServerFarm)
     run.submit()
     run.wait_for_moment()
@@ -118,7 +118,7 @@ def disk_full(run: Run) -> None:
 
 
 def server_disk_full(run: Run) -> None:
-    """the disk of PostgreSQL, its log included, is full for 5 s; a server that gave up is started again"""
+    """the disk of PostgreSQL, including its log, is full for 5 s; a stopped server is restarted"""
     assert isinstance(run.farm, SmallServerFarm)
     run.submit()
     run.wait_for_moment()
@@ -142,7 +142,7 @@ def _fill(filler: Path) -> None:
 
 
 def half_open(run: Run) -> None:
-    """every connection to Redis falls silent without being closed, for good; new ones work"""
+    """every connection to Redis falls silent for good without being closed; new ones work"""
     assert isinstance(run.farm, ProxiedFarm)
     assert run.farm.proxy is not None
     run.submit()
@@ -152,7 +152,7 @@ def half_open(run: Run) -> None:
 
 
 def database_half_open(run: Run) -> None:
-    """every connection to PostgreSQL falls silent without being closed, for good; new ones work"""
+    """every connection to PostgreSQL falls silent for good without being closed; new ones work"""
     assert isinstance(run.farm, ProxiedDatabaseFarm)
     run.submit()
     run.wait_for_moment()
@@ -161,7 +161,7 @@ def database_half_open(run: Run) -> None:
 
 
 def database_clock_jumps(run: Run) -> None:
-    """the clock of the database's host jumps an hour ahead or back just when a worker dies with its child"""
+    """the clock of the database's host jumps an hour forward or back when a worker and its child die"""
     assert isinstance(run.farm, OtherClockFarm)
     run.submit()
     run.wait_for_moment()

@@ -24,44 +24,44 @@ def poison(run: Run) -> None:
 
 
 def aborts(run: Run) -> None:
-    """one job aborts its process, each time it runs: it fails as poison after three deaths"""
+    """one job aborts its process each time it runs: poison after three deaths"""
     _hostile(run, "abort", "poison", reason="SIGABRT")
 
 
 def segfaults(run: Run) -> None:
-    """one job makes its process read memory that is not its own, each time it runs: it fails as poison after three deaths"""
+    """one job segfaults each time it runs: poison after three deaths"""
     _hostile(run, "segfault", "poison", reason="SIGSEGV")
 
 
 def eats_memory(run: Run) -> None:
-    """a job takes memory endlessly: its worker's limit (worker_memory_limit_gib) ends it, three times, and it fails as poison"""
+    """one job allocates memory without end: worker_memory_limit_gib ends its child; poison after three deaths"""
     _hostile(run, "memory", "poison", reason="GiB of memory")
 
 
 def endless_loop(run: Run) -> None:
-    """one job never ends its step: its child is found hung (here after 12 s) and ends, three times, and it fails as poison"""
+    """one job never ends its step: the child exits at its step deadline (here 12 s); poison after three deaths"""
     _hostile(run, "loop", "poison", reason="hung")
 
 
 def silent_hang(run: Run) -> None:
-    """a job's native code hangs and keeps the interpreter's lock: its parent ends the child (here after 6 s), thrice: poison"""
+    """one job's native code hangs with the GIL held: the parent kills the child (here after 6 s); poison after three deaths"""
     _hostile(run, "grip", "poison", reason="hung: its process gave no sign of life")
 
 
 def not_a_number(run: Run) -> None:
-    """one job's latents become NaN: it is looked at again in float32, then fails; nothing with NaN succeeds"""
+    """one job's latents become NaN: it is rendered once more in float32, then fails; no image with NaN succeeds"""
     _hostile(run, "nan", "nan_output")
 
 
 def out_of_memory(run: Run) -> None:
-    """the device runs out of memory whenever more than two images share a pass with a certain job: smaller passes do it"""
+    """the device runs out of memory when over two images share a pass with a certain job: smaller passes succeed"""
     run.submit(run.jobs - 1)
     run.wait_for_moment()
     run.client.submit_now(run.request(prompt="hostile: oom", count=3))
 
 
 def device_fails(run: Run) -> None:
-    """the device gives an error that only a new process gets rid of"""
+    """the device reports an error that only a new process clears"""
     run.farm.lay("device", "raise", after=run.random.randint(0, run.jobs))
     run.submit()
     run.wait_for_point("device")
@@ -69,7 +69,7 @@ def device_fails(run: Run) -> None:
 
 
 def corrupt_weights(run: Run) -> None:
-    """a model whose weights are cut short, or whose bytes are flipped, gets jobs among those of a good one"""
+    """a model with truncated files or flipped bytes receives jobs beside a good model"""
     weights = run.farm.folder / "broken" / "transformer" / "diffusion_pytorch_model.safetensors"
     shutil.copy(PROJECT_ROOT / "models/demo/transformer" / weights.name, weights)
     with weights.open("r+b") as file:

@@ -13,7 +13,7 @@ LATE = 4
 
 
 def restarted_empty(run: Run) -> None:
-    """kill -9 of Redis; it comes back empty"""
+    """kill -9 of Redis; it restarts empty"""
     run.submit()
     run.wait_for_moment()
     run.farm.kill("redis")
@@ -23,7 +23,7 @@ def restarted_empty(run: Run) -> None:
 
 
 def restarted_with_an_old_dump(run: Run) -> None:
-    """kill -9 of Redis; it comes back with a dump from before, with tickets of work long done"""
+    """kill -9 of Redis; it restarts with an old dump that holds tickets of finished work"""
     run.submit(run.jobs // 2)
     redis = run.farm.direct_redis()
     time.sleep(run.random.uniform(0, 0.5))
@@ -50,7 +50,7 @@ def full(run: Run) -> None:
 
 
 def frozen(run: Run) -> None:
-    """Redis neither answers nor closes its connections for 12 s"""
+    """Redis neither responds nor closes its connections for 12 s"""
     run.submit()
     run.wait_for_moment()
     with run.farm.frozen("redis"):

@@ -20,7 +20,7 @@ are committed when it dies.
 
 
 def api_killed(run: Run) -> None:
-    """kill -9 of the API while jobs are submitted one by one"""
+    """kill -9 of the API during single submits"""
     run.submit()
     time.sleep(run.random.uniform(0.02, 0.02 * run.jobs))
     run.begin()
@@ -28,7 +28,7 @@ def api_killed(run: Run) -> None:
 
 
 def api_killed_in_bulk(run: Run) -> None:
-    """kill -9 of the API in the middle of a bulk submission"""
+    """kill -9 of the API during a bulk submission"""
     number = run.random.randint(CHUNK + 1, max(run.jobs, CHUNK + 1))
     run.farm.lay("in_bulk", after=run.random.randint(0, 1))
     run.client.submit_table([f"{number} red mug {row}" for row in range(number)])
@@ -39,12 +39,12 @@ def api_killed_in_bulk(run: Run) -> None:
 
 
 def beat_killed(run: Run) -> None:
-    """kill -9 of the clock; a ticket is lost meanwhile, and a worker's child"""
+    """kill -9 of beat; a ticket is lost meanwhile, and a render child is killed"""
     _without(run, "beat")
 
 
 def sweep_killed(run: Run) -> None:
-    """kill -9 of the sweep; a ticket is lost meanwhile, and a worker's child"""
+    """kill -9 of the sweep; a ticket is lost meanwhile, and a render child is killed"""
     _without(run, "sweep")
 
 

@@ -26,7 +26,7 @@ def child_killed(run: Run) -> None:
 
 
 def tree_killed(run: Run) -> None:
-    """kill -9 of a worker with its child, as when its host dies"""
+    """kill -9 of a worker and its child, as when the host dies"""
     run.submit()
     run.wait_for_moment()
     run.farm.restart(run.victim())
@@ -43,7 +43,7 @@ def all_killed(run: Run) -> None:
 
 
 def frozen_past_lease(run: Run) -> None:
-    """SIGSTOP of a worker past its lease, then SIGCONT: it wakes up holding jobs that are others' by now"""
+    """SIGSTOP of a worker past its lease, then SIGCONT: it continues with jobs that other workers own by then"""
     run.submit()
     run.wait_for_moment()
     lease_s = run.farm.settings.lease_s
@@ -52,7 +52,7 @@ def frozen_past_lease(run: Run) -> None:
 
 
 def frozen_before_commit(run: Run) -> None:
-    """frozen between a job's last file and its commit, until another worker renders the job again: only the fence is between"""
+    """a worker is frozen between a job's last file and its commit until the job is rendered again; only the fence decides"""
 
     def is_rendered_again() -> bool:
         written = {match["job"] for match in map(JOB_KEY.match, run.farm.files()) if match}
@@ -73,13 +73,13 @@ def frozen_before_commit(run: Run) -> None:
 
 
 def frozen_in_transaction(run: Run) -> None:
-    """frozen past the lease in the middle of a commit, with its locks held"""
+    """a worker is frozen past its lease in the middle of a commit, with its locks held"""
     seconds = max(run.farm.settings.lease_s, LOCKS_HELD_S) + run.farm.settings.lease_s + run.random.uniform(1.5, 3.0)
     _frozen_at(run, "in_transaction", lambda: time.sleep(seconds))
 
 
 def rolling_restart(run: Run) -> None:
-    """SIGTERM to each worker in turn, and a new one in its place"""
+    """SIGTERM to each worker in turn; each is replaced by a new one"""
     run.submit()
     run.wait_for_moment()
     took = []

@@ -1,4 +1,4 @@
-"""`imagefarm audit verify | export`: the record of what was made, straight from the database."""
+"""`imagefarm audit verify | export`: the record of all images, read directly from the database."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Form(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    area = typer.Typer(help="Prove and export the audit.", no_args_is_help=True)
+    area = typer.Typer(help="Verify and export the audit.", no_args_is_help=True)
     area.command()(verify)
     area.command()(export)
     app.add_typer(area, name="audit")
 
 
 def verify(as_json: AsJson = False) -> None:
-    """Walk the hash chain of events; exit code 1 if a link does not hold."""
+    """Verify the hash chain of events; exit code 1 if a link is broken."""
     from imagefarm.store.audit import verify as walk
 
     with _store() as store, store.read() as session:
@@ -54,10 +54,12 @@ def verify(as_json: AsJson = False) -> None:
 
 def export(
     form: Annotated[Form, typer.Option("--format", help="csv or jsonl.")] = Form.CSV,
-    events: Annotated[bool, typer.Option("--events", help="The chain of events instead of the pictures (JSON Lines).")] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Write the chain of events instead of the pictures (JSON Lines).")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="File to write; the default is standard output.")] = None,
 ) -> None:
-    """Write one row for each picture: prompt, seed, model, hashes, path, and what a re-render needs."""
+    """Write one row for each picture: prompt, seed, model, hashes, path, and the inputs of a re-render."""
     with _store() as store, _target(out) as file:
         rows = _events(store) if events else _pictures(store)
         write = _jsonl(file) if events or form == Form.JSONL else _csv(file)
@@ -144,7 +146,7 @@ def _csv(file: IO[str]) -> Callable[[dict[str, Any]], None]:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value as a cell that no spreadsheet takes for a formula."""
+    """A value as a cell that no spreadsheet treats as a formula."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):

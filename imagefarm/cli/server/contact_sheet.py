@@ -1,4 +1,4 @@
-"""A contact sheet: many pictures on one, each with its caption."""
+"""A contact sheet: an image that shows many images, each with its caption."""
 
 from __future__ import annotations
 

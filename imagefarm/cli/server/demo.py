@@ -1,4 +1,4 @@
-"""`imagefarm demo`: the whole way once: a product table goes in, audited pictures come out, nothing is left running."""
+"""`imagefarm demo`: starts a farm, renders a product table, fetches the images, prints their audit, and stops the farm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from imagefarm.states import JobState
 
 TEMPLATE = "{{ product }}, {{ background }}"
 SEED = 7
-"""The same table gives the same pictures, on every run."""
+"""A fixed seed, so that each run gives the same images."""
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the demo farm's data folder.")] = False,
 ) -> None:
-    """Start a farm of its own, submit a product table over HTTP, fetch the pictures, print their audit, stop the farm."""
+    """Start a separate farm, submit a product table over HTTP, fetch the pictures, print their audit, and stop the farm."""
     from imagefarm.cli.server.contact_sheet import write_contact_sheet
     from imagefarm.supervisor.farm import EmbeddedFarm
 
@@ -73,7 +73,7 @@ def demo(
 
 
 def demo_settings(data: Path) -> Settings:
-    """A farm that shares nothing with the one that may run here already, whatever imagefarm.toml says."""
+    """The settings of a farm that shares nothing with a farm that may already run here, whatever imagefarm.toml says."""
     return load_settings(
         data_dir=data,
         outputs_dir=data / "outputs",
@@ -89,14 +89,14 @@ def demo_settings(data: Path) -> Settings:
 
 
 def render_table(client: Client, table: Path, out: Path) -> list[Job]:
-    """Submit the table as a batch, wait behind a progress bar, write `out/SKU.png`; return the jobs in the table's order."""
+    """Submit the table as a batch, wait for it, and write `out/SKU.png`. Returns the jobs in the table's order."""
     batch = wait_for_batch(client, client.batches.submit(table, template=TEMPLATE, model="demo", seed=SEED, name="demo"))
     client.batches.download(batch, out)
     return list(client.jobs.list(batch=batch.id))[::-1]
 
 
 def print_audit(client: Client, jobs: list[Job]) -> None:
-    """Print what the farm has on record of every picture."""
+    """Print the farm's record of every image."""
     rows = []
     for job in jobs:
         for image in job.images:

@@ -1,4 +1,4 @@
-"""`imagefarm health`: whether a service of this host does its work; for health checks of containers and supervisors."""
+"""`imagefarm health`: the state of a service on this host, for health checks of containers and supervisors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def health(part: Annotated[Part, typer.Argument(help="api, scheduler or worker.")]) -> None:
-    """Say whether a service is well; exit code 3 if not. Looks at what it did, not at whether its process is there."""
+    """Check whether a service works; exit code 3 if not. The check uses the service's last activity, not its process."""
     from imagefarm.settings import load_settings
 
     settings = load_settings()
@@ -52,7 +52,8 @@ def _api(settings: Settings) -> float | None:
 
 
 def _age(part: Part, settings: Settings) -> float | None:
-    """Seconds, on the database's clock, since the last sweep or since this host's worker was heard of; None for never."""
+    """Seconds, on the database's clock, since the last sweep or since the last heartbeat of this host's worker; None for
+    never."""
     from sqlalchemy import func, select
 
     from imagefarm.states import WorkerState

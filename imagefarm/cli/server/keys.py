@@ -1,4 +1,4 @@
-"""`imagefarm keys create | list | rotate | revoke`: API keys, straight in the database, so that the first one can be made."""
+"""`imagefarm keys create | list | rotate | revoke`: API keys. They use the database directly, so the first key needs no other."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from imagefarm.store import Store
 
 MAX_DIGITS = 20
-"""Of a number that is read at all; whether it is too large is said with the limit's name."""
+"""Digits of a number that is parsed. `check_limit_names` reports a number that is too large with the limit's name."""
 
 
 def register(app: typer.Typer) -> None:
-    area = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+    area = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
     area.command()(create)
     area.command("list")(list_)
     area.command()(rotate)
@@ -30,18 +30,18 @@ def register(app: typer.Typer) -> None:
 
 
 def create(
-    name: Annotated[str, typer.Argument(help="Who or what it is for.")],
+    name: Annotated[str, typer.Argument(help="Name of the key, for example its user.")],
     scope: Annotated[list[str] | None, typer.Option(help="submit, read or admin; may be repeated. Default: all.")] = None,
-    tenant: Annotated[str, typer.Option(help="The tenant it belongs to, made if new.")] = "default",
+    tenant: Annotated[str, typer.Option(help="The key's tenant; a new tenant is created.")] = "default",
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="A limit of this key alone, as queued=100: queued, running, images_per_day, pixels or steps. Repeatable."
+            help="A limit of this key alone, such as queued=100: queued, running, images_per_day, pixels or steps. Repeatable."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. It is shown this once, and never again."""
+    """Create a key. It is shown only once."""
     from imagefarm.auth import ALL_SCOPES, create_key
 
     with open_store(may_migrate=True) as store:
@@ -79,10 +79,10 @@ def list_(as_json: AsJson = False) -> None:
 
 def rotate(
     key: Annotated[str, typer.Argument(help="Prefix or id of the key.")],
-    grace: Annotated[float, typer.Option(help="Hours for which the old key holds on.", min=0)] = 24.0,
+    grace: Annotated[float, typer.Option(help="Hours for which the old key still works.", min=0)] = 24.0,
     as_json: AsJson = False,
 ) -> None:
-    """Replace a key by a new one like it, shown this once; the old one holds on for a while."""
+    """Replace a key by a new one with the same scopes and limits, shown only once. The old key still works for a while."""
     from imagefarm.auth import rotate_key
 
     with open_store() as store:
@@ -95,7 +95,7 @@ def rotate(
 
 
 def revoke(key: Annotated[str, typer.Argument(help="Prefix or id of the key.")]) -> None:
-    """Make a key useless from now on."""
+    """Revoke a key at once."""
     from imagefarm.auth import revoke_key
 
     with open_store() as store:
@@ -109,7 +109,7 @@ def _key_limits(given: list[str] | None) -> dict[str, int]:
 
 
 def limits_of(given: Iterable[str], *, field: str, may_remove: bool = False) -> dict[str, int | None]:
-    """Limits from words like `queued=100`; `may_remove` takes `queued=none` too. Raises InvalidRequest naming `field`."""
+    """Limits from words such as `queued=100`; `may_remove` also accepts `queued=none`. Raises InvalidRequest naming `field`."""
     limits: dict[str, int | None] = {}
     for text in given:
         name, _, value = text.partition("=")
@@ -118,26 +118,26 @@ def limits_of(given: Iterable[str], *, field: str, may_remove: bool = False) -> 
         elif value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS:
             limits[name] = int(value)
         else:
-            remedy = "write it like queued=100" + (", or queued=none to remove it" if may_remove else "")
+            remedy = "write it as queued=100" + (", or queued=none to remove it" if may_remove else "")
             raise InvalidRequest([FieldError(field=field, detail=f"{text[:80]!r} is not a limit", remedy=remedy)])
     return limits
 
 
 def words_of(limits: Mapping[str, int]) -> str:
-    """Limits as they are written."""
+    """Limits as words such as `queued=100`."""
     return " ".join(f"{name}={value}" for name, value in limits.items())
 
 
 @contextmanager
 def open_store(*, may_migrate: bool = False) -> Iterator[Store]:
-    """The store of the settings, closed after the block; `may_migrate` makes an empty database ready."""
+    """The store of the settings, closed after the block. `may_migrate` creates the tables in an empty database."""
     from imagefarm.settings import load_settings
     from imagefarm.store import Store
     from imagefarm.store.migrate import check, current_revision, migrate
 
     store = Store(load_settings().database, pool_size=1)
     try:
-        if may_migrate and current_revision(store) is None:  # the first key comes before the first start
+        if may_migrate and current_revision(store) is None:  # the first key is created before the first start
             migrate(store)
         check(store)
         yield store

@@ -1,4 +1,4 @@
-"""`imagefarm models pull`: a model's weights on this machine; and the models of this machine's catalogue."""
+"""`imagefarm models pull` downloads a model's weights to this machine; also lists the models of this machine's catalogue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from imagefarm.errors import ConfigurationError
 from imagefarm.settings import load_settings
 
 SMALL_FILES = (".json", ".txt", ".model", ".jinja")
-"""Configuration, tokenizers and licences; weights only as .safetensors, which can hold no code."""
+"""Configuration, tokenizers and licences; weights only as .safetensors, which cannot contain code."""
 
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|non_ema)(-\d+-of-\d+)?\.safetensors$")
 
 
 def pull(name: Annotated[str, typer.Argument(help="A model of the catalogue.")]) -> None:
-    """Fetch a model's weights from the hub to this machine, as .safetensors only."""
+    """Download a model's weights from the hub to this machine, as .safetensors only."""
     catalogue = Catalogue.read(load_settings().catalogue_file)
     entry = catalogue.get(name)
     sources = [(entry.source, entry.revision, entry.variant)]
@@ -34,7 +34,7 @@ def pull(name: Annotated[str, typer.Argument(help="A model of the catalogue.")])
 
 
 def models_of_catalogue() -> list[Model]:
-    """The models of this machine's catalogue, whose state no farm has reported."""
+    """The models of this machine's catalogue. Their states are unknown without a farm."""
     entries = Catalogue.read(load_settings().catalogue_file).entries.values()
     return [
         Model(name=entry.name, title=entry.title, family=entry.family, license=entry.license, state="unknown")
@@ -43,10 +43,10 @@ def models_of_catalogue() -> list[Model]:
 
 
 def wanted_files(files: list[str], variant: str) -> list[str]:
-    """Which of a repository's files are fetched.
+    """The files of a repository that are downloaded: all small text files, and weights as .safetensors.
 
-    All small text files, and the .safetensors: in a repository of folders those in folders (a lone file at the top is the
-    same model again), and of each folder those of the variant where it has one, else those of none.
+    If a repository has folders, a weight file at the top repeats the same model and is left out. In each folder the files of the
+    variant are taken, or those without a variant if there are none.
     """
     weights = [file for file in files if file.endswith(".safetensors")]
     if "model_index.json" in files:
@@ -62,11 +62,11 @@ def _variant(file: str) -> str:
 
 
 def _fetch(source: str, revision: str, variant: str) -> str:
-    """Fetch a repository of the hub; return the folder. Raises ConfigurationError."""
+    """Download a repository of the hub; return its folder. Raises ConfigurationError."""
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ImportError:
-        raise ConfigurationError("fetching models needs huggingface_hub: `pip install 'imagefarm-server[worker]'`") from None
+        raise ConfigurationError("downloading models needs huggingface_hub: `pip install 'imagefarm-server[worker]'`") from None
     import httpx
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -75,5 +75,5 @@ def _fetch(source: str, revision: str, variant: str) -> str:
         folder = snapshot_download(source, revision=revision or None, allow_patterns=wanted_files(files, variant))
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ConfigurationError(f"cannot fetch {source}: {reason}") from None
+        raise ConfigurationError(f"cannot download {source}: {reason}") from None
     return str(folder)

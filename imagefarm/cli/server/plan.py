@@ -1,4 +1,4 @@
-"""`imagefarm plan`: how a model would run in how much memory. The planner is the worker's, so it runs as its process."""
+"""`imagefarm plan`: the memory plan of a model. The planner belongs to the worker, so it runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from imagefarm.supervisor.services import PYTHON
 
 
 def register(app: typer.Typer) -> None:
-    # its options are the planner's own, --help too
+    # the planner parses its own options, including --help
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=passed_on)(plan)
 
 
 def plan(context: typer.Context) -> None:
-    """Say how a model would be run in some memory, such as `imagefarm plan z-image-turbo --vram 12` (GiB)."""
+    """Show how a model would fit into some memory, for example `imagefarm plan z-image-turbo --vram 12` (GiB)."""
     if importlib.util.find_spec("torch") is None:
-        raise ConfigurationError("the planner is the worker's and needs torch: `pip install 'imagefarm-server[worker]'`")
-    load_settings()  # reports a wrong setting in one line
+        raise ConfigurationError("the planner is part of the worker and needs torch: `pip install 'imagefarm-server[worker]'`")
+    load_settings()  # reports an invalid setting in one line
     raise typer.Exit(subprocess.run([*PYTHON, "worker.memory.plan", *context.args], check=False).returncode)

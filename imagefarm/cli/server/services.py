@@ -1,4 +1,4 @@
-"""`imagefarm api | worker | scheduler | migrate`: one service, for compose and for hosts of their own."""
+"""`imagefarm api | worker | scheduler | migrate`: one service, for compose and for hosts that run one service."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def api(
 
 
 def worker(
-    name: Annotated[str | None, typer.Option(help="Name shown for this worker; the default is the host's.")] = None,
-    models: Annotated[str | None, typer.Option(help="Models it serves, separated by commas; the default is all.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of this worker; the default is the host's name.")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Models that the worker serves, separated by commas; the default is all.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = None,
 ) -> None:
     """Run one render worker."""
@@ -43,7 +45,7 @@ def worker(
 
 
 def scheduler() -> None:
-    """Run the scheduler: the clock and the worker that sweeps."""
+    """Run the scheduler: Celery beat and the worker of the sweep."""
     from imagefarm.supervisor.managed_process import ManagedProcess
     from imagefarm.supervisor.watchdog import Watchdog
 
@@ -73,9 +75,9 @@ def scheduler() -> None:
 
 
 def migrate(
-    revision: Annotated[str, typer.Argument(help="Revision to go to; an older one downgrades.")] = "head",
+    revision: Annotated[str, typer.Argument(help="Target revision; an older one downgrades.")] = "head",
 ) -> None:
-    """Bring the database to the shape this version expects."""
+    """Migrate the database to the schema of this version."""
     from imagefarm.settings import redacted
     from imagefarm.store import Store
     from imagefarm.store.migrate import migrate as run
@@ -88,5 +90,5 @@ def migrate(
 
 
 def _become(service: Service, settings: Settings) -> None:
-    """Replace this process by the service, so that signals and exit codes are its own."""
+    """Replace this process by the service, so that signals reach the service and its exit code is returned."""
     os.execvpe(service.command[0], list(service.command), services.environment(settings, service))  # noqa: S606 - that is the point

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def settings(as_json: AsJson = False) -> None:
-    """Show each setting, its value and where that came from. Passwords are masked."""
+    """Show each setting, its value and its origin. Passwords are masked."""
     loaded = load_settings()
     origins = loaded.origins({})
     values = {name: _shown(value) for name, value in loaded.model_dump(mode="json").items()}

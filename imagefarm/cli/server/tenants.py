@@ -1,4 +1,4 @@
-"""`imagefarm tenants list | limit`: the limits of tenants, straight in the database."""
+"""`imagefarm tenants list | limit`: the limits of tenants. The commands use the database directly."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from imagefarm.cli.server.keys import limits_of, open_store, words_of
 
 
 def register(app: typer.Typer) -> None:
-    area = typer.Typer(help="See tenants with what they use, and set their limits.", no_args_is_help=True)
+    area = typer.Typer(help="Show tenants and their use, and set their limits.", no_args_is_help=True)
     area.command("list")(list_)
     area.command()(limit)
     app.add_typer(area, name="tenants")
 
 
 def list_(as_json: AsJson = False) -> None:
-    """List the tenants: their limits, what they have in the queue, the pictures they asked for today."""
+    """List the tenants: their limits, their jobs in the queue, and the pictures they submitted today."""
     from imagefarm.tenants import tenants_in_use
 
     with open_store() as store, store.read() as session:
@@ -40,12 +40,12 @@ def limit(
         list[str],
         typer.Argument(
             metavar="LIMIT=VALUE",
-            help="As queued=1000: queued, running, images_per_day, pixels or steps. none for a value removes the limit.",
+            help="For example queued=1000: queued, running, images_per_day, pixels or steps. The value none removes a limit.",
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Set limits of a tenant; those not given stay. They hold from the next submit and the next claim."""
+    """Set limits of a tenant; other limits stay. They apply to new submits and new claims."""
     from imagefarm.tenants import limit_tenant
 
     with open_store() as store:

@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; other than loopback only with keys.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; an address other than loopback needs keys or users.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 chooses a free one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the database, the pictures and the logs.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of render workers.")] = None,

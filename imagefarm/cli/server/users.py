@@ -1,4 +1,4 @@
-"""`imagefarm users create | list | password | disable`: people who sign in, straight in the database."""
+"""`imagefarm users create | list | password | disable`: users who sign in. The commands use the database directly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the pass
 
 
 def register(app: typer.Typer) -> None:
-    area = typer.Typer(help="People who sign in with a name and a password.", no_args_is_help=True)
+    area = typer.Typer(help="Users who sign in with a name and a password.", no_args_is_help=True)
     area.command()(create)
     area.command("list")(list_)
     area.command()(password)
@@ -28,11 +28,11 @@ def register(app: typer.Typer) -> None:
 def create(
     name: Name,
     role: Annotated[str, typer.Option(help="viewer (read), member (read, submit) or admin.")] = "member",
-    tenant: Annotated[str, typer.Option(help="The tenant they belong to, made if new.")] = "default",
+    tenant: Annotated[str, typer.Option(help="The user's tenant; a new tenant is created.")] = "default",
     password_stdin: FromStdin = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a user; asks for the password."""
+    """Create a user; asks for the password."""
     from imagefarm.users import create_user
 
     given = _password(password_stdin)
@@ -80,5 +80,5 @@ def _password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise ConfigurationError("no terminal to ask for the password; send it with --password-stdin")
+        raise ConfigurationError("no terminal to ask for the password on; use --password-stdin")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))

@@ -29,7 +29,7 @@ def list_keys() -> Steps[Sequence[ApiKey]]:
 
 
 def rotate_key(key: str, *, grace_s: float = 86400.0) -> Steps[ApiKey]:
-    """Replace a key (id or prefix) by a new one with the same scopes and limits; the old one works for `grace_s` seconds more."""
+    """Replace a key (id or prefix) by a new one with equal scopes and limits. The old key works for `grace_s` seconds more."""
     return ask(ApiKey, post(f"/keys/{key}/rotate", {"grace_s": grace_s}))
 
 
@@ -107,7 +107,7 @@ def list_events(*, subject: str | None = None, kind: str | None = None, tenant: 
 
 
 def verify_audit() -> Steps[Chain]:
-    """Walk the audit's hash chain and say whether every link holds."""
+    """Verify every link of the audit's hash chain."""
     return ask(Chain, get("/audit/verify"))
 
 
@@ -119,7 +119,7 @@ class Audit(Resource[TransportT]):
 
 
 def list_settings() -> Steps[Sequence[Setting]]:
-    """List the limits and settings in force, and where each came from."""
+    """List the limits and settings in force, and their origins."""
     return ask_all(Setting, get("/settings"))
 
 

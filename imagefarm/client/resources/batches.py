@@ -20,7 +20,7 @@ from imagefarm.client.waiting import optional_bar, wait_until
 from imagefarm.states import BatchState
 
 SUBMIT_TIMEOUT_S = 600.0
-"""A large table with its images takes the farm some time."""
+"""Seconds. The farm needs time for a large table and its images."""
 PICKS_PER_REQUEST = 2000
 TABLE_TYPES = {
     ".csv": "text/csv",
@@ -35,7 +35,7 @@ BatchFile = Literal["manifest.csv", "manifest.jsonl", "report.csv", "errors.csv"
 def submit_batch(
     table: Path | str, *, archive: Path | str | None = None, idempotency_key: str | None = None, **fields: Unpack[BatchFields]
 ) -> Steps[Batch]:
-    """Submit a table as a batch: .csv with a header, .jsonl with an object a line, or .json as the API's one body.
+    """Submit a table as a batch: .csv with a header, .jsonl with one object per line, or .json with the API's request body.
 
     `archive` is a ZIP of the images that the table's columns image, mask and subject name.
     """
@@ -57,7 +57,7 @@ def get_batch(batch: Batch | str) -> Steps[Batch]:
 
 
 def list_batches(*, state: BatchState | str | None = None) -> Pages[Batch]:
-    """List batches, newest first; with `state`, those in it."""
+    """List batches, newest first; with `state`, only batches in that state."""
     return Pages(path="/batches", kind=BatchList, query=given({"state": state}))
 
 
@@ -97,7 +97,7 @@ def list_batch_images(
 def pick_images(batch: Batch | str, picks: Mapping[str, PickAction]) -> Steps[Batch]:
     """Decide about images of a batch: a mapping of image ids to approve, reject, reroll or clear.
 
-    Repeating changes nothing. Many picks are sent in several requests. Returns the batch after the last of them.
+    Repeating changes nothing. A large mapping is sent in several requests. Returns the batch after the last request.
     """
     ids = list(picks)
     seen = None
@@ -108,19 +108,21 @@ def pick_images(batch: Batch | str, picks: Mapping[str, PickAction]) -> Steps[Ba
 
 
 def render_finals(batch: Batch | str, width: int, height: int, **fields: Unpack[FinalsFields]) -> Steps[Batch]:
-    """Render the approved images of a batch in another size (pixels), as a new batch. Asking again renders nothing twice."""
+    """Render the approved images of a batch in another size (pixels), as a new batch. Repeating it renders no image twice."""
     return ask(Batch, post(f"/batches/{batch_id(batch)}/finals", {"width": width, "height": height} | given(fields)))
 
 
 def deliver_batch(batch: Batch | str, bucket: str, prefix: str) -> Steps[Batch]:
-    """Upload a batch's files, when it is done, to a bucket that the farm's operator allows; its `delivery` has the state."""
+    """Upload a batch's files, when the batch is done, to a bucket that the operator allows. `delivery` of the result has the
+    state."""
     return ask(Batch, post(f"/batches/{batch_id(batch)}/deliver", {"bucket": bucket, "prefix": prefix}))
 
 
 def wait_for_delivery(
     batch: Batch | str, *, timeout_s: float | None = None, on_progress: Callable[[Batch], None] | None = None
 ) -> Steps[Batch]:
-    """Wait until a batch is delivered, its delivery has failed, or the batch rests without being done.
+    """Wait until a batch is delivered, its delivery has failed, or the batch stops without being done (paused, or awaiting
+    approval).
 
     Raises WaitTimeoutError after `timeout_s` seconds.
     """
@@ -160,7 +162,7 @@ def download_batch(
 ) -> Steps[Sequence[Path]]:
     """Write the images of a batch that exist, and its manifest.csv, into `folder`; return their paths.
 
-    Rejected images are left out. With `pick`, only the images that were decided so, or all.
+    Rejected images are left out. With `pick`, only images with that decision are written; `all` writes every image.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -202,7 +204,7 @@ class Batches(Resource[TransportT]):
 
 
 def batch_id(batch: Batch | str) -> str:
-    """The id of a batch that is given as a value or as its id."""
+    """The id of a batch, given as a Batch or as the id."""
     return batch if isinstance(batch, str) else str(batch.id)
 
 
@@ -225,5 +227,5 @@ def _parameter(value: Any) -> Any:
 
 
 def _extract(archive: IO[bytes], target: Path) -> Sequence[Path]:
-    with zipfile.ZipFile(archive) as files:  # extract leaves out drives, roots and `..`
+    with zipfile.ZipFile(archive) as files:  # extract ignores drives, roots and `..`
         return [Path(files.extract(name, target)) for name in files.namelist()]

@@ -21,12 +21,12 @@ def get_model(name: str) -> Steps[Model]:
 
 
 def warm_model(model: str, *, worker: str | None = None) -> Steps[Sequence[str]]:
-    """Have the workers that serve a model, or one of them, load it; returns the ids of those workers."""
+    """Ask the workers that serve a model, or one of them, to load it. Returns the ids of those workers."""
     return _send_command(model, "warm", worker)
 
 
 def unload_model(model: str, *, worker: str | None = None) -> Steps[Sequence[str]]:
-    """Have workers free the memory of a model; returns the ids of those workers."""
+    """Ask workers to free the memory of a model. Returns the ids of those workers."""
     return _send_command(model, "unload", worker)
 
 
@@ -40,17 +40,17 @@ class Models(Resource[TransportT]):
 
 
 def list_workers() -> Steps[Sequence[Worker]]:
-    """List the workers and what they do."""
+    """List the workers and their jobs."""
     return ask_all(Worker, get("/workers"))
 
 
 def drain_worker(worker: str, *, reason: str = "") -> Steps[None]:
-    """Have a worker (id or name) finish its jobs and stop claiming."""
+    """Ask a worker (id or name) to finish its jobs and stop claiming."""
     yield post(f"/workers/{worker}/drain", {"reason": reason})
 
 
 def quarantine_worker(worker: str) -> Steps[None]:
-    """Keep a suspect worker from claiming until it is resumed."""
+    """Stop a suspect worker from claiming until it is resumed."""
     yield post(f"/workers/{worker}/quarantine", {})
 
 
@@ -91,7 +91,7 @@ def get_queue() -> Steps[Queue]:
 
 
 def get_limits() -> Steps[Limits]:
-    """Get the limits of this key and its tenant, and how much of them is used."""
+    """Get the limits of this key and its tenant, and their use."""
     return ask(Limits, get("/limits"))
 
 

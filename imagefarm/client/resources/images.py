@@ -1,4 +1,4 @@
-"""`farm.images`: rendered images, their files, and from a file back to its job. `farm.assets`: images that are uploaded."""
+"""`farm.images`: rendered images, their files, and lookup from a file to its job. `farm.assets`: uploaded images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from imagefarm.client.resource import Listing, Operation, Resource, TransportT
 from imagefarm.client.schemas import Asset, AssetList, FoundImage, Image, ImageList, LookupResult, Uploaded
 
 UPLOAD_TIMEOUT_S = 600.0
-"""A ZIP of thousands of images takes the farm some time."""
+"""Seconds. The farm needs time for a ZIP of thousands of images."""
 
 
 def get_image(image: Image | str) -> Steps[Image]:
-    """Get an image with everything on record of it; further fields of the API are attributes too."""
+    """Get an image with its whole record. Fields of the API that `Image` does not define are attributes too."""
     return ask(Image, get(f"/images/{image if isinstance(image, str) else image.id}"))
 
 
 def list_images(*, sha256: str | None = None, pixel_sha256: str | None = None) -> Pages[FoundImage]:
-    """List images, newest first; with a SHA-256 of the file or of the pixels, those that have it."""
+    """List images, newest first; with the SHA-256 of a file or of pixels, only images with that hash."""
     return Pages(path="/images", kind=ImageList, query=given({"sha256": sha256, "pixel_sha256": pixel_sha256}))
 
 
@@ -48,7 +48,7 @@ class Images(Resource[TransportT]):
 def upload_asset(picture: Path | str, *, name: str | None = None) -> Steps[str]:
     """Upload an image and return its id, for `init_image`, `mask` and `subject`. The same file always has the same id."""
     path = Path(picture)
-    # the farm reads the format from the bytes; a wrong suffix does no harm
+    # the farm detects the format from the bytes, so a wrong suffix does not matter
     headers = {"Content-Type": IMAGE_TYPES.get(path.suffix.lower(), "image/png")}
     content = yield FileWork(path.read_bytes)
     params = {"name": name or path.name}
@@ -65,12 +65,12 @@ def upload_asset_zip(archive: Path | str) -> Steps[Uploaded]:
 
 
 def get_asset(asset_id: str) -> Steps[Asset]:
-    """Get what is known of an asset."""
+    """Get an asset's record."""
     return ask(Asset, get(f"/assets/{asset_id}"))
 
 
 def list_assets(*, name: str | None = None) -> Pages[Asset]:
-    """List assets, newest first; with `name`, those called so."""
+    """List assets, newest first; with `name`, only assets with that name."""
     return Pages(path="/assets", kind=AssetList, query=given({"name": name}))
 
 

@@ -22,9 +22,9 @@ from imagefarm.states import JobState
 
 
 def submit_job(prompt: str, *, idempotency_key: str | None = None, **fields: Unpack[JobFields]) -> Steps[Job]:
-    """Submit a job and return it, queued. A field that is None, or left out, has the model's default.
+    """Submit a job and return it, queued. A field that is None or left out has the model's default.
 
-    A repeated submit with one `idempotency_key` makes one job; without one each call has a key of its own.
+    Several submits with one `idempotency_key` create one job. Without a key, each call creates a job.
     """
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     return ask(Job, post("/jobs", {"prompt": prompt} | given(fields), headers=headers))
@@ -51,12 +51,12 @@ def retry_job(job: Job | str) -> Steps[Job]:
 
 
 def cancel_all_jobs(*, expected: int | None = None, **filters: Unpack[JobFilters]) -> Steps[BulkResult]:
-    """Cancel all jobs that match the filters, if they are at most `expected`; None only counts them."""
+    """Cancel all jobs that match the filters. Refused if more than `expected` match; None only counts them."""
     return _change_all("cancel", expected, filters)
 
 
 def retry_all_jobs(*, expected: int | None = None, **filters: Unpack[JobFilters]) -> Steps[BulkResult]:
-    """Queue all failed or cancelled jobs that match the filters, if they are at most `expected`; None only counts them."""
+    """Queue all failed or cancelled jobs that match the filters. Refused if more than `expected` match; None only counts them."""
     return _change_all("retry", expected, filters)
 
 
@@ -71,7 +71,7 @@ def get_replay(replay: Job | str) -> Steps[Replay]:
 
 
 def list_attempts(job: Job | str) -> Steps[Sequence[Attempt]]:
-    """List each claim of a job by a worker, the last first, and how it ended."""
+    """List the attempts of a job, newest first: each claim by a worker, and its outcome."""
     return ask_all(Attempt, get(f"/jobs/{job_id(job)}/attempts"))
 
 
@@ -85,7 +85,7 @@ def wait_for_job(
 ) -> Steps[Job]:
     """Wait until a job has ended and return it.
 
-    `on_progress` gets each state that was seen, the last one too. `progress` shows a bar on a terminal's standard error. Raises
+    `on_progress` gets each new state, including the last. `progress` shows a bar on a terminal's standard error. Raises
     WaitTimeoutError after `timeout_s` seconds (the job continues), and with `check` JobFailedError unless the job succeeded.
     """
     with optional_bar(progress, "waiting", 1) as advance:
@@ -150,7 +150,7 @@ class Jobs(Resource[TransportT]):
 
 
 def job_id(job: Job | str) -> str:
-    """The id of a job that is given as a value or as its id."""
+    """The id of a job, given as a Job or as the id."""
     return job if isinstance(job, str) else job.id
 
 

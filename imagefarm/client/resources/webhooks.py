@@ -1,4 +1,4 @@
-"""`farm.webhooks`: where messages are sent, and the deliveries of each."""
+"""`farm.webhooks`: the URLs that messages are sent to, and the messages of each webhook."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from imagefarm.client.schemas import Webhook, WebhookDelivery, WebhookDeliveryLi
 
 
 def create_webhook(url: str, kinds: Sequence[str], *, subject: str | None = None) -> Steps[Webhook]:
-    """Have messages of these kinds (`job.succeeded`, `batch.done` ...) sent to a URL; of all, or of one job or batch.
+    """Have messages of these kinds (`job.succeeded`, `batch.done` ...) sent to a URL, for all jobs and batches or for one.
 
-    Keep the response's `secret`: it checks the signatures, and is shown once.
+    Keep the response's `secret`, which is shown once. Use it to verify the signatures.
     """
     return ask(Webhook, post("/webhooks", {"url": url, "kinds": [*kinds], "subject": subject}))
 
@@ -30,7 +30,7 @@ def remove_webhook(webhook_id: str) -> Steps[None]:
 
 
 def list_deliveries(webhook_id: str, *, state: Literal["waiting", "delivered", "dead"] | None = None) -> Pages[WebhookDelivery]:
-    """List the messages of a webhook, newest first; with `state`, those in it."""
+    """List the messages of a webhook, newest first; with `state`, only messages in that state."""
     return Pages(path=f"/webhooks/{webhook_id}/deliveries", kind=WebhookDeliveryList, query=given({"state": state}))
 
 

@@ -1,4 +1,4 @@
-"""What an admin manages: keys, users, tenants, settings, the audit."""
+"""Objects that an admin manages: keys, users, tenants, settings, the audit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imagefarm.client.schemas.base import ResponseModel
 
 
 class ApiKey(ResponseModel):
-    """An API key. `key` itself is there only in the answer that made it."""
+    """An API key. Only the response that creates the key has `key`."""
 
     id: str
     name: str
@@ -27,7 +27,7 @@ class ApiKey(ResponseModel):
 
 
 class User(ResponseModel):
-    """A person who signs in to the pages."""
+    """A user who signs in to the pages."""
 
     id: str
     name: str
@@ -39,7 +39,7 @@ class User(ResponseModel):
 
 
 class Tenant(ResponseModel):
-    """A tenant: its weight, its limits with what is used of them, and its part of today's work."""
+    """A tenant: its weight, its limits and their use, and its share of today's work."""
 
     id: str
     name: str
@@ -58,7 +58,7 @@ class Tenant(ResponseModel):
 
 
 class Setting(ResponseModel):
-    """A setting in force, as text, and where it came from. Secrets are masked."""
+    """A setting in force, as text, and its origin. Secrets are masked."""
 
     name: str
     value: str
@@ -84,7 +84,7 @@ class EventList(ResponseModel):
 
 
 class Chain(ResponseModel):
-    """Whether the audit is whole."""
+    """The result of a verification of the audit."""
 
     whole: bool
     sealed: int

@@ -1,4 +1,4 @@
-"""What all responses share."""
+"""The base class of all responses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ResponseModel(BaseModel):
-    # built at first use: the command line starts without building fifty models
+    # models are built at first use, so that the command line starts without building fifty of them
     model_config = ConfigDict(extra="allow", defer_build=True)
 
 

@@ -9,7 +9,7 @@ from imagefarm.states import BatchState
 
 
 class Counts(ResponseModel):
-    """Numbers of a batch: rows of its table, and its jobs by state."""
+    """Counts of a batch: the rows of its table, and its jobs by state."""
 
     rows: int = 0
     jobs: int = 0
@@ -29,7 +29,7 @@ class Counts(ResponseModel):
 
 
 class PickCounts(ResponseModel):
-    """How many pictures of a batch were decided how; open: not yet."""
+    """Counts of a batch's images by decision; open images have no decision yet."""
 
     approved: int = 0
     rejected: int = 0
@@ -38,7 +38,7 @@ class PickCounts(ResponseModel):
 
 
 class BatchDelivery(ResponseModel):
-    """A batch's files on their way to a bucket: open until it is done, then waiting, delivered or failed."""
+    """A batch's delivery to a bucket. It is open until the batch is done, then waiting, delivered or failed."""
 
     bucket: str
     prefix: str
@@ -48,7 +48,7 @@ class BatchDelivery(ResponseModel):
 
 
 class Quote(ResponseModel):
-    """What a dry run says: pictures, predicted GPU-seconds, seconds to the last picture, the first expanded prompts."""
+    """The result of a dry run: images, predicted GPU-seconds, seconds to the last image, the first expanded prompts."""
 
     pictures: int
     gpu_seconds: float
@@ -57,7 +57,7 @@ class Quote(ResponseModel):
 
 
 class FailureGroup(ResponseModel):
-    """Jobs of a batch that failed for one reason, with the detail of one of them and the remedy."""
+    """The jobs of a batch that failed with one error code: an example of the detail, and the remedy."""
 
     code: str
     number: int
@@ -66,7 +66,7 @@ class FailureGroup(ResponseModel):
 
 
 class BatchProgress(ResponseModel):
-    """How a batch gets on: its rate, seconds to its end at this rate, and what failed, by reason."""
+    """The progress of a batch: its rate, seconds to its end at this rate, and the failures by error code."""
 
     jobs_per_minute: int = 0
     left_s: float | None = None
@@ -74,48 +74,48 @@ class BatchProgress(ResponseModel):
 
 
 class BatchStop(ResponseModel):
-    """Why the farm paused a batch: `failed` of its jobs failed with one error."""
+    """The reason for which the farm paused a batch: `failed` of its jobs failed with one error."""
 
     error: str
     failed: int
 
 
 class Batch(ResponseModel):
-    """A bulk submission. A dry run has no id and no state, but a quote."""
+    """A bulk submission. A dry run has a quote instead of an id and a state."""
 
     id: str | None = None
     name: str = ""
     state: BatchState | None = None
     stopped: BatchStop | None = None
-    """Why the farm paused it; None for one that was not, or was resumed."""
+    """The reason if the farm paused the batch; None if it was not paused, or was resumed."""
     counts: Counts = Field(default_factory=Counts)
     picks: PickCounts = Field(default_factory=PickCounts)
     delivery: BatchDelivery | None = None
-    """Of a batch that is delivered to a bucket."""
+    """The delivery to a bucket; None for a batch without one."""
     drafts: str | None = None
-    """The batch whose approved pictures this one renders finally."""
+    """The batch whose approved images this batch renders as finals."""
     progress: BatchProgress | None = None
-    """Of one batch that was asked for; None in lists."""
+    """Only in the response for one batch; None in lists."""
     errors: list[RowError] = Field(default_factory=list)
     warnings: list[RowError] = Field(default_factory=list)
-    """What may not be meant as it was read: a column that is almost a known one, a prompt with marks of other programs."""
+    """Warnings about input with another likely meaning: a column name similar to a known one, prompt syntax of other programs."""
     quote: Quote | None = None
     update_of: str | None = None
-    """The batch that this one brings up to date."""
+    """The earlier batch that this batch updates."""
     changes: dict[str, int] | None = None
-    """Of an update: how many jobs are reused, changed, new, unfinished, removed."""
+    """For an update: the number of jobs that are reused, changed, new, unfinished and removed."""
     urls: dict[str, str] | None = None
 
     @property
     def is_final(self) -> bool:
-        """True if all its jobs have ended."""
-        # the state follows at the next sweep; the counts are of this moment
+        """True if all jobs of the batch have ended."""
+        # the state changes at the next sweep; the counts are current
         all_ended = self.counts.ended == self.counts.accepted and self.state is not BatchState.VALIDATING
         return self.state in (BatchState.DONE, BatchState.CANCELLED) or all_ended
 
     @property
     def rests(self) -> bool:
-        """True if none of its jobs will run by itself: it has ended, is paused, or waits for approval."""
+        """True if none of its jobs runs without a request: the batch has ended, is paused, or waits for approval."""
         waiting = self.state in (BatchState.HELD, BatchState.PAUSED) and self.counts.queued == self.counts.running == 0
         return self.is_final or waiting
 

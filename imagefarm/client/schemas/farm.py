@@ -11,7 +11,7 @@ from imagefarm.client.schemas.base import ResponseModel
 
 
 class Model(ResponseModel):
-    """A model of the farm's catalogue, and whether it is ready."""
+    """A model of the farm's catalogue, and its state."""
 
     name: str
     title: str = ""
@@ -22,7 +22,7 @@ class Model(ResponseModel):
 
 
 class Worker(ResponseModel):
-    """A worker as the farm sees it."""
+    """A worker's state and jobs."""
 
     id: str
     name: str
@@ -32,7 +32,7 @@ class Worker(ResponseModel):
 
 
 class Queue(ResponseModel):
-    """The farm's state in a word and why; the lanes with what waits and runs on each."""
+    """The farm's state in one word, its reason, and the queued and running jobs of each lane."""
 
     state: str
     reason: str
@@ -43,7 +43,7 @@ class Queue(ResponseModel):
 
 
 class Statistics(ResponseModel):
-    """What the farm did over an hour, a day or a week: the whole, and piece by piece."""
+    """The farm's figures over an hour, a day or a week: totals, and one entry per period."""
 
     period: str
     step_s: int
@@ -52,7 +52,7 @@ class Statistics(ResponseModel):
 
 
 class Limits(ResponseModel):
-    """What this key and its tenant may ask for, and how much of it is used."""
+    """The limits of this key and its tenant, and their use."""
 
     tenant: dict[str, Any]
     key: dict[str, Any] | None = None
@@ -64,7 +64,7 @@ class Limits(ResponseModel):
 
 
 class Suggestion(ResponseModel):
-    """What a prompt leaves unsaid: the prompt with every addition, and each addition."""
+    """Suggested additions to a prompt: the prompt with every addition, and each addition."""
 
     prompt: str
     enhanced: str
@@ -75,7 +75,7 @@ class Suggestion(ResponseModel):
 
 
 class Kind(ResponseModel):
-    """A kind of picture, and the settings that suit it on a model."""
+    """A kind of image, and the settings that suit it on a model."""
 
     name: str
     title: dict[str, str]

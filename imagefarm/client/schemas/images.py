@@ -11,7 +11,7 @@ from imagefarm.client.schemas.base import ResponseModel, RowError
 
 
 class Image(ResponseModel):
-    """One picture of a job. `seed` is unsigned 64-bit."""
+    """One image of a job. `seed` is unsigned 64-bit."""
 
     id: str
     index: int
@@ -24,21 +24,21 @@ class Image(ResponseModel):
     bytes: int
     url: str
     pick: str | None = None
-    """The decision about it in its batch: approved, rejected, rerolled."""
+    """The decision about the image in its batch: approved, rejected or rerolled; None for open."""
     scores: dict[str, Any] | None = None
-    """The scores of the batch's quality gate, and its verdict."""
+    """The scores and the verdict of the batch's quality gate."""
     ms: float | None = None
     """Milliseconds from claim to stored."""
 
 
 class FoundImage(Image):
-    """A picture with the id of its job."""
+    """An image with the id of its job."""
 
     job_id: str
 
 
 class BatchImage(Image):
-    """A picture of a batch with its place in it."""
+    """An image of a batch with its row and index."""
 
     job_id: str
     row: int | None = None
@@ -50,14 +50,14 @@ class BatchImage(Image):
 
 
 class ImageList(ResponseModel):
-    """One page of pictures; `next_cursor` is None on the last."""
+    """One page of images; `next_cursor` is None on the last."""
 
     items: list[FoundImage]
     next_cursor: str | None = None
 
 
 class BatchImageList(ResponseModel):
-    """One page of a batch's pictures; `next_cursor` is None on the last."""
+    """One page of a batch's images; `next_cursor` is None on the last."""
 
     items: list[BatchImage]
     next_cursor: str | None = None
@@ -73,12 +73,12 @@ class LookupResult(ResponseModel):
 
 
 class Asset(ResponseModel):
-    """A picture that was sent in."""
+    """An uploaded image."""
 
     id: str
     name: str
     names: list[str] = Field(default_factory=list)
-    """The names that mean it now; a name means the picture that was sent under it last."""
+    """The names that refer to this asset. A name refers to the asset that was last uploaded under it."""
     sha256: str
     format: str
     width: int
@@ -96,7 +96,7 @@ class AssetList(ResponseModel):
 
 
 class Uploaded(ResponseModel):
-    """The result of a ZIP upload: the assets, how many are new, and the files that are not pictures."""
+    """The result of a ZIP upload: the assets, the number of new ones, and the files that are not images."""
 
     items: list[Asset]
     stored: int

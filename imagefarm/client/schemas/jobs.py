@@ -13,28 +13,28 @@ from imagefarm.states import JobState
 
 
 class Progress(ResponseModel):
-    """How far a running job is, in denoising steps."""
+    """The progress of a running job, in denoising steps."""
 
     step: int = 0
     steps: int = 0
 
 
 class JobError(ResponseModel):
-    """Why a job failed."""
+    """The error of a failed job."""
 
     code: str = ""
     detail: str = ""
 
 
 class PendingReason(ResponseModel):
-    """Why a job waits, or what became of it. The values that `message` names are further attributes, such as `ahead`."""
+    """The reason a job waits, or its outcome. The values that `message` names are further attributes, such as `ahead`."""
 
     code: str
     message: str = ""
 
 
 class Job(ResponseModel):
-    """A job as the farm sees it. Times are UTC."""
+    """A job. Times are UTC."""
 
     id: str
     state: JobState
@@ -47,7 +47,7 @@ class Job(ResponseModel):
     labels: dict[str, str] = Field(default_factory=dict)
     error: JobError | None = None
     pending_reason: PendingReason | None = None
-    """What it waits for, or what became of it; lists leave it out."""
+    """The reason the job waits, or its outcome; absent in lists."""
     progress: Progress = Field(default_factory=Progress)
     images: list[Image] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
@@ -58,19 +58,19 @@ class Job(ResponseModel):
 
     @property
     def reason(self) -> str:
-        """Why it failed, or what it waits for, in a sentence; empty in lists."""
+        """The job's error, or the reason it waits, as a sentence; empty in lists."""
         if self.error is not None:
             return self.error.detail
         return "" if self.pending_reason is None else self.pending_reason.message
 
     @property
     def is_final(self) -> bool:
-        """Whether it has ended: succeeded, failed or cancelled."""
+        """True if the job has succeeded, failed or been cancelled."""
         return self.state.is_final
 
 
 class ComparedImage(ResponseModel):
-    """One picture of a replay: identical, near, different or missing."""
+    """One image of a replay: identical, near, different or missing."""
 
     index: int
     verdict: str
@@ -80,7 +80,7 @@ class ComparedImage(ResponseModel):
 
 
 class Replay(ResponseModel):
-    """What a replay shows; `verdict` is the worst of its pictures', None until it has succeeded."""
+    """The result of a replay. `verdict` is the worst verdict of its images; None until the replay has succeeded."""
 
     job_id: str
     of: str
@@ -97,14 +97,14 @@ class JobList(ResponseModel):
 
 
 class BulkResult(ResponseModel):
-    """What a change of many jobs did: how many matched, how many were changed."""
+    """The result of a bulk action: the number of jobs that matched, and of those that were changed."""
 
     matched: int
     changed: int
 
 
 class Attempt(ResponseModel):
-    """One claim of a job by a worker. `outcome` is None while it lasts."""
+    """One claim of a job by a worker. `outcome` is None while the attempt runs."""
 
     attempt: int
     worker: str

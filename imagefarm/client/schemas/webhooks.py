@@ -10,7 +10,7 @@ from imagefarm.client.schemas.base import ResponseModel
 
 
 class Webhook(ResponseModel):
-    """Where messages go. `secret` is there only in the answer that made it."""
+    """A webhook: its URL and event kinds. Only the response that creates it has `secret`."""
 
     id: str
     url: str
@@ -21,7 +21,7 @@ class Webhook(ResponseModel):
 
 
 class WebhookDelivery(ResponseModel):
-    """One message to a webhook: waiting, delivered or dead. `id` is its `webhook-id` header, the same at every try."""
+    """One message to a webhook: waiting, delivered or dead. `id` is the `webhook-id` header and stays the same at every try."""
 
     id: str
     kind: str
