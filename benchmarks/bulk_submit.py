@@ -221,8 +221,8 @@ def measure(name: str, url: str, folder: Path, arguments: argparse.Namespace) ->
             "replay_s": replay_s,
             "same": again.json()["id"] == first.json()["id"] and "Idempotency-Replayed" in again.headers,
         }
-    told = f"{result['rows']} rows of {len(table) / 1e6:.1f} MB accepted in {seconds:.1f} s"
-    print(f"{name}: {told} ({kept / seconds:.0f}/s, {cpu:.1f} s of the API's CPU)")
+    accepted = f"{result['rows']} rows of {len(table) / 1e6:.1f} MB accepted in {seconds:.1f} s"
+    print(f"{name}: {accepted} ({kept / seconds:.0f}/s, {cpu:.1f} s of the API's CPU)")
     print(f"  the API's largest process: {before_mb:.0f} MB before, {result['peak_mb']:.0f} MB at most")
     for when, ms in (("alone", alone), ("beside the table", meanwhile)):
         times = f"p50 {percentile(ms, 0.5):.0f} ms, p99 {percentile(ms, 0.99):.0f} ms, max {ms[-1]:.0f} ms"

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from sqlalchemy import Table, func, select, text
 
-from benchmarks.plans import plans_of, told
+from benchmarks.plans import plans_of, plans_text
 from imagefarm.catalogue import Catalogue
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT, Settings
@@ -140,7 +140,7 @@ def read(name: str, folder: Path, jobs: int, claims: int) -> None:
             f" (load {load:.1f} on {os.cpu_count()} cores)"
         )
         one_more = partial(claim, store, "wrk_0", serves=["demo"], resident=["demo"], limits=ClaimLimits(images=16))
-        print(told(plans_of(store, one_more)), flush=True)
+        print(plans_text(plans_of(store, one_more)), flush=True)
     finally:
         store.close()
         if server is not None:

@@ -29,7 +29,7 @@ COLOURS = ("red", "blue", "green", "yellow", "white", "black")
 
 
 def prompts(count: int) -> list[str]:
-    """So many different prompts."""
+    """`count` different prompts."""
     return [
         f"a {COLOURS[number % len(COLOURS)]} {THINGS[number // len(COLOURS) % len(THINGS)]} on a white background, take {number}"
         for number in range(count)

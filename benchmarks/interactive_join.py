@@ -109,7 +109,7 @@ def main() -> int:
 
         def people() -> None:
             found.extend(watch_people(farm, loop, asked.people, max_images - reserve))
-            process.context.drain.begin()  # what runs ends, the rest stays queued
+            process.context.drain.begin()  # running jobs finish, the others stay queued
 
         threading.Thread(target=people, daemon=True).start()
         while not process.context.drain.is_requested:

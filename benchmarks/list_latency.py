@@ -27,7 +27,7 @@ from sqlalchemy import func, insert, select, text
 from api.http.cursor import make_cursor
 from api.http.schemas import rfc3339 as _rfc
 from api.v1.jobs.routes import JobQuery
-from benchmarks.plans import plans_of, told
+from benchmarks.plans import plans_of, plans_text
 from benchmarks.served import KINDS, Served, database, quantile, serve
 from imagefarm.auth import Caller, Scope, create_key
 from imagefarm.catalogue import Catalogue
@@ -51,7 +51,7 @@ BATCHES = 100
 MODELS = ("demo", "sd15", "sdxl", "z-image-turbo")
 STATES = (*[JobState.SUCCEEDED] * 12, *[JobState.FAILED] * 2, JobState.HELD, JobState.SUCCEEDED)
 OLD = 100
-"""One part in so many, the oldest: only there are jobs of the model `retired`, of the worker `retired`, and cancelled ones."""
+"""One job in 100 is old. Only old jobs have the model `retired`, the worker `retired`, or the state cancelled."""
 WORKERS, INCARNATIONS = 4, 3
 THINGS = (
     "a red mug",
@@ -241,9 +241,10 @@ def walk(reader: Reader, query: dict[str, str | list[str]], requests: int, start
 
 
 def measure(reader: Reader, case: Case, requests: int, caller: Caller, starts: list[str | None]) -> str:
-    """p50, p99 and the longest of a list's pages at each depth, the first and those that its cursors lead to; and what a page
-    costs of the server's CPU, which a busy machine does not bend. All are asked once before: what is read is the database in
-    memory, not the disk.
+    """p50, p99 and maximum latency of a list's pages at each depth, and the server's CPU time per page.
+
+    CPU time does not depend on the load of the machine. Each page is requested once before the measurement, so the database is
+    read from memory, not from disk.
     """
     cursors: list[str | None] = []
     if not case.page_only:
@@ -276,7 +277,7 @@ def _figures(times: list[float], cpu_ms: float) -> str:
 
 
 def _typed(query: dict[str, str | list[str]]) -> dict[str, Any]:
-    """As a query string is read: what may be repeated is a list."""
+    """The query as the API parses a query string: repeatable parameters are lists."""
     repeated = {"state", "label"}
     return {name: [value] if name in repeated and isinstance(value, str) else value for name, value in query.items()}
 
@@ -291,7 +292,7 @@ def plans(store: Store, jobs: int, tenants: list[str], caller: Caller) -> None:
                 with store.read() as session:
                     list_jobs(session, wanted, before=job_id(jobs // 2), limit=50)
 
-            print(f"  {case.name}\n{told(plans_of(store, look, writes=False))}")
+            print(f"  {case.name}\n{plans_text(plans_of(store, look, writes=False))}")
 
 
 def run(kind: str, folder: Path, arguments: argparse.Namespace) -> None:

@@ -1,9 +1,9 @@
-"""Many open pages, many jobs, many pictures.
+"""Latency and memory with many open pages, many jobs and many images.
 
 python -m benchmarks.pages streams [--pages 500] [--seconds 20]
-    The REST API's latency with no page open, then with so many open that follow the farm while jobs are submitted at the same
-    rate, and the time from a submit to each page that shows it; the process's memory before and after. The pages' readers are a
-    niced process of their own.
+    The REST API's latency without open pages, then with `--pages` live pages open while jobs are submitted at the same rate; the
+    time from a submit to each page that shows it; the process's memory before and after. A separate niced process reads the
+    pages.
 python -m benchmarks.pages large [--jobs 100000] [--pictures 10000]
     First paint, frames while scrolling and while picking by keyboard, traced in Chromium, of the list of jobs, the status page
     and one batch's contact sheet; its thumbnails.
@@ -115,18 +115,18 @@ class OpenPage:
 
 
 async def open_pages(url: str, pages: int, jobs: list[str]) -> None:
-    """Hold so many pages open until told to end, and print what each saw when."""
-    os.nice(5)  # five hundred readers are elsewhere, not on the two cores of a farm
-    told = []
+    """Keep `pages` pages open until SIGTERM; then print the updates of each page and their times."""
+    os.nice(5)  # in production, readers do not share the farm's cores
+    opened = []
     for number in range(pages):
         round_, kind = divmod(number, len(PAGES))
         at = f"/jobs/{jobs[round_ % len(jobs)]}" if PAGES[kind] == "job" else PAGES[kind]
-        told.append(OpenPage(url, at, LANGUAGES[round_ % 2]))
+        opened.append(OpenPage(url, at, LANGUAGES[round_ % 2]))
     following = []
-    for page in told:
+    for page in opened:
         following.append(asyncio.create_task(page.follow()))
         await asyncio.sleep(0.01)
-    while not all(page.open for page in told):
+    while not all(page.open for page in opened):
         await asyncio.sleep(0.1)
         for task in following:
             if task.done():
@@ -135,7 +135,7 @@ async def open_pages(url: str, pages: int, jobs: list[str]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     print("open", flush=True)
     await ended.wait()
-    seen = [[page.at, page.messages, page.bytes, page.prompts] for page in told]
+    seen = [[page.at, page.messages, page.bytes, page.prompts] for page in opened]
     print(json.dumps({"seen": seen, "cpu_s": time.process_time()}), flush=True)
     os._exit(0)  # hundreds of open streams need no goodbye
 
@@ -169,11 +169,11 @@ def streams(pages: int, seconds: float) -> None:
             used = (served.cpu_s() - used) / (time.monotonic() - began)
             time.sleep(3)
             holder.send_signal(signal.SIGTERM)
-            told = json.loads(holder.stdout.readline())
+            report = json.loads(holder.stdout.readline())
         finally:
             holder.kill()
             holder.wait()
-    lists = [page for page in told["seen"] if page[0] in {"/", "/jobs", "/studio", "/jobs?state=queued"}]
+    lists = [page for page in report["seen"] if page[0] in {"/", "/jobs", "/studio", "/jobs?state=queued"}]
     lags = [1000 * (prompts[prompt] - at) for _, _, _, prompts in lists for prompt, at in submitted.items() if prompt in prompts]
     missed = len(lists) * len(submitted) - len(lags)
     for what, times in (("idle", idle), (f"{pages} pages", loaded), ("on a page", lags)):
@@ -181,13 +181,13 @@ def streams(pages: int, seconds: float) -> None:
         print(f"{what:>12}: {shown}  most {max(times):6.1f} ms  ({len(times)} read)")
     print(
         f"on a page: from a job's submit to each page that shows it; {missed} of {missed + len(lags)} had left the newest before"
-        f" the page was sent again; {sum(page[1] for page in told['seen'])} pages sent,"
-        f" {sum(page[2] for page in told['seen']) / 1e6:.0f} MB"
+        f" the page was sent again; {sum(page[1] for page in report['seen'])} pages sent,"
+        f" {sum(page[2] for page in report['seen']) / 1e6:.0f} MB"
     )
     print(
         f"p99 with {pages} pages open is {quantile(loaded, 0.99) / quantile(idle, 0.99):.2f} times the idle one;"
         f" healthz {health}; the API used {100 * used_idle:.0f} % of a core idle, {100 * used:.0f} % with the pages;"
-        f" their readers {told['cpu_s']:.1f} s of CPU"
+        f" their readers {report['cpu_s']:.1f} s of CPU"
     )
     page_kb = 1000 * (after - before) / pages
     print(f"memory of the process: {before:.0f} MB before, {after:.0f} MB with the pages: {page_kb:.0f} kB a page")
@@ -357,14 +357,14 @@ def look(browser: Any, what: str, url: str, ready: str, *, sheet: bool = False) 
             f" {trace['moved']:,.0f} pixels moved",
             flush=True,
         )
-    told = f"{page.evaluate('document.querySelectorAll(`*`).length'):,} elements"
+    contents = f"{page.evaluate('document.querySelectorAll(`*`).length'):,} elements"
     if thumbs:
         sizes = [int(response.headers.get("content-length", 0)) for response in thumbs]
         kinds = sorted(
             {(response.headers["content-type"], response.headers["cache-control"]) for response in thumbs if response.ok}
         )
-        told += f"; {len(thumbs)} thumbnails of {max(sizes) / 1000:.1f} kB at most, {kinds}"
-    print(f"{'at the end':>32}: {told}", flush=True)
+        contents += f"; {len(thumbs)} thumbnails of {max(sizes) / 1000:.1f} kB at most, {kinds}"
+    print(f"{'at the end':>32}: {contents}", flush=True)
     page.close()
 
 

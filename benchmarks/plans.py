@@ -42,7 +42,7 @@ def plans_of(store: Store, work: Callable[[], object], *, writes: bool = True) -
     return found
 
 
-def told(plans: dict[str, list[str]], indent: str = "    ") -> str:
+def plans_text(plans: dict[str, list[str]], indent: str = "    ") -> str:
     """The plans as text, long lines cut."""
     lines = []
     for statement, plan in plans.items():

@@ -5,8 +5,8 @@
 Two farms in turn. In one, jobs share forward passes and prompts repeat. In the other nothing can be shared: one image a
 pass, and every prompt is new. The loop saves its pictures as PNG; the farm's are done when their rows are committed.
 Goals: 1.8 x the loop's pictures a second where passes are shared, 0.97 x where not, and less than 15 ms of CPU a picture
-outside the model, all processes of the farm together (the API's and the database's share included). What the farm takes while
-it has nothing to do is measured first and told apart; the goal counts it in.
+outside the model, all processes of the farm together (the API's and the database's share included). The CPU time of
+the idle farm is measured first and reported separately; the goal includes it.
 """
 
 from __future__ import annotations

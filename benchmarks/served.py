@@ -44,7 +44,7 @@ class Served:
 
 @contextmanager
 def database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of a migrated database of that kind in the folder; what is there already is kept."""
+    """The URL of a migrated database of that kind in the folder. An existing database is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "sqlite":
         _migrated(url := f"sqlite:///{folder / 'farm.db'}")

@@ -45,7 +45,7 @@ class Submitter:
 
 
 def in_parallel(clients: int, work: Callable[[int], None]) -> None:
-    """Run `work(client)` in so many threads and wait for all."""
+    """Run `work(client)` in one thread per client and wait for all threads."""
     threads = [threading.Thread(target=work, args=(client,)) for client in range(clients)]
     for thread in threads:
         thread.start()
@@ -54,7 +54,7 @@ def in_parallel(clients: int, work: Callable[[int], None]) -> None:
 
 
 def as_fast_as_answered(served: Served, key: str, clients: int, seconds: float) -> tuple[int, float]:
-    """Submit for so long; how many, and the server's CPU seconds."""
+    """Submit for `seconds`. Returns the number of accepted jobs and the server's CPU seconds."""
     done = [0] * clients
     cpu, until = served.cpu_s(), time.monotonic() + seconds
 

@@ -31,6 +31,6 @@ def require_chromium() -> str:
 
 
 def skipped_line(skipped: list[Any]) -> str:
-    """What a run says last when `skipped`, its reports, contain browser tests; empty if none was skipped for want of Chromium."""
+    """The last line of a run whose reports `skipped` contain browser tests; empty if all of them had Chromium."""
     number = sum(MISSING in str(report.longrepr) for report in skipped)
     return f"{number} browser tests were skipped: {MISSING}" if number else ""

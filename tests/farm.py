@@ -224,7 +224,7 @@ class Farm:
     # the end
 
     def stop(self) -> None:
-        """Kill whatever runs and forget the socket; the data stay for whoever looks at a failed test."""
+        """Kill all processes and remove the socket. The data folder stays, so that a failed test can be examined."""
         for name in list(self.processes):
             self.kill(name)
         self.redis.close()

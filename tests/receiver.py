@@ -1,4 +1,4 @@
-"""Who is told by webhooks: a real HTTP server of the test's own."""
+"""A receiver of webhooks: a real HTTP server inside the test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Receiver:
-    """A real HTTP server that keeps what it gets and answers with `status`."""
+    """A real HTTP server that keeps its requests and responds with `status`."""
 
     def __init__(self) -> None:
         self.status = 200

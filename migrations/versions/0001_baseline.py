@@ -19,7 +19,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # who submits and who signs in
+    # tenants, keys, users
 
     op.create_table(
         "tenant",
@@ -97,7 +97,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "key", name=op.f("pk_idempotency")),
     )
 
-    # who renders
+    # models and workers
 
     op.create_table(
         "model",
@@ -135,7 +135,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_worker_state"), "worker", ["state"])
 
-    # what was asked for
+    # batches and jobs
 
     op.create_table(
         "batch",
@@ -437,7 +437,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("step", "at", name=op.f("pk_rollup")),
     )
 
-    # what leaves the farm: messages and batches
+    # webhooks and deliveries
 
     op.create_table(
         "webhook",

@@ -64,7 +64,7 @@ class FarmApi:
         return {"Authorization": f"Bearer {made.key}"}
 
     def claim(self, job_id: str, owner: str = "worker_1") -> ClaimedJob:
-        """Claim until that job comes; what comes before is finished."""
+        """Claim jobs until this one is claimed; jobs claimed before it are finished."""
         while True:
             jobs = self.inside.claim(owner, images=1)
             assert jobs, f"{job_id} cannot be claimed"

@@ -129,11 +129,11 @@ def test_a_catalogue(farm: Up, client: Client, receiver: Receiver, tmp_path: Pat
     check_subjects(out, [line for line in manifest if not line["channel"]])
     keep_sheet(out, manifest)
 
-    # the shop is told of both, and can be sure by whom
-    def told() -> set[str]:
+    # the shop gets messages about both, and can verify the sender
+    def notified() -> set[str]:
         return {Webhook(hook["secret"]).verify(body, headers)["data"]["id"] for headers, body in receiver.got}
 
-    until(lambda: {drafts.id, finals.id} <= told(), "the shop is told", 60)
+    until(lambda: {drafts.id, finals.id} <= notified(), "the shop is notified", 60)
     httpx.delete(f"{farm.url}/api/v1/webhooks/{hook['id']}")
 
     # three rows change: only those are rendered
@@ -196,7 +196,7 @@ def test_the_page_for_shops(farm: Up, receiver: Receiver, tmp_path: Path) -> Non
     finals = tmp_path / "finals"
     assert len(list(finals.glob("*.png"))) == len(list((finals / "square").glob("*.jpg"))) == 12
     assert max(path.stat().st_size for path in (finals / "web").glob("*.webp")) <= 100_000
-    until(lambda: len(receiver.got) > 0, "the shop is told", 60)
+    until(lambda: len(receiver.got) > 0, "the shop is notified", 60)
     hook = httpx.get(f"{farm.url}/api/v1/webhooks").json()["items"][0]
     headers, body = receiver.got[0]
     [python] = [text for kind, text in BLOCKS if kind == "python"]

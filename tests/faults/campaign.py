@@ -42,15 +42,15 @@ DATABASES = {"sqlite": ("sqlite",), "postgresql": ("postgresql",), "both": ("sql
 
 
 TOGETHER, SEEDS_A_LIFE = 6, 5
-"""One farm lives for so many faults and so many seeds of each: starting it costs as much as a run or two."""
+"""Faults per farm, and seeds per fault. Starting a farm costs as much as one or two runs."""
 Life = tuple[str, list[str], list[int]]
 """A database, names of faults whose farms are alike, and seeds."""
 Done = set[tuple[str, str, int, float]]
-"""What need not be run again: fault, database, seed, lease."""
+"""Runs that are done already: fault, database, seed, lease."""
 
 
 def key(fault: Fault, database_name: str, seed: int, lease_s: float) -> tuple[str, str, int, float]:
-    """What tells a run from others; `lease_s` is that of faults which ask for none of their own."""
+    """The identity of a run; `lease_s` is the lease of faults that set none."""
     return fault.name, database_name, seed, fault.farm.get("lease_s", lease_s)
 
 
@@ -75,7 +75,7 @@ def lives(faults: list[Fault], seeds: range, databases: tuple[str, ...], done: D
 
 
 def live(life: Life, jobs: int, done: Done, *, folder: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The runs of one life, each as a line; a farm that failed a run is put aside for whoever looks, and a new one made."""
+    """The runs of one life, each as a line. A farm that failed a run is kept for examination, and a new one is started."""
     database_name, names, seeds = life
     lease_s = settings.get("lease_s", SHORT["lease_s"])
     farm: FaultFarm | None = None
@@ -100,7 +100,7 @@ def live(life: Life, jobs: int, done: Done, *, folder: Path, settings: dict[str,
 
 
 def cpu_s(farm: FaultFarm) -> float:
-    """Processor time of a farm so far, and of this process; what was killed while it was orphaned is missing."""
+    """Processor time of a farm so far, and of this process; the time of orphans that were killed is missing."""
     total = sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in (0, resource.RUSAGE_CHILDREN))
     for name in farm.processes:
         with suppress(psutil.Error):
@@ -131,7 +131,7 @@ def lane(tasks: Any, lines: Any, how: tuple[int, Done, Path, dict[str, Any]]) ->
 def campaign(
     todo: list[Life], lanes: int, jobs: int, done: Done, *, folder: Path, settings: dict[str, Any]
 ) -> Iterator[dict[str, Any] | None]:
-    """Run all in so many lanes at once: a run mostly waits. None stands for a life that could not be lived."""
+    """Run all lives in `lanes` parallel lanes, because a run mostly waits. None stands for a life that failed to start."""
     if lanes == 1:
         for life in todo:
             yield from live(life, jobs, done, folder=folder, settings=settings)
@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("--real", action="store_true", help="leases of 30 s and sweeps every 3 s, as a farm has them")
     parser.add_argument("--fake", action="store_true", help="workers have the device `fake`: more seeds on a small machine")
     parser.add_argument("--out", type=Path, default=Path("outputs/faults"), help="folder of runs.jsonl and of failed farms")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after so long")
+    parser.add_argument("--minutes", type=float, default=1e9, help="minutes after which no run begins")
     parser.add_argument("--lanes", type=int, default=1, help="farms at once")
     parser.add_argument("--again", action="store_true", help="also what runs.jsonl holds already")
     parser.add_argument("--table", action="store_true", help="no runs; print the table of what runs.jsonl holds")

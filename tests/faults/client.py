@@ -17,22 +17,22 @@ ANSWER_TIMEOUT_S = 90.0
 
 @dataclass
 class Promises:
-    """What was accepted: jobs with their number of images, batches with their number of jobs."""
+    """Accepted submits: jobs with their number of images, batches with their number of jobs."""
 
     jobs: dict[str, int] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
-    """What a request was refused with for good, or what it still was when patience ended."""
+    """Final refusals, and refusals of requests whose retries timed out."""
     must_fail: dict[str, str] = field(default_factory=dict)
-    """Jobs that shall end as failed, with the error."""
+    """Jobs that must fail, with the error code."""
     may_cancel: set[str] = field(default_factory=set)
-    """Jobs whose cancel was asked for."""
+    """Jobs with a cancel request."""
     judged: set[str] = field(default_factory=set)
-    """Jobs of which a verdict has told already; it goes on watching them."""
+    """Jobs that an earlier verdict has counted; they are checked again."""
 
 
 class Client:
-    """Submits as a careful program does: each request has an Idempotency-Key and is repeated until it is answered."""
+    """Submits like a careful program: each request has an Idempotency-Key and is repeated until it gets a response."""
 
     def __init__(self, url: str, promises: Promises | None = None) -> None:
         self.promises = promises or Promises()

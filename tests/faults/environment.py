@@ -1,4 +1,4 @@
-"""What lies around the farm: its disk, its network, its clock."""
+"""Faults of the environment: disk, network, clock."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.faults.run import Fault, Run
 
 FULL_S = 5.0
 RESPONSE_TIMEOUT_S = 8.0
-"""After so long a farm takes a silent connection to PostgreSQL for lost; by itself it has 30 s."""
+"""Seconds after which a farm under test treats a silent PostgreSQL connection as lost; the default is 30."""
 MIB = 2**20
 
 
 class SmallDiskFarm(FaultFarm):
-    """Its pictures, or all its data, lie on a file system of 64 MiB. Needs the right to mount."""
+    """A farm whose outputs, or all its data, are on a file system of 64 MiB. Needs permission to mount."""
 
     def __init__(self, folder: Path, *, everything: bool = False, **settings: Any) -> None:
         self.disk = folder / "disk"
@@ -41,10 +41,10 @@ class SmallDiskFarm(FaultFarm):
 
 
 class SmallServerFarm(FaultFarm):
-    """Its PostgreSQL is its own, and lies on a file system of 256 MiB. Needs the right to mount."""
+    """A farm with its own PostgreSQL on a file system of 256 MiB. Needs permission to mount."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        # not below the folder: the server runs as another user, who may not enter it
+        # not below the folder: the server runs as another user without access to it
         self.disk = Path(tempfile.mkdtemp(prefix="farm-disk-"))
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m,mode=755", "tmpfs", str(self.disk)], check=True)
         self.server = Postgres(self.disk / "postgresql")
@@ -59,7 +59,7 @@ class SmallServerFarm(FaultFarm):
 
 
 class OtherClockFarm(FaultFarm):
-    """Its PostgreSQL is its own, and has a clock that can be set. Needs a C compiler."""
+    """A farm with its own PostgreSQL, whose clock can be set. Needs a C compiler."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.place = Path(tempfile.mkdtemp(prefix="farm-clock-"))
@@ -76,7 +76,7 @@ class OtherClockFarm(FaultFarm):
 
 
 class ProxiedDatabaseFarm(FaultFarm):
-    """Its processes reach PostgreSQL by TCP through a proxy that can fall silent; the test itself does not."""
+    """A farm whose processes reach PostgreSQL through a TCP proxy that can fall silent. The test connects directly."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         super().__init__(folder, **settings)
@@ -91,7 +91,7 @@ class ProxiedDatabaseFarm(FaultFarm):
 
 
 class ProxiedFarm(FaultFarm):
-    """Its Redis is reached by TCP through a proxy that can fall silent."""
+    """A farm that reaches Redis through a TCP proxy that can fall silent."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.proxy: Proxy | None = None

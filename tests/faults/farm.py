@@ -45,8 +45,8 @@ SHORT: dict[str, Any] = {
 
 
 class FaultFarm(Farm):
-    """A running farm with workers `w1` ... `wN`. `fake`: they have the device `fake`, which sleeps instead of rendering.
-    `constants` are module constants that its processes shall have.
+    """A running farm with workers `w1` ... `wN`. `fake`: the workers use the device `fake`, which sleeps instead of rendering.
+    `constants` are values for module constants in its processes.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class FaultFarm(Farm):
         hidden.rename(self.failpoints / point)
 
     def held(self, point: str) -> str:
-        """Whom a thread that was told to `hold` holds; "" if nobody has come by yet."""
+        """The subject at the failpoint `hold`, such as a job id; "" if no thread has reached it yet."""
         path = self.failpoints / f"{point}.held"
         return path.read_text() if path.exists() else ""
 

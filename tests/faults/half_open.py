@@ -1,6 +1,6 @@
 """A TCP proxy before a unix socket (of Redis, of PostgreSQL) whose connections can fall silent without being closed.
 
-So it is when a network breaks, or when what stands between takes all that is sent and passes nothing on.
+This simulates a broken network, and a proxy that accepts all bytes and forwards none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 
 
 class Proxy:
-    """Passes bytes both ways until told to fall silent."""
+    """Forwards bytes both ways until it is set to fall silent."""
 
     def __init__(self, target: str) -> None:
         self.target = target

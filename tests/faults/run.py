@@ -68,7 +68,7 @@ class Run:
         self.begin()
 
     def wait_for_point(self, point: str) -> int:
-        """Until somebody passed a failpoint; return its pid. What a fast farm has done without passing it so often gets more."""
+        """Wait until a process passes a failpoint; return its pid. A farm that finishes without passing it gets another job."""
         for _ in range(20):
             with suppress(FarmError):
                 return self.farm.wait_until(lambda: self.farm.taken(point), 6, f"somebody passed {point}")
@@ -76,7 +76,7 @@ class Run:
         return self.farm.wait_until(lambda: self.farm.taken(point), 1, f"somebody passed {point}")
 
     def begin(self) -> None:
-        """The fault's time begins now."""
+        """Mark the time of the fault."""
         self.began = self.farm.store.now()
 
     def victim(self) -> str:
@@ -95,24 +95,24 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to hurt a farm."""
+    """One kind of fault."""
 
     name: str
     inject: Callable[[Run], None]
-    """Submits, waits for its moment, hurts, and mends what an operator or a supervisor would mend."""
+    """Submits, waits, injects the fault, and repairs what an operator or a supervisor would repair."""
     databases: tuple[str, ...] = ("sqlite", "postgresql")
     farm: dict[str, Any] = field(default_factory=dict)
-    """How the farm must be built for it,"""
+    """Arguments of the farm that the fault needs."""
     build: Callable[..., FaultFarm] | None = None
-    """and by whom, if not as usual."""
+    """Builder of that farm; None builds a FaultFarm."""
     needs_engine: bool = False
-    """The device `fake` has no engine to hurt."""
+    """True if the fault needs a real engine, which the device `fake` does not have."""
     promise_s: float | None = None
     """Jobs that lost their attempt are claimed again within this time, at the settings of the run."""
 
     @property
     def what(self) -> str:
-        """In a line."""
+        """The fault in one line."""
         return (self.inject.__doc__ or "").strip().splitlines()[0]
 
 

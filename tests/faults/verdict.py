@@ -21,7 +21,7 @@ from tests.faults.client import Promises
 
 @dataclass
 class Verdict:
-    """What was counted. `flaws` says in words what must not be; empty is good."""
+    """The counts of one check. `flaws` describes each broken promise in words."""
 
     accepted: int = 0
     succeeded: int = 0
@@ -31,11 +31,11 @@ class Verdict:
     doubled: int = 0
     """Images with two rows or two files, and jobs that ended twice."""
     ghosts: int = 0
-    """Rows without their file, pictures of jobs that did not succeed, and jobs that nobody was told of."""
+    """Rows without a file, images of jobs that did not succeed, and jobs that no client submitted."""
     orphans: int = 0
     """Files without a row that are left after the collection."""
     strays: int = 0
-    """Files without a row before it."""
+    """Files without a row before the collection."""
     drift: int = 0
     chain_whole: bool = True
     flaws: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Verdict:
 
 
 def judge(farm: Farm, promises: Promises) -> Verdict:
-    """Look at everything; the numbers of jobs are of those that no earlier verdict told of."""
+    """Check jobs, rows, files and counters. Jobs that an earlier verdict counted are not counted again."""
     verdict = Verdict()
     with farm.store.read() as session:
         jobs = {row.id: row for row in session.scalars(select(Job))}
@@ -90,7 +90,7 @@ def _check_promises(verdict: Verdict, promises: Promises, jobs: dict[str, Job], 
             verdict.flaws.append(f"{job_id} was cancelled by nobody")
     for job_id in set(jobs) - told:
         batch_id = jobs[job_id].batch_id
-        # a batch whose submission died half way was promised to nobody: it is given up, and nothing of it is rendered
+        # a batch whose submission died half way was never accepted: it is cancelled, and none of its jobs is rendered
         given_up = batch_id is not None and batches[batch_id] == "cancelled" and jobs[job_id].state == JobState.CANCELLED
         if not given_up:
             verdict.ghosts += 1

@@ -1,4 +1,4 @@
-"""Workers that die, freeze, or are told to go."""
+"""Workers that die, freeze, or are stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.farm import FarmError
 from tests.faults.run import Fault, Run
 
 LOCKS_HELD_S = 6.0
-"""PostgreSQL ends a transaction whose client says nothing for so long (imagefarm.store.engine)."""
+"""Seconds after which PostgreSQL ends a transaction with a silent client (imagefarm.store.engine)."""
 
 
 def child_killed(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Recipes and requests: canonical form, hashes, seeds, and what is refused."""
+"""Recipes and requests: canonical form, hashes, seeds, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tickets: as many wait on a lane as help, none more, and those that were lost are issued anew."""
+"""Tickets: a lane has as many as are useful, not more, and lost tickets are issued again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_lane_is_topped_up_to_its_workers_and_its_jobs(farm: Farm, monkeypatch
     assert [wait_on(farm, model) for model in backlog] == [2, 1, 0], "as many as there are workers, as jobs, and none for nobody"
     assert top(backlog, workers) == 0
     farm.redis.flushall()
-    assert top(backlog, workers) == 3, "what was lost is issued anew"
+    assert top(backlog, workers) == 3, "lost tickets are issued again"
     monkeypatch.setattr(tickets, "TICKETS_PER_LANE", 4)
     assert top({"demo": 100}, {"demo": 100}) == 2
 

@@ -1,6 +1,4 @@
-"""The worker's parent knows why its child ended, and looks for work that nobody was told of: one ticket, if none waits and its
-child is idle.
-"""
+"""The worker's parent knows why its child ended. It also looks for jobs without a ticket, and issues one if its child is idle."""
 
 from __future__ import annotations
 

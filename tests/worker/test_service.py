@@ -49,7 +49,7 @@ def farm(starts_process: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with Farm(folder, worker_models=["demo", "sd-turbo", "broken"], models_file=folder / "models.toml") as farm:
         farm.store.listener = EventPublisher(farm.redis, farm.settings.redis_prefix)
         with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("REMAP_SIGTERM", "SIGQUIT")  # as some start Celery; a drain shall not care
+            environment.setenv("REMAP_SIGTERM", "SIGQUIT")  # as some start Celery; a drain must still work
             farm.start_worker()
         yield farm
 
@@ -73,7 +73,7 @@ def assert_files_are_rows(farm: Farm) -> None:
 
 
 def wait_for_step(farm: Farm, job_id: str, step: int) -> None:
-    """Wait until a running job has told that it is at `step`."""
+    """Wait until a running job reports that it is at `step`."""
     key = progress_key(farm.settings.redis_prefix, job_id)
 
     def reached() -> bool:
@@ -263,7 +263,7 @@ def test_sigterm_drains_and_leaves_nothing_behind(farm: Farm) -> None:
     assert farm.worker_state() == WorkerState.OFFLINE
     assert farm.job(running).state in {"succeeded", "queued"}
     assert {farm.job(job).state for job in rest} <= {"queued", "succeeded"}
-    assert all(farm.job(job).crashes == 0 for job in (running, *rest)), "what was given back is not counted as a crash"
+    assert all(farm.job(job).crashes == 0 for job in (running, *rest)), "released jobs are not counted as crashes"
     assert_files_are_rows(farm)
 
 

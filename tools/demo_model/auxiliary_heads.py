@@ -27,11 +27,11 @@ class AuxiliaryHeads(nn.Module):
         self.place = nn.Linear(width, 2 * GRID)
         self.clean = nn.Linear(width, features)
 
-    def forward(self, tapped: list[Tensor], clean: Tensor, labels: Tensor, grid: int, told: Tensor) -> dict[str, Tensor]:
+    def forward(self, tapped: list[Tensor], clean: Tensor, labels: Tensor, grid: int, described: Tensor) -> dict[str, Tensor]:
         """Losses, each a number, for tokens `tapped` (batch, grid * grid, width) after each of TAPS.
 
         `clean` (batch, grid * grid, features) are the patches without noise, `labels` (batch, 4) the scene's;
-        samples whose prompt says nothing, not `told` (batch,), are not asked about the scene.
+        samples whose prompt does not describe the scene, `described` (batch,) = 0, add nothing to the losses of the scene.
         """
         early, middle, late = (norm(tokens) for norm, tokens in zip(self.norms, tapped, strict=True))
         steps = torch.arange(grid)
@@ -49,9 +49,9 @@ class AuxiliaryHeads(nn.Module):
         error = (self.clean(late) - clean).square().mean((1, 2))
         return {
             "position": _cross(self.position(early), rows, columns),
-            "attributes": (attributes * told).mean(),
+            "attributes": (attributes * described).mean(),
             "place": _cross(self.place(middle), rows * stride, columns * stride),
-            "clean": (error * told).mean(),
+            "clean": (error * described).mean(),
         }
 
 

@@ -53,7 +53,7 @@ def shares(results: Results, chosen: Sequence[bool] | None = None) -> dict[str, 
 
 
 def evaluate(model: Path, edge: int, count: int, steps: int, guidance: float) -> dict[str, object]:
-    """Draw and check `count` unseen examples of `edge` pixels; what was measured, ready for JSON."""
+    """Draw and check `count` unseen examples of `edge` pixels. Returns the measurements, ready for JSON."""
     scenes, prompts = examples(count)
     artist, start = Artist(model), time.monotonic()
     images = artist.draw(prompts, range(90000, 90000 + count), edge, steps, guidance)

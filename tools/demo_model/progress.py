@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Progress:
-    """Counts the steps of a stage of `seconds` of wall-clock time and prints the means of what it is told.
+    """Counts the steps of a stage of `seconds` of wall-clock time and prints the means of the reported values.
 
     A stage is limited by time, not by steps: a slower machine trains less, and the learning-rate schedule still ends.
     """

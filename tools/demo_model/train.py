@@ -27,7 +27,7 @@ ALLOCATOR = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train: stages from `first` on, each for `share` of its usual time, in so many `processes`.
+    """The stages to train, from `first` on: each for `share` of its usual time, in `processes` processes.
 
     `start` is a transformer's folder to continue from, or None to begin afresh.
     """

@@ -133,7 +133,7 @@ def noise_levels(count: int) -> Tensor:
 
 
 def train_transformer(folder: Path, seconds: float, processes: int, start: Path | None = None) -> None:
-    """Train for `seconds` in so many processes on the latents in `folder`; the weights go there too.
+    """Train for `seconds` in `processes` processes on the latents in `folder`, and write the weights there.
 
     `start` is a transformer's folder to continue from, made for the same text encoder and VAE.
     """

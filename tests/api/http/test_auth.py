@@ -120,7 +120,7 @@ def test_a_scope_opens_its_routes_and_no_other(keyed: FarmApi, owned: dict[str, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_tenant_sees_nothing(keyed: FarmApi, owned: dict[str, str], kind: str, tmp_path: Path) -> None:
-    """Every route, asked by a stranger with every scope but admin: what is another's does not exist."""
+    """Every route, asked by a stranger with every scope but admin: objects of another tenant are not found."""
     stranger = headers_of(keyed, kind, tmp_path, "stranger", Scope.SUBMIT, Scope.READ)
     for route in routes(keyed):
         if route.media == "text/event-stream" and not route.path_names:

@@ -1,4 +1,4 @@
-"""Requests a minute: counted by caller, told in headers, refused with the time to come back, let through while Redis is away."""
+"""Requests per minute: counted by caller, reported in headers, refused with Retry-After, not limited while Redis is down."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_many_left_cost_few_round_trips_and_the_limit_holds_for_all_processes(
         return window.used
 
     first = [processes[0].count("one") for _ in range(3)]
-    assert [used(window) for window in first] == [1, 2, 3], "each is told, though Redis has not heard of each"
+    assert [used(window) for window in first] == [1, 2, 3], "each count is right before Redis has received it"
     taken = 0
     for turn in range(600):
         taken += used(processes[0].count("two")) <= 1000

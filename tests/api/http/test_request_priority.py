@@ -1,4 +1,4 @@
-"""Work that nobody waits for stands still while requests are answered: not for long ones, and not for ever."""
+"""Background work pauses while requests are served, but not for long requests and only for a limited time."""
 
 from __future__ import annotations
 

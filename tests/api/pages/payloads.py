@@ -47,5 +47,5 @@ PAYLOADS = (
 
 
 def grouped(size: int) -> list[tuple[str, ...]]:
-    """The payloads, so many at a time: as many as one page shows."""
+    """The payloads in groups of `size`, the number that one page shows."""
     return [PAYLOADS[start : start + size] for start in range(0, len(PAYLOADS), size)]

@@ -176,7 +176,7 @@ def test_limits_of_a_tenant_are_set_by_form(site: Site) -> None:
         block = refused.text.partition(f'<li id="{tenant}"')[2].partition("</li>")[0]
         assert 'role="alert"' in block
         assert "Pixels per picture</strong>" in block
-        assert 'name="queued" value="41"' in block, "what was typed is still there"
+        assert 'name="queued" value="41"' in block, "the typed value is still there"
         assert refused.text.count('role="alert"') == 1
     assert told() == {"queued": 40, "steps": 9}
     assert send(site, path, steps="").status_code == 303
@@ -251,12 +251,12 @@ def test_what_is_wrong_with_a_user_is_said_and_no_password_comes_back(site: Site
 
 
 def test_a_webhook_is_made_shown_and_removed_and_its_messages_sent_again(site: Site) -> None:
-    response = send(site, "/admin/webhooks", url="https://1.1.1.1/told", kind=["batch.done", "job.failed"])
+    response = send(site, "/admin/webhooks", url="https://1.1.1.1/hook", kind=["batch.done", "job.failed"])
     assert (response.status_code, response.headers["Cache-Control"]) == (201, "no-store")
     secret = re.search(r"<code>(whsec_[^<]+)</code>", response.text)
     assert secret is not None
     listed = site.page("/admin/webhooks").text
-    assert "https://1.1.1.1/told" in listed
+    assert "https://1.1.1.1/hook" in listed
     assert secret[1] not in listed
     hook = re.search(r"/admin/webhooks/(\w+)/remove", listed)
     assert hook is not None

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 
 
 def batch(site: Site, rows: int, *, rendered: int) -> tuple[str, list[str]]:
-    """A batch of so many rows, the first of which have their pictures; and their ids."""
+    """A batch of `rows` rows, of which the first `rendered` have their images; returns its id and the ids of these images."""
     table = "sku,product\n" + "".join(f"C-{number:04d},a mug\n" for number in range(rows))
     made = site.http.post("/api/v1/batches?template={{ product }}, sheet {{ sku }}", data=table, content_type="text/csv")
     batch_id = made.get_json()["id"]

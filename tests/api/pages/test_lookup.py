@@ -1,4 +1,4 @@
-"""Lookup: a picture leads back to its job by its file, its pixels, or its metadata; anything else is told so."""
+"""Lookup: a picture leads back to its job by its file, its pixels, or its metadata; any other file is reported as not found."""
 
 import io
 from typing import Any

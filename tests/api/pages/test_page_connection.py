@@ -1,4 +1,4 @@
-"""What an open page is sent by whoever has something for many: at once where it fits, by the stream's own thread where not."""
+"""A publisher writes to open pages itself if the socket has space; otherwise the stream's own thread writes."""
 
 from __future__ import annotations
 

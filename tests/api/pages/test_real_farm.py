@@ -74,7 +74,7 @@ def drop(page: Any, data: bytes) -> None:
 
 
 def mug_on_white() -> Image.Image:
-    """A photo of a mug, its label as white as what is around it."""
+    """A photo of a mug, its label as white as the background."""
     photo = Image.new("RGB", (100, 90), "white")
     draw = ImageDraw.Draw(photo)
     draw.ellipse((54, 26, 86, 64), outline=(190, 44, 52), width=8)
@@ -175,7 +175,7 @@ def test_a_product_is_dropped_cut_out_and_kept_pixel_for_pixel(farm: LiveFarm, v
     shown = made.crop((left, top, left + width, top + height))
     kept = Image.composite(shown, photo.crop(photo_box), mug.crop(photo_box))
     assert ImageChops.difference(kept, photo.crop(photo_box)).getbbox() is None
-    assert ImageChops.difference(shown, photo.crop(photo_box)).getbbox() is not None  # what is around it is made
+    assert ImageChops.difference(shown, photo.crop(photo_box)).getbbox() is not None  # the surroundings are generated
     page.reload()
     page.locator("#live-mark.on").wait_for()
     page.locator("#" + str(making.get_attribute("id"))).get_by_role("link", name="Reuse").click()
@@ -289,10 +289,10 @@ def test_the_desk_sends_commands_that_are_run(farm: LiveFarm, visit: Any) -> Non
         machine.get_by_role("button", name="Resume").click()
         farm.issue("demo")
         assert farm.wait_for_jobs([job]) == {job: "succeeded"}
-        until(lambda: any(job.encode() in body for _, body in receiver.got), "the webhook is told")
+        until(lambda: any(job.encode() in body for _, body in receiver.got), "the webhook gets a message")
         page = live(window, f"{farm.url}/admin/webhooks")
         page.locator("tr", has_text="delivered").first.get_by_role("button", name="Send again").click()
-        until(lambda: sum(job.encode() in body for _, body in receiver.got) > 1, "it is told again")
+        until(lambda: sum(job.encode() in body for _, body in receiver.got) > 1, "the message is sent again")
     page.goto(f"{farm.url}/admin/keys")
     page.fill("[name=name]", "admin test")
     page.get_by_role("button", name="Create key").click()

@@ -23,7 +23,7 @@ FOLLOWS = {"HX-Request": "true"}
 
 @pytest.fixture
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is shared stays so for the whole test."""
+    """A cached page stays valid for the whole test."""
     monkeypatch.setattr(render_cache, "RENDER_CACHE_S", 600.0)
 
 

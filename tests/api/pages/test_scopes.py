@@ -1,4 +1,4 @@
-"""Every page says by its declaration which scope its reader needs; what is open to all is listed here."""
+"""Every page declares the scope that its reader needs. This test lists the pages without a scope."""
 
 from __future__ import annotations
 

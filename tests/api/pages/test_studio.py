@@ -203,8 +203,8 @@ def test_another_s_picture_is_not_begun_from(site: Site) -> None:
     assert "there is no such asset" in answer.text
 
 
-def test_each_picture_tells_how_it_was_made(site: Site) -> None:
-    job = site.rendered("told in full", count=2, seed=50)
+def test_each_picture_shows_how_it_was_made(site: Site) -> None:
+    job = site.rendered("shown in full", count=2, seed=50)
     text = site.page("/studio").text
     assert f"/api/v1/jobs/{job['id']}/archive.zip" in text
     for image in job["images"]:
@@ -254,7 +254,7 @@ def test_older_pictures_follow_by_key_whatever_came_from_batches(site: Site) -> 
     assert shown(second) == jobs[5::-1]
     assert f'hx-get="{older}"' in second
     assert "↑ Newest" in second
-    # what was asked for below leaves no gap when new ones come
+    # an older page has no gap when new jobs arrive
     site.submit("one more mug")
     down_to = f"/studio?down_to={jobs[6]}"
     whole = site.page(down_to).text

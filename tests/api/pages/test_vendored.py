@@ -1,4 +1,4 @@
-"""What is vendored is what VENDORED.md says it is."""
+"""The vendored files have the versions and hashes of VENDORED.md."""
 
 import hashlib
 import re

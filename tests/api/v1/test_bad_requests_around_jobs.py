@@ -1,6 +1,6 @@
 """Bad requests to the routes around jobs: choosing, delivering, telling, people, keys, commands, pictures sent in.
 
-As in `test_bad_requests`: each is a problem that names what is wrong and how to mend it, and no row of any table comes or goes.
+Each request is refused with a problem that names the error and its remedy, and no table gains or loses a row.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def test_a_slow_reader_is_closed_and_others_go_on(api: FarmApi) -> None:
         fanout.subscribe(lambda event: True)
 
 
-def test_readers_are_told_when_redis_is_away_and_back(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readers_are_notified_when_redis_is_down_and_back(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.live.event_fanout.RETRY_S", 0.1)
     nowhere = api.app_context.settings.model_copy(update={"redis_url": "unix:///nowhere/redis.sock"})
     fanout = EventFanout(connect_redis(nowhere, timeout_s=1), "x", max_streams=5)
@@ -227,7 +227,7 @@ def test_readers_are_told_when_redis_is_away_and_back(api: FarmApi, monkeypatch:
     event = first.next(5)
     assert event is not None
     assert event["kind"] == "away"
-    second = fanout.subscribe(lambda event: False)  # who comes later is told too
+    second = fanout.subscribe(lambda event: False)  # a later reader is notified too
     event = second.next(5)
     assert event is not None
     assert event["kind"] == "away"

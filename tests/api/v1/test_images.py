@@ -144,7 +144,7 @@ class TestLookup:
         assert (found["found_by"], found["items"][0]["id"]) == ("metadata", image["id"])
 
     def test_by_its_pixels(self, api: FarmApi, job: dict[str, Any], file: bytes) -> None:
-        for form in ("PNG", "BMP", "TIFF"):  # saved anew by another program: no metadata, other bytes
+        for form in ("PNG", "BMP", "TIFF"):  # saved by another program: no metadata, other bytes
             with Picture.open(io.BytesIO(file)) as picture:
                 saved = io.BytesIO()
                 Picture.fromarray(__import__("numpy").asarray(picture)).save(saved, form)

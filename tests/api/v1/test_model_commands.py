@@ -1,4 +1,4 @@
-"""Commands to load a model or let it go: who is told, and that each worker hears of each once."""
+"""Commands to load or unload a model: they reach the right workers, and each worker gets each command once."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_a_limit_holds_from_the_next_submit_until_it_is_removed(keyed: FarmApi) 
     assert (body["limit"], body["value"]) == ("queued", 1)
     assert body["detail"] == "your queue is full: 1 of 1 jobs wait, and 1 more do not fit (queued = 1)"
     assert problem(submit(keyed, shop, steps=5), 422)["errors"][0]["field"] == "steps"
-    assert change(keyed, "crowded", queued=None).get_json()["limits"] == {"steps": 4}, "what was not named stays"
+    assert change(keyed, "crowded", queued=None).get_json()["limits"] == {"steps": 4}, "limits that were not named stay"
     assert submit(keyed, shop, steps=4).status_code == 202
     assert keyed.get("/api/v1/limits", headers=shop)["tenant"]["steps"] == 4
     [listed] = [

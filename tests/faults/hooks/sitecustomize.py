@@ -1,10 +1,10 @@
-"""Faults from within, for farms under test: Python loads this first in every process that has this folder on its PYTHONPATH.
+"""Faults inside the processes of a farm under test. Python loads this module first if its folder is on PYTHONPATH.
 
-Failpoints: a process that passes a point looks for a file of that name in the folder `FARM_FAULTS`; it takes the file and
-does what it says: `kill` (-9 of itself), `stop` (SIGSTOP of itself), `hold` (this thread waits until it is let go), `raise`,
+Failpoints: a process that reaches a point looks for a file with that name in the folder `FARM_FAULTS`, removes the file and
+performs its action: `kill` (-9 of itself), `stop` (SIGSTOP of itself), `hold` (this thread waits until it is released), `raise`,
 or the error that is named at the point.
-Hostile jobs: a prompt that begins with `hostile:` does to the engine what its next word says. The farm's own code knows
-nothing of this.
+Hostile jobs: a prompt that begins with `hostile:` makes the engine perform the action of its next word. The farm's own code does
+not contain this.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def loop() -> None:
 
 
 def grip() -> None:
-    """Native code that waits for ever and keeps the interpreter's lock: no thread of the process runs any more."""
+    """Native code that waits forever and holds the GIL, so no thread of the process runs."""
     import ctypes
 
     while True:
@@ -231,7 +231,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "worker.fake_device": fake_device,
 }
 CONSTANTS: dict[str, dict[str, float]] = json.loads(os.environ.get("FARM_FAULTS_CONSTANTS", "{}"))
-"""Module -> constant -> value: what would take a quarter of an hour is waited for in seconds."""
+"""Module -> constant -> value. Shorter timeouts turn a quarter of an hour into seconds."""
 
 
 class Finder(importlib.abc.MetaPathFinder):

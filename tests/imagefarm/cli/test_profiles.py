@@ -1,4 +1,4 @@
-"""Profiles: farms by name with their keys, what goes before them, and completion of their names and of models."""
+"""Profiles: named farms with their keys, the options that override them, and completion of their names and of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which commits wait for the disk, and who moves SQLite's log into its file."""
+"""Commits that wait for the disk, and checkpoints of SQLite's WAL."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_what_the_listener_hears_of_is_there_to_be_read(store: Store) -> None:
     seen: list[int | None] = []
 
     def look(events: list[dict[str, object]]) -> None:
-        with store.read() as session:  # as whoever was told would
+        with store.read() as session:  # as a notified reader would
             seen.append(session.scalar(select(func.count()).select_from(Event).where(Event.subject == events[0]["subject"])))
 
     store.listener = look

@@ -25,7 +25,7 @@ WITH_CHILD = (
 
 
 class Said:
-    """What the operator was told."""
+    """The lines shown to the operator."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -96,17 +96,17 @@ def test_kill_ends_one_that_ignores_sigterm_with_its_children(watchdog: Watchdog
 
 
 def test_one_that_cannot_be_started_is_said(watchdog: Watchdog, tmp_path: Path) -> None:
-    told = threading.Event()
+    said = threading.Event()
     lines = []
 
     def say(line: str) -> None:
         lines.append(line)
-        told.set()
+        said.set()
 
     service = Service(name="part", command=("/nowhere/at/all",))
     child = ManagedProcess(service, os.environ, watchdog=watchdog, say=say, cwd=tmp_path, log=tmp_path / "part.log")
     child.start()
-    assert told.wait(10)
+    assert said.wait(10)
     child.kill()
     assert "part cannot be started" in lines[0]
 
@@ -124,12 +124,14 @@ def test_warnings_reach_the_operator_in_one_line(watchdog: Watchdog, tmp_path: P
     assert as_warning("{not json") is None
 
 
-def test_a_warning_that_comes_again_and_again_is_told_now_and_then() -> None:
+def test_a_repeated_warning_is_shown_once_per_interval() -> None:
     repeats = Repeats()
     line = "Task sweep[8cd1e2f3-0b62-4d07-8e9f-000000000{}] failed after {} s for job_01M7YH19JH30VB89ZKDJB0PG{}"
-    told = [repeats.filter(line.format(number, number / 7, 10 + number), now=float(number)) for number in range(int(QUIET_S) + 1)]
-    assert told[0] == line.format(0, 0.0, 10)
-    assert told[1:-1] == [None] * (len(told) - 2)
-    assert told[-1] is not None
-    assert told[-1].endswith(f"(and {len(told) - 2} more like it)")
+    shown = [
+        repeats.filter(line.format(number, number / 7, 10 + number), now=float(number)) for number in range(int(QUIET_S) + 1)
+    ]
+    assert shown[0] == line.format(0, 0.0, 10)
+    assert shown[1:-1] == [None] * (len(shown) - 2)
+    assert shown[-1] is not None
+    assert shown[-1].endswith(f"(and {len(shown) - 2} more like it)")
     assert repeats.filter("another matter", now=1.0) == "another matter"

@@ -1,4 +1,4 @@
-"""What keeps the embedded farm from starting: each said in one line that names the remedy."""
+"""Errors that prevent the embedded farm from starting. Each is one line that names the remedy."""
 
 from __future__ import annotations
 

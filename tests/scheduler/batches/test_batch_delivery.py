@@ -131,7 +131,7 @@ def test_a_batch_is_delivered_when_it_is_done_and_never_sent_twice(farm: BulkFar
     assert asked.status_code == 202, asked.text
     assert upload(farm) == 1
     assert (delivery(farm, batch)["sent"], delivery(farm, batch)["files"]) == (1, 4)
-    # a re-roll opens the batch again, and what takes its place is delivered under its name; the rejected one is not sent
+    # a re-roll opens the batch again, and its replacement is delivered under the same name; the rejected one is not sent
     first = images(farm, batch)
     decide(farm, batch, reroll=first[0]["id"], reject=first[1]["id"])
     for job in farm.claim("wrk_a"):
@@ -240,7 +240,7 @@ def test_a_tenant_delivers_what_is_its_own_where_it_may(farm: BulkFarm, shop: S3
     assert ask_for(mine, "private", owner) == 422, "that bucket is another's"
     assert ask_for(mine, "private", admin) == 422, "an admin takes a tenant's pictures nowhere that the tenant may not"
     with farm.store.read() as session:
-        assert session.scalars(select(BatchDelivery.batch_id)).all() == [theirs], "what was refused left something behind"
+        assert session.scalars(select(BatchDelivery.batch_id)).all() == [theirs], "a refused request left a row"
     assert ask_for(mine, "shop", owner) == 202
     assert farm.client.get(f"{BATCHES}/{mine}", headers=owner).json["delivery"]["prefix"] == "taken"  # type: ignore[index]
     assert farm.client.get(f"{BATCHES}/{mine}", headers=stranger).status_code == 404
@@ -297,7 +297,7 @@ def test_the_command_line_delivers(
     finals = json.loads(run("finals", batch, "--size", "128x128", "--no-wait", "--deliver", "shop/finals", "--json")[1])
     assert finals["delivery"]["prefix"] == "finals"
     client.batches.cancel(finals["id"])
-    assert client.batches.wait_delivery(finals["id"]).state == "cancelled", "who waits for what never comes waits for ever"
+    assert client.batches.wait_delivery(finals["id"]).state == "cancelled", "a wait for a delivery that never comes would not end"
     monkeypatch.setattr(batch_delivery_module, "BACKOFF_S", ())
     code, out, err = run("deliver", batch, "gone/x")
     assert (code, out) == (1, f"{batch} done: not delivered to gone/x: there is no such bucket\n")

@@ -1,4 +1,4 @@
-"""What a batch delivers: manifest, archive, rows to mend; harmless to a spreadsheet, exact to a program."""
+"""Downloads of a batch: manifest, archive, rows to correct. They are safe for a spreadsheet and exact for a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picks and finals on both databases: decided once, told in the answers, re-rolled under the same name, rendered finally once."""
+"""Picks and finals on both databases: decided once, in the responses, re-rolled under the same name, rendered once as finals."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_reroll_is_a_job_with_the_next_seed_under_the_same_name(farm: BulkFarm
     ]
     with zipfile.ZipFile(io.BytesIO(farm.get(batch, "/archive.zip").data)) as archive:
         assert sorted(archive.namelist()) == ["A.png", "B-1.png", "B-2.png", "C.png", "D.png", "manifest.csv"]
-    # what was replaced cannot be approved any more; the new one can, and can be re-rolled itself
+    # a replaced image can no longer be approved; its replacement can be approved and re-rolled
     refused = decide(farm, batch, 422, approve=f"{named['A']} {named['D']}")
     assert refused["errors"][0]["field"] == "picks.1.image_id"
     assert old["D"]["replaced_by"] in refused["errors"][0]["remedy"]

@@ -62,7 +62,7 @@ def render(farm: BulkFarm, draw: Draw) -> None:
         if not (jobs := farm.claim("wrk_a", images=16)):
             return
         finish(farm, jobs, draw)
-    raise AssertionError("what is rendered again is rendered without end")
+    raise AssertionError("images are re-rolled without end")
 
 
 def gate(**rules: Any) -> str:
@@ -128,7 +128,7 @@ def test_a_sibling_that_is_too_alike_is_known(farm: BulkFarm) -> None:
         ("A-1", "accept"),
         ("A-2", "reroll"),
         ("A-3", "accept"),
-        ("B", "accept"),  # another row's picture is no sibling
+        ("B", "accept"),  # another row's image does not count as a sibling
         ("A-2", "accept"),
     ]
     assert (found[0]["scores"]["duplicate"], found[1]["scores"]["duplicate"]) == (None, 0)

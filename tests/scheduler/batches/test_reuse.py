@@ -1,4 +1,4 @@
-"""Sending a table again renders only what changed; what exists is taken, and says so."""
+"""Sending a table again renders only changed rows; existing images are reused, and the response says so."""
 
 from __future__ import annotations
 

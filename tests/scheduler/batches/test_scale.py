@@ -53,7 +53,7 @@ def test_memory_is_bounded_by_a_chunk(quick_farm: BulkFarm) -> None:
             plan.close()
         return plan.accepted
 
-    run(100)  # what is made once
+    run(100)  # warm the caches
     tracemalloc.start()
     run(SMALL)
     _, small = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""Webhooks: told once per event, signed, tried again, dead in the end and replayed; and never sent where they should not go."""
+"""Webhooks: one message per event, signed, retried, dead after the last retry, replayed; never sent to forbidden addresses."""
 
 from __future__ import annotations
 

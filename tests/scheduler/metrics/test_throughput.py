@@ -1,4 +1,4 @@
-"""How fast a lane goes, and when what waits in it will be done."""
+"""The throughput of a lane, and the time at which its queued jobs will be done."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_tries_are_farther_and_farther_apart_and_never_all_at_once(farm: SmallFa
         fail(farm.store, job, Failure(FailureClass.UNKNOWN, "error", "x"), farm.settings)
         waits_until = farm.job(job_id).not_before
         assert before + least <= waits_until <= farm.store.now() + 2 * least, "on the database's clock"
-        assert farm.claim("wrk_b") == [], "it waits in SQL, whoever asks"
+        assert farm.claim("wrk_b") == [], "it waits in SQL, for every worker"
 
 
 def test_a_job_that_was_cancelled_and_is_retried_has_all_its_tries_again(farm: SmallFarm) -> None:

@@ -1,4 +1,4 @@
-"""Claims: who gets which jobs, together with which, under which fence."""
+"""Claims: which worker gets which jobs, which jobs are claimed together, and the fence."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_caps_hold(farm: SmallFarm) -> None:
 
 
 def test_a_flow_that_only_runs_saves_nothing_up(farm: SmallFarm) -> None:
-    """Its long render is paid for; what others are served meanwhile, with nothing of its own waiting, is theirs."""
+    """Its long render is charged. Service of other flows while this flow has no queued jobs gives it no credit."""
     long, others = farm.tenant("long"), farm.tenant("others")
     bulk = PriorityClass.BULK
     farm.submit(1, tenant=long, priority=bulk)

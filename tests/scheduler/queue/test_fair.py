@@ -122,7 +122,7 @@ class FairQueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def work_ends(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.waiting)))
-        self.waiting.remove(key)  # what runs goes on, and is corrected when it ends
+        self.waiting.remove(key)  # running jobs continue, and their cost is corrected when they end
         self.since = {pair: ahead for pair, ahead in self.since.items() if key not in pair}
         if {name for name, _ in self.waiting} != set(CLASS_WEIGHTS):
             self.classes_since = None

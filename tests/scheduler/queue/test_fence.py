@@ -30,7 +30,7 @@ def columns(farm: SmallFarm, job_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("wrong", [{"attempt": 1}, {"owner": "wrk_b"}], ids=str)
 def test_no_write_passes_with_a_part_of_the_fence(farm: SmallFarm, wrong: dict[str, Any]) -> None:
-    """The first attempt is the same worker's: it stood still, lost its lease, and claimed the job anew."""
+    """The first attempt is the same worker's: it was frozen, lost its lease, and claimed the job again."""
     (job_id,) = farm.submit(1)
     farm.claim("wrk_a")
     assert expire_owner(farm.store, "wrk_a", farm.settings, "its lease ran out") == 1

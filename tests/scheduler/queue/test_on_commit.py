@@ -1,4 +1,4 @@
-"""What joins the transaction that commits a job's images: it locks before the job, acts after the images, or undoes all."""
+"""Hooks in the transaction that commits a job's images: they lock before the job, act after the images, or roll all back."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class UndoneError(Exception):
 def undone(farm: SmallFarm) -> Iterator[Session]:
     try:
         with farm.store.write() as session:
-            session.scalar(select(db_now()))  # the transaction has begun: nothing in it is committed by itself
+            session.scalar(select(db_now()))  # the transaction has begun, so no statement commits by itself
             yield session
             raise UndoneError
     except UndoneError:

@@ -72,12 +72,12 @@ def test_why_one_ended_is_not_said_of_the_next(farm: SmallFarm) -> None:
 def test_its_life_is_told(farm: SmallFarm) -> None:
     start(farm, "wrk_1")
     set_desired_state(farm.store, "wrk_1", WorkerState.DRAINING, by="ops", reason="new fan")
-    mark_offline(farm.store, "wrk_1", farm.settings, "it was told to stop", clean=True)
+    mark_offline(farm.store, "wrk_1", farm.settings, "it was stopped", clean=True)
     mark_offline(farm.store, "wrk_1", farm.settings, "again", clean=False)
     assert told(farm, "wrk_1") == [
         ("worker.started", None),
         ("worker.draining", "new fan"),
-        ("worker.offline", "it was told to stop"),
+        ("worker.offline", "it was stopped"),
     ]
     start(farm, "wrk_2")
     with farm.store.write() as session:
@@ -94,7 +94,7 @@ def test_one_that_died_gives_its_jobs_back_and_one_that_left_had_none(farm: Smal
     assert (farm.job(job_id).state, farm.job(job_id).crashes) == (JobState.QUEUED, 1)
     start(farm, "wrk_2")
     farm.claim("wrk_2")
-    assert mark_offline(farm.store, "wrk_2", farm.settings, "it was told to stop", clean=True) == 0
+    assert mark_offline(farm.store, "wrk_2", farm.settings, "it was stopped", clean=True) == 0
     assert (farm.job(job_id).state, farm.job(job_id).crashes) == (JobState.RUNNING, 1), "if it could not, its lease runs out"
     farm.check_books()
 
@@ -145,7 +145,7 @@ def test_what_an_operator_wants_of_one_outlasts_its_absence(farm: SmallFarm) -> 
         session.execute(update(Worker).values(heartbeat_at=db_now() - DRAINED_RETENTION_S - 1))
     farm.sweep()
     with farm.store.read() as session:
-        assert session.get(Worker, "wrk_2") is None, "but not for ever"
+        assert session.get(Worker, "wrk_2") is None, "the row is deleted in the end"
 
 
 def test_an_order_is_heard_once(farm: SmallFarm) -> None:

@@ -35,7 +35,7 @@ def test_a_worker_on_which_all_fails_is_quarantined(farm: SmallFarm) -> None:
     bad, good = farm.worker("wrk_bad"), farm.worker("wrk_good")
     farm.submit(WORKER_FAILURES + 8)
     fail_on(farm, bad, WORKER_FAILURES, DEVICE)
-    assert farm.sweep().stopped.workers == []  # nothing succeeded anywhere: who knows whose fault
+    assert farm.sweep().stopped.workers == []  # nothing succeeded anywhere, so the worker may not be the cause
     for job in farm.claim(good):
         farm.finish(job)
     assert farm.sweep().stopped.workers == []  # afterwards: perhaps it was the disk of them all
@@ -132,7 +132,7 @@ def test_a_worker_that_is_resumed_gets_another_chance(farm: SmallFarm) -> None:
         told = session.scalars(select(Event.data).where(Event.subject == bad, Event.kind == "worker.quarantined")).all()
     assert [data["by"] for data in told] == ["breaker"]
     set_desired_state(farm.store, bad, WorkerState.READY, by="operator")
-    assert farm.sweep().stopped.workers == [], "what was before is known to who resumed it"
+    assert farm.sweep().stopped.workers == [], "failures before the resume do not count"
     fail_on(farm, bad, WORKER_FAILURES - 1, DEVICE)
     for job in farm.claim(good):
         farm.finish(job)
@@ -214,7 +214,7 @@ def test_a_batch_whose_rows_all_fail_alike_is_held(farm: SmallFarm) -> None:
     farm.check_books()
 
     lifecycle.resume(farm.store, "batch_1", "tenant_default")
-    assert farm.sweep().stopped.batches == [], "what was before is known to who resumed it"
+    assert farm.sweep().stopped.batches == [], "failures before the resume do not count"
     with farm.store.read() as session:
         assert session.scalars(select(Batch.options)).one() == {}
     fail_on(farm, one, BATCH_FAILURES - 1, INPUT)

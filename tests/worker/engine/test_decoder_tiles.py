@@ -30,7 +30,7 @@ def test_tiles_draw_nearly_the_same(models: SmallModels, monkeypatch: pytest.Mon
     assert not np.array_equal(image.pixels, whole)
     assert psnr(image.pixels, whole) > 20
     assert not pipeline.decode_limits.fails_alone(256 * 192), "nothing ran out of memory"
-    # what fits a tile is decoded whole, bit for bit
+    # an image that fits into one tile is decoded whole, bit for bit
     assert np.array_equal(pictures(engine, small)[0], pictures(models.engine(model), small)[0])
 
 

@@ -42,7 +42,7 @@ def jobs(models: SmallModels, victim: ClaimedJob) -> tuple[ClaimedJob, ClaimedJo
 def spoil_predictions(
     monkeypatch: pytest.MonkeyPatch, pipeline: LoadedPipeline, seed: int, step: int, times: int
 ) -> list[torch.dtype]:
-    """Let the denoiser give one NaN for the image of `seed` at `step`, so many times; return the dtypes it then ran at."""
+    """Make the denoiser return one NaN for the image of `seed` at `step`, `times` times; return the dtypes of those passes."""
     family, dtypes = pipeline.family, []
     predict = family.predict
 

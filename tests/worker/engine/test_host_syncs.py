@@ -2,7 +2,7 @@
 
 There need be no GPU to see it. Tensors that would be on one are followed from the model's weights and the images' latents
 through every operation; one whose result the host would need (`.item()`, a branch on a tensor, an index by a mask, a copy to
-the host) is an error. What lies on the host on purpose, such as timesteps and sigmas, may be read.
+the host) is an error. Values that are on the host on purpose, such as timesteps and sigmas, may be read.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class FollowOperations(TorchDispatchMode):
 
 
 class FollowReads(TorchFunctionMode):
-    """Reads of a tensor's memory that are no operations."""
+    """Detects reads of a tensor's memory that bypass the dispatcher."""
 
     def __init__(self, device: OnDevice) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_a_step_waits_for_nothing(models: SmallModels, case: str) -> None:
     engine = models.engine(model)
     for asked in CASES[case]:
         engine.add(models.job(model, steps=4, **asked))
-    engine.step()  # what is done once may wait, such as looking up where a schedule begins
+    engine.step()  # one-time work may wait, such as looking up the start of a schedule
     with no_waiting(engine):
         engine.step()
         engine.step()

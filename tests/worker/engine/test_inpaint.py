@@ -1,4 +1,4 @@
-"""Inpainting: bit-equal to the pipelines for a job alone; what is kept comes back, what is open is made."""
+"""Inpainting: bit-equal to the pipelines for a job alone; kept areas come back unchanged, masked areas are generated."""
 
 from __future__ import annotations
 

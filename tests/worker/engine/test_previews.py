@@ -38,7 +38,7 @@ def test_the_demo_is_seen_as_it_comes(models: SmallModels) -> None:
     assert [(preview.index, preview.step) for preview in previews] == [(0, step) for step in range(1, 8)]
     small = np.asarray(Image.fromarray(picture).resize((16, 16), Image.Resampling.BOX))
     likeness = [psnr(preview.pixels, small) for preview in previews]
-    # it is no decoder; noise, or another picture, would be below 8
+    # a preview is less exact than the decoder; noise or another image would be below 8
     assert min(likeness) > 18, likeness
     assert likeness[-1] > likeness[0], likeness
 

@@ -72,7 +72,7 @@ def test_unet_images_at_different_steps_share_a_pass(models: SmallModels) -> Non
 
 
 def test_same_company_gives_the_same_bits(models: SmallModels) -> None:
-    """What decides the bits is the shape of the passes, not who the neighbours are."""
+    """The shape of the passes determines the bits, not the content of the other images."""
     made = []
     for neighbour in ("a lamp", "a desk"):
         engine = models.engine("tiny-z-image")
@@ -131,7 +131,7 @@ def test_a_job_larger_than_the_running_set_is_made_in_parts(models: SmallModels)
 
 
 def test_a_set_that_ends_together_is_decoded_in_parts_between_steps(models: SmallModels, alone: list[list[np.ndarray]]) -> None:
-    """Who joins waits for one part; what waits for the decoder takes no place of those who step, and people's comes first."""
+    """A new job waits for one part only. Images that wait for the decoder occupy no place, and interactive ones come first."""
     engine = models.engine("tiny-z-image", max_images=8)
     bulk = [replace(models.job("tiny-z-image", **MIXED[0]), priority_class="bulk") for _ in range(7)]
     person = replace(models.job("tiny-z-image", **MIXED[0]), priority_class="interactive")

@@ -1,4 +1,4 @@
-"""Leases are renewed while steps advance, and only then; who lost a job is told; who hangs is ended."""
+"""Leases are renewed only while steps advance. A worker learns that it lost a job. A hung child is killed."""
 
 from __future__ import annotations
 
@@ -111,11 +111,11 @@ def test_a_cancel_is_seen_at_once_when_it_is_told(store: Store, jobs: list[Claim
     listener.heard('"job.cancelled" but not JSON')
     assert listener.failures == 1
     time.sleep(0.1)
-    assert leased.take_lost() == [], "nothing that concerns this worker was told"
+    assert leased.take_lost() == [], "no event concerned this worker"
     listener.heard(json.dumps({"kind": "job.cancelled", "subject": jobs[1].id}))
     wait_for(lambda: leased._lost)
     assert [job.id for job in leased.take_lost()] == [jobs[1].id]
-    assert leased.take_lost() == [], "told once"
+    assert leased.take_lost() == [], "reported once"
 
 
 def test_a_bulk_cancel_is_seen_too(store: Store, jobs: list[ClaimedJob], leased: LeasedJobs, start: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a worker sets aside from Python's collector stays out of its way, and still goes when it is let go."""
+"""Objects that a worker froze are not examined by Python's collector, and are still freed when their references end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_what_was_set_aside_goes_when_a_model_is_let_go() -> None:
     freeze_startup_objects()
     del knot
     gc.collect()
-    assert gone() is not None, "it is looked at no more"
+    assert gone() is not None, "the collector does not examine it"
     free_cached(torch.device("cpu"))
     assert gone() is None
     assert gc.get_freeze_count() > 0, "the rest stays set aside"

@@ -13,7 +13,7 @@ def test_freed_memory_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> Non
     trimmer = malloc_trim.HeapTrimmer()
     trimmer.trim_if_due(busy=False)
     process = psutil.Process()
-    # smaller than what the C library maps by itself, and so many that they are kept; one that stays holds the end of the heap
+    # smaller than the C library's mmap threshold, and enough to grow the heap; one that stays holds the end of the heap
     pieces = [torch.zeros(16 * 1024) for _ in range(2000)]
     last = torch.zeros(16 * 1024)
     peak = process.memory_info().rss

@@ -1,4 +1,4 @@
-"""Peaks of passes are measured and bound the running set; what was learnt survives as data."""
+"""Peaks of passes are measured and bound the running set; learned limits are stored."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_peaks_bound_passes_and_the_running_set(models: SmallModels, monkeypatch
     for _ in range(2 * MEASUREMENTS):
         engine.add(models.job("tiny-z-image", count=3, steps=1))
         finish(engine)
-    assert books.begun < begun + 4 * MEASUREMENTS, "a known shape is not measured for ever"
+    assert books.begun < begun + 4 * MEASUREMENTS, "a known shape is not measured again and again"
 
 
 def test_a_meter_that_is_not_exact_bounds_nothing(models: SmallModels) -> None:

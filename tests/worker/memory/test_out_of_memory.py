@@ -23,7 +23,7 @@ def pipeline(models: SmallModels) -> LoadedPipeline:
 
 
 def hold(pipeline: LoadedPipeline, most: int) -> list[int]:
-    """Let a forward pass hold at most so many images of 64x64, larger ones none; return the sizes of passes that were tried."""
+    """Limit a forward pass to `most` images of 64x64 and to no larger image; return the sizes of the tried passes."""
     predict, tried = pipeline.family.predict, []
 
     def limited(samples: Sequence[Sample]) -> list[torch.Tensor]:

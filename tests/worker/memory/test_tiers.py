@@ -190,7 +190,7 @@ def test_the_catalogue_may_name_a_models_tier(models: SmallModels) -> None:
 def test_one_tier_down_always_holds_fewer_weights(models: SmallModels) -> None:
     entry = models.catalogue.get("tiny-z-image")
     lower = select_tier(entry, models.catalogue, CPU, width=4, memory=8 * GIB, below=Tier.RESIDENT)
-    assert lower.tier is Tier.INT8, "tiers that only move weights about are no help where host and device are one"
+    assert lower.tier is Tier.INT8, "tiers that only move weights do not help where host and device share memory"
     with pytest.raises(RenderError, match="no tier below fp8"):
         select_tier(entry, models.catalogue, CPU, width=4, memory=8 * GIB, below=Tier.FP8)
 

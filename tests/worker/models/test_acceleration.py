@@ -1,5 +1,5 @@
-"""What makes passes faster changes no more than last bits, is said in the audit, refused where it cannot be had, and left out
-of an isolated retry.
+"""Acceleration changes only the last bits, is recorded in the audit, is refused where it is unavailable, and is off in an
+isolated retry.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def test_an_isolated_retry_is_taken_without_any_of_it(models: SmallModels, compi
     seen: list[tuple[bool, str]] = []
 
     def look(module: Any, *_: Any) -> None:
-        # compiled code does not run this hook's Python anew for what it has traced: the stance is what decides
+        # compiled code does not run this hook's Python again after tracing it, so the stance is recorded
         seen.append(
             (torch._dynamo.eval_frame._stance.stance == "force_eager", module.attention.processor._attention_backend.value)
         )

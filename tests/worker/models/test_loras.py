@@ -95,7 +95,7 @@ def test_a_lora_that_cannot_be_used_fails_its_job_and_is_gone(models: SmallModel
 
 
 def partly(models: SmallModels, source: str, target: str, rename: Callable[[str], str | None]) -> None:
-    """Write the LoRA `source` anew as `target`, under changed names of its tensors."""
+    """Write the LoRA `source` as `target`, with renamed tensors."""
     (file,) = (models.folder / source).glob("*.safetensors")
     tensors = {name: tensor for old, tensor in load_file(file).items() if (name := rename(old)) is not None}
     (models.folder / target).mkdir(exist_ok=True)

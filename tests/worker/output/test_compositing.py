@@ -1,4 +1,4 @@
-"""What is done to a decoded picture before it becomes a file."""
+"""Steps between a decoded image and its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gates measure and channels make of pixels."""
+"""Scores of the quality gate, and channel files."""
 
 from __future__ import annotations
 

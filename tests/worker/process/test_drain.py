@@ -31,7 +31,7 @@ def test_its_time_runs_down_and_it_begins_once() -> None:
     assert MAX_DRAIN_S - 5 < drain.seconds_left() <= MAX_DRAIN_S
     drain.since = began = time.monotonic() - MAX_DRAIN_S + 3
     drain.begin()
-    assert drain.since == began, "asked a second time, it does not begin anew"
+    assert drain.since == began, "a second request does not restart it"
     assert drain.seconds_left() <= 3
 
 

@@ -1,4 +1,4 @@
-"""A child whose interpreter stands still cannot notice it; its parent does."""
+"""A child whose interpreter hangs cannot notice it; its parent does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def watched(starts_process: None, quick: None) -> Iterator[tuple[LivenessMonitor, subprocess.Popen[str]]]:
-    """A watch over a child that counts, and does what it is told."""
+    """A monitor, and a child that counts and reads commands."""
     watch = LivenessMonitor()
     watch.child_starts()
     text = CHILD.replace("liveness = ", "import worker.process.liveness as s; s.COUNT_INTERVAL_S = 0.05\nliveness = ")

@@ -19,7 +19,7 @@ def prefetcher(settings: Settings) -> ClaimPrefetcher:
 
 
 def claim_limits(prefetcher: ClaimPrefetcher, free: int, max_images: int) -> ClaimLimits | None:
-    """What is asked for between two fair decisions, beside a running set with `free` places."""
+    """The limits of a claim between two fair decisions, with `free` places in the running set."""
     prefetcher._fair_at = now = 1000.0
     return prefetcher._limits(RunningSetCapacity(free, max_images, "demo|"), now)
 

@@ -1,4 +1,4 @@
-"""The render slice: who joins the running set, who waits, who leaves; on a real store, with a stand-in for the device."""
+"""The render slice: jobs join the running set, wait and leave; on a real store, with a stand-in for the device."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StandIn:
 
     step_s = 0.005
     steps_taken: list[list[str]]
-    """Who was in the running set at each step."""
+    """The jobs in the running set at each step."""
     on_step: Callable[[StandIn], None] | None = None
 
     def __init__(self, pipeline: Any, *, max_images: int, text_encoder_batch_size: int = 0, tiled: bool = False) -> None:
@@ -83,7 +83,7 @@ class StandIn:
         self.running[job.id] = [job, 0]
 
     def hold(self) -> None:
-        """What runs is about to end, and does not before what a test waits for; but not for ever."""
+        """Keep running jobs two steps from their end until the test's event happens, for at most 3000 steps."""
         assert len(self.steps_taken) < 3000, "waited in vain"
         for place in self.running.values():
             place[1] = min(place[1], place[0].recipe.steps - 2)
