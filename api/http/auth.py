@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from flask import request
+from flask import g, request
 
 from api.http.context import AppContext
 from api.http.request_limit import count_request
@@ -30,6 +30,7 @@ def authenticate(app_context: AppContext, *, counted: bool = True) -> Caller:
 
     Raises Unauthorized for missing or invalid credentials, LimitExceeded when the caller is over its limit of requests.
     """
+    g.needs_credentials = True
     try:
         caller = _caller(app_context)
     except Unauthorized:

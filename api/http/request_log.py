@@ -50,6 +50,9 @@ def _before() -> None:
 def _after(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    if g.get("needs_credentials") and not response.cache_control.no_store:
+        response.cache_control.public = False
+        response.cache_control.private = True  # a shared cache must not hand it to somebody else
     response.headers["X-Request-ID"] = g.get("request_id", "")
     level = "debug" if request.path in QUIET or FOR_STREAMS in request.environ else "info"
     getattr(log, level)(

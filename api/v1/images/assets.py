@@ -193,7 +193,9 @@ def asset_file(app_context: AppContext, caller: Caller, asset_id: str) -> Respon
         file = app_context.outputs.open(asset.storage_key)
     except FileNotFoundError:
         raise NotFound(f"the file of {asset.id} is missing") from None
-    return send_file(file, mimetype=MEDIA[asset.format], etag=asset.sha256, max_age=3600)
+    response = send_file(file, mimetype=MEDIA[asset.format], etag=asset.sha256)
+    response.headers["Cache-Control"] = "private, max-age=3600"
+    return response
 
 
 def _visible(session: Session, caller: Caller, asset_id: str) -> Asset:

@@ -35,10 +35,12 @@ def owned(keyed: FarmApi) -> dict[str, str]:
     image = keyed.get(f"/api/v1/images/{image_id}", headers=owner)
     waiting = keyed.http.post("/api/v1/jobs", json=body, headers=owner).get_json()
     file = keyed.http.get(f"/api/v1/images/{image_id}/file", headers=owner).data
+    [asset] = keyed.http.post("/api/v1/assets", data=file, content_type="image/png", headers=owner).get_json()["items"]
     return {
         "job_id": waiting["id"],
         "done_id": job["id"],
         "image_id": image_id,
+        "asset_id": asset["id"],
         "sha256": image["sha256"],
         "pixel_sha256": image["pixel_sha256"],
         "file": file.hex(),
@@ -74,6 +76,29 @@ def test_without_a_key_nothing_is_told(keyed: FarmApi, owned: dict[str, str]) ->
         else:
             problem(response, 401)
             assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_no_shared_cache_keeps_what_needs_a_key(keyed: FarmApi, owned: dict[str, str]) -> None:
+    """Every route, asked by the owner, and by those who get an error: `private` or `no-store`, and never `public`."""
+    owner = {"Authorization": owned["owner"]}
+    for route in routes(keyed):
+        if route.scope is None:
+            continue
+        for headers in (owner, keyed.key("owner", Scope.ADMIN), keyed.key("stranger"), {}):
+            response = ask(keyed, route, owned, headers)
+            assert is_private(response.headers["Cache-Control"]), (route.path, response.status_code)
+            response.close()
+    files = [f"/api/v1/images/{owned['image_id']}/file{query}" for query in ("", "?thumb=64")]
+    for path in (*files, f"/api/v1/assets/{owned['asset_id']}/file", f"/api/v1/jobs/{owned['done_id']}/archive.zip"):
+        response = keyed.http.get(path, headers=owner)
+        assert response.status_code == 200, path
+        assert is_private(response.headers["Cache-Control"]), path
+        response.close()
+
+
+def is_private(cache_control: str) -> bool:
+    directives = {directive.strip() for directive in cache_control.split(",")}
+    return "public" not in directives and bool(directives & {"private", "no-store"})
 
 
 @pytest.mark.parametrize("key", ["if_abc_def", "if__", "nonsense", "if_" + "a" * 10 + "_" + "b" * 43])

@@ -8,6 +8,7 @@ from api.http.routes import routes_of
 from api.pages.registry import Pages, pages_of
 from imagefarm.auth import Scope
 from tests.api.pages.conftest import Site
+from tests.api.pages.every_page import addresses, seed
 
 OPEN = {
     "pages_sign_in.sign_in_page": "asks for a name and a password",
@@ -49,3 +50,14 @@ def test_a_reader_without_the_scope_is_refused(site: Site) -> None:
     for path in ("/admin", "/admin/users"):
         assert site.http.get(path, headers=reader).status_code == 403
     assert site.http.post("/studio", headers=reader).status_code == 403
+
+
+def test_no_shared_cache_keeps_a_page(site: Site) -> None:
+    values = seed(site)
+    files = [f"/batches/{values['batch_id']}/cells.json", f"/jobs/{values['job_id']}/preview.webp"]
+    for path in (*addresses(site, values), *files):
+        if path in {"/docs", "/sign-in", "/live"}:
+            continue
+        directives = set(site.http.get(path, headers={"Accept": "text/html"}).headers["Cache-Control"].split(", "))
+        assert "public" not in directives, path
+        assert directives & {"private", "no-store"}, path
