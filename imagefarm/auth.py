@@ -95,6 +95,8 @@ class Caller:
     """Limits of the key alone. The tenant's limits apply as well."""
     quota_id: str | None = None
     """The quota id under which the key's own limits are counted."""
+    expires_at: float | None = None
+    """When a bearer token expires, in seconds since 1970."""
 
     @property
     def quota(self) -> KeyQuota | None:

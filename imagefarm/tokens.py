@@ -28,6 +28,8 @@ from imagefarm.store import Store
 MIN_SECRET_BYTES = 32
 MAX_TOKEN_CHARS = 8192
 LEEWAY_S = 30
+MAX_TIME = 2**53
+"""The latest expiry that is told apart from never."""
 HMAC = ("HS256", "HS384", "HS512")
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
@@ -69,7 +71,9 @@ class TokenReader:
         if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
             raise Unauthorized(f"the token's claim {self.settings.jwt_tenant_claim!r} names no tenant")
         subject = "".join(letter for letter in str(claims["sub"]) if letter.isprintable())[:64]
-        return Caller(self._tenant(tenant), _scopes(claims.get(self.settings.jwt_scope_claim)), subject=subject or "nobody")
+        scopes = _scopes(claims.get(self.settings.jwt_scope_claim))
+        expires_at = float(min(int(claims["exp"]), MAX_TIME))
+        return Caller(self._tenant(tenant), scopes, subject=subject or "nobody", expires_at=expires_at)
 
     def check(self) -> None:
         """Read the keys. Raises ConfigurationError if that fails, or if tokens would be accepted from any issuer or audience."""

@@ -17,6 +17,7 @@ from api.http.links import base_url, next_link
 from api.http.routes import LAST_EVENT_ID, Reply, Routes
 from api.http.schemas import Query, ResponseModel, Time, rfc3339
 from api.http.sse import HEARTBEAT, HEARTBEAT_S, MEDIA, RETRY, event_text, last_event_id, stream
+from api.http.stream_access import StreamAccess
 from api.live.event_fanout import CLOSE, EventFanout, Subscription
 from api.v1.schemas.jobs import job_response
 from imagefarm.auth import Caller, Scope
@@ -89,7 +90,8 @@ def job_events(app_context: AppContext, caller: Caller, job_id: str) -> Response
     `job` carries the whole job, at the beginning and after every change. `job.claimed`, `job.succeeded` and so on carry the
     change, with an id. `progress` carries a step and, for a job with `preview`, new previews: `previews` is a list of objects
     with `index`, `step`, `width`, `height`, `media` and `data` (base64). The stream ends when the job ends. With `Last-Event-ID`
-    it continues after that event. If no event can follow, the response is 204, which makes browsers stop reconnecting.
+    it continues after that event. If no event can follow, the response is 204, which makes browsers stop reconnecting. A stream
+    ends within 15 s after its key is revoked, and when its token expires.
     """
     last = last_event_id()
     with app_context.store.read() as session:
@@ -97,9 +99,8 @@ def job_events(app_context: AppContext, caller: Caller, job_id: str) -> Response
         if last and JobState(job.state).is_final and not events.events_of(session, job_id, 1, after=last):
             return Response(status=204)
     subscription = app_context.events.subscribe(lambda event: event.get("subject") == job_id or event["kind"] in FOR_ALL)
-    return stream(
-        _follow_job(app_context, job_id, base_url(), last, subscription), partial(app_context.events.unsubscribe, subscription)
-    )
+    texts = _follow_job(app_context, job_id, base_url(), last, subscription, access=StreamAccess(caller))
+    return stream(texts, partial(app_context.events.unsubscribe, subscription))
 
 
 @routes.get("/api/v1/events/stream", scope=Scope.READ, media=MEDIA, errors=(503,))
@@ -109,10 +110,11 @@ def live_events(app_context: AppContext, caller: Caller) -> Response:
     An event's name is its kind (`job.progress`, `job.succeeded`, `worker.offline` ...), its data has `subject` and `data`.
     Nothing is replayed: read the lists at the beginning and after `away` (Redis is unavailable: poll), `back` (Redis is available
     again) and `bulk.changed` (a bulk change). `pace` is the shortest interval, in milliseconds, at which a page should read the
-    lists.
+    lists. The stream ends within 15 s after its key is revoked, and when its token expires.
     """
     subscription = app_context.events.subscribe(lambda event: event["kind"] in FOR_ALL or caller.can_see(event.get("tenant_id")))
-    return stream(_follow_all(app_context.events, subscription), partial(app_context.events.unsubscribe, subscription))
+    texts = _follow_all(app_context.events, subscription, StreamAccess(caller))
+    return stream(texts, partial(app_context.events.unsubscribe, subscription))
 
 
 @routes.get("/api/v1/events", scope=Scope.ADMIN, response=AuditEventList)
@@ -165,10 +167,12 @@ def _is_number(text: str) -> bool:
     return text.isdigit() and len(text) <= 18
 
 
-def _follow_job(app_context: AppContext, job_id: str, base: str, last: int, subscription: Subscription) -> Iterator[str]:
+def _follow_job(
+    app_context: AppContext, job_id: str, base: str, last: int, subscription: Subscription, *, access: StreamAccess
+) -> Iterator[str]:
     yield RETRY
     first = True
-    while True:
+    while access.holds():
         try:
             texts, last, ended = _news_of(app_context, job_id, base, last, first=first)
             first = False
@@ -212,12 +216,12 @@ def _news_of(app_context: AppContext, job_id: str, base: str, last: int, *, firs
     return texts, last, ended
 
 
-def _follow_all(fanout: EventFanout, subscription: Subscription) -> Iterator[str]:
+def _follow_all(fanout: EventFanout, subscription: Subscription, access: StreamAccess) -> Iterator[str]:
     told = _pace_ms(fanout)
     yield RETRY + event_text("pace", {"ms": told})
     while True:
-        event = subscription.next(HEARTBEAT_S)
-        if event is CLOSE:
+        event = subscription.next(min(HEARTBEAT_S, access.left_s))
+        if event is CLOSE or not access.holds():
             return
         if not 0.8 * told <= (now := _pace_ms(fanout)) <= 1.25 * told:  # the number of open streams changed
             told = now

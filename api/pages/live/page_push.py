@@ -35,6 +35,7 @@ from api.http.gunicorn_adapter import client_socket
 from api.http.request_log import FOR_STREAMS
 from api.http.request_priority import YieldBudget, in_flight_requests, yielding_to_requests
 from api.http.sse import RETRY, event_text
+from api.http.stream_access import KEPT
 from api.live.event_fanout import CLOSE, Event, Subscription
 from api.pages.i18n import language
 from api.pages.live.page_connection import PageConnection, http_chunk
@@ -64,11 +65,6 @@ CHECK_S = 15.0
 """A stream whose caller signed out, or whose key was revoked, ends within this time."""
 MAX_ADDRESS_CHARS = 4000
 ONE_JOB = re.compile(r"/jobs/(job_\w+)")
-KEPT = (
-    "HTTP_HOST", "HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_ACCEPT_LANGUAGE",
-    "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "REMOTE_ADDR", "wsgi.url_scheme",
-)  # fmt: skip
-"""What a page that is rendered for a stream knows of the request that opened the stream."""
 NEVER = float("inf")
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from api.http.stream_access import StreamAccess
 from api.live.event_fanout import BACK
 from api.pages.live import render_cache
 from api.pages.live.render_cache import MAX_ENTRIES, RENDER_CACHE_S, Page, RenderCache
 from api.v1.events import _follow_all
-from imagefarm.auth import Scope, create_key
+from imagefarm.auth import OPEN_CALLER, Scope, create_key
 from imagefarm.errors import NotFound
 from imagefarm.store.models import Tenant
 from tests.api.conftest import api_settings, make_api
@@ -129,7 +130,8 @@ def test_no_more_are_kept_than_are_bounded() -> None:
 def test_a_page_is_told_at_once_when_many_more_came(site: Site) -> None:
     events = site.app_context.events
     mine = events.subscribe(lambda _: False)
-    text = _follow_all(events, mine)
+    with site.app.test_request_context():
+        text = _follow_all(events, mine, StreamAccess(OPEN_CALLER))
     assert '"ms": 200' in next(text)
     others = [events.subscribe(lambda _: False) for _ in range(99)]
     mine.offer(BACK)

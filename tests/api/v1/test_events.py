@@ -7,16 +7,19 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import jwt
 import numpy as np
 import pytest
 from PIL import Image as Picture
 from werkzeug.test import TestResponse
 
+from api.http import stream_access
 from api.live.event_fanout import QUEUE_LENGTH, EventFanout
 from api.v1 import events
-from imagefarm.auth import Scope
+from imagefarm.auth import Scope, create_key, revoke_key
 from imagefarm.errors import Unavailable
 from imagefarm.redis import JobProgress, connect_redis, publish, publish_progress
 from tests.api.farm_api import FarmApi, problem
@@ -167,6 +170,45 @@ def test_everybodys_stream_keeps_to_its_tenant(api: FarmApi) -> None:
     assert [event[0] for event in until(streams[0], "bulk.changed")] == ["bulk.changed"]
     for response in responses:
         response.close()
+
+
+STREAMS = ("/api/v1/events/stream", "/api/v1/jobs/{job_id}/events")
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_a_revoked_key_hears_no_more(api: FarmApi, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    assert stream_access.CHECK_S + 3 <= 15
+    monkeypatch.setattr(stream_access, "CHECK_S", 0.2)
+    made = create_key(api.app_context.store, name="short-lived", tenant="mine")
+    headers = {"Authorization": f"Bearer {made.key}"}
+    job_id = api.submit("still waiting", headers=headers)["id"]
+    response = open_stream(api, path.format(job_id=job_id), headers)
+    texts = iter(response.response)
+    for _ in range(3):  # the retry time, the first event and a check that finds the key in force
+        next(texts)
+    revoke_key(api.app_context.store, made.info.id)
+    revoked_at = time.monotonic()
+    for _ in texts:
+        assert time.monotonic() - revoked_at < 15
+    response.close()
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_a_stream_ends_with_its_token(api: FarmApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str) -> None:
+    settings, secret = api.app_context.settings, "a secret of thirty-two bytes and some more"
+    (tmp_path / "secret").write_text(secret)
+    for name, value in {"secret_file": tmp_path / "secret", "issuer": "https://id.example", "audience": "imagefarm"}.items():
+        monkeypatch.setattr(settings, f"jwt_{name}", value)
+    claims = {"iss": "https://id.example", "aud": "imagefarm", "sub": "ada", "tenant": "mine", "scope": "read submit"}
+    expires_at = time.time() + 3
+    token = jwt.encode(claims | {"exp": expires_at}, secret, "HS256")
+    headers = {"Authorization": f"Bearer {token}"}
+    job_id = api.submit("longer than the token", headers=headers)["id"]
+    response = open_stream(api, path.format(job_id=job_id), headers)
+    for _ in response.response:
+        assert time.time() < expires_at + 10
+    assert time.time() >= int(expires_at)
+    response.close()
 
 
 def test_streams_are_bounded(api: FarmApi, monkeypatch: pytest.MonkeyPatch) -> None:
