@@ -29,6 +29,7 @@ from imagefarm.store.migrate import DEFAULT_TENANT
 from imagefarm.store.models import ApiKey, Tenant
 
 MARK = "if"
+MAX_PREFIX_CHARS = 16
 PREFIX_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 USED_EVERY_S = 60.0
 """Seconds. `last_used_at` is updated at most this often, because a write for every request would cost too much."""
@@ -307,6 +308,13 @@ def authenticate_key(store: Store, key: str) -> Caller | None:
         with store.write(durable=False) as session:
             session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=db_now()))
     return key_caller(row)
+
+
+def key_prefix(key: str) -> str:
+    """The part of a key that may be shown, as `if_<prefix>`; empty for a text that is not of a key's form."""
+    mark, _, rest = key.partition("_")
+    prefix, _, secret = rest.partition("_")
+    return f"{mark}_{prefix}" if mark == MARK and secret and len(prefix) <= MAX_PREFIX_CHARS else ""
 
 
 def key_caller(row: Any) -> Caller:

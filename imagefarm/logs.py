@@ -15,6 +15,9 @@ from imagefarm.settings import Settings
 SECRET_KEYS = frozenset({"authorization", "password", "secret", "token", "api_key", "cookie"})
 URL_PASSWORD = re.compile(r"(\w+://[^/\s:@]*:)[^@\s/]+@")
 
+URL_LOGGERS = ("httpx", "httpcore", "urllib3")
+"""Libraries that log whole URLs. The URL of a webhook or of a picture often holds a secret."""
+
 
 def configure_logs(settings: Settings, service: str) -> None:
     """Configure logging for this process. `service` becomes a field of every line."""
@@ -46,6 +49,8 @@ def configure_logs(settings: Settings, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
+    for name in URL_LOGGERS:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     structlog.contextvars.bind_contextvars(service=service)
 
 

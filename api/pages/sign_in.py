@@ -13,9 +13,12 @@ from api.http.links import safe_path
 from api.pages.i18n import gettext
 from api.pages.registry import Pages
 from api.pages.rendering import page
-from imagefarm.auth import authenticate_key
+from imagefarm.auth import authenticate_key, key_prefix
+from imagefarm.errors import LimitExceeded
+from imagefarm.logs import get_logger
 from imagefarm.users import check_password, close_session, has_users, open_session
 
+log = get_logger(__name__)
 pages = Pages("pages_sign_in")
 
 
@@ -38,7 +41,12 @@ def sign_in_form(app_context: AppContext) -> Any:
     key = request.form.get("key", "").strip()
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     who = (app_context.redis, app_context.settings.redis_prefix, request.remote_addr or "", "" if key else name.lower()[:64])
-    sign_in_throttle.check(*who)
+    claimed = "".join(letter for letter in (key_prefix(key) if key else name) if letter.isprintable())[:64]
+    try:
+        sign_in_throttle.check(*who)
+    except LimitExceeded:
+        log.warning("sign_in.paused", address=request.remote_addr, name=claimed)
+        raise
     if key:
         caller = authenticate_key(app_context.store, key)
         token = open_session(app_context.store, key_id=caller.key_id) if caller is not None else None
@@ -47,6 +55,7 @@ def sign_in_form(app_context: AppContext) -> Any:
         token = open_session(app_context.store, user_id=user_id) if user_id is not None else None
     if token is None:
         sign_in_throttle.failed(*who)
+        log.warning("sign_in.failed", address=request.remote_addr, name=claimed)
         complaint = gettext("This key is unknown or revoked.") if key else gettext("Wrong name or password.")
         return page("sign_in.html", (complaint, onward), 401)
     response = redirect(onward, 303)

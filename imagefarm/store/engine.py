@@ -17,6 +17,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
 
 from imagefarm.logs import get_logger
+from imagefarm.private_files import make_private_file, make_private_folder
 from imagefarm.store.compiled import autocommit
 
 log = get_logger(__name__)
@@ -128,8 +129,8 @@ class Store:
         """Receives the audit events of each transaction after its commit. It must neither block nor raise."""
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            if self.url.database:
-                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            if self.url.database and not Path(self.url.database).parent.exists():
+                make_private_folder(Path(self.url.database).parent)
             # one writer connection: transactions queue in this process instead of waiting for the file's lock
             self.writer = self._sqlite_engine(1, "BEGIN IMMEDIATE")
             self.reader = self._sqlite_engine(pool_size, "BEGIN")
@@ -156,6 +157,11 @@ class Store:
             pool_timeout=BUSY_TIMEOUT_S,
             connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         )
+
+        @event.listens_for(engine, "do_connect")
+        def _keep_private(_dialect: Any, _record: Any, _arguments: Any, _options: Any) -> None:
+            if self.url.database and self.url.database != ":memory:" and not self.url.database.startswith("file:"):
+                make_private_file(Path(self.url.database))  # SQLite gives its log the same mode
 
         @event.listens_for(engine, "connect")
         def _connect(connection: Any, _record: Any) -> None:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from imagefarm.errors import ConfigurationError, DataFolderBusy
+from imagefarm.private_files import make_private_folder
 
 LOCK_FILE = "farm.lock"
 
@@ -25,7 +26,7 @@ class DataFolderLock:
         Raises DataFolderBusy if another farm has locked it, ConfigurationError if it is not writable.
         """
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.data_dir)
             fd = os.open(self.data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from imagefarm.cli.output import note
+from imagefarm.private_files import make_private_folder
 from imagefarm.settings import Settings, load_settings
 from imagefarm.supervisor import services
 from imagefarm.supervisor.services import Service
@@ -50,7 +51,8 @@ def scheduler() -> None:
     from imagefarm.supervisor.watchdog import Watchdog
 
     settings = load_settings()
-    (settings.data_dir / "run").mkdir(parents=True, exist_ok=True)
+    make_private_folder(settings.data_dir)
+    (settings.data_dir / "run").mkdir(exist_ok=True)
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from api.http import sign_in_throttle
+from api.pages import sign_in
 from imagefarm.auth import Scope, create_key, revoke_key
 from tests.api.conftest import api_settings, make_api
 from tests.api.pages.conftest import Site
@@ -56,6 +58,29 @@ def test_a_wrong_key_is_told_so_and_kept_nowhere(closed: Site) -> None:
     assert response.status_code == 401
     assert "This key is unknown or revoked." in response.text
     assert "Set-Cookie" not in response.headers
+
+
+def test_failed_sign_ins_are_logged_with_address_and_name(closed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[dict[str, str]] = []
+    monkeypatch.setattr(sign_in.log, "warning", lambda event, **fields: lines.append({"event": event} | fields))
+    monkeypatch.setattr(sign_in_throttle, "MAX_PER_ADDRESS_AND_NAME", 2)
+    wrong = {"name": "Ada\n" + "x" * 99, "password": "PASSWORD-SECRET"}
+    address = {"REMOTE_ADDR": "192.0.2.7"}
+    statuses = [closed.http.post("/sign-in", data=wrong, headers=ORIGIN, environ_base=address).status_code for _ in range(3)]
+    closed.http.post("/sign-in", data={"key": "if_abcdefghij_KEY-SECRET"}, headers=ORIGIN, environ_base=address)
+    closed.http.post("/sign-in", data={"key": "KEY-SECRET"}, headers=ORIGIN, environ_base=address)
+    name = "Ada" + "x" * 61
+    assert statuses == [401, 401, 429]
+    assert lines == [
+        {"event": event, "address": "192.0.2.7", "name": claimed}
+        for event, claimed in (
+            ("sign_in.failed", name),
+            ("sign_in.failed", name),
+            ("sign_in.paused", name),
+            ("sign_in.failed", "if_abcdefghij"),
+            ("sign_in.failed", ""),
+        )
+    ]
 
 
 @pytest.mark.parametrize(
