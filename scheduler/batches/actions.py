@@ -1,4 +1,4 @@
-"""What a person asks of a whole batch: pause, resume, cancel, run its failures again, approve its canary."""
+"""Actions on a whole batch: pause, resume, cancel, retry its failed jobs, approve its canary."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scheduler.queue.submit import SubmitServices
 
 class BatchAction(StrEnum):
     PAUSE = "pause"
-    """What waits is held; what runs finishes."""
+    """Queued jobs are held; running jobs finish."""
     RESUME = "resume"
     CANCEL = "cancel"
-    """What has not ended is cancelled."""
+    """Every open job is cancelled."""
     RETRY_FAILED = "retry-failed"
     APPROVE = "approve"
-    """The rest of a batch is queued after its canary."""
+    """The jobs after the canary are queued."""
 
 
 DO: dict[BatchAction, Callable[..., object]] = {
@@ -33,9 +33,9 @@ QUEUES_JOBS = frozenset({BatchAction.RESUME, BatchAction.RETRY_FAILED, BatchActi
 
 
 def act_on_batch(services: SubmitServices, caller: Caller, batch_id: str, action: BatchAction) -> None:
-    """Do that to a batch that the caller may see, and notify the lanes of the jobs that it queues.
+    """Apply an action to a batch that the caller may see, and notify the lanes of the jobs that it queues.
 
-    Raises NotFound, and Conflict for a batch in a state that forbids it.
+    Raises NotFound; Conflict if the batch's state forbids the action.
     """
     with services.store.read() as session:
         tenant_id = visible_batch(session, batch_id, caller.tenant_filter).tenant_id

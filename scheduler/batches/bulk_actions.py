@@ -1,8 +1,8 @@
-"""Cancel or retry all jobs that match a filter, a few hundred a transaction, and never more than the caller saw.
+"""Cancels or retries all jobs that match a filter, a chunk per transaction, and never more than the caller expects.
 
-First all ids are read, without locks; then each transaction changes a chunk of them by conditional update, with counters and
-audit. So a job that has ended meanwhile stays as it ended, two callers never change the same job twice, and a request that
-was cut off is simply made again: what it did is not matched any more.
+All ids are read first, without locks. Each transaction then changes a chunk of them by conditional update, with counters and
+audit. A job that has ended meanwhile is not changed, and two callers never change the same job twice. An interrupted request can
+be repeated: the jobs that it changed no longer match.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from scheduler.queue.submit import SubmitServices
 from scheduler.queue.transition import ChangedJob
 
 CANCELLABLE = (JobState.HELD, JobState.QUEUED, JobState.RUNNING)
-"""What can be cancelled."""
+"""Job states that can be cancelled."""
 RETRYABLE = (JobState.FAILED, JobState.CANCELLED)
-"""What can be retried."""
+"""Job states that can be retried."""
 MAX_JOBS = 500_000
-"""Jobs that one request may change."""
+"""Jobs that one request can change."""
 
 
 @dataclass
 class BulkReport:
-    """How many jobs matched, and how many this request changed (the others had ended, or another was first)."""
+    """The number of jobs that matched, and the number that this request changed: the others had ended meanwhile."""
 
     matched: int
     changed: int = 0
     models: set[str] = field(default_factory=set)
-    """Of the changed ones."""
+    """Models of the changed jobs."""
 
 
 def cancel_matching(store: Store, wanted: JobFilter, *, expected: int | None, by: str) -> BulkReport:
-    """Cancel every open job that matches; running ones stop within a step.
+    """Cancel every open job that matches. Running jobs stop within one step.
 
-    `expected` is how many the caller saw: if more match now, Conflict is raised and nothing done. None only looks.
+    `expected` is the number that the caller saw: if more match now, Conflict is raised and nothing is changed. None only counts.
     """
     ids = _matching(store, wanted, CANCELLABLE, expected)
     if expected is None:
@@ -62,10 +62,11 @@ def cancel_matching(store: Store, wanted: JobFilter, *, expected: int | None, by
 def retry_matching(
     store: Store, wanted: JobFilter, settings: Settings, *, expected: int | None, by: str, quota: KeyQuota | None = None
 ) -> BulkReport:
-    """Queue every failed or cancelled job that matches again, as new work; `expected` as for `cancel_matching`.
+    """Queue every failed or cancelled job that matches again, as new work, and reopen its batch if that was done.
 
-    `quota` are the limits of the key that asks. Raises LimitExceeded, before anything is done, if they do not fit their
-    tenants' queues. Batches that were done go on.
+    `expected` is the number that the caller saw: if more match now, Conflict is raised and nothing is changed. None only counts.
+    `quota` holds the limits of the calling key. Raises LimitExceeded, before any change, if the jobs do not fit their tenants'
+    queues.
     """
     ids = _matching(store, wanted, RETRYABLE, expected)
     if expected is None:
@@ -85,14 +86,14 @@ def retry_matching(
 
     report = _in_chunks(store, ids, retry)
     for batch_id in sorted(batches):
-        reconcile_all_jobs(store, batch_id)  # of a paused one they wait
+        reconcile_all_jobs(store, batch_id)  # a paused batch holds its jobs again
     return report
 
 
 def retry_job(services: SubmitServices, caller: Caller, job_id: str) -> Job:
-    """Queue one failed or cancelled job again, as new work, and notify its lane; one that waits or runs is left as it is.
+    """Queue one failed or cancelled job again, as new work, and notify its lane. A waiting or running job is not changed.
 
-    Raises NotFound, Conflict for a job that has succeeded, LimitExceeded.
+    Raises NotFound, Conflict if the job has succeeded, LimitExceeded.
     """
 
     def retry(session: Session) -> Job:
@@ -111,7 +112,7 @@ def retry_job(services: SubmitServices, caller: Caller, job_id: str) -> Job:
 
 
 def reopen(session: Session, changed: Sequence[ChangedJob], *, by: str) -> set[str]:
-    """Batches that were done have work again, in the caller's transaction. Returns all batches of these jobs."""
+    """Queue batches that were done again, in the caller's transaction. Returns the ids of all batches of these jobs."""
     ids = {job.batch_id for job in changed if job.batch_id is not None}
     if ids:
         reopened = session.execute(
@@ -126,17 +127,17 @@ def reopen(session: Session, changed: Sequence[ChangedJob], *, by: str) -> set[s
 
 
 def _matching(store: Store, wanted: JobFilter, states: Sequence[JobState], expected: int | None) -> list[str]:
-    """Ids of the jobs that match and are in one of `states`, oldest first. Raises Conflict if they are more than expected."""
+    """Ids of the matching jobs in one of `states`, oldest first. Raises Conflict if there are more than `expected`."""
     if wanted.states:
         states = [state for state in states if state in wanted.states]
     max_jobs = MAX_JOBS if expected is None else min(expected, MAX_JOBS)
     ids: list[str] = []
     while states:
-        with store.read() as session:  # a page each: a long read would keep SQLite's log from being cut
+        with store.read() as session:  # one transaction per page: a long read would keep SQLite from truncating its log
             page = matching_ids(session, wanted, states, after=ids[-1] if ids else "", limit=10 * CHUNK)
         ids += page
         if expected is not None and len(ids) > max_jobs:
-            raise Conflict(f"more than {max_jobs} jobs match now; look again, then ask with the new number")
+            raise Conflict(f"more than {max_jobs} jobs match now; count them again and send the new number")
         if len(page) < 10 * CHUNK:
             break
     return ids

@@ -1,7 +1,7 @@
-"""A planned table becomes a batch: held jobs in chunks, then one small commit that makes it real, then the jobs let go.
+"""Creates a batch from a planned table: stores its jobs as held, accepts the batch in one small commit, then queues the jobs.
 
-Until that commit nobody was told of the batch, and the sweep cancels it if its maker died; after it, the sweep finishes
-letting go whatever the maker could not.
+The batch id is returned only after that commit. Before it, the sweep cancels the batch if the submitting process died. After it,
+the sweep queues the jobs that the process did not queue.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from scheduler.queue.new_job import NewJob
 
 
 def check_errors(plan: TablePlan, options: BatchOptions) -> None:
-    """Raise InvalidRequest with the rows' errors if the batch shall not be queued with them."""
+    """Raise InvalidRequest with the row errors if the batch must not be queued with them."""
     if not plan.errors:
         return
     if options.on_error is OnError.ABORT:
         first = f"nothing was queued: {plan.rejected} of {plan.accepted + plan.rejected} jobs have errors"
-        raise InvalidRequest(plan.errors, f"{first}; mend them, or send on_error=skip to leave them out")
+        raise InvalidRequest(plan.errors, f"{first}; correct them, or send on_error=skip to leave them out")
     if not plan.accepted:
         raise InvalidRequest(plan.errors, "nothing was queued: every row has errors")
 
@@ -58,14 +58,14 @@ def create_batch(
     save_images: Callable[[], None] | None = None,
     on_commit: Callable[[Session, Batch], None] | None = None,
 ) -> str:
-    """Store a planned table with all its jobs and let them go; return the batch's id. What it returns is durable.
+    """Store a planned table with all its jobs, queue the jobs, and return the batch's id. When it returns, the batch is durable.
 
-    `quota` are the limits of the key that submits it. `drafts` is the batch whose pictures this one renders finally.
-    `save_images` stores what the rows begin from, once nothing speaks against the table; `on_commit` is done in the
-    transaction that makes the batch real.
+    `quota` holds the limits of the submitting key. `drafts` is the id of the batch whose approved images this batch renders as
+    finals. `save_images` stores the input images of the rows; it is called after the rows and the queue limit have been checked.
+    `on_commit` is called in the transaction that accepts the batch.
 
-    Raises InvalidRequest (rows are wrong and on_error is abort), LimitExceeded (the queue has no room), Unavailable (it was
-    cancelled meanwhile). Then nothing of it will run.
+    Raises InvalidRequest (rows have errors and `on_error` is abort, or every row has errors), LimitExceeded (the queue has no
+    room), Unavailable (the batch was cancelled while it was being stored). After an error no job of the batch runs.
     """
     check_errors(plan, options)
     if save_images is not None:
@@ -107,7 +107,7 @@ def _open(
     drafts: str | None,
 ) -> None:
     limits.check_queue(session, tenant_id, plan.accepted, settings, quota=quota)
-    if not options.reuse:  # else nobody knows yet how many will be rendered; each chunk is checked
+    if not options.reuse:  # with reuse, each chunk is checked: the number of images to render is not known yet
         now = session.scalar(select(db_now())) or 0.0
         limits.check_day(session, tenant_id, plan.images, limits.tenant_limits(session, tenant_id), now, quota=quota)
     kept = options.model_dump(mode="json", exclude={"name", "template", "dry_run"})
@@ -144,7 +144,7 @@ def _write(
     options: BatchOptions,
     quota: KeyQuota | None,
 ) -> Counter[Change]:
-    """Store a chunk's rows and jobs; return, for an update, how many of the jobs are what."""
+    """Store a chunk's rows and jobs. For an update, return the number of jobs by change; otherwise an empty counter."""
     to_render, reused = jobs, list[NewJob]()
     if options.reuse and jobs:
         rendered = find_rendered(session, jobs[0].tenant_id, {job.recipe_hash for job in jobs}, options.channels)
@@ -188,7 +188,7 @@ def _commit(
 
 
 def new_jobs(chunk: Chunk, batch_id: str) -> Iterable[NewJob]:
-    """The jobs of a chunk, to be stored."""
+    """The planned jobs of a chunk as new jobs with ids."""
     for job in chunk.jobs:
         base = chunk.bases[job.base]
         yield base._replace(
@@ -206,5 +206,5 @@ def new_jobs(chunk: Chunk, batch_id: str) -> Iterable[NewJob]:
 
 
 def error_json(error: FieldError) -> dict[str, Any]:
-    """An error as answers and rows of the store give it."""
+    """An error as responses and the database contain it."""
     return {"row": error.row, "field": error.field, "detail": error.detail, "remedy": error.remedy}

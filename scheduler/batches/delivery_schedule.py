@@ -1,4 +1,4 @@
-"""When a batch is delivered to a bucket: at once or when it is done. `scheduler.batches.export.batch_delivery` uploads it."""
+"""Schedules the delivery of a batch to a bucket. `scheduler.batches.export.batch_delivery` uploads the files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from scheduler.batches.table.delivery_target import DeliveryTarget
 
 
 def schedule(session: Session, batch: Batch, target: DeliveryTarget, *, by: str) -> None:
-    """Have a batch delivered when it is done, or at once if it is; also again, in the caller's transaction."""
+    """Schedule a batch's delivery, in the caller's transaction: at once if the batch is done, otherwise when it is done.
+
+    A second call replaces the target and starts the delivery again.
+    """
     values: dict[str, Any] = {
         "tenant_id": batch.tenant_id,
         "bucket": target.bucket,
@@ -35,7 +38,7 @@ def schedule(session: Session, batch: Batch, target: DeliveryTarget, *, by: str)
 
 
 def due_when_done(session: Session, batch_ids: Collection[str]) -> None:
-    """These batches are done: what is to be delivered of them is due, in the sweep's transaction."""
+    """Mark the deliveries of batches that are now done as due, in the sweep's transaction."""
     if batch_ids:
         session.execute(
             update(BatchDelivery)

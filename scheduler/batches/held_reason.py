@@ -1,4 +1,4 @@
-"""Why a batch holds a job: it is paused or stopped, waits for approval, or enters the queue some rows at a time."""
+"""Why a batch holds a job: the batch is paused or stopped, waits for approval, or queues its rows step by step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MESSAGES = {
 
 
 def explain_held_by_batch(session: Session, job: Job) -> PendingReason | None:
-    """What the job's batch holds it for; None for a job of no batch."""
+    """The reason why the job's batch holds it; None for a job without a batch."""
     batch = session.get(Batch, job.batch_id) if job.batch_id else None
     if batch is None:
         return None

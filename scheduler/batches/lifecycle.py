@@ -1,16 +1,17 @@
-"""A batch's life: pause, resume, cancel, approve, retry what failed.
+"""Batch lifecycle: pause, resume, cancel, approve, retry failed jobs.
 
-A batch says what its jobs should be; `reconcile_jobs` moves them there, a chunk a transaction, so that a batch of 100,000 jobs
-never blocks the other writers. The request reconciles what it changed; if its process dies, the sweep goes on (`sweep_steps`).
+A batch's state determines the state of its jobs. `reconcile_jobs` changes the jobs to match, one chunk per transaction, so a
+batch of 100,000 jobs never blocks other writers. The request reconciles the batch that it changed. If the request's process dies,
+the sweep continues (`scheduler.batches.sweep_steps`).
 
 | batch | its waiting jobs |
 |---|---|
-| validating | held, until the last row is stored |
-| held | the canary's queued, the rest held until approved |
+| validating | held until the last row is stored |
+| held | the canary's jobs are queued, the rest are held until approval |
 | queued, running | queued |
-| paused | held; running ones finish |
-| cancelled | cancelled, running ones too |
-| done | there are none |
+| paused | held; running jobs finish |
+| cancelled | cancelled, and running jobs too |
+| done | none |
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ from scheduler.queue.transition import change_state
 log = get_logger(__name__)
 
 CHUNK = 500
-"""Jobs that one transaction moves."""
+"""Jobs changed per transaction."""
 YIELD_S = 0.002
-"""Pause between two chunks: without it the thread that gives the writer's place back takes it again before those who wait."""
+"""Pause between two chunks, in seconds. Without it this thread takes the write lock again before the threads that wait for it."""
 MAX_SYNC_JOBS = 5000
-"""Jobs of a table that its submission lets into the queue before it is answered."""
+"""Jobs of a new batch that are queued before the response; a background thread queues the rest."""
 
 STOPPED = "stopped"
-"""Key of a batch's options while the breaker has it paused: the error that its jobs ended with, and how many did."""
+"""Key in the options of a batch that the breaker paused: the jobs' error, and the number of jobs that failed with it."""
 
 StateChange = tuple[JobState, JobState, str]
-"""From which state jobs go to which, and the event that tells of it: one of each job, or one of the batch for many jobs."""
+"""(state before, state after, audit event). A `batch.*` event is written once per chunk, any other event once per job."""
 RELEASE_HELD: StateChange = (JobState.HELD, JobState.QUEUED, "batch.released")
 S = BatchState
 TARGET_STATES: dict[BatchState, list[StateChange]] = {
@@ -56,11 +57,11 @@ TARGET_STATES: dict[BatchState, list[StateChange]] = {
     S.PAUSED: [(JobState.QUEUED, JobState.HELD, "batch.held")],
     S.CANCELLED: [(before, JobState.CANCELLED, "job.cancelled") for before in (JobState.HELD, JobState.QUEUED, JobState.RUNNING)],
 }
-"""By a batch's state: the changes that bring its jobs to the state they should have."""
+"""By batch state: the changes that bring the batch's jobs to their required state."""
 
 
 def get_for_update(session: Session, batch_id: str, tenant_id: str | None = None) -> Batch:
-    """The batch, locked for this transaction. Raises NotFound for one that is not the tenant's (None: anybody's)."""
+    """Return the batch, locked for this transaction. Raises NotFound for a batch of another tenant (None: any tenant)."""
     batch = session.get(Batch, batch_id, with_for_update=True)
     if batch is None or (tenant_id is not None and batch.tenant_id != tenant_id):
         raise NotFound(f"no batch {batch_id}")
@@ -68,7 +69,7 @@ def get_for_update(session: Session, batch_id: str, tenant_id: str | None = None
 
 
 def get_visible(session: Session, batch_id: str, tenant_id: str) -> Batch:
-    """The batch, only to look at. Raises NotFound for one that is not the tenant's."""
+    """Return the batch without locking it. Raises NotFound for a batch of another tenant."""
     batch = session.get(Batch, batch_id)
     if batch is None or batch.tenant_id != tenant_id:
         raise NotFound(f"no batch {batch_id}")
@@ -76,13 +77,13 @@ def get_visible(session: Session, batch_id: str, tenant_id: str) -> Batch:
 
 
 def reopen(session: Session, batch: Batch, *, by: str) -> None:
-    """A batch that was done has got further jobs, in the caller's transaction."""
+    """Queue a batch again if it was done, in the caller's transaction. Called when the batch gets further jobs."""
     if batch.state == S.DONE:
         enter(session, batch, S.QUEUED, "batch.reopened", by)
 
 
 def reconcile_jobs(session: Session, batch_id: str) -> int:
-    """Move one chunk of a batch's jobs to where its state wants them; return how many changed (0: all are there)."""
+    """Change one chunk of a batch's jobs to their required state; return the number of changed jobs (0: all are there)."""
     batch = get_for_update(session, batch_id)
     for change in TARGET_STATES.get(S(batch.state), []):
         if changed := _change_some(session, batch, change, reason=f"batch {batch.state}"):
@@ -109,7 +110,7 @@ def _change_some(session: Session, batch: Batch, change: StateChange, *, reason:
 
 
 def reconcile_all_jobs(store: Store, batch_id: str, at_most: float = inf) -> int:
-    """Reconcile a batch to the end, or until about `at_most` jobs changed, a chunk a transaction; return how many did."""
+    """Reconcile a batch completely, or until about `at_most` jobs changed; return the number of changed jobs."""
     total = 0
     while total < at_most and (changed := store.run_with_retry(lambda session: reconcile_jobs(session, batch_id))):
         total += changed
@@ -118,8 +119,9 @@ def reconcile_all_jobs(store: Store, batch_id: str, at_most: float = inf) -> int
 
 
 def reconcile_jobs_soon(store: Store, batch_id: str) -> None:
-    """Reconcile a batch that was submitted just now: as many jobs at once as the farm needs to begin, the rest beside it,
-    who need not wait for them. If this process ends, the sweep goes on.
+    """Reconcile a batch that was just submitted: `MAX_SYNC_JOBS` jobs at once, the rest in a background thread.
+
+    If this process ends, the sweep continues.
     """
     if reconcile_all_jobs(store, batch_id, MAX_SYNC_JOBS) >= MAX_SYNC_JOBS:
         threading.Thread(target=_reconcile_remaining_jobs, args=(store, batch_id), name="reconcile", daemon=True).start()
@@ -133,13 +135,13 @@ def _reconcile_remaining_jobs(store: Store, batch_id: str) -> None:
 
 
 def release_canary(session: Session, batch: Batch, upto_row: int) -> None:
-    """Queue the jobs of the rows up to `upto_row`, in the caller's transaction."""
+    """Queue the held jobs of the rows up to and including `upto_row`, in the caller's transaction."""
     while _change_some(session, batch, RELEASE_HELD, reason="canary", upto_row=upto_row):
         pass
 
 
 def pause(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
-    """Hold the waiting jobs back; running ones finish. Raises NotFound, Conflict."""
+    """Hold the waiting jobs; running jobs finish. Raises NotFound, Conflict."""
 
     def change(session: Session, batch: Batch) -> None:
         if batch.state != S.PAUSED:
@@ -150,9 +152,10 @@ def pause(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -
 
 
 def stop(session: Session, batch_id: str, error: str, failed: int) -> bool:
-    """Pause a batch of which `failed` jobs ended with one `error`, in the caller's transaction; False if nothing of it waits.
+    """Pause a batch after `failed` of its jobs failed with the same `error`, in the caller's transaction.
 
-    Its waiting jobs are held by whoever reconciles it next.
+    Return False, and change nothing, if no job of the batch is queued or the batch cannot be paused. The next reconcile holds the
+    waiting jobs.
     """
     batch = get_for_update(session, batch_id)
     waits = session.scalar(select(Job.id).where(Job.batch_id == batch_id, Job.state == JobState.QUEUED).limit(1))
@@ -165,7 +168,7 @@ def stop(session: Session, batch_id: str, error: str, failed: int) -> bool:
 
 
 def resume(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
-    """Let a paused batch go on: all of it, or its canary if it is not approved yet. Raises NotFound, Conflict."""
+    """Resume a paused batch: all of it, or only its canary if it is not approved yet. Raises NotFound, Conflict."""
 
     def change(session: Session, batch: Batch) -> None:
         if batch.state in {S.QUEUED, S.RUNNING}:
@@ -184,7 +187,7 @@ def resume(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") 
 
 
 def approve(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
-    """Let the rest of a batch follow its canary. A paused one stays paused. Raises NotFound, Conflict."""
+    """Queue the rest of a batch after its canary. A paused batch stays paused. Raises NotFound, Conflict."""
 
     def change(session: Session, batch: Batch) -> None:
         if batch.options.get("approved", True):
@@ -199,7 +202,7 @@ def approve(store: Store, batch_id: str, tenant_id: str, *, by: str = "request")
 
 
 def cancel(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> None:
-    """Cancel every job that has not ended. Raises NotFound, Conflict if the batch is done."""
+    """Cancel every open job of a batch. Raises NotFound; Conflict if the batch is done."""
 
     def change(session: Session, batch: Batch) -> None:
         if batch.state != S.CANCELLED:
@@ -210,7 +213,7 @@ def cancel(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") 
 
 
 def retry_failed(store: Store, batch_id: str, tenant_id: str, *, by: str = "request") -> int:
-    """Queue the failed jobs again as new work; return how many. Raises NotFound, Conflict."""
+    """Queue the failed jobs again as new work; return their number. Raises NotFound, Conflict."""
 
     def some(session: Session) -> int:
         batch = get_for_update(session, batch_id, tenant_id)
@@ -226,7 +229,7 @@ def retry_failed(store: Store, batch_id: str, tenant_id: str, *, by: str = "requ
         failed_now = session.scalar(
             select(func.count()).select_from(Job).where(Job.batch_id == batch_id, Job.state == JobState.FAILED)
         )
-    # not until none is left: one may fail again while we go through them
+    # stop after the number that had failed at the start: a job may fail again during this loop
     while changed := store.run_with_retry(some):
         total += changed
         if total >= (failed_now or 0):
@@ -246,7 +249,7 @@ def _expect(batch: Batch, act: str, *states: BatchState) -> None:
 
 
 def enter(session: Session, batch: Batch, state: BatchState, event: str, by: str) -> None:
-    """Give a locked batch another state that is not its last, in the caller's transaction."""
+    """Set the state of a locked batch, clear its end time and write the audit event, in the caller's transaction."""
     batch.state = state
     batch.finished_at = None
     append(session, event, batch.id, batch.tenant_id, {"by": by})
@@ -256,7 +259,7 @@ STARTED = [JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCE
 
 
 def counts(session: Session, batches: list[Batch]) -> dict[str, dict[str, int]]:
-    """For each batch by id: rows, jobs, accepted, rejected, those that reuse pictures, and its jobs by state."""
+    """By batch id: rows, jobs, accepted, rejected, jobs that reuse images, and jobs by state."""
     result: dict[str, dict[str, int]] = {}
     for batch in batches:
         result[batch.id] = {

@@ -1,4 +1,4 @@
-"""How a batch gets on: its rate, when it will be done, and what failed, grouped by reason."""
+"""Progress of a batch: its rate, its remaining time, and its failures grouped by reason."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ REMEDIES = {
     "deadline": N_("Rendering took too long. Use fewer steps or a smaller size."),
     "fetch_failed": N_("The address of a picture did not answer. Check that the farm can reach it, then retry."),
 }
-"""What a person can do about it, by error code; of others the detail says all."""
+"""Remedy by error code. For any other code the error detail is sufficient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureGroup:
-    """Jobs of a batch that failed for one reason; `detail` is of one of them, `remedy` is empty where the detail says all."""
+    """Jobs of a batch that failed for one reason, with the detail of one of them. `remedy` may be empty."""
 
     code: str
     number: int
@@ -42,7 +42,7 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchProgress:
-    """How a batch gets on: jobs that succeeded in the last minute, and seconds to its end at this rate (None: nothing moves)."""
+    """Jobs that succeeded in the last minute, seconds to the batch's end at this rate (None: no job succeeded), and failures."""
 
     jobs_per_minute: int
     left_s: float | None
@@ -50,7 +50,7 @@ class BatchProgress:
 
 
 def read_progress(session: Session, batch_id: str, left: int) -> BatchProgress:
-    """How a batch gets on of which `left` jobs have not ended."""
+    """Read the progress of a batch in which `left` jobs have not ended."""
     rate = _rate(session, batch_id) if left else 0
     return BatchProgress(
         jobs_per_minute=rate, left_s=round(left / rate * 60, 1) if rate else None, failures=_failures(session, batch_id)

@@ -1,4 +1,4 @@
-"""What a batch would cost: the answer to a dry run."""
+"""The predicted cost of a batch, for the response to a dry run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from scheduler.queue.admission import learnt_costs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """Pictures, those of them that exist already, GPU-seconds for the others, and seconds until the last one.
+    """Number of images, number of them that are reused, GPU-seconds of the others and of the jobs ahead, seconds to the last
+    image.
 
     `finish_s` is None when no live worker serves the models.
     """
@@ -33,7 +34,7 @@ class Quote:
     finish_s: float | None
     workers: int
     changes: dict[str, int] | None
-    """Of an update: numbers of jobs by what became of them."""
+    """Number of jobs by change; None unless the batch is an update."""
 
 
 def make_quote(
@@ -45,16 +46,16 @@ def make_quote(
     is_update: bool,
     channels: Sequence[str | Channel] = (),
 ) -> Quote:
-    """Predict from the learnt (or first guessed) costs, the jobs that wait, and the workers that serve these models.
+    """Predict from the learned (or initial) costs, the waiting jobs, and the workers that serve these models.
 
-    `reuse_of` is the tenant whose pictures may be taken again; the plan's jobs must then have been kept.
+    `reuse_of` is the tenant whose images may be reused; the plan must then have kept its jobs.
     """
     changes: Counter[Change] = Counter()
     reused, saved_s = _reusable(session, plan, reuse_of, channels=channels, changes=changes) if reuse_of is not None else (0, 0.0)
     gpu_s = plan.gpu_s - saved_s
     learnt = learnt_costs(session)
     waiting = session.execute(select(Backlog.model, func.sum(Backlog.queued + Backlog.running)).group_by(Backlog.model)).all()
-    # a waiting job is taken for one default image of its model: counting each one's own cost would read a million rows
+    # each waiting job counts as one default image of its model: adding up the jobs' own costs would read a million rows
     ahead_s = 0.0
     for model, jobs in waiting:
         if (entry := catalogue.entries.get(model)) is not None:
@@ -77,7 +78,7 @@ def make_quote(
 def _reusable(
     session: Session, plan: TablePlan, tenant_id: str, *, channels: Sequence[str | Channel], changes: Counter[Change]
 ) -> tuple[int, float]:
-    """How many of the planned pictures exist, and the GPU-seconds that this saves; counts the jobs of an update."""
+    """The number of planned images that exist and the GPU-seconds that this saves. Adds the jobs of an update to `changes`."""
     pictures, seconds = 0, 0.0
     reports = {report.row: report for report in plan.reports}
     for chunk in plan.spool:

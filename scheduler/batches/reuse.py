@@ -1,7 +1,7 @@
-"""Pictures that exist already: a job whose recipe the tenant has rendered before takes those instead of rendering again.
+"""Reuses existing images: a job whose recipe the tenant has rendered before takes those images instead of rendering.
 
-With seeds that do not change from one submission to the next (a fixed one, or those derived from SKUs), sending a table
-again renders only the rows that changed.
+If the seeds stay the same between submissions (a fixed seed, or seeds derived from SKUs), submitting a table again renders only
+the changed rows.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from scheduler.queue.new_job import NewJob
 def find_rendered(
     session: Session, tenant_id: str, hashes: Collection[str], channels: Sequence[str | Channel] = ()
 ) -> dict[str, tuple[str, int]]:
-    """For each recipe hash that the tenant's succeeded jobs have: such a job, and how many pictures it has.
+    """By recipe hash: the id of a succeeded job of the tenant with that recipe, and its number of images.
 
-    With `channels`, only jobs whose batch asked for just these: a channel's file is made with its picture.
+    With `channels`, only jobs whose batch has exactly these channels, because a channel's file is made with its image.
     """
     found = session.execute(
         select(Job.recipe_hash, Job.id, Job.count, Job.batch_id)
         .where(Job.recipe_hash.in_(hashes), Job.tenant_id == tenant_id, Job.state == JobState.SUCCEEDED, Job.reuses.is_(None))
-        .order_by(Job.count, Job.id)  # the one with most pictures is last, and stays
+        .order_by(Job.count, Job.id)  # the last one, with the most images, is kept
     )
     rows = found.all()
     if channels:
@@ -44,7 +44,7 @@ def find_rendered(
 
 
 def split(jobs: list[NewJob], rendered: Mapping[str, tuple[str, int]]) -> tuple[list[NewJob], list[NewJob]]:
-    """New jobs that must render, and those that need not, which say so."""
+    """Split new jobs into those that must render and those that reuse images. The latter get a warning."""
     to_render, to_reuse = [], []
     for job in jobs:
         job_id, count = rendered.get(job.recipe_hash, ("", 0))
@@ -57,7 +57,7 @@ def split(jobs: list[NewJob], rendered: Mapping[str, tuple[str, int]]) -> tuple[
 
 
 def submit_reused(session: Session, jobs: list[NewJob]) -> None:
-    """Write jobs that have their pictures already, with their audit events, in the caller's transaction."""
+    """Write jobs that reuse images as succeeded, with their audit events, in the caller's transaction."""
     if not jobs:
         return
     now = session.scalar(select(db_now())) or 0.0

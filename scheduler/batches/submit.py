@@ -1,4 +1,4 @@
-"""Plan, quote and launch a table: what REST and the pages do with one, each in one function."""
+"""Plans, quotes and launches a table, for the REST API and the pages."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from scheduler.queue.submit import SubmitServices
 
 @dataclass(slots=True)
 class BatchRequest:
-    """A table and its options. Planning an update takes over those of the batch that it updates."""
+    """A table and its options. Planning an update adds the options of the batch to update."""
 
     table: TableSource
     options: BatchOptions
     archive: BinaryIO | None = None
-    """The ZIP of the pictures that the rows name."""
+    """The ZIP of the images that the rows refer to."""
 
 
 class QuotedBatch(NamedTuple):
-    """What a table amounts to, what it would cost, and the options that hold for it."""
+    """The plan of a table, its predicted cost, and the options that apply."""
 
     plan: TablePlan
     quote: Quote
@@ -50,9 +50,9 @@ class QuotedBatch(NamedTuple):
 def plan_batch(
     services: SubmitServices, caller: Caller, batch_request: BatchRequest, *, keep: bool = True
 ) -> Iterator[tuple[TablePlan, NamedImages]]:
-    """A table's plan for this caller, and the pictures that it names. `keep` False: the jobs are only counted.
+    """A table's plan for this caller, and the images that it refers to. `keep` False: the jobs are only counted.
 
-    Raises InvalidRequest, NotFound (the batch that it updates), Conflict.
+    Raises InvalidRequest, NotFound (the batch to update), Conflict.
     """
     previous, given = None, batch_request.options
     if (named := batch_request.options.update_of) is not None:
@@ -92,7 +92,7 @@ def _submitter(services: SubmitServices, caller: Caller, options: BatchOptions, 
 
 
 def quote_batch(services: SubmitServices, caller: Caller, batch_request: BatchRequest) -> QuotedBatch:
-    """What a table would cost this caller, and what is wrong with it. Stores nothing; the plan is closed."""
+    """Predict the cost of a table for this caller and find its errors. Stores nothing; the returned plan is closed."""
     is_update = batch_request.options.update_of is not None
     keep = batch_request.options.reuse or is_update
     with plan_batch(services, caller, batch_request, keep=keep) as (plan, _), services.store.read() as session:
@@ -113,9 +113,9 @@ def launch_batch(
     batch_request: BatchRequest,
     on_commit: Callable[[Session, Batch], None] | None = None,
 ) -> str:
-    """Store a table with its pictures and its jobs, queue them, and return the batch's id.
+    """Store a table with its images and its jobs, queue the jobs, and return the batch's id.
 
-    `on_commit` is called in the transaction that makes the batch real. Raises what `create_batch` does.
+    `on_commit` is called in the transaction that accepts the batch. Raises the errors of `plan_batch` and `create_batch`.
     """
     with plan_batch(services, caller, batch_request) as (plan, named_images):
         batch_id = create_batch(
@@ -134,9 +134,9 @@ def launch_batch(
 
 
 def launch_finals(services: SubmitServices, caller: Caller, finals_options: FinalsOptions, *, batch_id: str) -> tuple[str, bool]:
-    """Render the approved pictures of a batch finally; return the id of the batch that does, and if it is new.
+    """Render the approved images of a batch as finals; return the id of the finals batch, and whether it is new.
 
-    Raises what `make_finals` does, and InvalidRequest for a bucket that is closed to the batch's tenant.
+    Raises the errors of `make_finals`, and InvalidRequest for a bucket that the batch's tenant may not use.
     """
     with services.store.read() as session:
         tenant_id = visible_batch(session, batch_id, caller.tenant_filter).tenant_id

@@ -1,4 +1,4 @@
-"""What the sweep does for batches: end those whose jobs have ended, and finish what a request or a submission could not."""
+"""Sweep steps for batches: end batches whose jobs have ended, and complete interrupted requests and submissions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from scheduler.batches import delivery_schedule, lifecycle
 log = get_logger(__name__)
 
 MAX_SWEEP_CHUNKS = 20
-"""Chunks of jobs that one sweep moves for those who could not."""
+"""Chunks of jobs that one sweep changes at most."""
 UNFINISHED = [JobState.HELD, JobState.QUEUED, JobState.RUNNING]
 STALE_S = 300.0
-"""A batch that is still being stored and has got no job for this time has lost its maker."""
+"""A batch in state validating that has got no job for this time, in seconds, has lost its submitting process."""
 
 
 def finish_batches(session: Session, _now: float) -> int:
-    """End the batches whose last job has ended, in the sweep's transaction; return how many."""
+    """End the batches whose last job has ended, in the sweep's transaction; return the number of batches."""
     open_jobs = select(Job.id).where(Job.batch_id == Batch.id, Job.state.in_(UNFINISHED)).exists()
     done = session.execute(
         update(Batch)
@@ -37,7 +37,7 @@ def finish_batches(session: Session, _now: float) -> int:
 
 
 def reconcile_unfinished(store: Store) -> int:
-    """Reconcile the batches that others left, as much of them as one sweep does; return how many jobs changed."""
+    """Reconcile the batches whose jobs do not match their state, up to the limit of one sweep; return the number of jobs."""
     changed = 0
     for batch_id in store.run_with_retry(find_unreconciled):
         changed += lifecycle.reconcile_all_jobs(store, batch_id, MAX_SWEEP_CHUNKS * lifecycle.CHUNK - changed)
@@ -45,11 +45,11 @@ def reconcile_unfinished(store: Store) -> int:
 
 
 def find_unreconciled(session: Session) -> list[str]:
-    """Give up batches whose maker died and note which have started; return the ids of those whose jobs must be moved."""
+    """Cancel batches whose submitting process died, and mark started ones as running; return the ids to reconcile."""
     _give_up_stale(session)
     has_started = select(Job.id).where(Job.batch_id == Batch.id, Job.state.in_(lifecycle.STARTED)).exists()
     session.execute(update(Batch).where(Batch.state == BatchState.QUEUED, has_started).values(state=BatchState.RUNNING))
-    # in order: or else PostgreSQL goes through the whole table, as it takes jobs of such a state for many
+    # the ORDER BY selects the index: PostgreSQL overestimates the jobs in such a state and would scan the whole table
     misplaced = [
         and_(
             Batch.state == state,
@@ -61,7 +61,7 @@ def find_unreconciled(session: Session) -> list[str]:
             .is_not(None),
         )
         for state, changes in lifecycle.TARGET_STATES.items()
-        if state != BatchState.CANCELLED  # one is finished when it is reconciled
+        if state != BatchState.CANCELLED  # its end time is set when it is reconciled
         for before, _, _ in changes
     ]
     unfinished = select(Batch.id).where(Batch.state.in_(list(lifecycle.TARGET_STATES)), Batch.finished_at.is_(None))

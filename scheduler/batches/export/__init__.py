@@ -1,1 +1,1 @@
-"""What leaves a batch: manifest, archive, delivery."""
+"""Exports of a batch: manifest, archive, delivery."""

@@ -1,4 +1,4 @@
-"""A batch's pictures as one ZIP file, made while it is read: memory holds one piece of one picture, however many there are."""
+"""Streams a batch's images as one ZIP file. Memory holds one chunk of one image, whatever the number of images."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = get_logger(__name__)
 CHUNK_BYTES = 256 * 1024
 MANIFEST = "manifest.csv"
 REJECTED = "rejected"
-"""The pick of a picture that nobody wants."""
+"""The pick of a rejected image."""
 
 
 class _Pipe(io.RawIOBase):
-    """Where ZipFile writes, and from where the pieces are taken."""
+    """A buffer that ZipFile writes to and the stream reads from."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -36,22 +36,21 @@ class _Pipe(io.RawIOBase):
         return len(data)
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """Return and clear the bytes written since the last call."""
         data = b"".join(self._pieces)
         self._pieces.clear()
         return data
 
 
 def archived(found: Iterable[Entry], pick: str | None) -> Iterator[Entry]:
-    """What goes into an archive: without a `pick` all but what a person rejected."""
+    """The entries that an archive contains: without a `pick`, all except rejected images."""
     return (entry for entry in found if pick is not None or entry.pick != REJECTED)
 
 
 def stream_zip(found: Iterable[Entry], outputs: OutputStore) -> Iterator[bytes]:
-    """The ZIP in pieces: every picture stored as it is, then the manifest of just these pictures.
+    """Yield the ZIP in pieces: every image uncompressed, then the manifest of these images.
 
-    A picture whose file is gone is left out, and its line of the manifest says so. Raises OSError when the store of pictures
-    fails.
+    An image whose file is missing is left out, and its line in the manifest says so. Raises OSError when the output store fails.
     """
     pipe = _Pipe()
     with tempfile.TemporaryFile("w+b") as lines:
@@ -79,7 +78,7 @@ def stream_zip(found: Iterable[Entry], outputs: OutputStore) -> Iterator[bytes]:
 
 
 def _store(archive: zipfile.ZipFile, pipe: _Pipe, name: str, at: float, file: IO[bytes] | BinaryIO) -> Iterator[bytes]:
-    info = zipfile.ZipInfo(name, time.gmtime(max(at, 315_532_800))[:6])  # ZIP knows no year before 1980
+    info = zipfile.ZipInfo(name, time.gmtime(max(at, 315_532_800))[:6])  # ZIP has no dates before 1980
     info.external_attr = 0o644 << 16
     with archive.open(info, "w") as member:
         while data := file.read(CHUNK_BYTES):

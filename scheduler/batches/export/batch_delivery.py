@@ -1,14 +1,14 @@
-"""Uploads a batch's files to a bucket when it is done: masters and channels under their names, then the manifest.
+"""Uploads a batch's files to a bucket when the batch is done: masters and channels under their names, then the manifest.
 
-A file that is there with the same SHA-256 is not sent again, so a delivery that broke off goes on where it was, and one that is
-repeated sends nothing. Pictures that were rejected or re-rolled are left out.
+A file that the bucket has with the same SHA-256 is not sent again. An interrupted delivery therefore continues where it stopped,
+and a repeated delivery sends only what changed. Rejected and re-rolled images are left out.
 
 | state | |
 |---|---|
 | open | the batch is not done yet |
-| waiting | it is due, at once or after a pause |
-| delivered | all is there; it is due again when the batch gets further pictures |
-| failed | given up after about a day; `POST /api/v1/batches/ID/deliver` tries anew |
+| waiting | the delivery is due, at once or after a pause |
+| delivered | every file is there; the delivery is due again when the batch gets further images |
+| failed | given up after about a day; `POST /api/v1/batches/ID/deliver` starts it again |
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from scheduler.delivery.buckets import Bucket, UploadError, open_bucket
 log = get_logger(__name__)
 
 BACKOFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
-"""Pause after each failed try; after the last the delivery is given up."""
+"""Pause after each failed try, in seconds. After the last pause and one more failure the delivery is given up."""
 LEASE_S = 180.0
-"""A delivery that was taken and has reported no progress for this time is due again: the task that uploaded it died."""
+"""A delivery that was taken and reports no progress for this time, in seconds, is due again: the task that uploaded it died."""
 TURN_S = 300.0
-"""A batch that still sends files after this time is put behind the other batches that are due."""
+"""After this time, in seconds, a batch that still sends files is put behind the other batches that are due."""
 TELL_S = 10.0
 MANIFEST = "manifest.csv"
 LEFT_OUT = {Picked.REJECTED, Picked.REROLLED}
 
 
 class _TurnOver(Exception):
-    """The rest of a batch's files is uploaded in a later turn."""
+    """Ends a turn. A later turn uploads the rest of the batch's files."""
 
 
 def count_due(session: Session, limit: int) -> int:
-    """How many batches are to be uploaded now; counts no further than `limit`."""
+    """The number of batches that are due for upload, at most `limit`."""
     due = select(BatchDelivery.batch_id).where(*_due()).limit(limit).subquery()
     return session.scalar(select(func.count()).select_from(due)) or 0
 
 
 def upload_due(store: Store, settings: Settings, outputs: OutputStore, *, is_over: Callable[[], bool] = lambda: False) -> bool:
-    """Upload one batch that is due; False if none is. Two uploaders never take the same one.
+    """Upload one batch that is due; return False if none is due. Two uploaders never take the same batch.
 
-    It ends before the next file once `is_over()`, or `TURN_S` after the first file that had to be sent. The batch is then due
-    again.
+    The upload stops before the next file when `is_over()` returns True, or `TURN_S` after the first file that had to be sent. The
+    batch is then due again.
     """
     with store.read() as session:
         if count_due(session, 1) == 0:
@@ -86,7 +86,7 @@ def upload_due(store: Store, settings: Settings, outputs: OutputStore, *, is_ove
 
 
 def _due() -> tuple[ColumnElement[bool], ...]:
-    # the state is spelt out as in the partial index
+    # a literal, so that PostgreSQL uses the partial index
     return BatchDelivery.state == literal_column("'waiting'"), BatchDelivery.next_at <= db_now()
 
 
@@ -98,7 +98,7 @@ class _Upload:
         self.files = self.sent = self.bytes = 0
         self.lost: set[str] = set()
         self._told_at = time.monotonic()
-        self._turn_ends_at = float("inf")  # from the first file that is sent: each turn sends at least one
+        self._turn_ends_at = float("inf")  # set when the first file is sent, so each turn sends at least one
 
     def run(self, settings: Settings) -> None:
         delivery = self.delivery
@@ -159,7 +159,7 @@ class _Upload:
                 )
 
     def _mine(self) -> Any:
-        """What may still be written: not if the batch is to go elsewhere by now, or got further pictures."""
+        """An update that applies only while this try holds the delivery: same target, no further images, lease not expired."""
         delivery = self.delivery
         where = (
             BatchDelivery.batch_id == delivery.batch_id,

@@ -1,6 +1,6 @@
-"""What became of a batch, a line for each picture, and its table's bad rows to mend: CSV and JSON Lines, streamed.
+"""Manifest, row report and error table of a batch, streamed as CSV and JSON Lines.
 
-Nothing here holds a transaction between two lines, so a slow reader holds up nobody.
+No transaction stays open between two lines, so a slow reader does not block other work.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from scheduler.batches.table.incremental import Change, removed_names
 from scheduler.batches.table.stored_rows import StoredRow, load_rows
 
 PAGE = 500
-"""Jobs that are read at a time."""
+"""Jobs read per query."""
 COLUMNS = ("row", "sku", "name", "file", "seed", "sha256", "state", "reason", "job", "custom_id", "pick", "verdict", "channel")
 RISKY = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so is a formula to a spreadsheet."""
+"""A spreadsheet reads a cell with one of these first characters as a formula."""
 REPORT_COLUMNS = ("row", "sku", "change", "jobs", "pictures", "states", "problem")
 REPORT_ROWS = 5000
-"""Rows of a table whose jobs are counted at a time."""
+"""Table rows whose jobs are counted per query."""
 ERROR_COLUMNS = ("error_row", "error")
-"""Added to the columns of a table of bad rows; taken away again when it comes back."""
+"""Added to the columns of the error table; removed when the corrected table is submitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture of a batch, or one job that has none (yet). Seeds are text: JSON readers round large numbers."""
+    """One image of a batch, or one job without images. Seeds are text, because JSON readers round large numbers."""
 
     row: int | None
     sku: str
@@ -54,23 +54,23 @@ class Entry:
     bytes: int = 0
     created_at: float = 0.0
     pick: str = ""
-    """approved, rejected, rerolled; empty: not decided."""
+    """approved, rejected or rerolled; empty: not decided."""
     verdict: str = ""
-    """What the gate said: accept, review, reroll."""
+    """Verdict of the quality gate: accept, review or reroll."""
     channel: str = ""
-    """The channel that this file is for; empty: the master."""
+    """The channel of this file; empty: the master."""
     scores: dict[str, Any] | None = None
 
     def columns(self) -> dict[str, Any]:
-        """What a manifest shows."""
+        """Values of the manifest's columns."""
         return {name: getattr(self, name) for name in COLUMNS}
 
 
 def entries(store: Store, batch_id: str, pick: str | None = None) -> Iterator[Entry]:
-    """Every picture of a batch in the order of its rows, re-rolls last; a job without pictures is one entry.
+    """Yield every image of a batch in row order, re-rolls last. A job without images is one entry.
 
-    A picture that was re-rolled has no file any more: the one that takes its place has its name. With `pick`, only those that
-    were decided so (open: not yet).
+    A re-rolled image has no file: the image that replaces it has its name. With `pick`, only images with that pick (open:
+    undecided).
     """
     after = ""
     while True:
@@ -89,7 +89,7 @@ def entries(store: Store, batch_id: str, pick: str | None = None) -> Iterator[En
 
 
 def entries_of_job(store: Store, job_id: str) -> list[Entry]:
-    """The pictures of one job, named by its id or, in a batch, by the batch's pattern."""
+    """The images of one job, named by the job's id or, in a batch, by the batch's name pattern."""
     with store.read() as session:
         images = images_of(session, [job_id])[job_id]
         files = channel_files_of(session, [image.id for image in images])
@@ -126,7 +126,7 @@ def _entries(
         for file in () if gone else files.get(image.id, ()):
             yield replace(
                 master,
-                # a folder for each channel: no name of a picture has a slash
+                # one folder per channel: image names contain no slash
                 file=f"{file.channel}/{name}.{extension(file.format)}",
                 sha256=file.sha256,
                 storage_key=file.storage_key,
@@ -136,7 +136,7 @@ def _entries(
 
 
 def neutral(value: Any) -> str:
-    """`value` as a cell that no spreadsheet runs.
+    """Return `value` as a cell that no spreadsheet runs as a formula.
 
     >>> neutral("=1+1"), neutral("plain"), neutral(None)
     ("'=1+1", 'plain', '')
@@ -146,7 +146,7 @@ def neutral(value: Any) -> str:
 
 
 def csv_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """A CSV text in pieces, with the mark by which Excel knows UTF-8."""
+    """Yield CSV text in pieces, after the byte order mark by which Excel recognises UTF-8."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow([neutral(name) for name in header])
@@ -178,7 +178,7 @@ def manifest_jsonl(found: Iterable[Entry]) -> Iterator[str]:
 
 
 def errors_csv(store: Store, batch_id: str) -> Iterator[str]:
-    """The rows that were refused or whose jobs failed, as they came, with the reason: to be mended and sent again."""
+    """Yield rows that were rejected or whose jobs failed, as submitted, with the reason, to be corrected and sent again."""
     with store.read() as session:
         options = session.scalars(select(Batch.options).where(Batch.id == batch_id)).one()
     columns = [name for name in options.get("columns", []) if name not in ERROR_COLUMNS]
@@ -197,7 +197,7 @@ def errors_csv(store: Store, batch_id: str) -> Iterator[str]:
 
 
 def report_csv(store: Store, batch_id: str) -> Iterator[str]:
-    """A line for each row of the table: what became of it since the earlier table, its jobs, and what is wrong with it."""
+    """Yield one line per table row: its change since the previous table, its jobs, and its errors. Removed rows follow."""
 
     def lines() -> Iterator[list[Any]]:
         for rows in _in_thousands(load_rows(store, batch_id)):
@@ -230,7 +230,7 @@ def _in_thousands(chunks: Iterator[list[StoredRow]]) -> Iterator[list[StoredRow]
 
 
 def _counted(store: Store, batch_id: str, first: int, last: int) -> dict[int, dict[str, tuple[int, int]]]:
-    """For each row by its number: by state, how many jobs and how many pictures of those."""
+    """By row number and job state: the number of jobs and the number of their images."""
     found: dict[int, dict[str, tuple[int, int]]] = {}
     with store.read() as session:
         rows = session.execute(
@@ -244,7 +244,7 @@ def _counted(store: Store, batch_id: str, first: int, last: int) -> dict[int, di
 
 
 def _failed(store: Store, batch_id: str, first: int, last: int) -> dict[int, list[str]]:
-    """The reasons of the failed jobs of some rows."""
+    """Failure reasons of the jobs of rows `first` to `last`, by row number."""
     reasons: dict[int, list[str]] = {}
     with store.read() as session:
         found = session.execute(

@@ -1,4 +1,4 @@
-"""The gate's part in the transaction that commits a job's pictures: verdicts, approvals and re-rolls, all or nothing."""
+"""Applies the quality gate in the transaction that commits a job's images: verdicts, approvals and re-rolls, all or nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GateOnCommit:
     settings: Settings
 
     def lock(self, session: Session) -> None:
-        """Lock the batch: whoever cancels it locks it before its jobs, and siblings that end together take turns."""
+        """Lock the batch before its jobs, as a cancel does, to avoid deadlocks. Sibling jobs take turns."""
         session.execute(select(Batch.id).where(Batch.id == self.batch_id).with_for_update())
 
     def apply(self, session: Session, job: Job, images: Sequence[Image]) -> None:
@@ -44,10 +44,9 @@ class GateOnCommit:
 def apply_gate(
     session: Session, gate: QualityGate, settings: Settings, *, batch: Batch, job: Job, images: Sequence[Image]
 ) -> None:
-    """Give each freshly stored picture of a job its verdict and do what it says, in the caller's transaction.
+    """Give each newly stored image of a job its verdict and approve or re-roll it accordingly, in the caller's transaction.
 
-    The caller holds the batch locked. A picture that was rendered again often enough, or for which the queue has no room,
-    goes to review.
+    The caller holds the lock on the batch. An image goes to review if it has used up its re-rolls or the queue has no room.
     """
     now = session.scalar(select(db_now())) or 0.0
     events: list[tuple[str, str, str | None, dict[str, Any]]] = []
@@ -79,10 +78,10 @@ def _siblings(session: Session, batch_id: str, row: int) -> list[str]:
 
 
 def _reroll(session: Session, settings: Settings, *, batch: Batch, job: Job, image: Image) -> str | None:
-    """Queue the picture with the next seed; return the new job, or None if the queue has no room for it."""
+    """Queue the image with the next seed; return the new job's id, or None if the queue has no room."""
     reroll = picks.reroll_job(job, image, held=batch.state == BatchState.PAUSED)._replace(rerolls=job.rerolls + 1)
     try:
         picks.add_rerolls(session, batch, [reroll], settings, by=BY)
-    except LimitExceeded:  # it is checked before anything is written
+    except LimitExceeded:  # raised before anything is written
         return None
     return reroll.id

@@ -1,4 +1,4 @@
-"""A batch's pictures to look through: page by page in the order of its jobs, with what was decided of each."""
+"""The images of a batch for review: page by page in job order, each with its pick."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scheduler.batches.table.file_names import file_stem
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture with its place in the batch."""
+    """An image with its job and its pick."""
 
     job: Job
     image: Image
@@ -23,7 +23,7 @@ class Shown:
 
     @property
     def name(self) -> str | None:
-        """Its file's name without extension."""
+        """File name without extension."""
         return None if self.job.name is None else file_stem(self.job.name, self.image.index, self.job.count)
 
     @property
@@ -40,7 +40,7 @@ def pictures_of(
     pick: str | None = None,
     verdict: str | None = None,
 ) -> list[Shown]:
-    """The pictures after `after`. `pick`: approved, rejected, rerolled or open; `verdict`: what the gate said of them."""
+    """Up to `limit` images after `after`. `pick`: approved, rejected, rerolled or open; `verdict`: the verdict of the gate."""
     where: list[ColumnElement[bool]] = [Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED, Image.index < Job.count]
     if after is not None:
         where.append(or_(Job.id > after.job_id, and_(Job.id == after.job_id, Image.index > after.index)))

@@ -1,4 +1,4 @@
-"""Drafts to finals: the approved pictures of a batch once more, with the same recipe in another size, as a batch of its own."""
+"""Finals: renders the approved images of a batch again with the same recipes in another size, as a new batch."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from scheduler.queue.limits import check_size, tenant_limits
 from scheduler.queue.new_job import BatchPosition, NewJob, make_job
 
 MAX_COMPARED = 20
-"""Earlier finals of the same drafts that are compared with what is asked for."""
+"""Earlier finals batches of the same drafts that are compared with the request."""
 OTHER_SHAPE = 0.02
-"""From this relative difference of the sides' ratio on, a final is told to show more or less than its draft."""
+"""A final gets a warning if its aspect ratio differs from its draft's by more than this fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalsOptions:
-    """What finals have instead of what their drafts had; None: the same."""
+    """Recipe fields and batch options of finals. `steps`, `upscale` and `channels`: None keeps the value of the drafts."""
 
     width: int
     height: int
@@ -53,7 +53,7 @@ class FinalsOptions:
 
     @property
     def recipe_fields(self) -> dict[str, Any]:
-        """What it changes in a recipe."""
+        """The recipe fields that finals change."""
         wanted = {"width": self.width, "height": self.height, "steps": self.steps, "upscale": self.upscale}
         return {name: value for name, value in wanted.items() if value is not None}
 
@@ -68,13 +68,13 @@ def make_finals(
     tenant_id: str,
     quota: KeyQuota | None = None,
 ) -> tuple[str, bool, set[str]]:
-    """Render the approved pictures of a batch finally; return the new batch's id, True, and its models.
+    """Create a batch that renders the approved images of a batch as finals; return its id, True, and its models.
 
-    `quota` are the limits of the key that asks.
+    `quota` holds the limits of the calling key. Images that the tenant has rendered already are reused. If a batch of exactly
+    these finals exists, its id, False and no models are returned.
 
-    What the tenant has rendered already is taken, not rendered again. Where the very same finals were asked for before, it is
-    that batch's id and False. Raises NotFound, InvalidRequest (nothing is approved, or the model cannot), Conflict (some of
-    them are being rendered by another batch of finals), LimitExceeded.
+    Raises NotFound, InvalidRequest (no image is approved, or the model cannot render the finals), Conflict (another batch is
+    rendering some of them), LimitExceeded.
     """
     with store.read() as session:
         drafts = lifecycle.get_visible(session, batch_id, tenant_id)
@@ -124,7 +124,7 @@ def _approved(session: Session, batch_id: str) -> list[_Approved]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FinalsPlanner:
-    """Makes final jobs of drafts' jobs. What drafts share (all but prompt and seed) is checked once."""
+    """Plans final jobs from draft jobs. Recipes that differ only in prompt and seed are validated once."""
 
     catalogue: Catalogue
     tenant_id: str
@@ -135,7 +135,7 @@ class _FinalsPlanner:
     _bases: dict[str, tuple[NewJob, RecipeHasher]] = field(default_factory=dict)
 
     def fill(self, plan: TablePlan, store: Store, approved: Sequence[_Approved]) -> set[str]:
-        """Write the finals of these pictures into a plan; return their recipe hashes. Raises InvalidRequest."""
+        """Add the finals of these images to a plan; return their recipe hashes. Raises InvalidRequest."""
         hashes, last_row = set(), 0
         for drafts in _in_chunks(store, approved):
             chunk = Chunk()
@@ -185,7 +185,7 @@ class _FinalsPlanner:
         fields = {name: value for name, value in job.recipe.items() if name in JobRequest.model_fields and value is not None}
         fields |= {"prompt": "x", "seed": 0, "priority": self.priority, **self.finals_options.recipe_fields}
         if (subject := fields.get("subject")) and (scale := subject["place"]["scale"]) is not None:
-            # in a larger picture the subject is larger too
+            # the subject grows with the image
             larger = min(self.finals_options.width / job.recipe["width"], self.finals_options.height / job.recipe["height"])
             fields["subject"] = subject | {"place": subject["place"] | {"scale": scale * larger}}
         try:
@@ -204,13 +204,13 @@ class _FinalsPlanner:
         before, after = job.recipe["width"] / job.recipe["height"], self.finals_options.width / self.finals_options.height
         if abs(after / before - 1) > OTHER_SHAPE:
             shapes = f"{job.recipe['width']}x{job.recipe['height']} and {self.finals_options.width}x{self.finals_options.height}"
-            warning = f"its draft has another shape ({shapes}): it shows more or less than that"
+            warning = f"its draft has another shape ({shapes}), so it shows more or less than its draft"
             final = final._replace(warnings=[*final.warnings, warning])
         return final, RecipeHasher(final.recipe)
 
 
 def _in_chunks(store: Store, approved: Sequence[_Approved]) -> Iterator[list[tuple[Job, Image]]]:
-    """The jobs and pictures of these places in their order, some at a time."""
+    """Yield the jobs and images of these approvals in their order, in chunks."""
     for start in range(0, len(approved), CHUNK):
         some = approved[start : start + CHUNK]
         with store.read() as session:
@@ -224,7 +224,7 @@ def _in_chunks(store: Store, approved: Sequence[_Approved]) -> Iterator[list[tup
 
 
 def _earlier(session: Session, drafts_id: str, hashes: set[str], options: BatchOptions) -> str | None:
-    """An earlier batch of just these finals. Raises Conflict if another batch is rendering some of them now."""
+    """The id of an earlier batch of exactly these finals. Raises Conflict if another batch is rendering some of them."""
     batches = session.execute(
         select(Batch.id, Batch.options)
         .where(Batch.drafts == drafts_id, Batch.state.not_in([BatchState.CANCELLED, BatchState.VALIDATING]))

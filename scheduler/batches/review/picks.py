@@ -1,7 +1,7 @@
-"""Picks: what people (or a batch's gate) decide about its pictures. Approved ones become finals; a re-roll renders the same
-recipe with the next seed, as a job of its own that takes over the picture's name.
+"""Picks: decisions by people or the quality gate about a batch's images. Approved images become finals. A re-roll renders the
+same recipe with the next seed, as a new job that takes over the image's name.
 
-A batch may be picked from while it renders. Asking for what is already so changes nothing, so a request can be repeated.
+Images can be picked while the batch renders. A repeated request changes nothing.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from scheduler.queue.admission import submit_jobs
 from scheduler.queue.new_job import NewJob
 
 CHUNK = 250
-"""Pictures that one transaction picks."""
+"""Images decided per transaction."""
 MAX_ERRORS = 100
 REROLL_RANK = -1
-"""Somebody waits for a re-roll: it goes before what else waits in its flow."""
+"""A re-roll runs before the other waiting jobs of its flow, because a person waits for it."""
 
 
 class Picked(StrEnum):
-    """What was decided of a picture. Without a row it is open."""
+    """The decision about an image. An image without a row is open."""
 
     APPROVED = "approved"
     REJECTED = "rejected"
@@ -48,7 +48,7 @@ class Picked(StrEnum):
 
 
 class PickAction(StrEnum):
-    """What to do about a picture."""
+    """The action requested for an image."""
 
     APPROVE = "approve"
     REJECT = "reject"
@@ -66,7 +66,7 @@ RESULT: dict[PickAction, Picked | None] = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class ImageRef:
-    """Which picture of which job: what a pick is about."""
+    """An image of a batch: job id and index in the job."""
 
     job_id: str
     index: int
@@ -77,7 +77,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class PickRequest:
-    """One picture of a request and what shall become of it; `position` is its place in the request."""
+    """One image of a request and the action for it; `position` is its index in the request."""
 
     position: int
     image_id: str
@@ -94,11 +94,11 @@ def pick(
     by: str,
     quota: KeyQuota | None = None,
 ) -> set[str]:
-    """Decide about pictures of a batch; return the models for which re-rolls were queued.
+    """Apply decisions to images of a batch; return the models for which re-rolls were queued.
 
-    `quota` are the limits of the key that asks. All of it is checked before anything changes. Raises NotFound,
-    InvalidRequest naming each picture that cannot be decided so, Conflict for re-rolls of a batch that takes no more
-    jobs, LimitExceeded if the queue has no room for the re-rolls.
+    `quota` holds the limits of the calling key. The whole request is checked before anything changes. Raises NotFound,
+    InvalidRequest naming each image that cannot be decided, Conflict for re-rolls of a batch that accepts no further jobs,
+    LimitExceeded if the queue has no room for the re-rolls.
     """
     with store.read() as session:
         batch = lifecycle.get_visible(session, batch_id, tenant_id)
@@ -127,7 +127,7 @@ def _check(session: Session, batch: Batch, requests: Sequence[PickRequest]) -> N
         known = picks_of(session, {ref.job_id for found in occurrences.values() for ref, _, _ in found})
         for request in some:
             if seen.setdefault(request.image_id, request.action) is not request.action:
-                wrong(request, f"{request.image_id} is there twice, with another pick", "decide once")
+                wrong(request, f"{request.image_id} occurs twice with different picks", "send one pick for each picture")
             if not occurrences.get(request.image_id):
                 wrong(request, f"batch {batch.id} has no picture {request.image_id}", "name pictures of this batch")
             elif request.action is not PickAction.REROLL:
@@ -137,7 +137,7 @@ def _check(session: Session, batch: Batch, requests: Sequence[PickRequest]) -> N
     if errors:
         raise InvalidRequest(errors)
     if any(request.action is PickAction.REROLL for request in requests) and batch.state in CLOSED:
-        raise Conflict(f"batch {batch.id} is {batch.state}: nothing of it can be rendered again; submit it anew")
+        raise Conflict(f"batch {batch.id} is {batch.state}: its pictures cannot be rendered again; submit it again")
 
 
 CLOSED = {BatchState.CANCELLED, BatchState.VALIDATING}
@@ -167,7 +167,7 @@ def _decide(
             reroll = None
             if wanted is Picked.REROLLED:
                 if batch.state in CLOSED:
-                    continue  # it was cancelled a moment ago
+                    continue  # the batch was cancelled after the check
                 reroll = reroll_job(job, image, held=batch.state == BatchState.PAUSED)
                 rerolls.append(reroll)
             set_pick(session, before, ref, batch_id, wanted, at=now, replaced_by=reroll.id if reroll else None)
@@ -189,7 +189,7 @@ def set_pick(
     at: float,
     replaced_by: str | None,
 ) -> None:
-    """Write one decision over the one before, in the caller's transaction."""
+    """Replace the decision `before` by `wanted` (None: open), in the caller's transaction."""
     if wanted is None:
         session.execute(delete(Pick).where(Pick.job_id == ref.job_id, Pick.index == ref.index))
     elif before is None:
@@ -199,7 +199,7 @@ def set_pick(
 
 
 def reroll_job(job: Job, image: Image, *, held: bool = False) -> NewJob:
-    """The job that renders a picture again with the next seed, under the picture's name."""
+    """The job that renders an image again with the next seed, under the image's name."""
     seed = next_seed(int(image.seed))
     recipe = job.recipe | {"seed": str(seed)}
     return NewJob(
@@ -227,14 +227,14 @@ def reroll_job(job: Job, image: Image, *, held: bool = False) -> NewJob:
 def add_rerolls(
     session: Session, batch: Batch, rerolls: list[NewJob], settings: Settings, *, by: str, quota: KeyQuota | None = None
 ) -> None:
-    """Give a batch further jobs, and open it again if it was done, in the caller's transaction. Raises LimitExceeded."""
+    """Add jobs to a batch, and queue it again if it was done, in the caller's transaction. Raises LimitExceeded."""
     submit_jobs(session, rerolls, settings, quota=quota)
     batch.accepted += len(rerolls)
     lifecycle.reopen(session, batch, by=by)
 
 
 def _occurrences(session: Session, batch_id: str, image_ids: Collection[str]) -> dict[str, list[tuple[ImageRef, Job, Image]]]:
-    """For each picture: where in the batch it is. One that jobs reuse may be in several places."""
+    """By image id: where the image occurs in the batch. An image that jobs reuse may occur several times."""
     images = {image.id: image for image in session.scalars(select(Image).where(Image.id.in_(image_ids)))}
     makers = {image.job_id for image in images.values()}
     jobs: dict[str, list[Job]] = {}
@@ -249,7 +249,7 @@ def _occurrences(session: Session, batch_id: str, image_ids: Collection[str]) ->
 
 
 def picks_of(session: Session, job_ids: Iterable[str]) -> dict[ImageRef, Pick]:
-    """The picks of these jobs' pictures."""
+    """The picks of the images of these jobs."""
     ids = list(job_ids)
     if not ids:
         return {}
@@ -257,11 +257,11 @@ def picks_of(session: Session, job_ids: Iterable[str]) -> dict[ImageRef, Pick]:
 
 
 def pick_counts(session: Session, batch_ids: Collection[str]) -> dict[str, dict[str, int]]:
-    """For each batch: how many pictures were approved, rejected and re-rolled, and how many are open."""
+    """By batch: how many images are approved, rejected, re-rolled and open."""
     result = {batch_id: {"approved": 0, "rejected": 0, "rerolled": 0, "open": 0} for batch_id in batch_ids}
     if not result:
         return result
-    # an index with the state leads here; a batch's pictures are those of its succeeded jobs
+    # an index with the state serves this: a batch's images are those of its succeeded jobs
     pictures = session.execute(
         select(Job.batch_id, func.sum(Job.count))
         .where(Job.batch_id.in_(result), Job.state == JobState.SUCCEEDED)

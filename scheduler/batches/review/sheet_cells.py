@@ -1,6 +1,6 @@
-"""The contact sheet's cells: small enough that a sheet of ten thousand pictures is a few hundred kilobytes.
+"""Compact cells for the contact sheet: ten thousand images take a few hundred kilobytes.
 
-The page shows only the cells near the window and asks for their pictures; what it decides goes to the API's `picks`.
+The page shows only the cells near the visible part and requests their images. It sends its decisions to the API's `picks`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from imagefarm.states import JobState
 from imagefarm.store.models import Image, Job, Pick
 
 CHUNK_SIZE = 500
-"""Jobs of one chunk."""
+"""Jobs per chunk."""
 TITLE_CHARS = 80
 
 
 def cells(session: Session, batch_id: str, after: str, limit: int = CHUNK_SIZE) -> dict[str, Any]:
-    """A chunk of the sheet, in the order of the table.
+    """Return a chunk of the sheet, in the order of the table.
 
-    `jobs` are `[id, title, state, count, pictures]`, pictures `[index, image, pick, job that replaces it]`; `next` is the
-    `after` of the chunk that follows, null at the end.
+    `jobs` are `[id, title, state, count, images]`, images `[index, image, pick, job that replaces it]`; `next` is the `after` of
+    the next chunk, null at the end.
     """
     found = session.execute(
         select(Job.id, Job.name, Job.custom_id, Job.labels, Job.prompt, Job.state, Job.count.label("number"), Job.reuses)

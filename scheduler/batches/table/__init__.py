@@ -1,1 +1,1 @@
-"""From a table to planned jobs."""
+"""Reads a table and plans its jobs."""

@@ -1,6 +1,6 @@
-"""By which charsets a text that is not UTF-8 can be read, most likely first: shown to a person, who decides.
+"""Guesses the charset of a text that is not UTF-8, most likely first, for a person to choose from.
 
-A guess is never acted on: the bytes of a German word are also two Chinese characters.
+A guess is never applied automatically: the bytes of a German word are also two Chinese characters.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ MIN_SCORE = 0.35
 CELL_ENDS = re.compile(r"[,;|\t\r\n\"]+")
 MIN_KOREAN_CHARS = 4
 HANGUL_LEADS = range(0xB0, 0xC9)
-"""First bytes of Korean syllables in EUC-KR. Chinese characters in GBK use them too, and others beside them."""
+"""First bytes of Korean syllables in EUC-KR. Chinese characters in GBK use them too, besides others."""
 HIRAGANA_KATAKANA = re.compile("[\u3040-\u30ff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A charset, and what a cell reads by it."""
+    """A charset, and a cell decoded with it."""
 
     charset: str
     sample: str
 
 
 def guess_charsets(data: bytes, start: int = 0) -> list[Guess]:
-    """The charsets by which `data` reads like words, likeliest first. `start` is the byte at which UTF-8 ended."""
+    """The charsets in which `data` reads like words, most likely first. `start`: first byte that is not UTF-8."""
     begin = max(0, data.rfind(b"\n", 0, start) + 1, start - LOOKED_AT_BYTES)
     data = data[begin : begin + LOOKED_AT_BYTES]
     scored = []
@@ -55,7 +55,7 @@ def _sample(text: str) -> str:
 
 
 def _split_pairs(data: bytes) -> float:
-    """Of the bytes above 127, the share that stands alone between ASCII: letters of a Western word, not halves of a pair."""
+    """The share of runs of bytes above 127 that have an odd length: letters of a Western word, not two-byte characters."""
     runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", data)]
     return sum(length % 2 for length in runs) / len(runs)
 
@@ -77,7 +77,7 @@ def _korean(text: str, odd: list[str], data: bytes) -> float:
 
 
 def _japanese(text: str, odd: list[str], data: bytes) -> float:
-    wide = [character for character in odd if not "\uff61" <= character <= "\uff9f"]  # half-width kana are any byte at all
+    wide = [character for character in odd if not "\uff61" <= character <= "\uff9f"]  # any byte can be a half-width kana
     kana = sum(1 for character in wide if HIRAGANA_KATAKANA.match(character))
     kanji = sum(1 for character in wide if _lead(character, "shift_jis") in range(0x88, 0x99))
     return (kana + kanji) / len(odd) * (1 if kana else 0.8)
@@ -102,7 +102,7 @@ def _share(pattern: re.Pattern[str], odd: list[str]) -> float:
 
 
 def _lead(character: str, codec: str) -> int:
-    """The first byte of a character in a charset of two bytes; 0 if it has none there."""
+    """The first byte of a character in a two-byte charset; 0 if the charset does not have the character."""
     try:
         return character.encode(codec)[0]
     except UnicodeEncodeError:
@@ -119,4 +119,4 @@ CANDIDATES: dict[str, tuple[str, Callable[[str, list[str], bytes], float]]] = {
     "windows-1250": ("cp1250", _western("áčďéěíňóřšťúůýžłąęćńśźżőűăâîşţäöüßÁČĎÉĚÍŇÓŘŠŤÚŮÝŽŁĄĘĆŃŚŹŻŐŰ" + PUNCTUATION, 0.98)),
     "windows-1251": ("cp1251", _cyrillic),
 }
-"""By the name to send: Python's codec, and how much a text looks like one of it."""
+"""By the name to send: Python's codec, and a function that scores how well a text fits the charset."""

@@ -1,4 +1,4 @@
-"""Columns taken for others: what a person said that a table's own column names mean."""
+"""Maps a table's own column names to known columns, as its submitter specified."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from scheduler.batches.table.columns import column_name
 from scheduler.batches.table.rows import Row, Table
 
 LEFT_OUT = "-"
-"""A column that is taken for this is not read."""
+"""A column that is mapped to this is not read."""
 
 
 def clean_map(column_map: Mapping[str, str]) -> dict[str, str]:
-    """Names as `column_name` makes them, on both sides."""
+    """The map with both sides as `column_name` writes them, without empty targets."""
     return {column_name(name): to if to == LEFT_OUT else column_name(to) for name, to in column_map.items() if to}
 
 
 def rename(table: Table, column_map: Mapping[str, str]) -> Table:
-    """The table with its columns taken for what `column_map` says. Raises InvalidRequest if two are taken for the same."""
+    """The table with its columns renamed by `column_map`. Raises InvalidRequest if two columns get the same name."""
     wanted = {name: "" if to == LEFT_OUT else to for name, to in clean_map(column_map).items()}
     if not wanted:
         return table
@@ -27,8 +27,8 @@ def rename(table: Table, column_map: Mapping[str, str]) -> Table:
     if table.columns is not None:
         columns = tuple(name for name in (wanted.get(name, name) for name in table.columns) if name)
         if twice := next((name for name in columns if columns.count(name) > 1), None):
-            detail = f"two columns are taken for {twice!r}"
-            raise InvalidRequest([FieldError(field="columns", detail=detail, remedy="take one of them for something else")])
+            detail = f"two columns are mapped to {twice!r}"
+            raise InvalidRequest([FieldError(field="columns", detail=detail, remedy="map one of them to another column")])
     return replace(table, rows=_renamed(table.rows, wanted), columns=columns)
 
 

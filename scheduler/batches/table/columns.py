@@ -1,4 +1,4 @@
-"""The names of a table's columns: as a template finds them, which of them are known, and which are almost a known one."""
+"""Column names of a table: normalised for templates, matched with the known columns, and checked for near misses."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from imagefarm.text import INVISIBLE
 MAX_COLUMNS = 200
 MAX_COLUMN_NAME = 64
 RECIPE_COLUMNS = frozenset(JobRequest.model_fields) - {"prompt", "labels", "custom_id", "priority", "expires_in", "preview"}
-"""Columns of these names override the defaults for their row."""
+"""A cell in one of these columns overrides the default for its row."""
 IDENTITY_COLUMNS = frozenset({"sku", "custom_id"})
-"""Columns that say which product a row is about."""
+"""Columns that identify the product of a row."""
 KNOWN_COLUMNS = RECIPE_COLUMNS | IDENTITY_COLUMNS | {"prompt"}
-"""Column names with a meaning of their own, in whatever case a spreadsheet spells them."""
+"""Column names with a fixed meaning, in upper or lower case."""
 OTHER_NAMES = {"image": "init_image"}
 LOOKALIKES = str.maketrans("аеорсухкіјѕтмвнαεοιρυκτνμ", "aeopcyxkijstmbhaeoipuktvm")
-"""Cyrillic and Greek small letters, and the Latin ones that they look like."""
+"""Cyrillic and Greek small letters, and the Latin letters that they look like."""
 JINJA = Environment()  # noqa: S701 - only parses
 MIN_FUZZY_CHARS = 5
-"""Shorter names have too many neighbours that mean something else."""
+"""Shorter names are not compared by single letters, because too many other words are one letter away."""
 
 
 @lru_cache(maxsize=4096)
 def _is_name_part(character: str) -> bool:
-    """Whether a template can have the character in a name: letters, digits, and marks, without which Hindi words fall apart."""
+    """Whether a name in a template can contain the character: letters, digits, and combining marks, which Hindi words need."""
     if not f"_{character}".isidentifier():
         return False
     try:
@@ -41,12 +41,12 @@ def _is_name_part(character: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A name as it is compared: composed, full-width letters as plain ones, nothing invisible."""
+    """A name in the form used for comparison: NFKC, without invisible characters."""
     return unicodedata.normalize("NFKC", INVISIBLE.sub("", name)).strip()
 
 
 def column_name(name: str) -> str:
-    """The name under which a template finds a column: known ones in small letters, others with `_` for odd characters.
+    """The name under which a template finds a column: a known one in lower case, any other with `_` for unsupported characters.
 
     >>> column_name("\\ufeffSKU"), column_name("Größe (cm)"), column_name("रंग"), column_name("3D model")
     ('sku', 'Größe__cm_', 'रंग', '_3D_model')
@@ -60,7 +60,7 @@ def column_name(name: str) -> str:
 
 
 def near_misses(columns: Iterable[str]) -> list[FieldError]:
-    """Warnings for columns that are almost a known one which the table does not have."""
+    """Warnings for columns whose name is almost a known one that the table does not have."""
     columns = list(columns)
     missing = sorted(KNOWN_COLUMNS - {*columns, "init_image"} | (set() if "init_image" in columns else {"image"}))
     found = []
@@ -69,7 +69,7 @@ def near_misses(columns: Iterable[str]) -> list[FieldError]:
         if near is not None:
             script = "" if key.isascii() else ", in letters of another script"
             detail = f"is almost the column {near!r}{script}; the table has no column {near!r}"
-            remedy = f"call it {near}, if that is meant; as it is, only a template can use it"
+            remedy = f"rename it to {near} if you meant that; otherwise only a template can use it"
             found.append(FieldError(field=key, detail=detail, remedy=remedy))
     return found
 
@@ -86,7 +86,7 @@ def _letters(key: str) -> str:
 
 
 def _one_edit(one: str, other: str) -> bool:
-    """Whether one letter was left out, added, changed or swapped with its neighbour."""
+    """Whether the words differ by one letter that was left out, added, changed or swapped with its neighbour."""
     start = 0
     while start < min(len(one), len(other)) and one[start] == other[start]:
         start += 1

@@ -1,4 +1,4 @@
-"""The rows of a CSV table: its separator from the whole first record, its columns, and the cells as people have them."""
+"""Rows of a CSV table: detects the separator in the first record, reads the header, and cleans the cells."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scheduler.batches.table.table_text import MAX_LINE_CHARS, TableText, read_t
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 WIDE_DELIMITERS = "，；、｜¦"
-"""Marks of other scripts that look like separators, and are none."""
+"""Characters of other scripts that look like separators but do not separate cells."""
 NEUTRALISED = re.compile(r"^'(?=[=+\-@\t\r])")
-"""The mark that keeps a spreadsheet from running a cell: exports set it, so it is taken back here."""
+"""The mark that keeps a spreadsheet from running a cell as a formula. Exports add it; reading removes it."""
 MAX_SHOWN = 40
 
 
@@ -29,10 +29,10 @@ def read_csv(
     delimiter: str | None = None,
     fallback: tuple[str | None, str | None] = (None, None),
 ) -> Table:
-    """Read a CSV table with a header. Empty cells are absent, empty lines are passed over (and counted).
+    """Read a CSV table with a header. Empty cells are left out; empty lines are skipped but counted.
 
-    `delimiter` None: the only one of the separators that is in the header outside quotes. `fallback` is the charset and the
-    separator of an earlier table, which hold where this one does not say otherwise. Raises InvalidRequest naming line and remedy.
+    `delimiter` None: the only known separator in the header outside quotes. `fallback` is the charset and the separator of a
+    previous table, used where this table does not specify its own. Raises InvalidRequest naming line and remedy.
     """
     if delimiter is not None and delimiter not in DELIMITERS:
         refuse("delimiter", f"{delimiter[:10]!r} is not known", "use one of " + ", ".join(DELIMITERS.values()))
@@ -58,7 +58,7 @@ def _chain(first: list[str], rest: Iterator[str]) -> Iterator[str]:
 
 
 def _first_record(begin: str, text: TableText) -> tuple[list[str], str]:
-    """The lines of the first record (a cell in quotes may go over several), and what of it is outside quotes."""
+    """The lines of the first record (a quoted cell may span several), and its text outside quotes."""
     lines: list[str] = []
     bare: list[str] = []
     size, is_open, line = 0, False, begin
@@ -73,7 +73,7 @@ def _first_record(begin: str, text: TableText) -> tuple[list[str], str]:
 
 
 def _scan(line: str, is_open: bool, bare: list[str]) -> bool:
-    """Add what of a line is outside quotes to `bare`; return whether it ends inside them. They open where a cell begins."""
+    """Append a line's text outside quotes to `bare`; return whether the line ends inside quotes. They open at a cell's start."""
     before = "" if not bare else bare[-1]
     for character in line:
         if is_open:
@@ -104,7 +104,7 @@ def _delimiter(record: list[str], bare: str) -> str:
         names = " and ".join(DELIMITERS[mark] for mark in found)
         counts = [len(next(csv.reader(record, delimiter=mark))) for mark in found]
         reads = " or ".join(f"delimiter={mark} ({count} columns)" for mark, count in zip(found, counts, strict=True))
-        refuse("delimiter", f"the header has {names}, so what separates the cells is not clear", f"send {reads}")
+        refuse("delimiter", f"the header has {names}, so the separator of the cells is not clear", f"send {reads}")
     if not found and (wide := next((mark for mark in WIDE_DELIMITERS if mark in bare), None)):
         detail = f"the header has {wide!r}, which does not separate cells"
         refuse("delimiter", detail, "separate the cells by a comma, a semicolon or a tab, or put the name in quotes")
@@ -112,7 +112,7 @@ def _delimiter(record: list[str], bare: str) -> str:
 
 
 def _header(names: list[str]) -> list[str | None]:
-    """The key of each column from the left; None for one without a name."""
+    """The key of each column from the left; None for a column without a name."""
     while names and not plain_name(names[-1]):
         names = names[:-1]  # a sheet's unused columns
     if not names:
@@ -141,7 +141,7 @@ def _next_record(reader: Any, row: int) -> list[str] | None:
     try:
         record: list[str] | None = next(reader, None)
     except csv.Error as error:
-        # after a stray quote nobody knows where the next row begins
+        # after a stray quote the start of the next row is unknown
         refuse(
             "table",
             f"cannot be read as CSV near line {reader.line_num}: {error}",
@@ -163,7 +163,7 @@ def _csv_rows(reader: Any, keys: list[str | None], max_rows: int, warnings: list
         check_number(number, max_rows)
         if len(record) < len(keys) and not is_noted:
             is_noted = True
-            detail = f"has {len(record)} cells where the header has {len(keys)}; those that are missing count as empty"
+            detail = f"has {len(record)} cells where the header has {len(keys)}; the missing cells count as empty"
             remedy = "put cells that hold a line break in quotes, if a row was broken here; rows like it are not listed"
             warnings.append(FieldError(field="table", detail=detail, remedy=remedy, row=number))
         yield _row(number, cells, keys, reader.line_num)

@@ -1,4 +1,4 @@
-"""Where a batch asks its files to be put; `scheduler.batches.export.batch_delivery` puts them there."""
+"""The delivery target of a batch. `scheduler.batches.export.batch_delivery` uploads the files to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _plain_prefix(prefix: str) -> str:
 
 
 class DeliveryTarget(BaseModel):
-    """Where a batch's files go when it is done: a bucket that the operator allows, and a folder in it."""
+    """Destination of a batch's files when it is done: a bucket that the operator allows, and a folder in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

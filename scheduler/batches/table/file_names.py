@@ -1,4 +1,4 @@
-"""File names from a pattern such as `{sku}-{view}-{n}`: safe in every file system, never a path, never twice."""
+"""File names from a pattern such as `{sku}-{view}-{n}`: valid in every file system, never a path, unique in the batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from imagefarm.text import INVISIBLE
 
 MAX_PATTERN_CHARS = 200
 MAX_STEM_BYTES = 180
-"""Most file systems take names of 255 bytes; the number, the extension and a folder's tool need some."""
+"""In bytes. Most file systems allow 255; the rest is for the number, the extension and additions by other tools."""
 NUMBER = "{n}"
 OWN_FIELDS = frozenset({"row", "n", "seed", "model"})
 FIELD = re.compile(r"\{([^{}]*)\}")
 RUN = re.compile("\x00+")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""Names that Windows keeps for devices."""
+"""Names that Windows reserves for devices."""
 
 
 def sanitize(text: str) -> str:
-    """`text` with every run of characters that a file name should not have turned into `-`.
+    """`text` with every run of characters that are unsuitable in a file name replaced by `-`.
 
     >>> sanitize("../Äpfel & Birnen.v2")
     'Äpfel-Birnen.v2'
@@ -41,15 +41,15 @@ def sanitize(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _is_safe(character: str) -> bool:
-    """Letters, digits, and marks: without these, Thai and Hindi words become other words."""
+    """Whether the character is safe in a file name: a letter, a digit, or a combining mark, which Thai and Hindi words need."""
     return character in "_.+-" or unicodedata.category(character)[0] in "LMN"
 
 
 class NamePattern:
-    """A pattern whose fields are all known. `{n}` is the picture's number within its job, from 1."""
+    """A file name pattern. `{n}` is the image's number in its job, from 1."""
 
     def __init__(self, pattern: str, known: Iterable[str] | None = None) -> None:
-        """Raises InvalidRequest for unknown fields and for what cannot be in a file name. `known` None: any column."""
+        """Raises InvalidRequest for an unknown field or a character unsuitable in a file name. `known` None: any column."""
         if not pattern or len(pattern) > MAX_PATTERN_CHARS:
             _refuse(f"has {len(pattern)} characters", f"use 1 to {MAX_PATTERN_CHARS}")
         self.pattern = pattern
@@ -66,14 +66,14 @@ class NamePattern:
             self.check_names(known)
 
     def check_names(self, known: Iterable[str]) -> None:
-        """Raise InvalidRequest if the pattern uses a column that is not there."""
+        """Raise InvalidRequest if the pattern uses a column that does not exist."""
         names = sorted({*known, *OWN_FIELDS})
         for field in self.fields:
             if field not in names:
                 _refuse(f"there is no column {field!r}", f"known: {', '.join(names)}")
 
     def stem(self, values: Mapping[str, Any]) -> str:
-        """The name of a job's pictures, without extension; `{n}` stays in it for `file_stem`. Raises ValueError."""
+        """The name of a job's images, without extension; `{n}` remains for `file_stem` to replace. Raises ValueError."""
 
         def value(match: re.Match[str]) -> str:
             name = match[1]
@@ -93,7 +93,7 @@ class NamePattern:
 
 
 def default_pattern(variants: Iterable[str]) -> str:
-    """`{sku}-{view}...`, for rows that have a SKU; pictures of others are named by custom id or job.
+    """`{sku}-{view}...`, for rows that have a SKU. Images of other rows are named by custom id or job id.
 
     >>> default_pattern(["view"])
     '{sku}-{view}'
@@ -102,7 +102,7 @@ def default_pattern(variants: Iterable[str]) -> str:
 
 
 def file_stem(name: str, index: int, count: int) -> str:
-    """The name of picture `index` (from 0) of a job of `count`.
+    """The name of image `index` (from 0) in a job of `count` images.
 
     >>> file_stem("A-17-{n}", 0, 2), file_stem("A-17", 1, 2), file_stem("A-17", 0, 1)
     ('A-17-1', 'A-17-2', 'A-17')
@@ -113,7 +113,7 @@ def file_stem(name: str, index: int, count: int) -> str:
 
 
 class NameClash(NamedTuple):
-    """A file name that another row has already; `same_product`: it has the same SKU too."""
+    """A file name that another row uses already. `same_product`: that row has the same SKU."""
 
     stem: str
     row: int
@@ -121,24 +121,24 @@ class NameClash(NamedTuple):
 
 
 class NameRegistry:
-    """Which names a batch has used, as 64-bit digests: 200,000 names fit in about 20 MB."""
+    """The file names that a batch uses, as 64-bit digests: 200,000 names fit in about 20 MB."""
 
     def __init__(self) -> None:
         self._rows: dict[int, int] = {}
 
     def clash(self, name: str, count: int, row: int, product: str) -> NameClash | None:
-        """Take the file names of a job of `product`; return the first that another row (or variant) has, or None."""
+        """Register the file names of a job of `product`; return the first that another row (or variant) uses, or None."""
         keys = []
         mark = zlib.crc32(product.encode())
         for index in range(count):
             stem = file_stem(name, index, count)
-            # Windows and macOS do not tell A from a
+            # names must differ in more than case, for Windows and macOS
             key = int.from_bytes(hashlib.blake2b(stem.casefold().encode(), digest_size=8).digest(), "big")
             if key in self._rows:
                 other, known = divmod(self._rows[key], 1 << 32)
                 return NameClash(stem, other, known == mark)
             keys.append(key)
-        self._rows.update(dict.fromkeys(keys, row << 32 | mark))  # one small number for both
+        self._rows.update(dict.fromkeys(keys, row << 32 | mark))  # row and product in one integer
         return None
 
 

@@ -1,7 +1,7 @@
-"""A table sent again: what of it is as it was, what changed, what is new and what is gone, row by row.
+"""Incremental re-submission: compares a table with the batch of an earlier version of it, job by job.
 
-Rows of the two tables belong together by the name of their files, which is the SKU and the variant unless the caller has
-another pattern. What is as it was takes the pictures that exist; all else is rendered.
+Jobs of the two tables are matched by file name, which is the SKU and the variant unless the caller sets another pattern.
+Unchanged jobs reuse existing images; all others are rendered.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from scheduler.batches.table.options import BatchOptions
 from scheduler.batches.table.seeds import SeedPolicy
 
 PAGE = 2000
-"""Jobs that are read at a time."""
+"""Jobs read per query."""
 OWN = frozenset({"name", "update_of", "reuse", "canary", "dry_run", "on_error", "expires_in", "deliver"})
-"""Options that an update does not take over from the batch that it brings up to date."""
+"""Options that an update does not inherit from the batch that it updates."""
 
 
 class Change(StrEnum):
-    """What became of one picture since the earlier table."""
+    """How a job changed since the earlier table."""
 
     SAME = "same"
-    """Planned alike; whether its picture exists is known when it is stored."""
+    """Planned with the same recipe. Whether its images exist is known when it is stored."""
     REUSED = "reused"
-    """As it was, or asked for before: its picture is taken."""
+    """Unchanged, or rendered before with the same recipe: its images are reused."""
     UNFINISHED = "unfinished"
-    """As it was, but its picture was never finished."""
+    """Unchanged, but its images were never finished."""
     CHANGED = "changed"
     NEW = "new"
     REMOVED = "removed"
@@ -45,7 +45,7 @@ class Change(StrEnum):
 
 
 class PreviousBatch:
-    """What the earlier batch had, in some 20 MB for 100,000 jobs: digests of names and recipes."""
+    """The jobs of the earlier batch as digests of names and recipes: about 20 MB for 100,000 jobs."""
 
     def __init__(self, store: Store, batch_id: str) -> None:
         self.batch_id = batch_id
@@ -55,7 +55,7 @@ class PreviousBatch:
             self._jobs[_key(name)] = (_key(recipe_hash), count)
 
     def change(self, name: str | None, recipe_hash: str, count: int) -> Change:
-        """What became of the job of this name, which is asked for once."""
+        """How the job of this name changed. Each name is requested once."""
         if name is None or (found := self._jobs.get(key := _key(name))) is None:
             return Change.NEW
         self._asked.add(key)
@@ -64,12 +64,12 @@ class PreviousBatch:
 
     @property
     def removed(self) -> int:
-        """Jobs of the earlier batch that were not asked for."""
+        """Number of jobs of the earlier batch that the new table does not contain."""
         return len(self._jobs) - len(self._asked)
 
 
 def removed_names(store: Store, batch_id: str, previous_id: str) -> Iterator[str]:
-    """The names of the earlier batch that the later one has not."""
+    """The names in the earlier batch that the later batch does not have."""
     now = {_key(name) for (name,) in _jobs(store, batch_id)}
     for (name,) in _jobs(store, previous_id):
         if _key(name) not in now:
@@ -77,7 +77,7 @@ def removed_names(store: Store, batch_id: str, previous_id: str) -> Iterator[str
 
 
 def earlier_batch(session: Session, tenant_id: str, named: str) -> Batch:
-    """The tenant's batch of this id, or the last one of this name that came to be. Raises NotFound, or Conflict if it goes on."""
+    """The tenant's batch with this id, or its latest with this name. Raises NotFound; Conflict if the batch has open jobs."""
     where = [Batch.tenant_id == tenant_id, Batch.id == named if is_id(named, "batch") else Batch.name == named]
     if not is_id(named, "batch"):
         where.append(Batch.state.not_in([BatchState.VALIDATING, BatchState.CANCELLED]))
@@ -86,14 +86,12 @@ def earlier_batch(session: Session, tenant_id: str, named: str) -> Batch:
         raise NotFound(f"update_of: you have no batch of the id or name {named[:100]!r}; leave it out the first time")
     still_open = select(Job.id).where(Job.batch_id == batch.id, Job.state.in_(list(OPEN))).limit(1)
     if batch.state == BatchState.VALIDATING or session.scalar(still_open) is not None:
-        raise Conflict(
-            f"batch {batch.id} goes on; wait until it is done, or cancel what is left of it, and then bring it up to date"
-        )
+        raise Conflict(f"batch {batch.id} has open jobs; wait until it is done, or cancel them, then send the update again")
     return batch
 
 
 def inherit(options: BatchOptions, batch: Batch) -> BatchOptions:
-    """The options of an update: what the caller said, and for the rest what the earlier batch was made with."""
+    """The options of an update: those that the caller set, and the others from the earlier batch."""
     kept = {name: value for name, value in batch.options.items() if name in BatchOptions.model_fields and name not in OWN}
     given = {name: getattr(options, name) for name in options.model_fields_set}
     merged = BatchOptions.model_validate(kept | {"name": batch.name, "template": batch.template} | given)
@@ -102,18 +100,18 @@ def inherit(options: BatchOptions, batch: Batch) -> BatchOptions:
     merged.column_map = kept.get("column_map", {}) | options.column_map
     if merged.seeds is SeedPolicy.RANDOM:
         remedy = "choose sku, row or fixed"
-        raise InvalidRequest([FieldError(field="seeds", detail="random makes every picture anew, changed or not", remedy=remedy)])
+        raise InvalidRequest([FieldError(field="seeds", detail="random renders every picture again", remedy=remedy)])
     merged.update_of, merged.reuse = batch.id, True
     return merged
 
 
 def row_change(changes: Collection[Change]) -> str | None:
-    """What became of a row, from what became of its jobs."""
+    """The changes of a row's jobs as text; None if there are none."""
     return ", ".join(sorted(set(changes))) or None
 
 
 def counted(changes: Counter[Change], removed: int) -> dict[str, int]:
-    """Numbers of jobs by what became of them, as they are kept with the batch."""
+    """Number of jobs by change, as stored with the batch."""
     shown = (Change.REUSED, Change.CHANGED, Change.NEW, Change.UNFINISHED)
     return {str(change): changes[change] for change in shown} | {str(Change.REMOVED): removed}
 
@@ -122,7 +120,7 @@ def _jobs(store: Store, batch_id: str, *columns: Any) -> Iterator[Any]:
     after = ""
     while True:
         with store.read() as session:
-            # what was planned: a re-roll is a decision about a picture, not a row
+            # planned jobs only: a re-roll is a decision about an image, not a row
             where = (Job.batch_id == batch_id, Job.id > after, Job.from_image.is_(None))
             found = session.execute(select(Job.id, Job.name, *columns).where(*where).order_by(Job.id).limit(PAGE)).all()
         if not found:

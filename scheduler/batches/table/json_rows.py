@@ -1,4 +1,4 @@
-"""The rows of a JSON table: one object a line (also OpenAI-Batch lines), a list of objects, or the rows of a JSON body."""
+"""Rows of a JSON table: one object per line (also OpenAI Batch lines), a list of objects, or the rows of a JSON body."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from scheduler.batches.table.table_text import MAX_LINE_CHARS, read_text, refuse
 
 OPENAI_LINE = frozenset({"custom_id", "method", "url", "body"})
 EXACT_BELOW = 2**53
-"""Whole numbers from here on are not exact in what wrote them as decimals."""
+"""From this number on, a float does not represent every whole number exactly."""
 MAX_SHOWN = 40
 
 
 def read_json_lines(stream: BinaryIO, *, max_rows: int, charset: str | None = None) -> Table:
-    """Read one JSON object a line, or one list of objects. Lines of the OpenAI Batch form are taken by their `body`."""
+    """Read one JSON object per line, or one list of objects. OpenAI Batch lines are read by their `body`."""
     lines = read_text(stream, charset).lines
     blank, first = 0, ""
     for first in lines:
@@ -44,7 +44,7 @@ def read_json_lines(stream: BinaryIO, *, max_rows: int, charset: str | None = No
 
 
 def read_json_rows(rows: Iterable[Any], *, max_rows: int) -> Table:
-    """Take the rows of a JSON body that has been read already."""
+    """Read the rows of a JSON body that has been parsed already."""
 
     def numbered() -> Iterator[Row]:
         for number, value in enumerate(rows, 1):
@@ -66,7 +66,7 @@ def _no_constant(name: str) -> NoReturn:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise ValueError("a field is there twice")
+        raise ValueError("a field occurs twice")
     return result
 
 
@@ -82,7 +82,7 @@ def _is_json(text: str) -> bool:
 
 
 def _is_unfinished(text: str) -> bool:
-    """Whether JSON is right as far as it goes, but does not end."""
+    """Whether the text is the beginning of valid JSON."""
     try:
         DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
@@ -131,7 +131,7 @@ def _list_rows(pieces: Iterator[str], max_rows: int) -> Iterator[Row]:
 
 
 class _Text:
-    """JSON text that comes in pieces; memory holds one element."""
+    """JSON text that arrives in pieces. Memory holds one element."""
 
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces = pieces
@@ -156,14 +156,14 @@ class _Text:
                 return ""
 
     def skip(self, mark: str) -> None:
-        """Pass over a mark that was seen."""
+        """Skip `mark`, which `peek` has seen."""
         self.peek()
         self._at += len(mark)
 
     def value(self, row: int) -> Any:
         """The next element. Raises InvalidRequest naming its row."""
         self.peek()
-        enough = 0  # an element over many short lines is not read anew at each of them
+        enough = 0  # doubles after each failed parse, so that an element over many short lines is not parsed again at each line
         while True:
             size = len(self._text) - self._at
             if size > MAX_LINE_CHARS:
@@ -178,7 +178,7 @@ class _Text:
                     continue
                 except (ValueError, RecursionError) as error:
                     _refuse_element(row, error)
-                # digits may go on in the next piece
+                # a number may continue in the next piece
                 if end < len(self._text) or not isinstance(value, int | float) or not self._more():
                     self._at = end
                     return value
@@ -187,7 +187,7 @@ class _Text:
                 enough = 0
 
     def _may_go_on(self, error: json.JSONDecodeError) -> bool:
-        """Whether what is wrong may only be that the element's end has not come yet."""
+        """Whether the error may have no other cause than that the end of the element has not been read yet."""
         return error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()) - len(r"\ud83d\ude00")
 
 
@@ -211,7 +211,7 @@ def _row(number: int, value: Any) -> Row:
         if not key.strip("_") or len(name) > MAX_COLUMN_NAME:
             row.add_error("table", f"has a field named {name[:40]!r}", f"use names of 1 to {MAX_COLUMN_NAME} characters")
         elif key in row.cells:
-            row.add_error(key, "is there twice", "give each field its own name")
+            row.add_error(key, "occurs twice", "give each field its own name")
         else:
             _add_cell(row, key, cell)
     return row
@@ -225,7 +225,7 @@ def _add_cell(row: Row, key: str, cell: Any) -> None:
     elif isinstance(cell, bool) and key in IDENTITY_COLUMNS:
         row.add_error(key, "is true or false", "send a text or a number")
     elif isinstance(cell, float) and cell.is_integer() and abs(cell) < EXACT_BELOW:
-        row.cells[key] = int(cell)  # 17.0 is what many programs make of 17
+        row.cells[key] = int(cell)  # many programs write 17 as 17.0
     elif cell is not None:
         row.cells[key] = cell
 
@@ -244,7 +244,7 @@ def _add_text(row: Row, key: str, cell: str) -> None:
 
 
 def _from_openai(row: Row, line: dict[str, Any]) -> dict[str, Any]:
-    """The row of `{"custom_id", "method", "url", "body": {"prompt", "model", "size", "n"}}`."""
+    """The row of an OpenAI Batch line: `{"custom_id", "method", "url", "body": {"prompt", "model", "size", "n"}}`."""
     body = line["body"]
     if not isinstance(body, dict) or line.get("url", "/v1/images/generations") != "/v1/images/generations":
         row.add_error("url", "is not /v1/images/generations", "send lines for that endpoint, with an object as body")

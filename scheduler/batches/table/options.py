@@ -1,4 +1,4 @@
-"""What a caller may say about a batch besides its rows."""
+"""Options of a batch, besides its rows."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MAX_CANARY = 1000
 
 class OnError(StrEnum):
     ABORT = "abort"
-    """One bad row, and nothing is queued."""
+    """If any row has an error, nothing is queued."""
     SKIP = "skip"
-    """Good rows are queued; bad ones are counted and listed."""
+    """Rows without errors are queued; the others are counted and listed."""
 
 
 def _only_recipe_fields(defaults: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class BatchOptions(BaseModel):
         "", description="The prompt, with {{ column }} for each row's values; empty: the column `prompt` as it is"
     )
     defaults: Annotated[dict[str, Any], AfterValidator(_only_recipe_fields)] = Field(
-        default_factory=dict, description="Recipe fields of rows that do not say otherwise: model, width, steps ..."
+        default_factory=dict, description="Recipe fields of rows that do not set them: model, width, steps ..."
     )
     variants: Variants = Field(default_factory=dict, description='Multiplies every row: {"view": ["front", "side"]}')
     seeds: SeedPolicy | None = Field(
@@ -63,32 +63,32 @@ class BatchOptions(BaseModel):
     )
     on_error: OnError = OnError.ABORT
     canary: Annotated[int, Field(ge=0, le=MAX_CANARY), NotBool] = Field(
-        0, description="Render so many rows first, and hold the rest until approved"
+        0, description="Rows to render first; the other rows are held until approved"
     )
-    dry_run: bool = Field(False, description="Store nothing; answer with the report, the pictures and the cost")
-    reuse: bool = Field(False, description="Take pictures that exist instead of rendering an identical recipe again")
+    dry_run: bool = Field(False, description="Store nothing; return the report, the number of images and the cost")
+    reuse: bool = Field(False, description="Reuse existing images instead of rendering an identical recipe again")
     update_of: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(
         None,
-        description="The id or name of an earlier batch of this table: only what changed since is rendered, and what is not "
-        "said here is as it was there",
+        description="The id or name of an earlier batch of this table: only changed rows are rendered, and options that are "
+        "not set here are taken from it",
     )
     gate: QualityGate | None = Field(
-        None, description="Rules on what is measured of each picture: accepted, sent to review, or rendered again"
+        None, description="Rules on the measured scores of each image: accept it, send it to review, or render it again"
     )
     channels: Annotated[list[ChannelName | Channel], Field(max_length=MAX_CHANNELS)] = Field(
-        default_factory=list, description="Forms in which each picture is delivered besides the master: names, or written out"
+        default_factory=list, description="Formats in which each image is delivered besides the master: names, or definitions"
     )
     column_map: Annotated[
         dict[Annotated[Text, Field(max_length=MAX_COLUMN_NAME)], Annotated[Text, Field(max_length=MAX_COLUMN_NAME)]],
         Field(max_length=MAX_COLUMNS),
         AfterValidator(clean_map),
-    ] = Field(default_factory=dict, description='What columns of other names are: {"Article": "sku"}; "-" leaves one out')
+    ] = Field(default_factory=dict, description='Maps column names to known ones: {"Article": "sku"}; "-" leaves a column out')
     charset: Annotated[Text, Field(max_length=20)] | None = Field(
-        None, description=f"Of a table that is not UTF-8: {', '.join(CHARSETS[1:])} ..."
+        None, description=f"Charset of a table that is not UTF-8: {', '.join(CHARSETS[1:])} ..."
     )
     delimiter: Annotated[Text, Field(max_length=10)] | None = Field(
-        None, description="Of a CSV table: a comma, `;`, a tab or `|`"
+        None, description="Separator of a CSV table: a comma, `;`, a tab or `|`"
     )
-    deliver: DeliveryTarget | None = Field(None, description="The bucket and folder that its files go to when it is done")
+    deliver: DeliveryTarget | None = Field(None, description="The bucket and folder for the batch's files when it is done")
     priority: PriorityClass = PriorityClass.BULK
     expires_in: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False), NotBool] | None = None

@@ -1,4 +1,4 @@
-"""Hints about a template: marks that other programs act on, and that are drawn here as plain words."""
+"""Hints about a template: syntax of other programs that imagefarm renders as plain words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 MARKS = (
     (
         CHOICE,
-        "is no choice here",
+        "is not a choice here",
         'send them as a variant: variants={"name": ["a", "b"]}, and write {{ name }}',
     ),
     (WEIGHT, "gives no weight here", "take the brackets and the number out"),
@@ -27,10 +27,10 @@ MARKS = (
 
 
 def prompt_hints(field: str, text: str, columns: Iterable[str] = ()) -> list[FieldError]:
-    """What in a template, or a prompt, is drawn as it stands though other programs act on it.
+    """Find syntax in a template or a prompt that other programs interpret but that is rendered here as plain words.
 
     >>> [hint.detail for hint in prompt_hints("template", "a {red|blue} {{ product|lower }}")]
-    ["'{red|blue}' is no choice here: it is drawn as plain words"]
+    ["'{red|blue}' is not a choice here: it is drawn as plain words"]
     """
     bare = EXPRESSION.sub(" ", text)
     hints = []
@@ -41,7 +41,7 @@ def prompt_hints(field: str, text: str, columns: Iterable[str] = ()) -> list[Fie
     for found in FIELD.finditer(bare):
         name = next(part for part in found.groups() if part)
         if name in known or name.casefold() in known:
-            hints.append(_hint(field, found[0], "is no column here", f"write {{{{ {name} }}}}"))
+            hints.append(_hint(field, found[0], "is not a column here", f"write {{{{ {name} }}}}"))
             break
     return hints
 

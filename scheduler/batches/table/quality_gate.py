@@ -1,15 +1,15 @@
-"""A batch's gate: measured rules that accept a picture, send it to review, or have it rendered again with the next seed.
+"""The quality gate of a batch: rules on scores that accept an image, send it to review, or re-roll it with the next seed.
 
 | score | what it is | source |
 |---|---|---|
 | `sharpness` | variance of the Laplacian of the brightness (0 to 255), at most 512 pixels a side | Pech-Pacheco 2000 |
 | `exposure` | mean brightness, 0 black to 1 white | |
 | `contrast` | standard deviation of the brightness, 0 to 127.5: near 0 is one flat colour | RMS contrast, Peli 1990 |
-| `duplicate` | bits of 64 in which its difference hash differs from the nearest picture of the same row | dHash, Krawetz 2013 |
+| `duplicate` | bits of 64 in which its difference hash differs from the nearest image of the same row | dHash, Krawetz 2013 |
 | `subject` | share of the subject's opaque pixels that are the photo's own, 0 to 1; product mode only | |
 
-Brightness is that of ITU-R BT.601. The worker measures, in finishing; what follows is decided here, in the transaction that
-commits the picture, so that two siblings that end at the same moment still see each other.
+Brightness is that of ITU-R BT.601. The worker measures the scores in finishing. The verdict is given in the transaction that
+commits the image, so that two siblings that end at the same moment see each other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACCEPT, REVIEW, REROLL = "accept", "review", "reroll"
 
 
 class Rule(BaseModel):
-    """What a score must be, and what becomes of a picture whose score is not."""
+    """The bounds of a score, and the action for an image whose score is outside them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,18 +37,18 @@ class Rule(BaseModel):
     @model_validator(mode="after")
     def _says_something(self) -> Rule:
         if self.at_least is None and self.at_most is None:
-            raise ValueError("says neither at_least nor at_most; send one of them")
+            raise ValueError("has neither at_least nor at_most; send one of them")
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
-            raise ValueError(f"at_least {self.at_least:g} is more than at_most {self.at_most:g}; no picture can be so")
+            raise ValueError(f"at_least {self.at_least:g} is more than at_most {self.at_most:g}; no picture can pass")
         return self
 
     def holds(self, score: float) -> bool:
-        """Whether a score is as it must be."""
+        """Whether a score is within the bounds."""
         return (self.at_least is None or score >= self.at_least) and (self.at_most is None or score <= self.at_most)
 
 
 class QualityGate(BaseModel):
-    """The rules of a batch. A picture that breaks none is accepted; a score that it has not breaks no rule."""
+    """The rules of a batch. An image that breaks none is accepted; a missing score breaks no rule."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,7 +58,7 @@ class QualityGate(BaseModel):
     duplicate: Rule | None = None
     subject: Rule | None = None
     rerolls: Annotated[int, Field(ge=0, le=10), NotBool] = Field(
-        2, description="How often a picture is rendered again at most; then it goes to review"
+        2, description="Maximum number of re-rolls of an image; then it goes to review"
     )
     approve: bool = Field(False, description="Accepted pictures are approved at once")
 
@@ -69,7 +69,7 @@ class QualityGate(BaseModel):
         return self
 
     def judge(self, scores: dict[str, Any]) -> tuple[str, list[str]]:
-        """The verdict on these scores, and the rules that were broken."""
+        """Return the verdict on these scores, and the names of the broken rules."""
         broken = []
         for name in RULES:
             rule: Rule | None = getattr(self, name)
@@ -82,7 +82,7 @@ class QualityGate(BaseModel):
 
 
 def distance(one: str, other: str) -> int:
-    """In how many bits two hashes of 64 bits, in hexadecimal, differ.
+    """Number of bits in which two 64-bit hashes, in hexadecimal, differ.
 
     >>> distance("00000000000000ff", "000000000000000f")
     4

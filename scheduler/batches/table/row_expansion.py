@@ -1,4 +1,4 @@
-"""From one row to its jobs: template, variants, overrides, seed and name, each checked as a single submit would be."""
+"""Expands a row to its jobs: template, variants, overrides, seed and name, each validated like a single submit."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from scheduler.batches.table.variants import combinations
 from scheduler.queue.new_job import NewJob
 
 MAX_BASES = 1000
-"""Distinct settings of a table that are remembered; more are worked out again."""
+"""Distinct recipe settings that are cached per table; the cache is emptied when it is full."""
 TEMPLATE_SECONDS = 30.0
-"""Time that one table may spend in its template."""
+"""Time that one table may spend in its template, in seconds."""
 
 JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 class RowExpansionError(Exception):
-    """The row cannot become jobs; `errors` say why."""
+    """The row cannot become jobs; `errors` holds the reasons."""
 
     def __init__(self, errors: list[FieldError]) -> None:
         super().__init__(errors[0].detail)
@@ -46,7 +46,7 @@ class RowExpansionError(Exception):
 
 
 class _Varying(BaseModel):
-    """What differs from row to row; everything else is checked once for all rows that share it."""
+    """The fields that differ from row to row. All others are validated once for the rows that share them."""
 
     prompt: Prompt
     seed: Seed
@@ -55,12 +55,12 @@ class _Varying(BaseModel):
 
 
 class RowExpander:
-    """Makes the jobs of one table's rows. `columns` None: they are not known ahead."""
+    """Makes the jobs of one table's rows. `columns` None: they are not known in advance."""
 
     def __init__(
         self, options: BatchOptions, columns: tuple[str, ...] | None, make_job: Callable[[dict[str, Any]], NewJob]
     ) -> None:
-        """Raises InvalidRequest for what is wrong for every row alike, so that it is said once."""
+        """Raises InvalidRequest for errors that affect every row, so that each is reported once."""
         self.options = options
         self.make_job = make_job
         self.variants = combinations(options.variants)
@@ -69,7 +69,7 @@ class RowExpander:
         self.sku_pattern = NamePattern(default_pattern(options.variants))
         self.names = NameRegistry()
         self.hints = prompt_hints("template", options.template, {*(columns or ()), *options.variants})
-        """What in the template, or in the first prompt that has it, is drawn as it stands though it may not be meant so."""
+        """Hints about the template, or about the first prompt that has any: syntax that is rendered as plain words."""
         self._used = self._used_columns()
         self.base_seed = self._check_defaults()
         self._template_s = 0.0
@@ -83,7 +83,7 @@ class RowExpander:
         if not isinstance(self.options.defaults.get("subject", ""), str | dict):
             refuse("defaults.subject", "is not an object", 'send one like {"shadow": 0.4}, or the name of a photo')
         try:
-            # a picture's name becomes an id later
+            # an image's name becomes an id later
             fields = {name: value for name, value in self.options.defaults.items() if name not in IMAGE_FIELDS}
             return JobRequest.model_validate({**fields, "prompt": "x"}).seed
         except ValidationError as error:
@@ -108,15 +108,15 @@ class RowExpander:
             refuse("seeds", "sku needs a column sku", "add the column, or choose fixed, row or random")
 
     def _used_columns(self) -> frozenset[str]:
-        """The columns whose values reach a picture, its name or its labels."""
+        """The columns whose values affect an image, its name or its labels."""
         used = {*RECIPE_COLUMNS, *IDENTITY_COLUMNS, *(self.options.labels or ())}
         used |= {"prompt"} if self.template is None else self.template.names
         return frozenset(used | set(self.pattern.fields if self.pattern is not None else ()))
 
     def jobs(self, row: Row) -> list[tuple[PlannedJob, NewJob]]:
-        """The jobs of a row, one for each variant, each with the base that it shares with others.
+        """The jobs of a row, one per variant, each with the base that it shares with other jobs.
 
-        Raises RowExpansionError if any of them cannot be.
+        Raises RowExpansionError if any of them is invalid.
         """
         broken = {name: cell for name in row.cells.keys() & self._used if (cell := sheet_error(row.cells[name]))}
         if broken:
@@ -189,7 +189,7 @@ class RowExpander:
     def _name(self, row: Row, values: Mapping[str, Any], base: NewJob, seed: int) -> str | None:
         pattern = self.pattern or (self.sku_pattern if "sku" in values else None)
         if pattern is None:
-            # a job id is the name of last resort; it is known only later
+            # without a name the job id is used, which is not known yet
             name = sanitize(str(values.get("custom_id", "")))[: MAX_STEM_BYTES // 4]
             if not name:
                 return None
@@ -209,7 +209,7 @@ class RowExpander:
         return name
 
     def _base(self, row: Row, fields: dict[str, Any]) -> tuple[NewJob, RecipeHasher]:
-        """The job of these recipe fields: worked out once, since most rows of a table share theirs."""
+        """The base job of these recipe fields. It is cached, because most rows of a table share theirs."""
         key = tuple(sorted((name, type(value).__name__, repr(value)) for name, value in fields.items()))
         found = self._bases.get(key)
         if found is None:
@@ -226,7 +226,7 @@ class RowExpander:
         if isinstance(common := options.defaults.get("subject"), dict):
             whole["subject"] = _subject(common, fields.get("subject"))
         try:
-            # prompt and seed stand in: no check of the catalogue looks at them
+            # placeholders for prompt and seed: the catalogue checks neither
             job = self.make_job({**whole, "prompt": "x", "seed": 0})
         except ValidationError as error:
             return InvalidRequest(field_errors(error))
@@ -236,19 +236,19 @@ class RowExpander:
 
 
 def _subject(common: dict[str, Any], own: Any) -> Any:
-    """A row's subject: what the defaults say of all of them, and the row's own photo. A row without one has no subject."""
+    """A row's subject: the default subject with the row's own photo. Without any photo there is none."""
     if own is None:
         return common if "image" in common else None
     return {**common, **(own if isinstance(own, dict) else {"image": own})}
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:
-    """Each thing that pydantic found wrong, as an error of a field."""
+    """Errors of pydantic as field errors."""
     return [
         FieldError(
             field=".".join(str(part) for part in item["loc"]) or "request",
             detail=item["msg"].removeprefix("Value error, "),
-            remedy="mend it, or leave it out for the default",
+            remedy="correct it, or leave it out for the default",
         )
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
@@ -259,10 +259,10 @@ def _raise_row_error(row: Row, column: str, detail: str, remedy: str) -> NoRetur
 
 
 class RecipeHasher:
-    """The canonical JSON of recipes that differ in prompt and seed alone, with a gap for each of the two."""
+    """Hashes recipes that differ only in prompt and seed: holds their canonical JSON with a gap for each of the two."""
 
     def __init__(self, recipe: dict[str, Any]) -> None:
-        prompt, seed = secrets.token_hex(16), secrets.token_hex(16)  # nothing in a recipe is called so
+        prompt, seed = secrets.token_hex(16), secrets.token_hex(16)  # random, so that no recipe contains them
         text = canonical_json(recipe | {"prompt": prompt, "seed": seed})
         self.before, _, rest = text.partition(f'"{prompt}"')
         self.between, _, self.after = rest.partition(f'"{seed}"')

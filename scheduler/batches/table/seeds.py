@@ -1,4 +1,4 @@
-"""Seeds of a batch: the same for all, one a row, derived from the SKU, or drawn."""
+"""Seeds of a batch: one for all rows, one per row, derived from the SKU, or random."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class SeedPolicy(StrEnum):
     FIXED = "fixed"
     """Every row has the given seed."""
     ROW = "row"
-    """The given seed (or 0) plus the row's number."""
+    """The given seed (or 0) plus the row number."""
     SKU = "sku"
-    """Derived from SKU and variant: the same table sent again gives the same pictures."""
+    """Derived from SKU and variant: submitting the same table again gives the same images."""
     RANDOM = "random"
-    """Drawn anew for every picture."""
+    """A random seed for every job."""
 
 
 def seed_of_sku(sku: str, variant: Mapping[str, Any], base: int = 0) -> int:
-    """The seed of a product's variant: 32 bits, which other tools show and people retype. Another `base`, other pictures."""
+    """The seed of a product's variant: 32 bits, short enough to retype. Another `base` gives other images."""
     return int.from_bytes(hashlib.sha256(JSON.encode([sku, dict(variant), base]).encode()).digest()[:4], "big")
 
 
 def choose_seed(policy: SeedPolicy, *, base: int | None, row: int, sku: str | None, variant: Mapping[str, Any]) -> int:
-    """The seed of one job. Raises ValueError saying what the policy lacks."""
+    """The seed of one job. Raises ValueError naming the value that the policy needs."""
     match policy:
         case SeedPolicy.FIXED:
             if base is None:
@@ -48,9 +48,9 @@ def choose_seed(policy: SeedPolicy, *, base: int | None, row: int, sku: str | No
 
 
 def next_seed(seed: int) -> int:
-    """The seed after this one, for a picture that is rendered again: 32 bits derived from it, whatever the policy.
+    """The seed of a re-roll of an image with this seed: 32 bits derived from it, whatever the policy.
 
-    The same everywhere, so that the same table with the same decisions gives the same pictures; and never a sibling's, as
-    seed + 1 would be where a job makes several.
+    It depends on nothing else, so the same table with the same decisions gives the same images. seed + 1 would be the seed of
+    another image if the job renders several.
     """
     return int.from_bytes(hashlib.sha256(f"next {seed}".encode()).digest()[:4], "big")

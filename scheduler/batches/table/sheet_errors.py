@@ -1,4 +1,4 @@
-"""Cells in which a spreadsheet wrote what went wrong with a formula."""
+"""Detects cells that contain a spreadsheet's error value."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ SHEET_ERROR = re.compile(
     r"|NV|BEZUG!|WERT!|ZAHL!|VALEUR!|NOMBRE!|NOM\?|NOMBRE\?|VALOR!|N/D)|Err:\d{3}|=+#REF!.*",
     re.IGNORECASE,
 )
-"""As Excel, LibreOffice and Google Sheets write them, in some languages."""
+"""Error values of Excel, LibreOffice and Google Sheets, in several languages."""
 
 
 def sheet_error(cell: Any) -> str | None:
-    """The error that a cell holds, or None.
+    """The spreadsheet error that a cell contains, or None.
 
     >>> sheet_error("#N/A"), sheet_error("#1 mug")
     ('#N/A', None)

@@ -1,4 +1,4 @@
-"""Planned jobs between reading and writing: on disk, in chunks, so that memory holds one chunk of a table at a time."""
+"""Stores planned jobs on disk between reading and writing, in chunks, so that memory holds one chunk of a table at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from scheduler.queue.new_job import NewJob
 
 CHUNK_JOBS = 500
-"""Jobs that one transaction writes: few, so that single submits get their turn between two."""
+"""Jobs per transaction: few, so that single submits run between two."""
 CHUNK_ROWS = 500
 CHUNK_CHARS = 2_000_000
 
 
 @dataclass(slots=True)
 class PlannedJob:
-    """What differs between jobs of one table; the rest of the job is the chunk's base number `base`."""
+    """The fields that differ between jobs of one table. The other fields are in the chunk's base job number `base`."""
 
     row: int
     base: int
@@ -29,16 +29,16 @@ class PlannedJob:
     custom_id: str | None
     name: str | None
     change: str = ""
-    """Against the batch that this one brings up to date."""
+    """The change against the batch that this one updates; empty if there is none."""
     from_image: str | None = None
-    """The draft that it renders finally."""
+    """The id of the draft that the job renders as a final."""
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Some rows of the table with the jobs that they became.
+    """Some rows of the table with their jobs.
 
-    `bases` are jobs without what differs; `rows` are [number, cells, errors or null] as they were read.
+    `bases` are jobs without the fields that differ; `rows` are [number, cells, errors or null] as read.
     """
 
     bases: list[NewJob] = field(default_factory=list)
@@ -49,15 +49,15 @@ class Chunk:
     _numbers: dict[int, int] = field(default_factory=dict)
 
     def add_row(self, number: int, cells: dict[str, Any], errors: list[list[str]] | None) -> None:
-        """Keep a row as it was read."""
+        """Add a row as read."""
         self.rows.append([number, cells, errors])
         self.chars += sum(len(str(cell)) for cell in cells.values())
 
     def add_job(self, job: PlannedJob, base: NewJob) -> None:
-        """Keep a job; `base` is what it shares with others of the same recipe fields."""
+        """Add a job; `base` holds the fields that it shares with other jobs."""
         job.base = self._numbers.setdefault(id(base), len(self.bases))
         if job.base == len(self.bases):
-            self.bases.append(base)  # kept, so its id stays its own
+            self.bases.append(base)  # kept alive, so that its id() is not reused
         self.jobs.append(job)
         self.chars += len(job.prompt)
 
@@ -73,7 +73,7 @@ class Spool:
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, chunk: Chunk) -> None:
-        """Add a chunk."""
+        """Append a chunk."""
         jobs = [
             [j.row, j.base, j.prompt, j.seed, j.recipe_hash, j.labels, j.custom_id, j.name, j.change, j.from_image]
             for j in chunk.jobs

@@ -1,4 +1,4 @@
-"""The rows of a batch as they came, kept so that those which failed can be given back and mended."""
+"""The submitted rows of a batch, stored so that rows that failed can be downloaded and corrected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagefarm.store.models import BatchRows
 
 
 class StoredRow(NamedTuple):
-    """A row as it was read; `errors` are (field, detail) if it was refused, `change` what became of it in an update."""
+    """A row as read; `errors` are (field, detail) if it was rejected, `change` is its change in an update."""
 
     number: int
     cells: dict[str, Any]
@@ -24,13 +24,13 @@ class StoredRow(NamedTuple):
 
 
 def save_rows(session: Session, batch_id: str, rows: list[list[Any]]) -> None:
-    """Store some rows of a batch, compressed, in the caller's transaction."""
+    """Store consecutive rows of a batch, compressed, in the caller's transaction."""
     packed = zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), 3)
     session.execute(insert(BatchRows).values(batch_id=batch_id, first_row=rows[0][0], rows=packed))
 
 
 def load_rows(store: Store, batch_id: str) -> Iterator[list[StoredRow]]:
-    """The rows of a batch in order, some at a time; no transaction is held between two yields."""
+    """Yield the rows of a batch in order, in chunks; no transaction is open between two yields."""
     after = 0
     while True:
         with store.read() as session:

@@ -1,4 +1,4 @@
-"""From a table to a plan: how many jobs it makes, what they cost, what is wrong with its rows. Writes no database."""
+"""Plans a table: its jobs, their cost, and the errors of its rows. Writes nothing to the database."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from scheduler.queue.limits import check_size
 from scheduler.queue.new_job import BatchPosition, NewJob, make_job
 
 MAX_ERRORS = 100
-"""Errors that an answer lists."""
+"""Errors that a response lists."""
 MAX_ROW_ERRORS = 10
 MAX_SKU_CHARS = 100
 SAMPLE_PROMPTS = 3
 REPORTED_ROWS = 1000
-"""Rows that a dry run tells of one by one."""
+"""Rows that a dry run reports one by one."""
 
 
 @dataclass(slots=True)
 class RowPlan:
-    """What one row amounts to, for the report of a dry run."""
+    """The plan of one row, for the report of a dry run."""
 
     row: int
     sku: str
@@ -38,36 +38,36 @@ class RowPlan:
     pictures: int = 0
     gpu_s: float = 0.0
     prompt: str = ""
-    """Of its first job."""
+    """The prompt of its first job."""
     changes: set[Change] = field(default_factory=set)
     errors: list[FieldError] = field(default_factory=list)
 
 
 @dataclass
 class TablePlan:
-    """What a table amounts to. `spool` holds its jobs; close it."""
+    """The plan of a table. `spool` holds its jobs; close the plan after use."""
 
     spool: Spool
     rows: int = 0
     accepted: int = 0
     rejected: int = 0
-    """Jobs of rows that were refused; accepted + rejected = rows x variants."""
+    """Jobs of rejected rows; accepted + rejected = rows x variants."""
     images: int = 0
     gpu_s: float = 0.0
     errors: list[FieldError] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     reports: list[RowPlan] = field(default_factory=list)
-    """Of the first rows."""
+    """The plans of the first rows."""
     models: set[str] = field(default_factory=set)
     columns: dict[str, None] = field(default_factory=dict)
-    """The table's columns in order, the first MAX_COLUMNS that occur."""
+    """The table's columns in the order in which they occur; after MAX_COLUMNS no row adds any."""
     canary_row: int = 0
-    """The row up to which the canary reaches; 0: there is none."""
+    """The last row of the canary; 0: no canary."""
     canary_jobs: int = 0
     warnings: list[FieldError] = field(default_factory=list)
-    """What may not be meant as it is read; nothing is refused for it."""
+    """Likely mistakes; they reject nothing."""
     removed: int = 0
-    """Jobs of the batch that is brought up to date which this table has no more."""
+    """Jobs of the updated batch that this table does not contain."""
 
     def close(self) -> None:
         self.spool.close()
@@ -75,7 +75,7 @@ class TablePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitter:
-    """Whose table it is: the tenant, its own limits, and what jobs cost according to what the farm has learnt."""
+    """The submitting tenant: its limits, the learned costs of its jobs, and the images that it refers to."""
 
     catalogue: Catalogue
     tenant_id: str
@@ -84,7 +84,7 @@ class Submitter:
     named_images: NamedImages
 
     def make_job(self, fields: dict[str, Any]) -> NewJob:
-        """The held job of a request's fields. Raises InvalidRequest, ValidationError."""
+        """Make the held job of a request's fields. Raises InvalidRequest, ValidationError."""
         fields = self.named_images.resolve(fields)
         request = JobRequest.model_validate(fields)
         job = make_job(self.catalogue, request, self.tenant_id, costs=self.costs, position=BatchPosition(held=True))
@@ -102,9 +102,9 @@ def plan_table(
     keep: bool = True,
     previous: PreviousBatch | None = None,
 ) -> TablePlan:
-    """Read all rows and plan their jobs. `keep` False: only count (a dry run). `previous` is the batch that is updated.
+    """Read all rows and plan their jobs. `keep` False: count the jobs without storing them. `previous` is the batch to update.
 
-    Raises InvalidRequest for what spoils the whole batch; errors of single rows are in the plan.
+    Raises InvalidRequest for an error of the whole table; errors of single rows are in the plan.
     """
     expander = RowExpander(options, table.columns, submitter.make_job)
     if (model := options.defaults.get("model")) is not None:
@@ -131,7 +131,7 @@ def plan_table(
         if previous is not None:
             plan.removed = previous.removed
         if plan.accepted == plan.canary_jobs:
-            plan.canary_row = 0  # no rest to hold
+            plan.canary_row = 0  # there are no jobs after the canary to hold
     except BaseException:
         plan.close()
         raise
@@ -139,7 +139,7 @@ def plan_table(
 
 
 def _add(plan: TablePlan, chunk: Chunk, expander: RowExpander, row: Row, previous: PreviousBatch | None) -> bool:
-    """Plan one row: all of its variants, or none and the reasons. Returns whether it was accepted."""
+    """Plan one row: all of its variants, or none if it has errors. Returns whether it was accepted."""
     plan.rows += 1
     if len(plan.columns) < MAX_COLUMNS:
         plan.columns.update(dict.fromkeys(row.cells))

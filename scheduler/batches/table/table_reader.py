@@ -1,4 +1,4 @@
-"""A table that was sent in, to be opened once its options are known: an update reads it as the earlier table was read."""
+"""A submitted table, opened once its options are known: an update reads it as the earlier table was read."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ JSON_NAMES = (".jsonl", ".ndjson", ".json")
 
 
 class TableSource(Protocol):
-    """Rows that can be read once."""
+    """A table that can be read once."""
 
     def open(self, options: BatchOptions, given: BatchOptions) -> Table:
-        """The table as `options` say. `given` is what its sender said, without what an earlier batch adds.
+        """Open the table with `options`. `given` are the caller's own options, without those of an earlier batch.
 
-        Notes in `options` how it was read. Raises InvalidRequest.
+        Stores the detected charset in `options`. Raises InvalidRequest.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """CSV or JSON Lines."""
+    """A CSV or JSON Lines file."""
 
     stream: BinaryIO
     max_rows: int
     is_json: bool = False
     charset: str | None = None
-    """What the request's header says."""
+    """The charset in the request's header."""
 
     def open(self, options: BatchOptions, given: BatchOptions) -> Table:
         charset = given.charset or self.charset
@@ -57,5 +57,5 @@ class TableRows:
 
 
 def is_json_name(file_name: str) -> bool:
-    """Whether a file of this name is taken for JSON."""
+    """Whether a file with this name is read as JSON."""
     return file_name.lower().endswith(JSON_NAMES)

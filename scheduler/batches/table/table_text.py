@@ -1,4 +1,4 @@
-"""A table's bytes as lines of text: what the charset is, what is no text at all, and what to say where it cannot be read."""
+"""Reads a table's bytes as lines of text: detects the charset, rejects other file types, and explains undecodable text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LINE_CHARS = 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 HEAD_BYTES = 64 * 1024
 CHARSETS = ("utf-8", "utf-16", "gb18030", "gbk", "big5", "shift_jis", "euc-kr", "windows-1252", "iso-8859-1")
-"""The usual ones; each name that Python knows for one of the codecs below is taken too."""
+"""Common charsets, for errors and docs. Every name that Python knows for one of the codecs below is accepted."""
 CODECS = {
     **{name: name for name in ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")},
     **dict.fromkeys(("gb18030", "gbk", "gb2312"), "gb18030"),
@@ -27,7 +27,7 @@ CODECS = {
     **{f"cp{page}": f"cp{page}" for page in (437, 737, 775, 850, 852, 855, 857, 858, 862, 866, 1250, 1251, *range(1253, 1259))},
     **{name: name for name in ("mac-roman", "mac-latin2", "mac-cyrillic")},
 }
-"""Python's codecs by name, with the one that reads more of what people call by that name."""
+"""By Python's codec name: the codec that decodes the text, which covers what the name commonly stands for."""
 BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -36,7 +36,7 @@ BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (b"\x84\x31\x95\x33", "gb18030"),
 )
-"""Byte order marks; a longer one comes before the one that it begins with."""
+"""Byte order marks. A longer one comes before the one that it begins with."""
 SAVE_AS = "in the spreadsheet, save it as `CSV UTF-8`"
 NO_TABLE = (
     (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), not text", SAVE_AS),
@@ -47,26 +47,26 @@ NO_TABLE = (
     (b"{\\rtf", "is an RTF document, not a table", "save it as plain text"),
 )
 END_OF_FILE = "\x1a"
-"""What DOS programs write at the end of a text."""
+"""The character that DOS programs write at the end of a text."""
 
 
 def refuse(column: str, detail: str, remedy: str, row: int | None = None) -> NoReturn:
-    """Raise InvalidRequest for something that spoils the whole table."""
+    """Raise InvalidRequest for an error of the whole table."""
     raise InvalidRequest([FieldError(field=column, detail=detail, remedy=remedy, row=row)])
 
 
 @dataclass(frozen=True, slots=True)
 class TableText:
-    """A table's lines with their ends, and the charset that they were read by."""
+    """A table's lines with their line ends, and the charset that they were decoded with."""
 
     lines: Iterator[str]
     charset: str
 
 
 def read_text(stream: BinaryIO, charset: str | None = None, *, fallback: str | None = None) -> TableText:
-    """The lines of a table. A byte order mark decides, then `charset`; `fallback` is for what is not UTF-8.
+    """Read the lines of a table. A byte order mark decides the charset, then `charset`; `fallback` is for text that is not UTF-8.
 
-    Raises InvalidRequest naming what the bytes are instead, or by which charsets they can be read.
+    Raises InvalidRequest naming the detected file type, or the charsets that fit.
     """
     wanted = None if charset is None else _codec(charset)
     spare = None if fallback is None else _codec(fallback)
@@ -98,7 +98,7 @@ def _read_head(stream: BinaryIO) -> bytes:
 
 
 def _check_is_text(head: bytes) -> None:
-    """Raise InvalidRequest for a workbook, a picture and other files that are taken for tables."""
+    """Raise InvalidRequest for a workbook, an image or another file that is not a table."""
     if head.startswith(b"PK\x03\x04"):
         if b"xl/" in head or b"[Content_Types].xml" in head:
             refuse("table", "is an Excel workbook (.xlsx), not text", SAVE_AS)
@@ -113,7 +113,7 @@ def _check_is_text(head: bytes) -> None:
 
 
 def _unmarked_utf16(head: bytes) -> str | None:
-    """UTF-16 without its mark: in a table every other byte of the ASCII in it is 0."""
+    """Detect UTF-16 without a byte order mark: every other byte of its ASCII characters is 0."""
     even, odd = head[:4096:2], head[1:4096:2]
     if even and odd.count(0) * 3 > len(odd) and not even.count(0):
         return "utf-16-le"
@@ -121,7 +121,7 @@ def _unmarked_utf16(head: bytes) -> str | None:
 
 
 def _has_utf8(head: bytes) -> bool:
-    """Whether there is text beyond ASCII that is UTF-8."""
+    """Whether the text has characters outside ASCII and all are valid UTF-8."""
     if head.isascii():
         return False
     try:
@@ -132,7 +132,7 @@ def _has_utf8(head: bytes) -> bool:
 
 
 class _Borrowed(io.RawIOBase):
-    """What was read ahead, then the caller's stream: closing this one leaves that open."""
+    """The bytes that were read ahead, then the caller's stream. Closing this stream leaves the caller's open."""
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
         self._head = io.BytesIO(head)

@@ -1,7 +1,7 @@
-"""Prompt templates: Jinja's expressions and `if`, nothing that loops, calls or looks inside a value.
+"""Prompt templates: Jinja expressions and `if`, without loops, calls or attribute access.
 
-A template comes from outside and runs once for each row. So its syntax tree is checked against a list of what is allowed
-before it is compiled (in Jinja's sandbox, which is the second line), and what it may write is bounded.
+A template is untrusted and runs once for each row. Its syntax tree is checked against a list of allowed nodes before it is
+compiled. Jinja's sandbox is the second defence. The length of the output is bounded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scheduler.batches.table.columns import plain_name
 MAX_TEMPLATE_CHARS = 8_000
 MAX_NODES = 400
 MAX_DEPTH = 30
-"""Jinja's compiler takes a time that grows with a power of this."""
+"""The compile time of Jinja grows with a power of the depth."""
 MAX_VALUE_CHARS = 64 * 1024
 
 ALLOWED: tuple[type[nodes.Node], ...] = (
@@ -46,11 +46,11 @@ ALLOWED: tuple[type[nodes.Node], ...] = (
 
 
 class RowTemplateError(ValueError):
-    """The template cannot be rendered for this row; the text says why."""
+    """The template cannot be rendered for this row; the message is the reason."""
 
 
 class Absent(StrictUndefined):
-    """An empty cell: false in `{% if %}`, an error where it should be written."""
+    """An empty cell: false in `{% if %}`, an error where it is written."""
 
     __slots__ = ()
 
@@ -89,10 +89,10 @@ TESTS = frozenset({"defined", "undefined"})
 
 
 class PromptTemplate:
-    """A template that was found harmless. `names` are the columns and variants it uses."""
+    """A template that passed the checks. `names` are the columns and variants that it uses."""
 
     def __init__(self, source: str) -> None:
-        """Compile `source`; raise InvalidRequest naming what is not allowed and what is."""
+        """Compile `source`. Raises InvalidRequest naming the part that is not allowed, and the allowed ones."""
         if len(source) > MAX_TEMPLATE_CHARS:
             _refuse(f"has {len(source)} characters", f"shorten it to {MAX_TEMPLATE_CHARS} at most")
         environment = SandboxedEnvironment(undefined=Absent, autoescape=False, optimized=False, cache_size=0)
@@ -110,18 +110,18 @@ class PromptTemplate:
             _refuse("is nested too deep", "make it simpler")
 
     def check_names(self, known: Iterable[str]) -> None:
-        """Raise InvalidRequest if the template uses a column that is not there."""
+        """Raise InvalidRequest if the template uses a column that does not exist."""
         names = sorted(set(known))
         for name in sorted(self.names - set(names)):
             _refuse(f"there is no column {name!r}", f"known columns and variants: {', '.join(names) or 'none'}")
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """Return the prompt of a row. Raises RowTemplateError for an empty cell that is used, or too long a text."""
+        """Return the prompt of a row. Raises RowTemplateError if a cell that is used is empty, or the prompt is too long."""
         pieces, length = [], 0
         try:
             for piece in self._template.generate(values):
                 length += len(piece)
-                if length > 4 * MAX_PROMPT_CHARS:  # white space around it is still cut
+                if length > 4 * MAX_PROMPT_CHARS:  # surrounding white space is stripped below
                     raise RowTemplateError(f"the prompt gets longer than {MAX_PROMPT_CHARS} characters")
                 pieces.append(piece)
         except UndefinedError as error:
@@ -137,7 +137,7 @@ STRING = re.compile(r"""("[^"]*"|'[^']*')""")
 
 
 def plain_expressions(source: str) -> str:
-    """The template with the names in it written as columns are: composed, and without invisible characters. Texts stay."""
+    """The template with its names normalised like column names: NFKC, no invisible characters. String literals are unchanged."""
     if source.isascii():
         return source
     parts = EXPRESSION.split(source)
@@ -149,7 +149,7 @@ def plain_expressions(source: str) -> str:
 
 
 def _check(tree: nodes.Template) -> frozenset[str]:
-    """Raise InvalidRequest for what is not allowed; return the names that are used."""
+    """Raise InvalidRequest for parts that are not allowed; return the names that are used."""
     count, names = 0, set()
     stack: list[tuple[nodes.Node, int]] = [(tree, 0)]
     while stack:

@@ -36,11 +36,11 @@ Variants = Annotated[
     Field(max_length=10),
     AfterValidator(_names),
 ]
-"""Names with their values; each name is a variable of the template, or a recipe field that it sets."""
+"""Values by name; each name is a variable of the template, or a recipe field that it sets."""
 
 
 def combinations(matrix: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Every combination, the last name varying fastest; one empty combination if there are no variants.
+    """Every combination, the last name varying fastest; one empty combination without variants.
 
     >>> combinations({"view": ["front", "side"], "size": [1]})
     [{'view': 'front', 'size': 1}, {'view': 'side', 'size': 1}]

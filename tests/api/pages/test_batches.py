@@ -162,7 +162,7 @@ def test_columns_are_taken_for_what_the_form_says(site: Site) -> None:
     }
     twice = post(site, table=table, template="x", **{"map.Artikel": "sku", "map.Ware": "sku"})
     assert twice.status_code == 422
-    assert "two columns are taken for" in Reading(twice.text).text
+    assert "two columns are mapped to" in Reading(twice.text).text
 
 
 def test_a_table_sent_again_says_what_changed(site: Site) -> None:

@@ -128,8 +128,8 @@ def test_a_picture_that_changed_under_its_name(quick_farm: BulkFarm) -> None:
 def test_what_cannot_be_brought_up_to_date(farm: BulkFarm) -> None:
     running = farm.batch(TABLE, **T)
     for query, status, says in (
-        ({"update_of": running["id"]}, 409, "goes on"),
-        ({"update_of": "Spring"}, 409, "goes on"),
+        ({"update_of": running["id"]}, 409, "has open jobs"),
+        ({"update_of": "Spring"}, 409, "has open jobs"),
         ({"update_of": "Autumn"}, 404, "Autumn"),
         ({"update_of": "batch_01JD0000000000000000000000"}, 404, "no batch"),
     ):
@@ -138,7 +138,7 @@ def test_what_cannot_be_brought_up_to_date(farm: BulkFarm) -> None:
     farm.act(running["id"], "cancel")
     lucky = farm.send(TABLE, update_of=running["id"], seeds="random")
     assert lucky.status_code == 422
-    assert "random makes every picture anew" in lucky.text
+    assert "random renders every picture again" in lucky.text
     assert farm.batch(TABLE, update_of=running["id"])["changes"] == NOTHING | {"unfinished": 8}
 
 
