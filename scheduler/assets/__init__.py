@@ -1,1 +1,1 @@
-"""Images that users send in or name by URL."""
+"""Images that users upload or reference by URL."""

@@ -1,4 +1,4 @@
-"""From a file back to its job: by the hash of the file, of its pixels, or by what its metadata claims."""
+"""Finds the job of an image file: by the hash of the file, by the hash of its pixels, or by its metadata."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from imagefarm.store.models import Image
 
 MAX_LOOKUP_BYTES = 64 * 1024 * 1024
 MAX_IMAGES = 20
-"""Images that one lookup answers with."""
+"""Images that one lookup returns."""
 MAX_PIXELS = 4096 * 4096
-"""Larger pictures are not decoded: that would take more memory than this process may use."""
+"""Larger images are not decoded, because that would take more memory than this process may use."""
 
 
 @dataclass(slots=True)
 class LookupResult:
-    """What a lookup found. `images` are those of the farm that the file is, `by` how they were found."""
+    """The result of a lookup. `images` are the farm's images that match the file; `by` is the kind of match."""
 
     sha256: str
     pixel_sha256: str | None = None
@@ -37,9 +37,9 @@ class LookupResult:
 
 
 def find_image(store: Store, data: bytes, tenant_id: str | None, *, decode_slots: AbstractContextManager[Any]) -> LookupResult:
-    """Look a file up among the images of a tenant (None: of all). Raises RequestError if it is no picture.
+    """Look up a file among the images of a tenant (None: of all tenants). Raises RequestError if the file is not an image.
 
-    `decode_slots` is held while it is decoded.
+    `decode_slots` is held while the image is decoded.
     """
     found = LookupResult(hashlib.sha256(data).hexdigest())
     with decode_slots:

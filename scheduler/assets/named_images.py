@@ -1,8 +1,7 @@
-"""The pictures that a request or the rows of a table name: assets by id or name, paths in a ZIP sent with it, or URLs.
+"""Images that a request or the rows of a table refer to: assets by id or name, paths in an uploaded ZIP, or URLs.
 
-They are checked while the request is, and stored only when it is accepted.
-
-What is new waits in a temporary file. It has its asset's id already, since that is part of the recipes.
+They are checked with the request, and stored only when it is accepted. Until then new images wait in a temporary file. Each has
+its asset id already, because the id is part of the recipes.
 """
 
 from __future__ import annotations
@@ -39,23 +38,23 @@ from scheduler.assets.safe_fetch import fetch_image
 from scheduler.assets.store import CheckedPicture, asset_key, asset_row, check_picture, mismatched, stored_event
 
 IMAGE_FIELDS = tuple(name for name in ("init_image", "mask", "subject") if name in JobRequest.model_fields)
-"""Fields of a recipe that name pictures."""
+"""Recipe fields that refer to images."""
 MAX_CONCURRENT_FETCHES = 8
-"""URLs that are fetched beside one another."""
+"""URLs that are fetched in parallel."""
 WINDOW = 64
-"""Rows that are looked over for URLs ahead."""
+"""Rows whose URLs are fetched ahead."""
 MAX_URLS = 10_000
 URLS_S = 600.0
-"""Seconds that the URLs of one table may take together."""
+"""Time limit for fetching all URLs of one table, in seconds."""
 CHUNK = 100
-"""Assets that one transaction writes."""
+"""Assets per transaction."""
 MAX_CELL_SHOWN = 100
 MAX_NAME = 255
 STAND_IN = "asset_" + "0" * 26
 
 
 class HasCells(Protocol):
-    """A row of a table: its values by column."""
+    """A table row: its values by column."""
 
     @property
     def cells(self) -> Mapping[str, Any]: ...
@@ -66,7 +65,7 @@ R = TypeVar("R", bound=HasCells)
 
 @dataclass(frozen=True, slots=True)
 class _New:
-    """A picture that waits in the temporary file: its asset-to-be, and where its bytes are."""
+    """A new image in the temporary file: its future asset row, and the position of its bytes."""
 
     row: dict[str, Any]
     event: dict[str, Any]
@@ -75,7 +74,7 @@ class _New:
 
 
 class NamedImages:
-    """The pictures that one request of a tenant may name. Close it; nothing is stored unless `save` is called."""
+    """The images that one request of a tenant refers to. Close it after use; nothing is stored unless `save` is called."""
 
     def __init__(
         self,
@@ -86,7 +85,7 @@ class NamedImages:
         archive: BinaryIO | None = None,
         decode_slots: AbstractContextManager[Any] | None = None,
     ) -> None:
-        """`archive` is the ZIP sent with the table; `decode_slots` is held while a picture is decoded.
+        """`archive` is the ZIP sent with the table; `decode_slots` is held while an image is decoded.
 
         Raises InvalidRequest for a ZIP that cannot be read.
         """
@@ -99,7 +98,7 @@ class NamedImages:
         self._ids: dict[str, str | FieldError] = {}
         self._new: dict[str, _New] = {}
         self._names: dict[str, str] = {}
-        """What the paths in the ZIP mean from now on; a URL gives no name, since its last part may be another picture's."""
+        """Asset ids by path in the ZIP, for asset names. A URL gives no name: its last part may also name another image."""
         self._sizes: dict[str, tuple[int, int]] = {}
         self._lock = Lock()
         self._bytes_left = settings.max_table_bytes
@@ -107,9 +106,9 @@ class NamedImages:
         self._deadline: float | None = None
 
     def resolve(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """`fields` of a request with the ids of assets in place of what names pictures.
+        """`fields` of a request with asset ids in place of references to images.
 
-        Raises InvalidRequest naming each field whose picture is not to be had.
+        Raises InvalidRequest naming each field whose image is not available.
         """
         found, errors = dict(fields), []
 
@@ -137,7 +136,7 @@ class NamedImages:
         return found
 
     def check(self, recipe: Recipe) -> None:
-        """Raise InvalidRequest if the pictures of a recipe, whose names were resolved here, do not go together."""
+        """Raise InvalidRequest if the sizes of a recipe's images do not match. The images must have been resolved here."""
         if errors := mismatched({field: self._size(asset_id) for field, asset_id in recipe.assets.items()}):
             raise InvalidRequest(errors)
 
@@ -149,7 +148,7 @@ class NamedImages:
         return self._sizes[asset_id]
 
     def asset_id(self, name: str, field: str) -> str:
-        """The id of the asset that `name` means. Raises InvalidRequest naming `field`."""
+        """The id of the asset that `name` refers to. Raises InvalidRequest naming `field`."""
         found = self._ids.get(name)
         if found is None:
             found = self._ids[name] = self._found(name)
@@ -158,7 +157,7 @@ class NamedImages:
         return found
 
     def prefetch(self, rows: Iterable[R]) -> Iterator[R]:
-        """The same rows, with the URLs in them fetched some rows ahead and beside one another."""
+        """Yield the same rows, with their URLs fetched in parallel, `WINDOW` rows ahead."""
         source = iter(rows)
         while window := list(islice(source, WINDOW)):
             urls = {url: None for row in window for url in urls_in(row.cells) if url not in self._ids}
@@ -177,7 +176,7 @@ class NamedImages:
                 return found
         except InvalidRequest as error:
             if error.errors[0].field == "archive":
-                raise  # the whole ZIP is at fault
+                raise  # the error is about the whole ZIP
             return error.errors[0]
         with self.store.read() as session:
             asset = find_asset(session, self.tenant_id, name)
@@ -186,18 +185,18 @@ class NamedImages:
     def _unknown(self, name: str) -> FieldError:
         shown = repr(name[:MAX_CELL_SHOWN])
         if is_id(name, "asset"):
-            return FieldError(field=PICTURE, detail=f"you have no asset {shown}", remedy="send the picture in first")
+            return FieldError(field=PICTURE, detail=f"you have no asset {shown}", remedy="upload the picture first")
         if self.archive is None:
             return FieldError(
                 field=PICTURE,
                 detail=f"you have no asset of the id or name {shown}",
-                remedy="send the picture in first, or a ZIP as `archive` with the table",
+                remedy="upload the picture first, or a ZIP as `archive` with the table",
             )
         like = self.archive.like(name)
         return FieldError(
             field=PICTURE,
             detail=f"neither the ZIP nor your assets have {shown}",
-            remedy=f"perhaps {like[:MAX_CELL_SHOWN]!r} is meant" if like else "write the path as it is in the ZIP",
+            remedy=f"perhaps you meant {like[:MAX_CELL_SHOWN]!r}" if like else "write the path as it is in the ZIP",
         )
 
     def _from_url(self, url: str) -> str:
@@ -213,13 +212,13 @@ class NamedImages:
         data = fetch_image(url, self.settings, field=PICTURE, patience_s=left)
         with self._lock:
             self._bytes_left -= len(data)
-        # without the query, which may hold a secret
+        # without the query, which may contain a secret
         return self._checked(data, unquote(urlsplit(url).path).rpartition("/")[2][-MAX_NAME:] or "picture")
 
     def _checked(self, data: bytes, name: str) -> str:
         known = self._known(hashlib.sha256(data).hexdigest())
         if known is not None:
-            return known  # it was decoded when it first came
+            return known  # stored or decoded before
         with self._decode_slots:
             picture = check_picture(data, self.settings, name=PICTURE)
         return self._known(picture.sha256) or self._add(picture, name)
@@ -246,13 +245,13 @@ class NamedImages:
 
     @property
     def new(self) -> int:
-        """How many pictures are named that the tenant has not yet."""
+        """Number of images that the tenant does not have yet."""
         return len(self._new)
 
     def save(self, outputs: OutputStore) -> None:
-        """Store what is new, files first, and mark what is known as wanted.
+        """Store the new images, files before rows, and mark the known ones as used.
 
-        Raises Unavailable if another request has stored one of these pictures since.
+        Raises Unavailable if another request stored one of these images meanwhile.
         """
         waiting = iter(self._new.values())
         while some := list(islice(waiting, CHUNK)):
@@ -282,14 +281,14 @@ class NamedImages:
         append_many(session, [("asset.stored", each.row["id"], self.tenant_id, each.event) for each in new])
 
     def close(self) -> None:
-        """Forget what was not kept."""
+        """Delete the images that were not saved."""
         self._spool.close()
         if self.archive is not None:
             self.archive.close()
 
 
 PICTURE = "picture"
-"""What an error names until it is known which field the picture is for."""
+"""The field that an error names until the field of the image is known."""
 
 
 def _is_url(name: str) -> bool:
@@ -297,7 +296,7 @@ def _is_url(name: str) -> bool:
 
 
 def urls_in(cells: Mapping[str, Any]) -> Iterator[str]:
-    """The URLs of pictures among the fields of a row or a request."""
+    """The URLs of images among the fields of a row or a request."""
     for name in IMAGE_FIELDS:
         cell = cells.get(name)
         for part in (cell, cell.get("image"), cell.get("mask")) if isinstance(cell, dict) else (cell,):
@@ -310,12 +309,12 @@ def _refuse(detail: str, remedy: str) -> None:
 
 
 def names_urls(request: JobRequest) -> bool:
-    """True if a picture of the request has still to be fetched."""
+    """Whether the request refers to images by URL."""
     return any(urls_in(_named(request)))
 
 
 def with_stand_ins(request: JobRequest) -> JobRequest:
-    """The request with an asset that does not exist in place of each URL, so that the rest of it can be checked."""
+    """The request with a placeholder asset in place of each URL, so that its other fields can be checked."""
 
     def stand_in(value: Any) -> Any:
         return STAND_IN if isinstance(value, str) and "://" in value else value

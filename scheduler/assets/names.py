@@ -1,4 +1,4 @@
-"""Names of assets. A name is a pointer to a tenant's asset, and every upload under it sets it: it means what was sent last."""
+"""Names of assets. A name points to an asset of a tenant; each upload under the name points it to the new asset."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ POINT = per_dialect(
 
 
 def set_names(session: Session, tenant_id: str, names: Mapping[str, str]) -> None:
-    """Make each name mean the asset of this id, in the caller's transaction. Names are compared as paths in a ZIP are."""
+    """Point each name to the asset of this id, in the caller's transaction. Names are compared like paths in a ZIP."""
     statement = POINT[session.get_bind().dialect.name]
     pointers = {plain_path(name): asset_id for name, asset_id in names.items()}
-    for name in sorted(pointers):  # two uploads that share names lock them in one order
+    for name in sorted(pointers):  # in order, so that two uploads that share names do not deadlock
         if name:
             session.execute(statement.values(tenant_id=tenant_id, name=name, asset_id=pointers[name]))
 
 
 def find_asset(session: Session, tenant_id: str, name: str) -> str | None:
-    """The id of a tenant's asset, by its id or by the name under which it was sent in last."""
+    """The id of a tenant's asset, by its id or by the name of its latest upload; None if there is none."""
     if is_id(name, "asset"):
         return session.scalar(select(Asset.id).where(Asset.id == name, Asset.tenant_id == tenant_id))
     where = (AssetName.tenant_id == tenant_id, AssetName.name == plain_path(name))
@@ -37,7 +37,7 @@ def find_asset(session: Session, tenant_id: str, name: str) -> str | None:
 
 
 def names_of(session: Session, asset_ids: Collection[str]) -> dict[str, list[str]]:
-    """The names that mean these assets now, in order."""
+    """By asset id: the names that point to the asset now, in order."""
     found: dict[str, list[str]] = {asset_id: [] for asset_id in asset_ids}
     rows = session.execute(
         select(AssetName.asset_id, AssetName.name).where(AssetName.asset_id.in_(list(found))).order_by(AssetName.name)

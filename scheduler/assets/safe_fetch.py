@@ -1,7 +1,7 @@
-"""The one way out: requests to URLs that callers gave. Public addresses only, resolved once, no redirects, bounded.
+"""SSRF-safe requests to URLs from callers: public addresses only, resolved once, no redirects, bounded size and time.
 
-Names are resolved here, every address that comes back is checked, and the connection goes to the checked address: a name
-that answers otherwise the next time (DNS rebinding) changes nothing.
+Host names are resolved here, every address is checked, and the connection goes to the checked address. A name that resolves to
+another address the next time (DNS rebinding) therefore has no effect.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from imagefarm.text import strip_invisible
 MAX_URL_CHARS = 2048
 LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 URL_CHARACTERS = "%/:@!$&'()*+,;=?~[]"
-"""What stays as it is in paths and queries, besides letters, digits and - . _"""
+"""Characters that are not percent-encoded in paths and queries, besides letters, digits and - . _"""
 TRIES = 3
-"""For a server that is busy: 429 and 503."""
+"""Tries of an image fetch while the server is busy (429 and 503)."""
 BUSY = (429, 503)
 MAX_WAIT_S = 20.0
-"""A server that asks for a longer pause is not asked again."""
+"""A server that asks for a longer pause, in seconds, is not tried again."""
 FIRST_WAIT_S = 0.5
-"""Pause before the second try, where the server names none; the third waits twice as long."""
+"""Pause before the second try, in seconds, if the server names none. The third try waits twice as long."""
 TITLE = re.compile(rb"<title[^>]*>([^<]{1,400})", re.IGNORECASE)
 TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
-"""IPv6 ranges that carry an IPv4 address inside, which may be any."""
+"""IPv6 ranges that contain an IPv4 address, which may be private."""
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class FetchFailed(FarmError):
-    """The other side could not be reached, or did not answer as it should."""
+    """The server could not be reached, or did not respond as required."""
 
     code = "fetch_failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL whose host was resolved and found allowed."""
+    """A URL whose host was resolved to an allowed address."""
 
     url: str
     host: str
@@ -61,7 +61,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An answer: status and at most the allowed bytes of its body."""
+    """A response; its body has at most the allowed number of bytes."""
 
     status: int
     body: bytes
@@ -70,7 +70,7 @@ class Fetched:
 
 
 def is_public(address: Address) -> bool:
-    """True if the address belongs to the Internet at large.
+    """Whether the address is on the public Internet.
 
     >>> is_public(ipaddress.ip_address("::ffff:10.0.0.1"))
     False
@@ -84,7 +84,7 @@ def is_public(address: Address) -> bool:
 
 
 def ascii_url(url: str) -> str:
-    """The URL as it goes over the wire: the host in IDNA, other characters percent-encoded. Raises ValueError.
+    """The URL as it is sent: the host in IDNA, other characters percent-encoded. Raises ValueError.
 
     >>> ascii_url("https://b\u00fccher.example/\u7ea2 mug.jpg?q=50%&x=%20")
     'https://xn--bcher-kva.example/%E7%BA%A2%20mug.jpg?q=50%25&x=%20'
@@ -99,7 +99,7 @@ def ascii_url(url: str) -> str:
         try:
             encoded = httpx.URL(scheme="http", host=host).raw_host.decode()
         except httpx.InvalidURL as error:
-            raise ValueError(f"the host {host[:100]!r} is no name of a host ({error})") from None
+            raise ValueError(f"the host {host[:100]!r} is not a host name ({error})") from None
         before, at, after = netloc.rpartition("@")
         port = f":{parts.port}" if parts.port is not None else ""
         netloc = f"{before}{at}{encoded}{port}" if after else netloc
@@ -108,7 +108,7 @@ def ascii_url(url: str) -> str:
 
 
 def check_url(url: str, *, allow_private: bool, field: str = "url", like: str = "https://example.com/hook") -> Target:
-    """Resolve the URL's host and check where it leads; `like` is an example for remedies.
+    """Resolve the URL's host and check its addresses; `like` is an example for remedies.
 
     Raises InvalidRequest naming `field`, FetchFailed if the host has no address.
     """
@@ -145,9 +145,9 @@ def fetch(
     timeout_s: float = 10.0,
     max_bytes: int = 64 * 1024,
 ) -> Fetched:
-    """Ask the checked address; a redirect is an answer like any other. Raises FetchFailed.
+    """Send a request to the checked address. A redirect is returned like any other response. Raises FetchFailed.
 
-    All of it takes `timeout_s` at most, however slowly the other side sends its answer or the head of it.
+    The whole request takes at most `timeout_s` seconds, however slowly the server sends its response.
     """
     parts = urlsplit(target.url)
     literal = f"[{target.address}]" if ":" in target.address else target.address
@@ -174,21 +174,21 @@ def fetch(
             for piece in response.iter_raw(16 * 1024):
                 body += piece
                 if len(body) > max_bytes:
-                    raise FetchFailed(f"the answer is larger than {max_bytes} bytes")
+                    raise FetchFailed(f"the response is larger than {max_bytes} bytes")
             if connection.is_aborted:
-                raise FetchFailed(f"no whole answer within {timeout_s:g} s")
+                raise FetchFailed(f"no complete response within {timeout_s:g} s")
             kind, retry_after = response.headers.get("Content-Type", ""), response.headers.get("Retry-After")
             return Fetched(response.status_code, bytes(body), kind, retry_after)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         if connection.is_aborted:
-            raise FetchFailed(f"no whole answer within {timeout_s:g} s") from None
+            raise FetchFailed(f"no complete response within {timeout_s:g} s") from None
         raise FetchFailed(f"{type(error).__name__}: {str(error)[:200]}") from None
     finally:
         timer.cancel()
 
 
 class _PinnedConnection:
-    """The connection of one request, which another thread may cut: a read's own timeout begins anew with every byte."""
+    """The connection of one request. Another thread can abort it, because a read timeout starts again with every byte."""
 
     def __init__(self) -> None:
         self.is_aborted = False
@@ -196,7 +196,7 @@ class _PinnedConnection:
         self._lock = threading.Lock()
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Told by httpcore of what it does."""
+        """Trace callback of httpcore."""
         if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
             with self._lock:
                 self._socket = info["return_value"].get_extra_info("socket")
@@ -217,11 +217,11 @@ def _certificates() -> ssl.SSLContext:
 
 
 def fetch_image(url: str, settings: Settings, *, field: str, patience_s: float = 2 * MAX_WAIT_S) -> bytes:
-    """The file at a URL that a caller gave for a picture, unchecked as yet. A busy server is asked three times.
+    """Fetch the image at a caller's URL without checking its content. A busy server is tried three times.
 
-    Pauses take `patience_s` together at most. Raises InvalidRequest naming `field`.
+    Pauses take at most `patience_s` seconds in total. Raises InvalidRequest naming `field`.
     """
-    remedy = "check the URL, or send the picture in as an asset"
+    remedy = "check the URL, or upload the picture as an asset"
     try:
         target = check_url(url, allow_private=settings.allow_private_urls, field=field, like="https://example.com/mug.jpg")
         got = _fetch_patiently(target, settings, patience_s)
@@ -237,7 +237,7 @@ def fetch_image(url: str, settings: Settings, *, field: str, patience_s: float =
     if got.status != 200:
         raise InvalidRequest([FieldError(field=field, detail=f"cannot be fetched: it answered {got.status}", remedy=remedy)])
     if (page := web_page(got)) is not None:
-        remedy = "give the URL of the picture itself; a page that asks to sign in is no picture"
+        remedy = "give the URL of the picture itself; a sign-in page is not a picture"
         raise InvalidRequest([FieldError(field=field, detail=f"is a web page{page}, not a picture", remedy=remedy)])
     return got.body
 
@@ -257,7 +257,7 @@ def _fetch_patiently(target: Target, settings: Settings, patience_s: float) -> F
 
 
 def _asked_wait_s(retry_after: str | None) -> float | None:
-    """What Retry-After asks for: seconds, or a date."""
+    """The pause that Retry-After asks for, in seconds; the header contains seconds or a date."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
@@ -268,7 +268,7 @@ def _asked_wait_s(retry_after: str | None) -> float | None:
 
 
 def web_page(got: Fetched) -> str | None:
-    """The title of what came, if that is a web page (perhaps empty); None if it is not."""
+    """The title of the web page that was fetched, perhaps empty; None if the response is not a web page."""
     begins = got.body[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not got.content_type.lower().startswith("text/html") and not begins.startswith((b"<!doctype html", b"<html")):
         return None

@@ -1,4 +1,4 @@
-"""Assets: pictures that are sent in to begin from. Each is stored once per tenant, upright, and bounded before it is decoded."""
+"""Assets: uploaded input images. Each is stored once per tenant, upright, and its size is checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", MULTI_PICTURE: "jpg"}
 
 @dataclass(frozen=True, slots=True)
 class CheckedPicture:
-    """A picture that was decoded whole: its bytes to store, upright and in sRGB."""
+    """An image that was completely decoded: its bytes to store, upright and in sRGB."""
 
     data: bytes
     format: str
     width: int
     height: int
     changes: tuple[str, ...] = ()
-    """What of it was changed to be so, for the audit."""
+    """The conversions that were applied, for the audit."""
 
     @property
     def sha256(self) -> str:
@@ -48,10 +48,10 @@ class CheckedPicture:
 
 
 def check_picture(data: bytes, settings: Settings, *, name: str = "file") -> CheckedPicture:
-    """Decode a picture that came from outside; raise InvalidRequest naming `name` for what is none, or is too large.
+    """Decode an uploaded image. Raises InvalidRequest naming `name` if the data is not an image, or the image is too large.
 
-    One that lies on its side, has more than 8 bits of grey, or colours in another space than sRGB is converted and stored as
-    PNG; any other is stored as it came.
+    An image that is stored rotated, has more than 8 bits of grey, or has another colour space than sRGB is converted to PNG. Any
+    other is stored unchanged.
     """
     if len(data) > settings.max_asset_bytes:
         _refuse(name, f"has more than {settings.max_asset_bytes} bytes", "send a smaller file")
@@ -70,11 +70,11 @@ def check_picture(data: bytes, settings: Settings, *, name: str = "file") -> Che
     except UnidentifiedImageError:
         _refuse(name, "is not a PNG, JPEG or WebP picture", "convert it")
     except (OSError, ValueError, SyntaxError, MemoryError, Picture.DecompressionBombError) as error:
-        _refuse(name, f"cannot be decoded: {str(error)[:200]}", "save it anew")
+        _refuse(name, f"cannot be decoded: {str(error)[:200]}", "save it again")
 
 
 def keep_asset(store: Store, outputs: OutputStore, picture: CheckedPicture, *, name: str, tenant_id: str) -> tuple[Asset, bool]:
-    """Store a picture for a tenant; return its asset, and whether it is new. The file is there before the row is."""
+    """Store an image for a tenant; return its asset, and whether it is new. The file is written before the row."""
     sha256 = picture.sha256
 
     def known(session: Session) -> Asset | None:
@@ -89,7 +89,7 @@ def keep_asset(store: Store, outputs: OutputStore, picture: CheckedPicture, *, n
     outputs.write(key, picture.data)
 
     def add(session: Session) -> tuple[Asset, bool]:
-        if (found := known(session)) is not None:  # another request was quicker; the file is the same
+        if (found := known(session)) is not None:  # another request stored it first; the file is the same
             return found, False
         row = asset_row(new_id("asset"), key, picture, name=name, tenant_id=tenant_id)
         session.execute(insert(Asset).values(**row, created_at=db_now()))
@@ -110,9 +110,9 @@ def store_picture(
     tenant_id: str,
     decode_slots: AbstractContextManager[Any],
 ) -> tuple[Asset, bool]:
-    """Check a picture that was sent in and keep it; return its asset, and whether it is new.
+    """Check and store an uploaded image; return its asset, and whether it is new.
 
-    `decode_slots` is held while it is decoded. Raises InvalidRequest for what is no picture.
+    `decode_slots` is held while the image is decoded. Raises InvalidRequest if the data is not an image.
     """
     name = asset_name(name)
     with decode_slots:
@@ -121,18 +121,18 @@ def store_picture(
 
 
 def stored_event(picture: CheckedPicture) -> dict[str, Any]:
-    """What the audit says of a new asset."""
+    """The audit data of a new asset."""
     return {"sha256": picture.sha256} | ({"changes": list(picture.changes)} if picture.changes else {})
 
 
 def asset_key(tenant_id: str, picture: CheckedPicture) -> str:
-    """Where a tenant's picture lies."""
+    """The storage key of a tenant's image."""
     sha256 = picture.sha256
     return f"assets/{sha256[:2]}/{tenant_id}/{sha256}.{picture.format}"
 
 
 def asset_row(asset_id: str, key: str, picture: CheckedPicture, *, name: str, tenant_id: str) -> dict[str, Any]:
-    """The row of an asset, without its time."""
+    """The row of an asset, without its creation time."""
     return {
         "id": asset_id,
         "tenant_id": tenant_id,
@@ -147,13 +147,13 @@ def asset_row(asset_id: str, key: str, picture: CheckedPicture, *, name: str, te
 
 
 def seen_again(session: Session, tenant_id: str, sha256: str) -> Asset | None:
-    """The tenant's asset with these bytes, marked as wanted now, so that it is not collected at this moment."""
+    """Mark the tenant's asset with these bytes as used now, so that it is not collected, and return it; None if there is none."""
     statement = update(Asset).where(Asset.tenant_id == tenant_id, Asset.sha256 == sha256).values(used_at=db_now())
     return session.scalars(statement.returning(Asset)).first()
 
 
 def mend_file(outputs: OutputStore, asset: Asset, data: bytes) -> None:
-    """Write an asset's file again if it has been lost."""
+    """Write an asset's file again if it is missing."""
     try:
         outputs.open(asset.storage_key).close()
     except FileNotFoundError:
@@ -161,7 +161,7 @@ def mend_file(outputs: OutputStore, asset: Asset, data: bytes) -> None:
 
 
 def check_references(session: Session, recipe: Recipe, can_see: Callable[[str], bool]) -> None:
-    """Raise InvalidRequest, naming the field, unless every asset of a recipe is there, is seen, and goes with the others."""
+    """Raise InvalidRequest, naming the field, unless every asset of a recipe exists, is visible, and has a matching size."""
     errors: list[FieldError] = []
     found: dict[str, Asset] = {}
     for field, asset_id in recipe.assets.items():
@@ -176,7 +176,7 @@ def check_references(session: Session, recipe: Recipe, can_see: Callable[[str], 
 
 
 def mismatched(sizes: Mapping[str, tuple[int, int]]) -> list[FieldError]:
-    """What is wrong with the sizes (width, height) of a recipe's assets, by the fields that name them."""
+    """Errors for the sizes (width, height) of a recipe's assets that do not match. The keys are field names."""
     errors = []
     for field, other in (("mask", "init_image"), ("subject.mask", "subject.image")):
         if field in sizes and other in sizes and sizes[field] != sizes[other]:
@@ -187,30 +187,30 @@ def mismatched(sizes: Mapping[str, tuple[int, int]]) -> list[FieldError]:
 
 
 def assets_of(recipe: Mapping[str, Any]) -> set[str]:
-    """The ids of all pictures that a stored recipe begins from."""
+    """The ids of all assets that a stored recipe uses."""
     subject = recipe.get("subject") or {}
     named = (recipe.get("init_image"), recipe.get("mask"), subject.get("image"), subject.get("mask"))
     return {name for name in named if name is not None and is_id(name, "asset")}
 
 
 def uses_of(job_id: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows that say which pictures a new job with this stored recipe begins from."""
+    """The rows that record which assets a new job with this stored recipe uses."""
     return [{"asset_id": asset, "job_id": job_id} for asset in sorted(assets_of(recipe))]
 
 
 def record_use(session: Session, jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-    """Note which pictures these new jobs (id, recipe) begin from, in the transaction that writes them."""
+    """Record which assets these new jobs (id, recipe) use, in the transaction that writes the jobs."""
     insert_many(session, AssetUse, [use for job_id, recipe in jobs for use in uses_of(job_id, recipe)])
 
 
 def asset_name(name: str) -> str:
-    """`name` as an asset may have it. Raises InvalidRequest."""
+    """`name` as it is stored for an asset. Raises InvalidRequest if it cannot be."""
     try:
         check_text(name)
     except ValueError as error:
         _refuse("name", str(error), "rename the file")
     if not name or len(name) > 255:
-        _refuse("name", "has not 1 to 255 characters", "rename the file")
+        _refuse("name", "must have 1 to 255 characters", "rename the file")
     return unicodedata.normalize("NFC", name)
 
 

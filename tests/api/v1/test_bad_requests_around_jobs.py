@@ -189,12 +189,12 @@ TABLES = [
     Bad("/api/v1/batches", table(channels=[5]), "channels.0", "not an object"),
     Bad("/api/v1/batches", table(variants={"view": [{}]}), "variants.view.0", "not text"),
     Bad("/api/v1/batches", table(variants={"view": ["x" * 1001]}), "variants.view.0", "longer than 1000"),
-    Bad("/api/v1/batches", table(defaults={"mask": "asset_1"}), "mask", "send the picture in"),
+    Bad("/api/v1/batches", table(defaults={"mask": "asset_1"}), "mask", "upload the picture"),
     Bad(
         "/api/v1/batches",
         table(defaults={"subject": {"image": NOWHERE["asset"], "mask": "everything"}}),
         "subject",
-        "send the picture in",
+        "upload the picture",
     ),
 ]
 DELIVERING = [

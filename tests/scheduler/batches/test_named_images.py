@@ -209,8 +209,8 @@ def links() -> bytes:
         ("e.png", "is not a PNG"),
         ("f.png", "pixels"),
         ("g.png", "cannot be decoded"),
-        ("h.png", "rare way"),
-        ("i.png", "'deep/i.PNG' is meant"),
+        ("h.png", "unsupported way"),
+        ("i.png", "you meant 'deep/i.PNG'"),
         ("../../../etc/passwd", "neither the ZIP nor your assets"),
         ("/etc/passwd", "neither the ZIP nor your assets"),
         ("asset_01JD0000000000000000000000", "no asset"),
@@ -355,7 +355,7 @@ def test_pictures_by_url(open_farm: BulkFarm, shop: Shop) -> None:
         ("text", "not a PNG"),
         ("bomb", "pixels"),
         ("large", "larger than 200000 bytes"),
-        ("slow", "no whole answer within"),
+        ("slow", "no complete response within"),
     ],
 )
 def test_a_url_with_bad_manners(open_farm: BulkFarm, shop: Shop, monkeypatch: pytest.MonkeyPatch, what: str, says: str) -> None:
