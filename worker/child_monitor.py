@@ -1,11 +1,11 @@
-"""What the worker's parent process does besides Celery's own work: it never touches a device, so it can always answer.
+"""The work of a worker's parent process besides Celery's own. The parent never uses a device, so it always responds.
 
-- Its child died: the jobs go back to the queue at once, and a ticket makes somebody take them.
-- Its child is idle while a lane has work: a ticket was lost, so one is issued.
-- It is told to end: the child is told to drain.
-- Its child takes more memory than it may (see worker.process.memory_limit): it is ended.
-- Its child's interpreter stands still (see worker.process.liveness): it is ended.
-- The operator drains the worker: it leaves its lanes' tickets to others.
+- The child died: its jobs go back to the queue at once, and a ticket calls a worker for them.
+- The child is idle although a lane has work: a ticket was lost, so one is issued.
+- The parent gets SIGTERM: the child drains.
+- The child takes more memory than its limit (see worker.process.memory_limit): the parent kills it.
+- The child's interpreter hangs (see worker.process.liveness): the parent kills it.
+- The operator drains the worker: it stops consuming the tickets of its lanes.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from worker.process.memory_limit import GIB, MemoryLimit
 log = get_logger(__name__)
 
 LOOK_EVERY_S = 3.0
-"""How often an idle worker looks for work without a ticket."""
+"""How often an idle worker looks for work without a ticket, in seconds."""
 REAP_EVERY_S = 0.5
-"""How often the pool looks for a child that died: one waitpid."""
+"""How often the pool looks for a child that died, in seconds: one waitpid."""
 NOT_ITS_OWN = {None, -signal.SIGKILL, -signal.SIGTERM, STUCK_EXIT}
-"""Exit codes of a child that may have been killed from outside, or that waited for what no job brings about."""
+"""Exit codes of a child that was perhaps killed from outside, or that was stuck in work that no job causes."""
 ENDS = {
     HUNG_EXIT: "hung: a step did not end, and the process was ended",
     STUCK_EXIT: "hung: a model's load, or the storing of pictures, did not end, and the process was ended",
@@ -59,7 +59,7 @@ TROUBLES = (SQLAlchemyError, RedisError, OperationalError, OSError)
 
 
 class ChildMonitor:
-    """The parent's own thread: requeues the jobs of children that died and looks for work that nobody was told of."""
+    """A thread of the parent: requeues the jobs of children that died and issues tickets for work that has none."""
 
     def __init__(self, app: Celery, settings: Settings, serves: list[str], node: str) -> None:
         self.app = app
@@ -67,7 +67,7 @@ class ChildMonitor:
         self.serves = serves
         self.node = node
         self.incarnation = ""
-        """Of the child that lives now."""
+        """The incarnation of the current child."""
         self.failures = 0
         self._deaths: list[tuple[str, str, bool]] = []
         self._wake = threading.Event()
@@ -81,19 +81,19 @@ class ChildMonitor:
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Requeue the jobs of the children that died, and end."""
+        """Requeue the jobs of the children that died, and end the thread."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def child_starts(self) -> None:
-        """A child is about to be made: it gets a new incarnation."""
+        """Give the next child a new incarnation. Called before it is created."""
         self.incarnation = next_incarnation()
 
     def child_ended(self, incarnation: str, exitcode: int | None, ended_here: tuple[str, bool] | None = None) -> None:
-        """A child is no more; `ended_here` is why this process killed it, and whether a job is to blame. Called in Celery's
-        event loop, which must not wait for SQL.
+        """Note that a child has ended. `ended_here` is (reason, whether a job is to blame) if this process killed it. Called in
+        Celery's event loop, which must not wait for SQL.
         """
         reason = ENDS.get(exitcode or 0, f"its process ended with {describe_exit(exitcode)}")
         reason, self_inflicted = ended_here or (reason, exitcode not in NOT_ITS_OWN)
@@ -136,10 +136,10 @@ class ChildMonitor:
         for model, _ in waiting:
             if tickets.waiting(self.redis, self.settings.redis_prefix, model) == 0:
                 tickets.issue(self.app, model)
-                return  # one is enough: whoever takes it serves all its lanes
+                return  # one is enough: the worker that takes it serves all its lanes
 
     def _follow(self, desired_state: str) -> None:
-        """While the worker drains, others shall get its lanes' tickets."""
+        """Stop consuming the tickets of the lanes while the worker drains, so that other workers get them."""
         consuming = desired_state == WorkerState.READY
         if consuming == self._consuming:
             return
@@ -152,7 +152,7 @@ class ChildMonitor:
 
     @property
     def store(self) -> Store:
-        """Made at first use: the database may be away when the worker starts."""
+        """Created at first use, because the database may be down when the worker starts."""
         if self._store is None:
             self._store = Store(self.settings.database, pool_size=2)
             self._store.listener = EventPublisher(self.redis, self.settings.redis_prefix)
@@ -166,7 +166,7 @@ class ChildMonitor:
 
 
 class ChildMonitorStep(bootsteps.StartStopStep):
-    """The step of Celery's worker that lets the child monitor see its pool. The pool has one process."""
+    """The step of Celery's worker that gives the child monitor access to the pool. The pool has one process."""
 
     requires = (POOL_STEP,)
     child_monitor: ChildMonitor
@@ -184,23 +184,23 @@ class ChildMonitorStep(bootsteps.StartStopStep):
         self.liveness_monitor.start()
 
         def drain(_number: int, _frame: Any) -> None:
-            # Celery's own handler waits for a slice to end by itself, or (with REMAP_SIGTERM) its whole soft time-out,
-            # whether anything still runs or not. A drain is told to the child, and ends when the child has drained.
+            # Celery's own handler waits until a slice ends by itself, or (with REMAP_SIGTERM) for its whole soft time-out,
+            # whether a task runs or not. A drain is passed on to the child, and ends when the child has drained.
             request_shutdown()
             self._drain_children(worker)
 
         signal.signal(signal.SIGTERM, drain)
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """The pool makes its callbacks anew at every connection to the broker, and after this: hang on to them then."""
+        """Register callbacks again: the pool replaces its own at every connection to the broker, after this method has run."""
         pool = PreforkPool(worker)
         hub.call_soon(pool.on_child_end, self._report_end)
-        # The pool looks for the dead when a child's pipe closes, but a process that is killed closes its pipes a moment
-        # before it can be waited for; then the pool would look again after 5 s. Ends with the connection, as its own timers.
+        # The pool looks for dead children when a child's pipe closes, but the pipe of a killed process closes a moment before
+        # waitpid returns it; the pool would look again only after 5 s. The timer ends with the connection, like the pool's own.
         hub.call_repeatedly(REAP_EVERY_S, pool.reap)
 
     def _report_end(self, pid: int, exitcode: int | None) -> None:
-        # the next child is made after this, so the incarnation is still that of the dead one
+        # the next child is created after this, so the incarnation is still that of the dead child
         self.child_monitor.child_ended(self.child_monitor.incarnation, exitcode, self._ended_here(pid))
 
     def _ended_here(self, pid: int) -> tuple[str, bool] | None:
@@ -208,13 +208,13 @@ class ChildMonitorStep(bootsteps.StartStopStep):
         return (too_much, True) if too_much is not None else self.liveness_monitor.ended.pop(pid, None)
 
     def close(self, worker: Any) -> None:
-        """The worker ends, also by Ctrl-C or a control command, and will wait for its child."""
+        """Drain the child. Called when the worker ends, also by Ctrl-C or a control command; it then waits for its child."""
         self._drain_children(worker)
 
     def _drain_children(self, worker: Any) -> None:
-        """A child that renders shall drain and not take its time; one that does not is ended by its pool."""
+        """Drain a child that renders, so that the worker does not wait for its whole slice. The pool ends an idle child."""
         if has_active_tasks():
             PreforkPool(worker).terminate_children()
 
     def stop(self, _worker: Any) -> None:
-        """Nothing yet: the pool stops after this, and the jobs of its last child are to be requeued (see worker.service)."""
+        """Does nothing: the pool stops after this, and worker.service then requeues the jobs of its last child."""

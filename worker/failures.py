@@ -1,4 +1,4 @@
-"""From an exception on the device to the failure that is stored with the job."""
+"""Maps an exception on the device to the failure that is stored with the job."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def failure_of(error: BaseException) -> Failure:
     if is_out_of_memory(error):
         return Failure(FailureClass.RESOURCE, "oom", _line(error))
     if _is_torch_error(error, "AcceleratorError"):
-        # the CUDA context is gone with it: another process, or this one started anew, may well succeed
+        # the CUDA context is lost with it: another process, or this one after a restart, may well succeed
         return Failure(FailureClass.INFRASTRUCTURE, "device_error", _line(error))
     return Failure(FailureClass.UNKNOWN, "render_error", f"{type(error).__name__}: {_line(error)}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out: CUDA has a class of its own, MPS and the CPU only a text."""
+    """Whether `error` means that memory ran out. CUDA raises a class of its own; MPS and the CPU only have a text."""
     if isinstance(error, MemoryError) or _is_torch_error(error, "OutOfMemoryError"):
         return True
     text = str(error)

@@ -1,4 +1,4 @@
-"""The life of a worker's child process: everything it works with is made here, and put away here."""
+"""The worker's child process: creates and closes everything that it works with."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BROKEN_EXIT = 71
 
 
 def open_device(settings: Settings, catalogue: Catalogue) -> tuple[str, Residency]:
-    """The device's name and its models. Imports torch, in the child only: the parent never loads it."""
+    """Return the device's name and its models. Imports torch, in the child only: the parent never loads it."""
     if settings.device == FAKE:
         log.warning("worker.fake_device", effect="images are noise")
         return FAKE, cast("Residency", FakeResidency(catalogue, settings))
@@ -57,7 +57,7 @@ def open_device(settings: Settings, catalogue: Catalogue) -> tuple[str, Residenc
 
 
 class RenderProcess:
-    """A registered worker with its threads and its render loop. Makes itself known, warms its models, serves slices."""
+    """A registered worker with its threads and its render loop. Registers, warms its models, then serves slices."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue, app: Celery, node: str) -> None:
         self.liveness = LivenessCounter(os.environ.get(LIVENESS_FILE))
@@ -109,21 +109,21 @@ class RenderProcess:
         log.info("worker.ready", worker=self.context.identity.id, resident=list(self.context.residency.names))
 
     def render(self, lane: str) -> None:
-        """One ticket."""
+        """Serve one ticket."""
         try:
             with self.context.drain.slice():
                 self.loop.run_slice(lane)
         except Exception:
-            # a bug: while this process lives its leases are renewed, so its jobs would never run elsewhere
+            # a bug: while this process lives it renews its leases, so its jobs would never run elsewhere
             log.exception("worker.broken")
             os._exit(BROKEN_EXIT)
         if self.loop.device_lost:
             self.stop("its device failed")
-            # no hook, no destructor: they might wait for the device
+            # without exit hooks and destructors, because they might wait for the device
             os._exit(DEVICE_LOST_EXIT)
 
     def stop(self, reason: str) -> None:
-        """Give back what is held, commit what is rendered, say goodbye."""
+        """Requeue leased jobs, commit rendered images, mark the worker offline, and close everything."""
         self.loop.close(reason)
         self.context.finishing.close()
         for part in (self.commands, self.listener, self.heartbeat, self.keeper, self.context.progress):
@@ -131,5 +131,5 @@ class RenderProcess:
         try:
             mark_offline(self.store, self.context.identity.id, self.settings, reason, clean=True)
         except SQLAlchemyError as error:
-            log.warning("worker.not_signed_off", error=str(error)[:200])  # the sweep will miss its heartbeat
+            log.warning("worker.mark_offline_failed", error=str(error)[:200])  # the sweep will find its heartbeat missing
         self.store.close()

@@ -1,7 +1,8 @@
 """The worker as a service: `celery -A worker.service worker -c 1 -P prefork --without-gossip --without-mingle -n NAME@%h`.
 
-The parent consumes the tickets of the lanes in `worker_models` (no `-Q` is needed) and never imports torch; its one child,
-a fresh interpreter, holds the device. SIGTERM drains: nothing more is claimed, what is short is finished, the rest goes back.
+The parent consumes the tickets of the lanes in `worker_models` (no `-Q` is needed) and never imports torch. Its one child, a
+fresh interpreter, uses the device. SIGTERM drains: the worker claims no further jobs, finishes those that end soon, and requeues
+the rest.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from worker.process.liveness import LivenessMonitor
 from worker.process.step_deadline import MAX_LOAD_S, MAX_SLICES
 
 RESTART_PAUSE_S = 5.0
-"""A child that cannot start waits this long before it ends and another one tries."""
+"""A child that cannot start waits this time, in seconds, before it ends and another child tries."""
 
 
 def give_up(error: ConfigurationError) -> NoReturn:
-    """The worker cannot start as the farm is set up: one line, and the error's exit code."""
+    """Print a configuration error as one line and exit with its exit code."""
     print(f"imagefarm worker: {error.detail}", file=sys.stderr)
     raise SystemExit(error.exit_code)
 
@@ -52,17 +53,17 @@ try:
 except ConfigurationError as error:
     give_up(error)
 
-# read by OpenMP, MKL and the hub's client when they are loaded, which is later and in the child
+# OpenMP, MKL and the Hugging Face client read these when they are loaded, which is later, in the child
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = str(settings.torch_threads)
-# what was compiled is there again after a start
+# keeps compiled kernels between starts
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.data_dir / "cache" / "compiled"))
 os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_DISABLE_REMOTE_CODE="1", TOKENIZERS_PARALLELISM="false")
 
 log = get_logger(__name__)
 app.conf.update(
     task_queues=[Queue(lane_queue(name)) for name in serves],
-    # the child watches itself (see worker.leases.lease_keeper); this kills one that cannot
+    # the child monitors itself (see worker.leases.lease_keeper); this kills a child that cannot
     task_time_limit=MAX_SLICES * settings.ticket_slice_s + MAX_RUNNING_SET_S + 60,
     worker_proc_alive_timeout=MAX_LOAD_S,
 )
@@ -73,7 +74,7 @@ app.steps["worker"].add(ChildMonitorStep)
 
 
 class ThisProcess:
-    """What this process is, once it is a child."""
+    """State of this process once it is a child."""
 
     render_process: Any = None
 
@@ -91,7 +92,7 @@ def _worker_starts(**_: Any) -> None:
     except SchemaMismatch as error:
         give_up(error)
     except SQLAlchemyError as error:
-        log.warning("worker.database_away", error=str(error)[:200])  # the child will wait for it
+        log.warning("worker.database_unavailable", error=str(error)[:200])  # the child waits for the database
     finally:
         store.close()
 
@@ -111,7 +112,7 @@ def _child_starts(sender: str, **_: Any) -> None:
         ThisProcess.render_process = RenderProcess(settings, catalogue, app, node=sender)
         ThisProcess.render_process.start()
     except Exception:
-        # Celery would log this and go on with a child that can do nothing; the parent starts another one
+        # Celery would log this and keep a child that cannot work; the parent starts another one
         log.exception("worker.not_started", again_in_s=RESTART_PAUSE_S)
         time.sleep(RESTART_PAUSE_S)
         os._exit(1)
@@ -120,7 +121,7 @@ def _child_starts(sender: str, **_: Any) -> None:
 @worker_process_shutdown.connect
 def _child_ends(**_: Any) -> None:
     if ThisProcess.render_process is not None:
-        ThisProcess.render_process.stop("it was told to stop")
+        ThisProcess.render_process.stop("it was stopped")
 
 
 @worker_shutdown.connect
@@ -130,5 +131,5 @@ def _worker_ends(**_: Any) -> None:
 
 @app.task(name=RENDER_TASK)
 def render(lane: str) -> None:
-    """A ticket: this lane has work. Claims by SQL's fair order among all lanes that the worker serves."""
+    """Handle a ticket, which announces work in this lane. It may claim jobs of any lane that the worker serves."""
     ThisProcess.render_process.render(lane)

@@ -44,8 +44,8 @@ def endless_loop(run: Run) -> None:
 
 
 def silent_hang(run: Run) -> None:
-    """one job's native code hangs with the GIL held: the parent kills the child (here after 6 s); poison after three deaths"""
-    _hostile(run, "grip", "poison", reason="hung: its process gave no sign of life")
+    """a job's native code hangs and keeps the interpreter's lock: its parent ends the child (here after 6 s), thrice: poison"""
+    _hostile(run, "grip", "poison", reason="hung: its liveness counter stopped")
 
 
 def not_a_number(run: Run) -> None:

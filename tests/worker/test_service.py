@@ -232,7 +232,7 @@ def test_a_child_that_stands_still_is_ended_by_its_parent(farm: Farm) -> None:
     farm.wait_until(lambda: farm.job(job).attempt > 1 or farm.job(job).state == "queued", 10, "its job is back")
     with farm.store.read() as session:
         reason = session.scalars(select(Attempt.reason).where(Attempt.job_id == job, Attempt.attempt == 1)).one()
-    assert (reason or "").startswith("hung: its process gave no sign of life for 2")
+    assert (reason or "").startswith("hung: its liveness counter stopped for 2")
     assert farm.wait_for_jobs([job], timeout=180) == {job: "succeeded"}
     assert_files_are_rows(farm)
 

@@ -1,4 +1,4 @@
-"""Model families: what differs between pipelines, one file each, behind one small interface."""
+"""Model families: the differences between pipelines, one file per family, behind one small interface."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Embedding:
     """(features,): the pooled prompt vector, for families whose denoiser needs one."""
 
     cut: int = 0
-    """Tokens at the prompt's end that were cut off because the encoder takes no more."""
+    """Tokens at the prompt's end that were cut off because they exceed the encoder's maximum length."""
     digest: str = ""
     """SHA-256 of the numbers, for the audit."""
     together: int = 1

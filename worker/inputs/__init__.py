@@ -1,1 +1,1 @@
-"""What an image starts from: input images, subjects, masks."""
+"""Inputs of images: input images, subjects, masks."""

@@ -1,4 +1,4 @@
-"""Cutting a subject out of its photo: by the photo's transparency, by a white background, or by a mask."""
+"""Cuts a subject out of its photo, by the photo's transparency, by a white background, or by a mask."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 from imagefarm.errors import RenderError
 
 WHITE_FROM = 255 - 20
-"""A pixel whose every channel is at least so bright is white: lamps and JPEG leave no background at 255."""
+"""A pixel is white if each of its channels has at least this value: lamps and JPEG leave no background at 255."""
 SWEEPS = 200
-"""Of the flood over a white background; photos need a handful, mazes are given up, and what is not reached stays subject."""
+"""Most sweeps of the flood fill over a white background. Photos need a few. Pixels not reached by then remain subject."""
 RIPPLE = 8
 OPAQUE_FROM = 0.95
-"""An edge pixel that is so much subject is all subject."""
+"""An edge pixel with at least this share of subject counts as all subject."""
 TELLS_FROM_WHITE = 40
-"""A subject that is nearer to white than this at an edge cannot be told from the background there; it stays as it is."""
+"""At an edge, a subject nearer to white than this cannot be separated from the background; its pixels stay unchanged."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -28,11 +28,11 @@ class Cutout:
     colours: NDArray[np.uint8]
     """(height, width, 3) RGB."""
     alpha: NDArray[np.uint8]
-    """(height, width): 255 where the photo's pixel is the subject's, and nothing else's."""
+    """(height, width): 255 where the photo's pixel belongs to the subject alone."""
 
 
 def cut_out(photo: Image.Image, kind: str, mask: Image.Image | None) -> Cutout:
-    """The subject of `photo` (RGBA). `kind` is `alpha`, `white`, or else `mask` says where it is: white is subject.
+    """Cut the subject out of `photo` (RGBA). `kind` is `alpha` or `white`; with any other, `mask` is white where the subject is.
 
     Raises RenderError("input_invalid") naming field and remedy.
     """
@@ -49,28 +49,29 @@ def cut_out(photo: Image.Image, kind: str, mask: Image.Image | None) -> Cutout:
         raise _wrong("the photo has no transparent pixel; use white for a white background, or a mask of its own")
     alpha = without_ringing(alpha)
     if not alpha.any():
-        raise _wrong("leaves nothing of the photo; look at the mask")
+        raise _wrong("leaves nothing of the photo; check the mask")
     rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     return Cutout(np.ascontiguousarray(colours[box]), np.ascontiguousarray(alpha[box]))
 
 
 def without_ringing(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Alpha with what is nearly invisible wholly so, and what is nearly opaque too: resampling leaves ripples beside edges."""
+    """Round nearly invisible alpha to 0 and nearly opaque alpha to 255, because resampling leaves ripples beside edges."""
     return np.where(alpha < RIPPLE, 0, np.where(alpha > 255 - RIPPLE, 255, alpha)).astype(np.uint8)
 
 
 def from_white(colours: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Colours and alpha of a photo on white. White that the border does not reach, as inside a ring, is the subject's.
+    """Return colours and alpha of a photo on white. White areas not connected to the border, as inside a ring, belong to the
+    subject.
 
-    An edge pixel is a mixture of subject and background: the white is taken out of it, so that none is left as a fringe.
+    An edge pixel mixes subject and background. The white part is subtracted from it, so that no white fringe remains.
     """
     background = reached_from_border(np.asarray(colours.min(axis=2) >= WHITE_FROM))
     if not background.any():
         raise _wrong("the photo's border is not white; use alpha, or a mask of its own")
     alpha = np.where(background, 0, 255).astype(np.uint8)
     edge = ~background & _grown(background)
-    # how far from white: the edge pixel against the subject beside it says how much of it is subject
+    # the edge pixel's distance from white, compared with the subject beside it, is its share of subject
     distance = 255 - colours.min(axis=2).astype(np.float32)
     beside = _largest_around(np.where(background, 0, distance))
     part = np.where(beside >= TELLS_FROM_WHITE, distance / np.maximum(beside, 1), 1.0)
@@ -84,7 +85,7 @@ def from_white(colours: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def reached_from_border(open_to: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the open pixels hang together with the border, going up, down, left and right."""
+    """The open pixels that are connected to the border by steps up, down, left and right."""
     reached = np.zeros_like(open_to)
     for edge in (np.s_[0, :], np.s_[-1, :], np.s_[:, 0], np.s_[:, -1]):
         reached[edge] = open_to[edge]
@@ -99,7 +100,7 @@ def reached_from_border(open_to: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _along_rows(reached: NDArray[np.bool_], open_to: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Every run of open pixels in a row of which one is reached is reached."""
+    """Extend each reached pixel to its whole run of open pixels in the row."""
     begins = open_to.copy()
     begins[:, 1:] &= ~open_to[:, :-1]
     runs = np.cumsum(begins.ravel(), dtype=np.int32).reshape(open_to.shape)
@@ -118,7 +119,7 @@ def _grown(where: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _largest_around(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest of the 3 x 3 values around each."""
+    """The largest of the 3 x 3 values around each pixel."""
     rows = np.pad(values, ((1, 1), (0, 0)))
     tall = np.maximum(np.maximum(rows[:-2], rows[1:-1]), rows[2:])
     wide = np.pad(tall, ((0, 0), (1, 1)))

@@ -1,4 +1,4 @@
-"""The pictures that a recipe begins from: assets, decoded and brought to the recipe's size."""
+"""Input images of a recipe: assets, decoded and scaled to the recipe's size."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Inputs:
-    """What a job's images are made from besides words."""
+    """The inputs of a job's images besides the prompt."""
 
     image: NDArray[np.uint8] | None = None
     """(height, width, 3) RGB at the recipe's size."""
     mask: NDArray[np.uint8] | None = None
-    """(height, width): white where the image is painted anew."""
+    """(height, width): white where the image is repainted."""
     subject: Placed | None = None
-    """What is put onto the finished picture."""
+    """The subject that is composited onto the finished image."""
 
     def fit(self, recipe: Recipe) -> bool:
-        """Whether they are what the recipe needs."""
+        """Whether these inputs have the shapes that the recipe needs."""
         size = (recipe.height, recipe.width)
         return (recipe.init_image is None or (self.image is not None and self.image.shape == (*size, 3))) and (
             recipe.mask is None or (self.mask is not None and self.mask.shape == size)
         )
 
     def beginning(self, *, can_inpaint: bool, cell: int) -> Inputs:
-        """What a model begins from. One that can inpaint paints around a subject, which it sees; another makes a background
-        from words alone. `cell` is how many pixels a latent covers.
+        """The inputs that the model starts from. A model that can inpaint paints around the subject; any other makes a background
+        from the prompt alone. `cell` is the number of pixels that a latent covers.
         """
         if self.subject is None or not can_inpaint:
             return self
@@ -57,8 +57,8 @@ NOTHING = Inputs()
 def load_inputs(store: Store, outputs: OutputStore, recipe: Recipe, tenant_id: str) -> Inputs:
     """Read and decode the recipe's assets.
 
-    Scaled to cover the recipe's size and cropped around the middle, turned as their EXIF says, on white where they are
-    transparent. Raises RenderError("input_invalid") naming field and asset; OSError if the store is away.
+    They are rotated by their EXIF orientation, put on white where they are transparent, scaled to cover the recipe's size and
+    cropped around the centre. Raises RenderError("input_invalid") naming field and asset; OSError if the store is not reachable.
     """
     pictures = {field: _picture(store, outputs, field, asset, tenant_id) for field, asset in recipe.assets.items()}
     size = (recipe.width, recipe.height)
@@ -75,12 +75,12 @@ def load_inputs(store: Store, outputs: OutputStore, recipe: Recipe, tenant_id: s
 
 
 def on_white(picture: Image.Image) -> Image.Image:
-    """An RGBA picture as RGB."""
+    """Convert an RGBA image to RGB on white."""
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def _picture(store: Store, outputs: OutputStore, field: str, asset_id: str, tenant_id: str) -> Image.Image:
-    """The asset upright, as RGBA."""
+    """The asset as an upright RGBA image."""
     with store.read() as session:
         asset = session.get(Asset, asset_id)
     if asset is None or asset.tenant_id != tenant_id:

@@ -1,4 +1,4 @@
-"""Inputs read ahead: the photos of claimed jobs are decoded beside the render thread, so that no neighbour's step waits."""
+"""Input prefetch: decodes the photos of claimed jobs in another thread, so that the render thread does not wait for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker.inputs.input_images import NOTHING, Inputs, load_inputs
 
 
 class InputPrefetcher:
-    """The inputs of jobs that are claimed and do not run yet. One thread begins, takes and forgets."""
+    """The inputs of jobs that are claimed but not running. One thread must call `begin`, `take` and `forget`."""
 
     def __init__(self, store: Store, outputs: OutputStore) -> None:
         self._store = store
@@ -20,7 +20,7 @@ class InputPrefetcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inputs")
 
     def begin(self, job: ClaimedJob) -> None:
-        """Start to read what a job begins from, if anything."""
+        """Start to read a job's inputs, if it has any."""
         if job.recipe.assets:
             key = (job.id, job.attempt)
             self._loading[key] = self._thread.submit(load_inputs, self._store, self._outputs, job.recipe, job.tenant_id)
@@ -31,16 +31,16 @@ class InputPrefetcher:
         return loading is None or loading.done()
 
     def take(self, job: ClaimedJob) -> Inputs:
-        """What a job begins from; waits if it must. Raises what reading it raised: RenderError, OSError, SQLAlchemyError."""
+        """Return a job's inputs; waits for them. Raises the errors of reading: RenderError, OSError, SQLAlchemyError."""
         loading = self._loading.pop((job.id, job.attempt), None)
         return NOTHING if loading is None else loading.result()
 
     def forget(self, job: ClaimedJob) -> None:
-        """A job will not run here after all."""
+        """Discard the inputs of a job that will not run here."""
         loading = self._loading.pop((job.id, job.attempt), None)
         if loading is not None:
             loading.cancel()
 
     def close(self) -> None:
-        """End the thread; what waits is not read."""
+        """End the thread and cancel pending reads."""
         self._thread.shutdown(wait=True, cancel_futures=True)

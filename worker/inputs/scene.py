@@ -1,4 +1,4 @@
-"""Putting a subject into a picture: its place, the hole that a model paints around, and the subject's own pixels on top."""
+"""Puts a subject into an image: its position, the hole that a model paints around, and the subject's own pixels on top."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from imagefarm.recipe import Subject
 from worker.inputs.cutout import Cutout, without_ringing
 
 FILLS = 0.75
-"""Of the picture's width and height a subject that is placed without a scale fills so much at most."""
+"""Largest share of the image's width and height for a subject without a scale."""
 DARKEST = 0.65
-"""What a shadow of strength 1 takes from the light at its darkest."""
+"""Share of light that a shadow of strength 1 removes at its darkest."""
 TOUCHES = 0.12
-"""Share of a subject's height above its lowest pixel that touches the ground: legs, wheels, a foot."""
+"""The lowest share of a subject's height counts as touching the ground: legs, wheels, a foot."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Placed:
-    """A subject where it is in a picture of `width` x `height`."""
+    """A subject at its position in an image of `width` x `height` pixels."""
 
     subject: Subject
     cutout: Cutout
@@ -32,7 +32,7 @@ class Placed:
     scale: float
 
     def at(self, enlarged: int = 1) -> tuple[Cutout, int, int]:
-        """The subject as it is put into a picture `enlarged` times the size, with its left and top edge there."""
+        """The scaled subject for an image `enlarged` times the size, with its left and top edge there."""
         scaled = _scaled(self.cutout, self.scale * enlarged)
         rows, columns = scaled.alpha.shape
         width, height, placement = self.width * enlarged, self.height * enlarged, self.subject.place
@@ -41,9 +41,10 @@ class Placed:
         return scaled, left, top
 
     def to_paint_around(self, cell: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The subject on white, and what is to be painted of it: all but its inside.
+        """Return the subject on white, and the mask of the pixels to paint: all except the subject's inside.
 
-        `cell` is how many pixels a latent covers. One that sees the edge holds white too, and would bring it along.
+        `cell` is the number of pixels that a latent covers. A latent at the edge also contains white, which would appear in the
+        image.
         """
         scaled, left, top = self.at()
         canvas = Image.new("RGB", (self.width, self.height), "white")
@@ -55,7 +56,7 @@ class Placed:
         return np.array(canvas), 255 - np.asarray(inside)
 
     def composed(self, background: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The subject on its background, which may have been enlarged: shadow, feather, then the photo's own pixels."""
+        """Composite the subject onto its background, which may be upscaled: shadow, feather, then the photo's own pixels."""
         enlarged = background.shape[1] // self.width
         scaled, left, top = self.at(enlarged)
         picture = background
@@ -63,7 +64,7 @@ class Placed:
             picture = _with_shadow(picture, scaled.alpha, left, top, self.subject.shadow)
         reach = round(self.subject.feather * enlarged)
         colours, alpha = _feathered(scaled, reach)
-        # the part of the feathered subject that is inside the picture
+        # the part of the feathered subject that is inside the image
         rows, columns = alpha.shape
         into = np.s_[max(0, top - reach) : top - reach + rows, max(0, left - reach) : left - reach + columns]
         area = picture[into].astype(np.float32)
@@ -76,7 +77,7 @@ class Placed:
         return result
 
     def facts(self) -> dict[str, Any]:
-        """What the audit keeps: the mask, the place, and how much of it is the photo's."""
+        """Facts for the audit: the mask, the box and scale, and the number of pixels that are the photo's own."""
         scaled, left, top = self.at()
         rows, columns = scaled.alpha.shape
         return {
@@ -88,7 +89,7 @@ class Placed:
 
 
 def placed(subject: Subject, cutout: Cutout, width: int, height: int) -> Placed:
-    """Place a subject in a picture. Raises RenderError("input_invalid") if it is too large for it."""
+    """Place a subject in an image. Raises RenderError("input_invalid") if it is too large for the image."""
     rows, columns = cutout.alpha.shape
     largest = min(width / columns, height / rows)
     scale = subject.place.scale
@@ -108,16 +109,16 @@ def _scaled(cutout: Cutout, scale: float) -> Cutout:
         return cutout
     rows, columns = cutout.alpha.shape
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    # with the colours weighed by alpha: what is invisible has a say in no edge
+    # colours premultiplied by alpha, so that invisible pixels do not affect edges
     whole = Image.fromarray(np.dstack([cutout.colours, cutout.alpha])).convert("RGBa")
     rgba = np.asarray(whole.resize(size, Image.Resampling.LANCZOS).convert("RGBA"))
     return Cutout(np.ascontiguousarray(rgba[..., :3]), without_ringing(rgba[..., 3]))
 
 
 def _feathered(cutout: Cutout, reach: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Colours and alpha with `reach` more pixels on every side, in which hard edges fade outwards in their own colours.
+    """Return colours and alpha with `reach` more pixels on every side, in which hard edges fade outwards in their own colours.
 
-    An edge that is soft already is left as it is.
+    Edges that are soft already stay unchanged.
     """
     colours = np.pad(cutout.colours, ((reach, reach), (reach, reach), (0, 0)))
     alpha = np.pad(cutout.alpha, reach)
@@ -137,7 +138,7 @@ def _feathered(cutout: Cutout, reach: int) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def _with_shadow(picture: NDArray[np.uint8], alpha: NDArray[np.uint8], left: int, top: int, strength: float) -> NDArray[np.uint8]:
-    """A soft dark ellipse where the subject touches the ground."""
+    """Draw a soft dark ellipse where the subject touches the ground."""
     height, width, _ = picture.shape
     rows = alpha.shape[0]
     solid = alpha >= 128

@@ -1,1 +1,1 @@
-"""What fits in memory: planning by weight sizes, tiers, learned limits."""
+"""Memory planning: weight sizes, tiers, learned limits."""

@@ -1,4 +1,4 @@
-"""Learned limits of micro-batches: what passes needed and held, by size and number of images. Kept with the model and in SQL."""
+"""Learned limits of micro-batches: the memory of passes, by size and number of images. Kept with the model and in SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans every memory tier of a model on a device: what fits, how many images run, what it costs. A pure function."""
+"""Plans every memory tier of a model on a device: whether it fits, how many images run at once, and its cost. A pure function."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What may make passes faster, each behind a setting: another kernel for attention, compiled blocks, the decoder's layout.
+"""Optional accelerations, each with its own setting: another attention kernel, compiled blocks, the decoder's memory layout.
 
-None of it changes a picture by more than its last bits, but it does change those; so the audit says what was on, and an
-isolated retry of a picture that came out broken is taken without any of it.
+They change an image only in its last bits. The audit therefore records which were on, and an isolated retry of a broken image
+runs without them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ log = get_logger(__name__)
 GPU = "cuda"
 AUTO = "auto"
 BACKEND: str | Callable[..., Any] = "inductor"
-"""Of torch.compile."""
+"""The backend of torch.compile."""
 RECOMPILE_LIMIT = 32
-"""Kinds of passes a block is compiled for (one image or more, with a mask or without, ...); others run as it was released."""
+"""Kinds of passes that a block is compiled for (one image or more, with a mask or without, ...); others run uncompiled."""
 COMPILERS = ("g++", "clang++", "c++")
 
 
 class Kernel(NamedTuple):
-    """One way to compute attention: diffusers' name of it, and what it needs."""
+    """An attention kernel: diffusers' name of it, and the device and package that it needs."""
 
     name: str
     device: str = ""
@@ -55,13 +55,13 @@ KERNELS = {
     "sage-varlen": Kernel("sage_varlen", GPU, "sageattention"),
     "xformers": Kernel("xformers", GPU, "xformers"),
 }
-"""Those that take a mask: images of several lengths share a pass. diffusers' others refuse one, and its `*_hub` kernels would be
-fetched from the hub while a worker runs."""
+"""The kernels that accept a mask, because images of several lengths share a pass. The other kernels of diffusers reject one, and
+its `*_hub` kernels would be downloaded while a worker runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccelerationSettings:
-    """What is wanted."""
+    """The requested accelerations."""
 
     attention: str = AUTO
     compiled: bool = False
@@ -69,11 +69,11 @@ class AccelerationSettings:
 
     @classmethod
     def of(cls, settings: Settings) -> AccelerationSettings:
-        """What the settings want."""
+        """The accelerations that the settings request."""
         return cls(settings.attention, settings.torch_compile, settings.vae_channels_last)
 
     def check(self, device: torch.device) -> None:
-        """Raise ConfigurationError naming the setting and the remedy if it cannot be had on `device`."""
+        """Raise ConfigurationError naming the setting and the remedy if one of them is not available on `device`."""
         kernel = KERNELS.get(self.attention)
         if kernel is not None and kernel.device and kernel.device != device.type:
             here = ", ".join([AUTO, *(name for name, each in KERNELS.items() if not each.device)])
@@ -87,7 +87,7 @@ class AccelerationSettings:
 
 
 class Acceleration:
-    """A pipeline's networks with what was wanted of them done. `facts` says what is in force."""
+    """A pipeline's networks with the requested accelerations applied. `facts` records those in use."""
 
     def __init__(self, denoiser: Any, vae: Any, settings: AccelerationSettings, tier: Tier) -> None:
         self._denoiser = denoiser
@@ -105,7 +105,7 @@ class Acceleration:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """As the model was released, for an isolated retry: neither compiled nor another kernel."""
+        """Run the model as it was released, for an isolated retry: not compiled, with the default attention kernel."""
         if not self.facts:
             yield
             return
@@ -119,12 +119,12 @@ class Acceleration:
                     set_attention_backend(self._denoiser, self._kernel)
 
     def has_compiled(self) -> None:
-        """The compiler works here; should it fail at a pass to come, that pass runs as the model was released."""
+        """Note that the compiler works here. If it fails in a later pass, that pass runs uncompiled."""
         ignore_compiler_errors()
 
     def give_up_compiling(self, error: Exception) -> None:
-        """The compiler failed: go on without."""
-        log.warning("not compiled", error=" ".join(str(error).split())[:300])
+        """Continue without compiling after the compiler failed with `error`."""
+        log.warning("compile.failed", error=" ".join(str(error).split())[:300])
         discard_compiled(self._denoiser)
         self.compiled = False
         self.facts["compiled"] = f"no: {type(error).__name__}"
@@ -134,16 +134,16 @@ class Acceleration:
         if set_attention_backend(self._denoiser, name):
             self._kernel = name
             self.facts["attention"] = attention
-        else:  # UNets call PyTorch's own attention themselves
+        else:  # UNets call PyTorch's attention directly
             self.facts["attention"] = f"PyTorch's own: {type(self._denoiser).__name__} takes no other"
 
     def _compile(self, tier: Tier) -> None:
         if tier is not Tier.RESIDENT:
-            # hooks that cast or move weights would be compiled into every block, or break it into pieces
+            # torch.compile would compile hooks that cast or move weights into every block, or break the block into pieces
             self.facts["compiled"] = f"no: at tier {tier} hooks handle the weights"
             return
         allow_recompilations(RECOMPILE_LIMIT)
-        # shapes are variables: another size or number of images needs no compilation of its own
+        # shapes are dynamic: another size or number of images needs no new compilation
         self._denoiser.compile_repeated_blocks(backend=BACKEND, dynamic=True)
         self.compiled = True
         self.facts["compiled"] = "blocks"

@@ -1,4 +1,4 @@
-"""Which device a worker renders on, and with which dtype."""
+"""The device that a worker renders on, and the dtype of its models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 def find_device(name: str) -> torch.device:
-    """`auto` is CUDA (or ROCm), else MPS, else the CPU. Raises ConfigurationError for a device that is not there."""
+    """Find a device: `auto` is CUDA (or ROCm), else MPS, else the CPU. Raises ConfigurationError for a missing device."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -25,10 +25,10 @@ def find_device(name: str) -> torch.device:
 
 
 def pick_dtype(wanted: str, device: torch.device, half: torch.dtype) -> torch.dtype:
-    """The dtype a model runs at. `wanted` is the catalogue's, `half` the family's own 16 bits for `auto`.
+    """The dtype that a model runs at. `wanted` is the catalogue's; `half` is the family's 16-bit dtype, used for `auto`.
 
-    The CPU computes in float32, whatever the weights are stored in: 16 bits are slower there and less exact. A card without
-    bfloat16 gets float32 in its place, never float16, which overflows in models made for bfloat16.
+    The CPU computes in float32, whatever dtype the weights are stored in: 16 bits are slower there and less exact. A card without
+    bfloat16 uses float32 instead, never float16, which overflows in models made for bfloat16.
     """
     dtype = half if wanted == "auto" else DTYPES[wanted]
     if device.type == "cpu":

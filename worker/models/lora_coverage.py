@@ -1,4 +1,4 @@
-"""How much of a LoRA's file found a place in the model: what does not is passed over by the loaders without an error."""
+"""The share of a LoRA file's weights that fit into the model. The loaders skip the others without an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BESIDE = re.compile(
     r"\.lora_A\.|[._]lora[._]down\.|\.lora_linear_layer\.down\.|_lora\.down\.|\.lora_down\.|\.alpha$|network_alpha|dora_scale"
     r"|lora_magnitude_vector"
 )
-"""What belongs to a pair whose second matrix is counted."""
+"""Weights that belong to a pair whose second matrix is counted."""
 
 
 def placed_share(pipe: Any, adapter: str, file: Path) -> float:

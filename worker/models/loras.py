@@ -1,4 +1,4 @@
-"""The LoRAs that recipes name: which are on a loaded pipeline now, and changing them between running sets."""
+"""The LoRAs of recipes: which are loaded on a pipeline, and how they change between running sets."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Wanted = tuple[tuple[str, float], ...]
 
 
 class LoraSet:
-    """The LoRAs of one pipeline. They belong to the whole model, so that all images of a running set share them.
+    """The LoRAs of one pipeline. They apply to the whole model, so all images of a running set share them.
 
-    Without any, the pipeline is as it was loaded, bit for bit.
+    Without LoRAs the pipeline is bit for bit as it was loaded.
     """
 
     def __init__(self, pipe: Any, entry: ModelEntry, catalogue: Catalogue, digests: WeightDigests) -> None:
         self.facts: list[dict[str, Any]] = []
-        """Name, weight and SHA-256 of each LoRA in force, for the audit."""
+        """Name, weight and SHA-256 of each active LoRA, for the audit."""
         self._pipe = pipe
         self._entry = entry
         self._catalogue = catalogue
@@ -40,20 +40,20 @@ class LoraSet:
 
     @property
     def key(self) -> str:
-        """What tells this set from another; empty without any. A LoRA may change the text encoder too."""
+        """Identifies this set of LoRAs; empty without any. A LoRA may change the text encoder too."""
         return ",".join(f"{fact['sha256']}:{fact['weight']:g}" for fact in self.facts)
 
     @property
     def warnings(self) -> list[str]:
-        """`lora_partial` if weights of a LoRA in force have no place in the model; its fact says which part has one."""
+        """`lora_partial` if an active LoRA has weights that do not fit into the model; `facts` has the share that does."""
         return ["lora_partial"] if any("placed" in fact for fact in self.facts) else []
 
     def use(self, loras: Sequence[Lora]) -> None:
-        """Bring exactly these into force. Not while a running set is under way.
+        """Make exactly these LoRAs active. Must not be called while a running set is in progress.
 
-        Raises RenderError("model_invalid") naming the LoRA; then none is in force.
+        Raises RenderError("model_invalid") naming the LoRA; then none is active.
         """
-        # sorted: floating-point sums depend on their order, a recipe's picture must not
+        # sorted: floating-point sums depend on their order, and a recipe's image must not
         wanted: Wanted = tuple(sorted((lora.name, lora.weight) for lora in loras))
         if wanted == self._in_force:
             return
@@ -65,7 +65,7 @@ class LoraSet:
 
     def _change(self, wanted: Wanted) -> None:
         if not wanted:
-            # unloaded rather than disabled: a disabled one still costs a little at every layer
+            # unloaded rather than disabled, because a disabled LoRA still costs some time at every layer
             self._clear()
             return
         facts = []
@@ -90,16 +90,16 @@ class LoraSet:
             if is_out_of_memory(error):
                 raise
             raise self._mismatch(name, " ".join(str(error).split())[:300]) from error
-        # weights for another model are passed over without an error
+        # diffusers skips weights for another model without an error
         if not any(_adapter(name) in adapters for adapters in self._pipe.get_list_adapters().values()):
-            raise self._mismatch(name, "none of its weights has a place there")
+            raise self._mismatch(name, "none of its weights fits into the model")
         self._loaded.add(name)
         self._placed[name] = placed_share(self._pipe, _adapter(name), file)
         if self._placed[name] < 1:
             log.warning("lora.partial", lora=name, model=self._entry.name, placed=self._placed[name])
 
     def _mismatch(self, name: str, why: str) -> RenderError:
-        return RenderError("model_invalid", f"LoRA {name} does not go with model {self._entry.name}: {why}")
+        return RenderError("model_invalid", f"LoRA {name} does not fit model {self._entry.name}: {why}")
 
     def _clear(self) -> None:
         self._pipe.unload_lora_weights()
@@ -107,5 +107,5 @@ class LoraSet:
 
 
 def _adapter(name: str) -> str:
-    """The name as peft takes it: it becomes part of a module's path, where a dot would separate."""
+    """The name for peft, which makes it part of a module's path, where a dot would be a separator."""
     return "lora_" + hashlib.sha256(name.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What acceleration needs of torch's compiler and of diffusers' attention. Both keep it private: all of it is used here.
+"""Private parts of torch's compiler and of diffusers' attention that acceleration uses. No other file uses them.
 
 torch 2.13 and diffusers 0.42. `tests/worker/models/test_torch_private.py` fails when one of them changes.
 """
@@ -11,7 +11,7 @@ import torch
 
 
 def ignore_compiler_errors() -> None:
-    """Where the compiler fails from now on, the pass runs uncompiled."""
+    """Run a pass uncompiled if the compiler fails from now on."""
     torch._dynamo.config.suppress_errors = True
 
 
@@ -21,7 +21,7 @@ def allow_recompilations(number: int) -> None:
 
 
 def discard_compiled(module: Any) -> None:
-    """Have a module and all modules in it run uncompiled."""
+    """Make a module and all modules in it run uncompiled."""
     for part in module.modules():
         part._compiled_call_impl = None
 
@@ -32,7 +32,7 @@ def is_compiled(module: Any) -> bool:
 
 
 def set_attention_backend(denoiser: Any, name: str) -> bool:
-    """Have all of a denoiser's attention use diffusers' backend `name`; return whether any of it can.
+    """Make all of a denoiser's attention use diffusers' backend `name`; return whether any of it can.
 
     The model's own method would also change the default of the whole process.
     """

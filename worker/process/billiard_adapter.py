@@ -1,4 +1,4 @@
-"""What the worker's parent needs of Celery's prefork pool and of billiard under it. Both keep it private: all of it is used here.
+"""Private parts of Celery's prefork pool, and of billiard under it, that the worker's parent uses. No other file uses them.
 
 Celery 5.7 and billiard 4.2. `tests/worker/process/test_billiard_adapter.py` runs a real pool and fails when one of them changes.
 """
@@ -16,7 +16,7 @@ from celery.platforms import EX_OK
 from celery.worker import state as celery_state
 
 POOL_STEP = "celery.worker.components:Pool"
-"""The step of Celery's worker that makes the pool."""
+"""The step of Celery's worker that creates the pool."""
 
 
 class PreforkPool:
@@ -26,7 +26,7 @@ class PreforkPool:
         self._pool = worker.pool._pool
 
     def pids(self) -> list[int]:
-        """Pids of the processes that live or whose end has not been noticed."""
+        """Pids of the pool's processes, including those whose end the pool has not noticed yet."""
         return [process.pid for process in list(self._pool._pool)]
 
     def terminate_children(self) -> None:
@@ -36,12 +36,12 @@ class PreforkPool:
                 os.kill(pid, signal.SIGTERM)
 
     def reap(self) -> None:
-        """Look for processes that ended and replace them; without this the pool would look every 5 s."""
+        """Replace processes that ended. Without this call the pool checks only every 5 s."""
         self._pool.maintain_pool()
 
     def on_child_end(self, report: Callable[[int, int | None], None]) -> None:
-        """Have `report(pid, exitcode)` called once for each process that ends, after Celery's own callback and before the next
-        process is made. Celery makes its callback anew at every connection to the broker; call this again after that.
+        """Call `report(pid, exitcode)` once for each process that ends, after Celery's own callback and before the next process
+        is created. Celery replaces its callback at every connection to the broker; call this method again after that.
         """
         celerys_own = self._pool.on_process_down
 
@@ -55,15 +55,15 @@ class PreforkPool:
 
 
 def describe_exit(exitcode: int | None) -> str:
-    """An exit code in words, such as `signal 9 (SIGKILL)`."""
+    """An exit code as text, such as `signal 9 (SIGKILL)`."""
     return str(human_status(exitcode))
 
 
 def has_active_tasks() -> bool:
-    """Whether this worker's pool runs a task."""
+    """Whether this worker's pool is running a task."""
     return bool(celery_state.active_requests)
 
 
 def request_shutdown() -> None:
-    """Have Celery's worker end, as its own SIGTERM handler does, but without waiting for its tasks first."""
+    """Stop Celery's worker, as its own SIGTERM handler does, but without waiting for its tasks first."""
     celery_state.should_stop = EX_OK

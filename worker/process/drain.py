@@ -1,4 +1,4 @@
-"""Draining: claim nothing more, finish what is short, give the rest back."""
+"""Draining: the worker claims no further jobs, finishes those that end soon, and requeues the rest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from types import FrameType
 from typing import Any
 
 MAX_DRAIN_S = 20.0
-"""After SIGTERM, what would take longer than this is given back instead of finished."""
+"""Time after SIGTERM in which jobs may finish, in seconds. Jobs that would take longer are requeued."""
 LEAVE_AFTER_S = 3.0
-"""A child that was told to end and drained, but whose parent does not end it, ends itself after this."""
+"""A drained child that its parent does not end sends SIGTERM to itself after this time, in seconds."""
 
 
 class Drain:
-    """Whether this process shall end. SIGTERM asks for it: in a slice it begins a drain, between slices it ends the process."""
+    """Whether this process must end. SIGTERM during a slice begins a drain; SIGTERM between slices ends the process."""
 
     def __init__(self) -> None:
         self.since: float | None = None
@@ -34,14 +34,14 @@ class Drain:
             self.since = time.monotonic()
 
     def seconds_left(self) -> float:
-        """Time left for what runs; only meaningful when `is_requested`."""
+        """Time left for the running jobs, in seconds; only meaningful when `is_requested`."""
         return MAX_DRAIN_S - (time.monotonic() - (self.since or 0.0))
 
     @contextmanager
     def slice(self) -> Iterator[None]:
-        """Around one slice, in the main thread: SIGTERM within it drains."""
+        """Context of one slice, in the main thread: SIGTERM within it drains."""
         if self._before is None:
-            # not when the process starts: the pool sets its own handler after that
+            # not at process start, because the pool sets its own handler after that
             self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         self._in_slice = True
         try:

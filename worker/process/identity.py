@@ -1,4 +1,4 @@
-"""Who this worker is: one incarnation, new every time its child process starts."""
+"""The identity of this worker: one incarnation, new every time its child process starts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from imagefarm.version import __version__
 from scheduler.queue.workers import WorkerIdentity
 
 INCARNATION = "FARM_WORKER_INCARNATION"
-"""Environment variable in which the parent gives its next child an id: so it knows whose jobs to give back when that child
-dies, however early."""
+"""Environment variable with the id that the parent gives to its next child. The parent can therefore requeue the jobs of that
+child whenever it dies."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow", "isal", "celery")
 
 
 def served_models(settings: Settings, catalogue: Catalogue) -> list[str]:
-    """The models this worker serves. Raises ConfigurationError naming one that the catalogue has not."""
+    """The models that this worker serves. Raises ConfigurationError naming a model that the catalogue does not have."""
     if "*" in settings.worker_models:
         return catalogue.names()
     unknown = sorted(set(settings.worker_models) - set(catalogue.names()))
@@ -31,7 +31,7 @@ def served_models(settings: Settings, catalogue: Catalogue) -> list[str]:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides pixels, for the audit; a library that is not installed is absent."""
+    """Versions of the libraries that affect pixels, for the audit; a library that is not installed is absent."""
     found = {"imagefarm": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -42,13 +42,13 @@ def library_versions() -> dict[str, str]:
 
 
 def next_incarnation() -> str:
-    """Make the id of the child that is about to start, and leave it for that child. Called in the parent."""
+    """Create the id of the next child and store it in the environment for that child. Called in the parent."""
     os.environ[INCARNATION] = new_id("wrk")
     return os.environ[INCARNATION]
 
 
 def make_identity(settings: Settings, catalogue: Catalogue, *, device: str, node: str) -> WorkerIdentity:
-    """Describe this process. `node` is Celery's name of the worker, used where the settings give none."""
+    """Describe this process. `node` is Celery's name of the worker, used if the settings have none."""
     given = os.environ.get(INCARNATION, "")
     return WorkerIdentity(
         id=given if is_id(given, "wrk") else new_id("wrk"),
@@ -68,7 +68,7 @@ def make_identity(settings: Settings, catalogue: Catalogue, *, device: str, node
 
 
 def _device_facts(device: str) -> dict[str, object]:
-    """What kind of device it is. Only a child may ask: this wakes CUDA up."""
+    """Facts about the device. Call this in a child only, because it initialises CUDA."""
     if not device.startswith("cuda"):
         return {"cores": os.cpu_count()}
     import torch

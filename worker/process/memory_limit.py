@@ -1,4 +1,4 @@
-"""The most memory that a worker's child may take: one that takes more is ended here, before the kernel ends somebody else."""
+"""Memory limit of a worker's child. The child is killed at the limit, before the kernel kills another process."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ GIB = 2**30
 
 
 def own_bytes(pid: int) -> int:
-    """Main memory that a process holds for itself. Weights that are mapped from their files are not: the kernel may drop them."""
+    """Main memory that only this process uses. Weights mapped from files do not count: the kernel may drop them."""
     memory = psutil.Process(pid).memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
 
 class MemoryLimit:
-    """A thread of the parent that looks at the child. A limit of the kernel's (RLIMIT_AS) would count what CUDA only reserves."""
+    """A thread of the parent that checks the child's memory. The kernel's RLIMIT_AS would also count what CUDA only reserves."""
 
     def __init__(self, max_bytes: int, children: Callable[[], list[int]]) -> None:
         self.max_bytes = max_bytes
         self.children = children
         self.ended: dict[int, str] = {}
-        """Why, by pid."""
+        """By pid: the reason for which the child was killed."""
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -41,14 +41,14 @@ class MemoryLimit:
         self._stop.set()
 
     def look(self) -> None:
-        """End every child that holds too much."""
+        """Kill every child that uses too much memory."""
         for pid in self.children():
             with suppress(psutil.Error, ProcessLookupError):
                 held = own_bytes(pid)
                 if held > self.max_bytes and pid not in self.ended:
                     self.ended[pid] = (
                         f"it took {held / GIB:.1f} GiB of memory, more than worker_memory_limit_gib = {self.max_bytes / GIB:g}, "
-                        "and its process was ended"
+                        "and its process was killed"
                     )
                     log.critical("worker.memory", pid=pid, bytes=held, max_bytes=self.max_bytes)
                     os.kill(pid, signal.SIGKILL)

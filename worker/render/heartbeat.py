@@ -58,7 +58,7 @@ class Heartbeat:
             try:
                 desired_state, commands = self._tell()
             except NotFound:
-                # the farm was unreachable for so long that the sweep marked this worker offline
+                # the farm was unreachable until the sweep marked this worker offline
                 register(context.store, context.identity)
                 desired_state, commands = self._tell()
         except SQLAlchemyError as error:

@@ -342,7 +342,7 @@ class RenderLoop:
         return self.context.drain.is_requested or self.context.desired_state != WorkerState.READY
 
     def _hand_back(self) -> None:
-        """While closing: give back what has not started at once, and what runs only if it would take too long."""
+        """While closing: release jobs that have not started at once, and running jobs only if they would take too long."""
         if self.waiting:
             self._release(list(self.waiting), "the worker stops claiming")
             self.waiting.clear()

@@ -93,7 +93,7 @@ class Upscalers:
         if architecture not in ARCHITECTURES or model.input_channels != 3 or model.output_channels != 3:
             raise _invalid(name, f"{path} holds a {architecture}; the farm loads {', '.join(ARCHITECTURES)} for RGB")
         if model.scale != entry.scale:
-            raise _invalid(name, f"{path} enlarges {model.scale} times, the catalogue says {entry.scale}; mend `scale`")
+            raise _invalid(name, f"{path} enlarges {model.scale} times, the catalogue says {entry.scale}; correct `scale`")
         dtype = self._dtype(model)
         model.to(self._device, dtype).eval()
         wide = str(model.tiling).endswith("DISCOURAGED")

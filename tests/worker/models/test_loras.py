@@ -82,7 +82,7 @@ def test_another_set_cannot_join(models: SmallModels, pipeline: LoadedPipeline) 
     assert [(fact["name"], fact["weight"], len(fact["sha256"])) for fact in facts] == [("clay", 0.5, 64), ("ink.v1", -0.7, 64)]
 
 
-@pytest.mark.parametrize(("name", "said"), [("lost", "LoRA lost: "), ("wrong", "LoRA wrong does not go with model tiny-z-image")])
+@pytest.mark.parametrize(("name", "said"), [("lost", "LoRA lost: "), ("wrong", "LoRA wrong does not fit model tiny-z-image")])
 def test_a_lora_that_cannot_be_used_fails_its_job_and_is_gone(models: SmallModels, name: str, said: str) -> None:
     pipeline = models.fresh("tiny-z-image")
     engine = StepEngine(pipeline, max_images=1)

@@ -77,7 +77,7 @@ def test_a_child_that_keeps_the_interpreters_lock_is_ended(
     child_monitor = ChildMonitor(None, settings, ["demo"], "node")  # type: ignore[arg-type]
     child_monitor.child_ended("wrk_a", child.returncode, watch.ended[child.pid])
     ((_, reason, self_inflicted),) = child_monitor._deaths
-    assert reason.startswith("hung: its process gave no sign of life for ")
+    assert reason.startswith("hung: its liveness counter stopped for ")
     assert f"({phase})" in reason
     assert self_inflicted is a_job_is_to_blame
 
