@@ -1,1 +1,1 @@
-"""What leaves the farm: webhooks, buckets."""
+"""Deliveries to other systems: webhooks, buckets."""

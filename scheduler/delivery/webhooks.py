@@ -244,7 +244,7 @@ def _deliver(store: Store, settings: Settings, hook: Webhook, delivery: WebhookD
                 finished_at=db_now() if final else None,
             )
         )
-        if status == GONE:  # the receiver asks for no more messages
+        if status == GONE:  # the receiver asked to stop messages
             session.execute(update(Webhook).where(Webhook.id == hook.id).values(disabled_at=db_now()))
 
     store.run_with_retry(record)

@@ -1,4 +1,4 @@
-"""What REST, the status page and the admin pages show of the farm at one moment. `scheduler.metrics.read_farm` fills it in."""
+"""A snapshot of the farm for REST, the status page and the admin pages. `scheduler.metrics.read_farm` creates it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scheduler.metrics.farm_status import FarmStatus
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """A job that a worker holds."""
+    """A job that a worker is running."""
 
     id: str
     prompt: str
@@ -22,7 +22,7 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
-    """One worker. `silent_since` is its last heartbeat if that is long ago, else None. `load` is what it told last."""
+    """One worker. `silent_since` is its last heartbeat if that is overdue, else None. `load` is its latest load report."""
 
     id: str
     name: str
@@ -44,7 +44,7 @@ class WorkerView:
 
     @property
     def shown_state(self) -> str:
-        """The state a person cares about: what an operator wants of it, where that is more than `ready`."""
+        """The state to display: the operator's desired state if it is not `ready`, otherwise the actual state."""
         if self.desired_state != WorkerState.READY and self.state != WorkerState.OFFLINE:
             return self.desired_state
         return self.state
@@ -64,7 +64,7 @@ class LaneView:
     state: str
     reason: str
     rate: float = 0.0
-    """Pictures a minute; looked up only when the farm is looked at closely."""
+    """Images per minute; 0 unless the view was read with `detailed`."""
     drain_s: float | None = None
 
     @property
@@ -73,13 +73,13 @@ class LaneView:
 
     @property
     def is_active(self) -> bool:
-        """Somebody works or waits here, or could at once."""
+        """Whether jobs run or wait here, or could run at once."""
         return bool(self.queued or self.running or self.resident or (self.state == "ready" and self.workers))
 
 
 @dataclass(frozen=True, slots=True)
 class FlowView:
-    """What one tenant has in one priority class on one lane."""
+    """The jobs of one tenant in one priority class on one lane."""
 
     model: str
     priority: str
@@ -91,9 +91,9 @@ class FlowView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FarmView:
-    """Everything above together. `alive` is how many workers are; `now` is the database's time.
+    """The whole farm. `alive` is the number of live workers; `now` is the database's time.
 
-    Flows and the time are no part of its `repr`, by which pages tell whether anything they show has changed.
+    The `repr` leaves out flows and the time, because pages compare it to find out whether anything they show has changed.
     """
 
     status: FarmStatus
@@ -107,7 +107,7 @@ class FarmView:
 
     @property
     def active_lanes(self) -> tuple[LaneView, ...]:
-        """Lanes to show at once: in use, or asked for although the model cannot be loaded."""
+        """Lanes to show at once: in use, or requested although the model cannot be loaded."""
         return tuple(lane for lane in self.lanes if lane.is_active or lane.state == "invalid")
 
     @property

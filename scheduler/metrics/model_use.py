@@ -1,4 +1,4 @@
-"""The catalogue's models as workers reported them: what is known of each, and which workers have it."""
+"""The catalogue's models as workers reported them: the state of each, and the workers that serve it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagefarm.store.models import Model, Worker
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """What workers learned about a model (None: never reported), how many serve it and how many have it in memory."""
+    """Facts that workers learned about a model (None: never reported), and how many workers serve it or have it in memory."""
 
     learnt: Model | None
     workers: int

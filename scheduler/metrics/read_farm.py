@@ -1,4 +1,4 @@
-"""Read the farm at one moment: its state, workers, lanes and flows, as one caller may see them."""
+"""Reads a snapshot of the farm: its state, workers, lanes and flows, as one caller may see them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from scheduler.metrics.farm_view import FarmView, FlowView, LaneView, RunningJob
 from scheduler.metrics.throughput import IDLE, Throughput, lane_throughput
 
 SILENT_S = 12.0
-"""A worker not heard of for so long is shown with the time of its silence."""
+"""A worker without a heartbeat for this time, in seconds, is shown as silent."""
 MAX_RUNNING_JOBS = 64
-"""Running jobs that are named beside their workers."""
+"""Running jobs that are listed with their workers."""
 MAX_HEADS = 50
-"""Flows of a lane whose first job is looked up."""
+"""Flows of a lane whose oldest job is looked up."""
 
 ReadSteps = Callable[[Sequence[str]], Mapping[str, int]]
-"""Reads the step that each of these jobs has reached."""
+"""Reads the step that each of these jobs has reached, by job id."""
 
 
 def read_farm(
@@ -36,10 +36,10 @@ def read_farm(
     read_steps: ReadSteps | None = None,
     detailed: bool = False,
 ) -> FarmView:
-    """The farm as this caller may see it: its own queue, or everybody's for an admin.
+    """Read the farm as this caller may see it: the caller's own queue, or the queues of all tenants for an admin.
 
-    With `read_steps` workers are shown with the jobs that they render. `detailed`: also the rate of each lane, the workers that
-    have stopped, and what each worker reported of its load.
+    With `read_steps`, workers are shown with their running jobs. `detailed` adds the rate of each lane, offline workers, and each
+    worker's latest load report.
     """
     now = database_time(session)
     rows = session.scalars(select(Worker).order_by(Worker.name, Worker.started_at.desc())).all()
@@ -92,7 +92,7 @@ def _flows(session: Session, caller: Caller) -> list[FlowRow]:
 
 
 def _running_jobs(session: Session, caller: Caller, read_steps: ReadSteps) -> tuple[tuple[str, RunningJob], ...]:
-    """Running jobs, each with the id of the worker that holds it."""
+    """Running jobs, each with the id of the worker that runs it."""
     held = select(Job.id, Job.owner, Job.prompt, Job.count.label("number"), Job.recipe).where(Job.state == JobState.RUNNING)
     if caller.tenant_filter is not None:
         held = held.where(Job.tenant_id == caller.tenant_filter)
@@ -122,7 +122,7 @@ def _worker(
         running=running,
         silent_since=row.heartbeat_at if now - row.heartbeat_at > SILENT_S else None,
         started_at=row.started_at,
-        # the page shows the age of a heartbeat; unless looked at closely it must not change with each
+        # the page shows the age of a heartbeat; without `detailed` the view must not change at each heartbeat
         heartbeat_at=row.heartbeat_at if detailed else 0.0,
         facts=tuple(sorted(row.facts.items())) if detailed else (),
         load=tuple(sorted(row.load.items())) if detailed else (),
@@ -130,7 +130,7 @@ def _worker(
 
 
 def _state_now(told: str, holds: bool, *, whole: bool) -> str:
-    """A worker's state; what it told of being busy may be a heartbeat old, so whoever sees all jobs gets what those say."""
+    """A worker's state. The reported state may be a heartbeat old, so a caller who sees all jobs gets the state from these."""
     if whole and told in {WorkerState.READY, WorkerState.BUSY}:
         return WorkerState.BUSY if holds else WorkerState.READY
     return told
@@ -143,7 +143,7 @@ def _lanes(
     alive: Sequence[Worker],
     throughputs: Mapping[str, Throughput],
 ) -> tuple[LaneView, ...]:
-    """The lane of every model of the catalogue, and of models that are not in it any more but have jobs."""
+    """The lanes of the catalogue's models, and of other models that still have jobs."""
     learnt = {row.name: row for row in session.scalars(select(Model))}
     by_model: dict[str, list[Backlog]] = {model: [] for model in catalogue.entries}
     for flow, *_ in flows:
@@ -168,12 +168,12 @@ def _lanes(
                 drain_s=throughput.drain_s(queued),
             )
         )
-    # busiest first, then what could work, then the rest as the catalogue has it
+    # busiest first, then lanes that could work, then the others in the catalogue's order
     return tuple(sorted(lanes, key=lambda lane: (-(lane.queued + lane.running), not lane.is_active)))
 
 
 def _oldest(session: Session, flows: Sequence[Backlog]) -> float | None:
-    """When the first job of the flow that has waited longest was submitted: an index range each, however many wait."""
+    """When the oldest head job of these flows was submitted. Reads one index range per flow, whatever the number of jobs."""
     heads = [
         session.scalar(
             select(Job.created_at)

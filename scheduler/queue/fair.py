@@ -3,7 +3,7 @@
 Each flow (class, tenant) has a virtual time, its `pass`. Serving it for c GPU-seconds advances its pass by c / weight, and the
 smallest pass is served next. An idle flow restarts at the virtual time of its class, so it neither saves up a share nor loses
 one. After P. Goyal, H. Vin, H. Cheng: Start-time Fair Queuing (SIGCOMM 1996), with the two levels of hierarchical fair queueing
-and one deviation: a lane whose model is not resident is handicapped by its swap cost, and by no more, so no flow starves.
+and one deviation: a lane whose model is not resident is handicapped by its swap cost, a bounded amount, so no flow starves.
 
 `FairQueue` is the arithmetic alone, on plain numbers; `scheduler.queue.claim` loads it from SQL and stores it back.
 """

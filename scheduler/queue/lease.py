@@ -19,8 +19,7 @@ def renew(store: Store, owner: str, job_ids: Collection[str], lease_s: float) ->
     """Renew the leases of `job_ids` held by `owner`; return those that it still holds.
 
     A missing job was cancelled, expired or claimed by another worker: stop rendering it. Call this only after the denoising loop
-    has
-    advanced, because an unconditional renewal would keep a hung job alive for ever.
+    has advanced, because an unconditional renewal would keep a hung job alive forever.
     """
     held: set[str] = set()
 

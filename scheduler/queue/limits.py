@@ -58,7 +58,7 @@ RECORD_USAGE = per_dialect(_record_usage)
 def tenant_limits(session: Session, tenant_id: str, quota: KeyQuota | None = None) -> dict[str, Any]:
     """The tenant's own limits: any of queued, running, images_per_day, pixels, steps.
 
-    Pixels and steps are no wider than those of the submitting key, `quota`.
+    Limits of pixels and steps are at most those of the submitting key, `quota`.
     """
     return narrowed(session.scalar(select(Tenant.limits).where(Tenant.id == tenant_id)) or {}, quota)
 

@@ -80,7 +80,7 @@ COUNT_AHEAD = CompiledStatement(AHEAD)
 
 
 class WaitContext(NamedTuple):
-    """What decides why a queued job waits. `workers` are rows of WORKERS."""
+    """The data that explains why a queued job waits. `workers` are rows of WORKERS."""
 
     now: float
     limits: Mapping[str, Any]

@@ -37,7 +37,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("step_shapes", "the images that shared its forward passes"),
     ("decode", "the images that were decoded with it"),
 )
-"""What can change an image: its place in the audit record, and its name."""
+"""Causes of a changed image: the key in the audit record, and the name of each."""
 
 
 class Verdict(StrEnum):

@@ -1,4 +1,4 @@
-"""What happens to a job whose attempt failed: retried, or failed for good.
+"""Decides after a failed attempt: the job is retried, or fails permanently.
 
 | class | examples | policy |
 |---|---|---|
@@ -31,8 +31,8 @@ MAX_BACKOFF_S = 60.0
 DEATHS_LATELY_S = 600.0
 """Seconds of history in which worker deaths without the suspected job count."""
 INFRASTRUCTURE_ATTEMPTS_FACTOR = 10
-"""How many times `max_attempts` a job survives failures of the infrastructure. Not for ever, because a job may itself break
-the device."""
+"""How many times `max_attempts` a job survives failures of the infrastructure. Not forever, because a job may itself break the
+device."""
 
 
 class FailureClass(StrEnum):

@@ -257,7 +257,7 @@ def save_micro_batch_limits(store: Store, name: str, profile: str, limits: dict[
 
 
 def load_micro_batch_limits(store: Store, name: str, profile: str) -> dict[str, Any]:
-    """What was stored about a model for this profile; empty if nothing was."""
+    """The batch limits stored for a model and this profile; empty if there are none."""
     with store.read() as session:
         row = session.get(Model, name)
         return {} if row is None else dict(row.micro_batch_limits.get(profile, {}))
