@@ -21,8 +21,9 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 from transformers import Qwen3Config, Qwen3Model
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.logs import configure_logs
+from imagefarm.model_entry import ModelEntry
 from imagefarm.recipe import JobRequest
 from imagefarm.settings import PROJECT_ROOT, load_settings
 from scheduler.queue.claim import ClaimedJob

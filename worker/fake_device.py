@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
+from imagefarm.model_entry import ModelEntry
 from imagefarm.recipe import Recipe
 from imagefarm.settings import Settings
 from scheduler.queue.claim import ClaimedJob

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field
 from api.http.context import AppContext
 from api.http.routes import Caller, Routes, Scope
 from api.http.schemas import Body, Query, ResponseModel
-from imagefarm.catalogue import ModelEntry
 from imagefarm.errors import FieldError, InvalidRequest
+from imagefarm.model_entry import ModelEntry
 from imagefarm.prompts.enhance import Suggestion, enhance
 from imagefarm.prompts.kinds import Kind, kinds
 from imagefarm.recipe import ModelName, Prompt

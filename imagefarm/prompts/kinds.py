@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from imagefarm.catalogue import ModelEntry
+from imagefarm.model_entry import ModelEntry
 
 FILE = Path(__file__).with_name("kinds.toml")
 Slot = Literal["setting", "light", "camera", "finish"]

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
+from imagefarm.model_entry import ModelEntry
 from imagefarm.recipe import Recipe
 from worker.families.inpaint import InpaintState
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError
+from imagefarm.model_entry import ModelEntry
 from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample
 from worker.families.inpaint import InpaintState, latent_mask

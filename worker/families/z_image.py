@@ -14,7 +14,8 @@ from diffusers import ZImagePipeline, ZImageTransformer2DModel
 from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift, get_default_z_image_sigmas
 from numpy.typing import NDArray
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
+from imagefarm.model_entry import ModelEntry
 from imagefarm.recipe import Recipe
 from worker.families.base import Embedding, Sample
 from worker.families.inpaint import InpaintState, latent_mask

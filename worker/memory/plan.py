@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import ConfigurationError, FarmError
+from imagefarm.model_entry import ModelEntry
 from imagefarm.settings import load_settings
 from worker.memory.capabilities import unavailable_tiers
 from worker.memory.planner import GIB, Plan, best, plan

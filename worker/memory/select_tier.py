@@ -6,8 +6,9 @@ import os
 
 import torch
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import ConfigurationError, RenderError
+from imagefarm.model_entry import ModelEntry
 from worker.memory.capabilities import unavailable_tiers, unhelpful_tiers
 from worker.memory.planner import GIB, ModelSize, Plan, Tier, best, plan, weight_bytes
 from worker.memory.sizes import model_size, shapes_of

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import ConfigurationError, RenderError
+from imagefarm.model_entry import ModelEntry
 from worker.memory.parameter_counts import KEPT_WIDE, PARAMETERS
 from worker.memory.planner import ACTIVATIONS, ModelSize
 from worker.weights.model_files import find_files

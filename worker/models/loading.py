@@ -18,9 +18,10 @@ import diffusers
 import torch
 import transformers
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
+from imagefarm.model_entry import ModelEntry
 from worker.failures import failure_of, is_out_of_memory
 from worker.families import family_class
 from worker.families.base import Family

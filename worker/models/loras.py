@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
+from imagefarm.model_entry import ModelEntry
 from imagefarm.recipe import Lora
 from worker.failures import is_out_of_memory
 from worker.models.lora_coverage import placed_share

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
+from imagefarm.model_entry import ModelEntry
 from imagefarm.settings import Settings
 from worker.families import family_class
 from worker.memory.device_cache import free_cached

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from imagefarm.catalogue import ModelEntry
 from imagefarm.errors import RenderError
 from imagefarm.logs import get_logger
+from imagefarm.model_entry import ModelEntry
 from imagefarm.store.models import Model
 from scheduler.queue.retry import Failure
 from scheduler.queue.workers import load_micro_batch_limits, report_insufficient_memory, report_model, save_micro_batch_limits

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError
+from imagefarm.model_entry import ModelEntry
 from worker.weights.headers import WeightFile, read_header
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
+from imagefarm.model_entry import ModelEntry
 from imagefarm.prompts.kinds import Kind, Language, kinds
 from imagefarm.recipe import JobRequest
 

@@ -30,9 +30,9 @@ from api.pages.studio.form import (
 )
 from api.pages.studio.gallery import Gallery, Part, gallery
 from imagefarm.auth import Caller, Scope
-from imagefarm.catalogue import ModelEntry
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, RequestError, UnknownModel
 from imagefarm.ids import is_id
+from imagefarm.model_entry import ModelEntry
 from imagefarm.prompts.enhance import Suggestion, enhance, joined
 from imagefarm.recipe import MAX_PROMPT_CHARS, JobRequest
 from imagefarm.store import Session

@@ -10,7 +10,7 @@ from api.http.context import AppContext
 from api.http.routes import Routes, read_body, whole_body
 from api.http.schemas import Body, ResponseModel
 from imagefarm.auth import Caller, Scope
-from imagefarm.catalogue import Defaults, Limits, ModelEntry
+from imagefarm.model_entry import Defaults, Limits, ModelEntry
 from imagefarm.text import check_text
 from scheduler.metrics.model_use import read_model_use
 from scheduler.queue import workers

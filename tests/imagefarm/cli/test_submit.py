@@ -11,8 +11,8 @@ from PIL import Image
 
 from api.pages.studio.code_samples import write_code_samples
 from imagefarm import Client
-from imagefarm.catalogue import LoraEntry
 from imagefarm.cli import submit as submit_command
+from imagefarm.model_entry import LoraEntry
 from tests.api.farm_api import FarmApi
 from tests.imagefarm.cli.test_commands import Command, run
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from imagefarm.catalogue import ModelEntry
+from imagefarm.model_entry import ModelEntry
 from tests.worker.model_jobs import SmallModels, claimed, finish, psnr
 from worker.engine.engine import StepEngine
 from worker.engine.results import RenderedJob

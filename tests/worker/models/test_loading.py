@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from imagefarm.catalogue import Catalogue, ModelEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import RenderError
+from imagefarm.model_entry import ModelEntry
 from imagefarm.settings import PROJECT_ROOT
 from tests.worker.model_jobs import SmallModels, pictures
 from worker.engine.engine import StepEngine

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from imagefarm.catalogue import Catalogue, UpscalerEntry
+from imagefarm.catalogue import Catalogue
 from imagefarm.errors import ConfigurationError, InvalidRequest, RenderError
+from imagefarm.model_entry import UpscalerEntry
 from imagefarm.recipe import JobRequest
 from tests.worker.model_jobs import SmallModels, claimed
 from worker.engine.engine import StepEngine
