@@ -12,11 +12,28 @@ from imagefarm.cli.connection import Key, Url, complete_model, connect
 from imagefarm.cli.exit_codes import ExitCode
 from imagefarm.cli.output import AsJson, note, print_json, print_table
 from imagefarm.cli.recipe_options import MASKS, finite, loras_of, picture_of, placement_of, sent, subject_of, upscale_of
-from imagefarm.client import Job
+from imagefarm.client import Client, Job
 from imagefarm.recipe import Format
 from imagefarm.states import JobState, PriorityClass
 
 PICTURE = "PICTURE"
+
+Loras = Annotated[list[str] | None, typer.Option(metavar="NAME[:WEIGHT]", help="LoRA of the catalogue; may be repeated.")]
+Mask = Annotated[
+    str | None, typer.Option(metavar=PICTURE, help="Mask: its white part is repainted. It has the size of --init-image.")
+]
+Strength = Annotated[float | None, typer.Option(help="Denoising strength on --init-image, above 0 and up to 1.", callback=finite)]
+SubjectMask = Annotated[
+    str | None,
+    typer.Option(metavar=f"alpha|white|{PICTURE}", help="The part of the photo that is the product; the default is alpha."),
+]
+SubjectPlace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,Y[,SCALE]", help="Centre of the subject as shares of the picture, and picture pixels per photo pixel."
+    ),
+]
+UpscaleTo = Annotated[str | None, typer.Option(metavar="MODEL[:SCALE]", help="Enlarge the finished picture, such as lanczos:2.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,32 +51,16 @@ def submit(
     count: Annotated[int, typer.Option(help="Number of pictures: seed, seed + 1, ...")] = 1,
     negative: Annotated[str | None, typer.Option(help="The negative prompt.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler; the default is the model's.")] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(metavar="NAME[:WEIGHT]", help="LoRA of the catalogue; may be repeated.")
-    ] = None,
+    lora: Loras = None,
     init_image: Annotated[str | None, typer.Option(metavar=PICTURE, help="Picture to start from.")] = None,
-    mask: Annotated[
-        str | None, typer.Option(metavar=PICTURE, help="Mask: its white part is repainted. It has the size of --init-image.")
-    ] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="Denoising strength on --init-image, above 0 and up to 1.", callback=finite)
-    ] = None,
+    mask: Mask = None,
+    strength: Strength = None,
     subject: Annotated[str | None, typer.Option(metavar=PICTURE, help="Photo of a product that stays pixel for pixel.")] = None,
-    subject_mask: Annotated[
-        str | None,
-        typer.Option(metavar=f"alpha|white|{PICTURE}", help="The part of the photo that is the product; the default is alpha."),
-    ] = None,
-    subject_place: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X,Y[,SCALE]", help="Centre of the subject as shares of the picture, and picture pixels per photo pixel."
-        ),
-    ] = None,
+    subject_mask: SubjectMask = None,
+    subject_place: SubjectPlace = None,
     shadow: Annotated[float | None, typer.Option(help="Darkness of the subject's shadow, 0 to 1.", callback=finite)] = None,
     feather: Annotated[float | None, typer.Option(help="Width of the subject's soft edge in pixels.", callback=finite)] = None,
-    upscale: Annotated[
-        str | None, typer.Option(metavar="MODEL[:SCALE]", help="Enlarge the finished picture, such as lanczos:2.")
-    ] = None,
+    upscale: UpscaleTo = None,
     format: Annotated[Format | None, typer.Option(help="File format; the default is png.")] = None,
     quality: Annotated[int | None, typer.Option(help="Quality of JPEG and WebP, 1 to 100.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Label of the job, NAME=VALUE; may be repeated.")] = None,
@@ -107,11 +108,7 @@ def submit(
         for warning in job.warnings:
             note(f"imagefarm: {warning}")
         if wait:
-            try:
-                job = farm.jobs.wait(job, progress=True)
-            except KeyboardInterrupt:
-                note(f"imagefarm: {job.id} continues; `imagefarm show {job.id}` shows it, `imagefarm cancel {job.id}` ends it")
-                raise typer.Exit(ExitCode.INTERRUPTED) from None
+            job = _wait(farm, job)
         paths = list(farm.jobs.download(job, out)) if out is not None and job.state == JobState.SUCCEEDED else []
     if as_json:
         print_json(job.model_dump(mode="json") | ({"files": [str(path) for path in paths]} if out else {}))
@@ -119,6 +116,14 @@ def submit(
         _print(job, paths)
     if job.is_final and job.state != JobState.SUCCEEDED:
         raise typer.Exit(ExitCode.JOB_FAILED)
+
+
+def _wait(farm: Client, job: Job) -> Job:
+    try:
+        return farm.jobs.wait(job, progress=True)
+    except KeyboardInterrupt:
+        note(f"imagefarm: {job.id} continues; `imagefarm show {job.id}` shows it, `imagefarm cancel {job.id}` ends it")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def sides(size: str | None) -> tuple[int | None, int | None]:
