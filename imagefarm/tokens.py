@@ -29,7 +29,7 @@ MIN_SECRET_BYTES = 32
 MAX_TOKEN_CHARS = 8192
 LEEWAY_S = 30
 MAX_TIME = 2**53
-"""The latest expiry that is told apart from never."""
+"""The latest expiry that is distinguished from never."""
 HMAC = ("HS256", "HS384", "HS512")
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 CURVES = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}

@@ -64,7 +64,7 @@ class Preview:
     prompts: tuple[Expanded, ...] = ()
     error: str = ""
     warnings: tuple[FieldError, ...] = ()
-    """What may not be meant as it is read."""
+    """Warnings: parts of the table that were probably meant otherwise."""
 
 
 def preview(head: bytes, options: BatchOptions, *, given: BatchOptions, is_json: bool, mapping: Mapping[str, str]) -> Preview:

@@ -1,8 +1,7 @@
-"""One open page: what it has not been sent yet, and its socket.
+"""One open page: the texts still to be sent to it, and its socket.
 
-A stream holds a thread of the server, which sleeps. Whoever has something for five hundred of them would wake five hundred
-threads, each to write a few kilobytes; so what fits into a socket at once is written there and then, and only what does not is
-left to the stream's own thread.
+A stream holds a thread of the server, which sleeps. Waking five hundred threads, each to write a few kilobytes, would be slow. So
+the sender writes to each socket itself as far as the socket accepts it, and leaves only the rest to the stream's own thread.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from api.live.event_fanout import CLOSE, Event, Subscription
 
 
 class PageConnection(Subscription):
-    """An open page. Of each kind of text it holds the newest, so a slow connection skips some and piles nothing up."""
+    """An open page. It keeps only the newest text of each kind, so a slow connection skips some and nothing piles up."""
 
     def __init__(self, client: socket.socket | None = None) -> None:
         super().__init__(lambda _: False)
@@ -25,16 +24,16 @@ class PageConnection(Subscription):
         self._rest: memoryview | None = None
         self._told = threading.Condition(threading.Lock())
         self._sleeps = False
-        """The stream's thread has sent all that it had: until it is told of more, others may write to the socket."""
+        """The stream's thread has sent everything; until more arrives, other threads may write to the socket."""
 
     def offer(self, event: Event) -> None:
-        """Hear that Redis is lost or found, or that this is the end."""
+        """Note that Redis was lost or found, or that the stream ends."""
         if event is CLOSE:
             self.closed = True
         self.put(event["kind"], event_text(event["kind"], {}).encode())
 
     def put(self, name: str, text: bytes, chunk: bytes = b"") -> None:
-        """Send a text, at once if it is also given as a `chunk` for the socket; or in place of one of that name that waits."""
+        """Send a text, at once if it also comes as a `chunk` for the socket; a waiting text of the same name is replaced."""
         with self._told:
             if chunk and self._socket is not None and self._sleeps and not self._texts:
                 try:
@@ -54,7 +53,7 @@ class PageConnection(Subscription):
             self._told.notify()
 
     def take(self, timeout_s: float) -> bytes:
-        """All that waits, or nothing after `timeout_s`. Raises OSError if the page has gone."""
+        """Everything that waits, or nothing after `timeout_s`. Raises OSError if the page is closed."""
         with self._told:
             if not self._texts:
                 self._sleeps = True
@@ -63,10 +62,10 @@ class PageConnection(Subscription):
             texts, self._texts = self._texts, {}
             rest, self._rest = self._rest, None
         if rest is not None and self._socket is not None:
-            self._socket.sendall(rest)  # of a chunk, so it goes before whatever is a chunk of its own
+            self._socket.sendall(rest)  # the rest of a chunk, so it must be sent before the next chunk
         return b"".join(texts.values())
 
 
 def http_chunk(text: bytes) -> bytes:
-    """The text as HTTP sends a part of an answer whose length is not known."""
+    """The text as one chunk of an HTTP response with chunked encoding."""
     return b"%X\r\n%b\r\n" % (len(text), text)

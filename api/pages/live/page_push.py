@@ -1,13 +1,13 @@
-"""Pages that keep themselves up to date: each is rendered once for all who look at it, and sent to them.
+"""Page push: each open page is rendered once for all its viewers and sent to them.
 
-One thread of the process hears of every change, renders the pages that it may concern and hands what came out to the streams:
-five hundred connections of one page cost one rendering, a write each and no request. Connections share a page if they are at one
-address, in one language, and would see the same: `api.pages.live.render_cache` marks pages that show nothing of their
-caller but tenant and scopes; of the others each connection gets one of their own.
+One thread per process receives every event, renders the pages that it may affect and hands the result to the streams. Five
+hundred
+viewers of one page cost one rendering, a write each and no request. Viewers share a page if address and language are equal and
+they would see the same: `api.pages.live.render_cache` marks pages that depend only on the caller's tenant and scopes. Of other
+pages each viewer gets its own.
 
-A stream holds the newest page only, so a slow connection skips some and piles nothing up. Rendering takes a third of a core at
-most, and stands still while requests are answered: where many different pages are open each is renewed less often, and the API
-stays as quick as it was.
+A stream keeps only the newest page, so a slow connection skips some and nothing piles up. Rendering takes at most a third of a
+core and pauses while requests are answered. With many different open pages each is renewed less often, and the API stays fast.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ from imagefarm.store import DATABASE_AWAY
 log = get_logger(__name__)
 
 PACE_S, SLOWER_PER_CONNECTION_S, SLOWEST_S = 0.2, 0.0004, 0.4
-"""A page is sent at most this often: with five hundred connections every 0.4 s."""
+"""Shortest interval between two sends of a page, in seconds; with five hundred connections it grows to 0.4 s."""
 SETTLE_S = 0.03
-"""One change comes as several events: the page is rendered when they are all there."""
+"""Seconds to wait after an event, because one change arrives as several events."""
 STALE_S, OLD_S = 5.0, 20.0
-"""A page is rendered anew so long after a change that hardly concerns it, and after none at all."""
+"""Seconds until a page is rendered again after an event that hardly affects it, and after no event at all."""
 AGAIN_S = 2.0
-"""So long after the farm could not render a page it tries again."""
+"""Seconds until a page is tried again after the farm could not render it."""
 SLICE, SLICE_S = 16, 0.002
-"""So many streams are handed a page at once: all five hundred would leave the other requests no turn."""
+"""Streams that receive a page at once. Sending to all five hundred at once would block other requests."""
 REST = 2.0
-"""The thread rests for so many times the CPU time that a rendering took: while requests are answered, and after it."""
+"""The thread rests for this multiple of a rendering's CPU time: while requests are answered, and after the rendering."""
 BEAT, BEAT_S = event_text("beat", {}).encode(), 2.0
-"""Every stream says this often that it is alive: a page that has heard nothing for 5 s does not call itself live."""
+"""Interval of the stream's heartbeat in seconds. A page without one for 5 s does not show itself as live."""
 CHECK_S = 15.0
-"""A stream whose caller signed out, or whose key was revoked, ends within this time."""
+"""Seconds within which a stream ends after its viewer signed out or its key was revoked."""
 MAX_ADDRESS_CHARS = 4000
 ONE_JOB = re.compile(r"/jobs/(job_\w+)")
 NEVER = float("inf")
@@ -70,7 +70,7 @@ NEVER = float("inf")
 
 @dataclass(eq=False, slots=True)
 class LivePage:
-    """A page that somebody looks at, and when it is to be rendered again."""
+    """An open page, and when it is to be rendered again."""
 
     key: Hashable
     environ: dict[str, Any]
@@ -85,7 +85,7 @@ class LivePage:
     cost_s: float = 0.01
     """CPU time of its last rendering."""
     steps: dict[str, str] = field(default_factory=dict)
-    """Progress that has not been told, by job."""
+    """Progress that was not sent yet, by job."""
     steps_at: float = NEVER
     stepped_at: float = 0.0
 
@@ -95,7 +95,7 @@ class LivePage:
 
 
 class PagePublisher(Subscription):
-    """All pages that are open in this process, and the thread that renews them. It hears every event itself."""
+    """All open pages of this process, and the thread that renews them. It subscribes to every event."""
 
     def __init__(self, app: Flask) -> None:
         super().__init__(lambda _: True)
@@ -110,11 +110,11 @@ class PagePublisher(Subscription):
 
     @property
     def pace_s(self) -> float:
-        """How often a page is sent at most: the more connections, the seldomer."""
+        """The shortest interval between two sends of a page; it grows with the number of connections."""
         return min(SLOWEST_S, PACE_S + SLOWER_PER_CONNECTION_S * self._connections)
 
     def connect(self, at: str) -> tuple[PageConnection, Iterator[bytes]]:
-        """Begin to follow the page at this address, as whoever makes the current request. Raises InvalidRequest, Unavailable."""
+        """Open a stream of the page at this address for the current request's caller. Raises InvalidRequest, Unavailable."""
         environ = asking(request.environ, at) if at else None
         key, caller = self._seen_by(environ)
         connection = PageConnection(client_socket(request.environ))
@@ -134,7 +134,7 @@ class PagePublisher(Subscription):
         return connection, self._texts(connection, environ, key)
 
     def disconnect(self, connection: PageConnection) -> None:
-        """Forget a connection, and a page that nobody looks at any more."""
+        """Remove a connection, and its page if that was the last viewer."""
         self.app_context.events.unsubscribe(connection)
         with self._changed:
             self._connections -= 1
@@ -144,7 +144,7 @@ class PagePublisher(Subscription):
                     del self._pages[page.key]
 
     def offer(self, event: Event) -> None:
-        """Note which pages an event concerns."""
+        """Note which pages an event affects."""
         now = time.monotonic()
         kind, subject = event["kind"], str(event.get("subject", ""))
         with self._changed:
@@ -165,7 +165,7 @@ class PagePublisher(Subscription):
             self._changed.notify()
 
     def _seen_by(self, environ: dict[str, Any] | None) -> tuple[Hashable, Caller]:
-        """The key under which the caller of the current request shares a page, and the caller. Raises what refuses them."""
+        """The key under which the current request's caller shares a page, and the caller. Raises the errors of authentication."""
         caller = authenticate(self.app_context)
         if environ is None:
             return (caller.tenant_id, caller.scopes), caller
@@ -193,9 +193,9 @@ class PagePublisher(Subscription):
                     return
 
     def _still(self, environ: dict[str, Any], key: Hashable) -> bool:
-        """Whether the caller may still see what they saw; a database that is away changes nothing."""
+        """Whether the caller may still see the page; while the database is away, yes."""
         with self.app.request_context(environ | {"wsgi.input": io.BytesIO()}):
-            g.request_window = None  # none of the caller's requests
+            g.request_window = None  # not one of the caller's own requests
             try:
                 return self._seen_by(environ)[0] == key
             except FarmError:
@@ -207,12 +207,12 @@ class PagePublisher(Subscription):
         while not self.closed:
             try:
                 self._renew_one()
-            except Exception as error:  # noqa: BLE001 - without this thread every page would stand still
+            except Exception as error:  # noqa: BLE001 - without this thread every page would hang
                 log.error("pages.not_renewed", error=repr(error)[:500])
                 time.sleep(AGAIN_S)
 
     def _renew_one(self) -> None:
-        """Wait for the page that is due next and send it, or its steps."""
+        """Wait for the page that is due next and send it, or its progress."""
         with self._changed:
             page = min(self._pages.values(), key=lambda page: page.next_at, default=None)
             wait = NEVER if page is None else page.next_at - time.monotonic()
@@ -241,7 +241,7 @@ class PagePublisher(Subscription):
         time.sleep(max(0.0, rested - time.monotonic()))
 
     def _rendered(self, page: LivePage) -> bytes:
-        """The page as it is now, or only that it changed where this thread cannot get it for its connections."""
+        """The page as it is now; only a note that it changed, where this thread cannot render it for its viewers."""
         self.renderings += 1
         with self.app.request_context(page.environ | {"wsgi.input": io.BytesIO(), "HTTP_IF_NONE_MATCH": page.tag}):
             g.request_window = None
@@ -272,7 +272,7 @@ class PagePublisher(Subscription):
 
 
 def asking(environ: dict[str, Any], at: str) -> dict[str, Any]:
-    """A request for the page at this address with the name, language and credentials of another request."""
+    """A request for the page at this address with the host, language and credentials of another request."""
     address = urlsplit(iri_to_uri(at)) if len(at) <= MAX_ADDRESS_CHARS and at.startswith("/") else urlsplit("//")
     return {name: environ[name] for name in KEPT if name in environ} | {
         "REQUEST_METHOD": "GET",
@@ -290,7 +290,7 @@ def asking(environ: dict[str, Any], at: str) -> dict[str, Any]:
 
 
 def live_part(html: str) -> str:
-    """The title of a page and what of it changes, with some closed tags too many, which HTML passes over."""
+    """The title of a page and its live part. Surplus closing tags at its end are ignored by HTML."""
     start, end = html.find('<div id="live"'), html.rfind("</main>")
     title = re.search(r"<title>.*?</title>", html, re.DOTALL)
     return f"{title[0] if title else ''}\n{html[start:end]}" if 0 <= start < end else ""

@@ -1,8 +1,10 @@
-"""One rendering for all who follow the same page: five hundred open pages cost the farm three renderings a second, not hundreds.
+"""A short cache of rendered pages: five hundred open pages cost three renderings a second.
 
-Only a page that fetches itself gets a shared rendering, made at most `RENDER_CACHE_S` ago; its script waits as long after a
-change, so what it gets holds the change. Whoever opens a page, or comes back to it from a form, gets one of their own. Shared
-are the pages of one tenant, with the same scopes, in one language, at one address: nothing else of the caller is in them.
+Only a page that fetches itself gets a cached rendering, at most `RENDER_CACHE_S` old. Its script waits that long after a change,
+so
+the rendering includes the change. A page that is opened, or that follows a form, is always rendered. Renderings are shared
+between
+viewers of one tenant with the same scopes, language and address; nothing else of the caller is in them.
 """
 
 from __future__ import annotations
@@ -23,20 +25,21 @@ from imagefarm.auth import Caller
 
 RENDER_CACHE_S = 0.3
 MAX_ENTRIES = 200
-"""Renderings kept, of some ten kilobytes each; those not asked for longest go first."""
+"""Cached renderings, of some ten kilobytes each; the least recently used are dropped first."""
 KEY = "imagefarm.pages.render_cache"
 Page = tuple[int, list[tuple[str, str]], bytes]
 
 
 class RenderCache:
-    """The newest renderings by what they depend on. Each is made once, while others wait for it."""
+    """The newest renderings by cache key. Each is made once, while other callers wait for it."""
 
     def __init__(self) -> None:
         self._cached: OrderedDict[Hashable, tuple[float, Future[Page]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Page]) -> Page:
-        """The rendering begun less than `RENDER_CACHE_S` ago, or a new one. What `make` raises is raised to all that wait."""
+        """The rendering begun less than `RENDER_CACHE_S` ago, or a new one. An error of `make` is raised to all waiting
+        callers."""
         with self._lock:
             began, page = self._cached.get(key, (float("-inf"), Future()))
             if mine := time.monotonic() - began >= RENDER_CACHE_S:
@@ -48,19 +51,19 @@ class RenderCache:
         if mine:
             try:
                 page.set_result(make())
-            except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            except BaseException as error:  # noqa: BLE001 - any caller that waits must hear of it, whatever it is
                 page.set_exception(error)
         return page.result()
 
 
 def init_app(app: Flask) -> None:
-    """Keep the renderings of this process; tell the pages' script how long it has to wait."""
+    """Attach the cache to the application, and give the pages' script its waiting time."""
     app.extensions[KEY] = RenderCache()
     app.jinja_env.globals["render_cache_ms"] = round(1000 * RENDER_CACHE_S)
 
 
 def cached_per_tenant(view: Callable[..., Response]) -> Callable[..., Response]:
-    """Let those who follow this page share a rendering. It takes a `caller`, and shows nothing of them but tenant and scopes."""
+    """Cache this page per tenant. It takes a `caller`, and shows nothing of the caller but tenant and scopes."""
 
     @wraps(view)
     def answer(**arguments: Any) -> Response:
@@ -68,7 +71,7 @@ def cached_per_tenant(view: Callable[..., Response]) -> Callable[..., Response]:
             return view(**arguments)
 
         def make() -> Page:
-            g.whole = True  # whatever this reader has already, others need it whole
+            g.whole = True  # whatever this browser has cached, other viewers need the whole page
             response = view(**arguments)
             return response.status_code, list(response.headers), response.get_data()
 
@@ -89,5 +92,5 @@ def cached_per_tenant(view: Callable[..., Response]) -> Callable[..., Response]:
 
 
 def is_cached_per_tenant(view: Callable[..., Any]) -> bool:
-    """True for a page that shows nothing of its reader but tenant and scopes."""
+    """True for a page that depends on nothing of its caller but tenant and scopes."""
     return bool(getattr(view, "is_cached_per_tenant", False))

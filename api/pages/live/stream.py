@@ -1,4 +1,4 @@
-"""`/live?at=PAGE`: the stream that every open page follows; it carries the page itself, anew after each change."""
+"""`/live?at=PAGE`: the stream of an open page. It carries the page itself, again after each change."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ KEY = "imagefarm.pages.publisher"
 
 
 def init_app(app: Flask) -> None:
-    """Keep the open pages of this process."""
+    """Attach the open pages to the application."""
     app.extensions[KEY] = PagePublisher(app)
 
 
 @pages.get("/live", scope=Scope.READ)
 def live_stream() -> Response:
-    """Follow a page. `page` carries its title and the part that changes, `job.progress` the steps of the jobs that it shows,
-    `changed` that it is to be fetched, `away` and `back` that Redis is lost and found,
-    `beat` that the stream is alive.
+    """Open the stream of a page. Events: `page` with its title and live part, `job.progress` with the steps of its jobs,
+    `changed`
+    when the page should be fetched, `away` and `back` when Redis is lost and found, `beat` as a heartbeat.
     """
     publisher: PagePublisher = current_app.extensions[KEY]
     connection, texts = publisher.connect(request.args.get("at", ""))

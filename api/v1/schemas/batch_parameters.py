@@ -68,7 +68,7 @@ class BatchParameters(Query):
         None, description=f"Of a table that is not UTF-8: {', '.join(CHARSETS[1:])} ..."
     )
     column_map: Annotated[Text, Field(max_length=20_000)] | None = Field(
-        None, description='JSON: `{"Article": "sku"}`, what columns of other names are; `-` leaves one out'
+        None, description='JSON: `{"Article": "sku"}`, the meaning of columns with other names; `-` leaves a column out'
     )
     model: ModelName | None = None
     negative_prompt: NegativePrompt | None = None

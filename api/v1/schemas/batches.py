@@ -160,7 +160,9 @@ class BatchResponse(ResponseModel):
     drafts: str | None = Field(description="The batch whose approved images this one renders as finals")
     progress: BatchProgress | None = Field(None, description="Only in the response for a single batch; null in lists")
     errors: list[RowError] = Field(description="The first errors of the table's rows; errors.csv has them all")
-    warnings: list[RowError] = Field(description="What may not be meant as it was read: a column that is almost a known one ...")
+    warnings: list[RowError] = Field(
+        description="Parts of the table that were probably meant otherwise, such as a column name close to a known one"
+    )
     quote: QuoteResponse | None
     rows: list[RowReport] | None = Field(description="The first 1,000 rows of a dry run; null for other batches")
     created_at: Time | None
