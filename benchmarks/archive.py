@@ -1,4 +1,4 @@
-"""A batch's pictures as one ZIP, streamed by the farm's own API process: how large does the process grow?
+"""A batch's images as one ZIP, streamed by the API process: the growth of that process's memory.
 
 python -m benchmarks.archive --pictures 2000 --kb 1000
 """
@@ -28,7 +28,7 @@ from scheduler.queue.finish import FinishedImage, succeed
 
 
 def render_all(store: Store, outputs: LocalOutputStore, size: int) -> int:
-    """End every job that waits, each with a file of `size` random bytes; return how many."""
+    """Finish every queued job, each with a file of `size` random bytes; return the number of jobs."""
     done = 0
     while jobs := claim(store, "wrk_a", serves=["demo"], resident=["demo"], limits=ClaimLimits(images=64, quantum_s=1000.0)):
         for job in jobs:

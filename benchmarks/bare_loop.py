@@ -1,4 +1,4 @@
-"""What a script without a farm does: one diffusers call after another, each picture saved as PNG. For benchmarks to pair with."""
+"""The baseline of the benchmarks: a script that calls diffusers once per image and saves each image as PNG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagefarm.settings import PROJECT_ROOT
 
 
 class BareLoop:
-    """The demo model in plain diffusers, on the CPU with one thread, as the farm's worker has it."""
+    """The demo model in plain diffusers, on the CPU with one thread, as in the farm's worker."""
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
@@ -29,7 +29,7 @@ class BareLoop:
         self.made = 0
 
     def picture(self, prompt: str, seed: int) -> float:
-        """Make and save one picture; return wall seconds of the pipeline's call alone."""
+        """Render and save one image; return the wall seconds of the pipeline's call alone."""
         default = self.default
         started = time.perf_counter()
         image = self.pipe(

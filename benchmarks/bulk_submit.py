@@ -1,11 +1,10 @@
-"""A table of 100,000 rows over HTTP, and single submits beside it, against the farm's own API process.
+"""A table of 100,000 rows over HTTP, and single submits at the same time, against the API process.
 
 python -m benchmarks.bulk_submit --rows 100000 --singles 20 --database both
 
-For each database it starts PostgreSQL or SQLite, Redis, the sweep and gunicorn as the farm runs them, sends the table as
-`text/csv`, meanwhile submits single jobs at a steady pace (each is timed from when it was due, so a stall counts for all
-that it delays), sends the table again with the same Idempotency-Key, and prints how long each took and how large the API's
-process grew.
+For each database it starts PostgreSQL or SQLite, Redis, the sweep and gunicorn, and sends the table as `text/csv`. Meanwhile it
+submits single jobs at a steady rate; each is timed from its scheduled time, so a stall counts for every job that it delays. Then
+it sends the table again with the same Idempotency-Key. It prints the times and the peak memory of the API's process.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ MATERIALS = ("steel", "glass", "oak", "linen")
 
 
 def make_table(rows: int) -> bytes:
-    """A product table as shops have them: five columns, one often empty."""
+    """A product table like a shop's: five columns, one often empty."""
     lines = (
         f"SKU-{n:06d},travel mug number {n},{COLORS[n % 5]},{MATERIALS[n % 4]},{'with a lid' if n % 3 == 0 else ''}\n"
         for n in range(rows)
@@ -49,7 +48,7 @@ def make_table(rows: int) -> bytes:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -57,7 +56,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(settings: Settings, service: services.Service, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A service of the farm as a process, killed at the end."""
+    """A service of the farm as a process. It is killed at the end."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             service.command, env=services.environment(settings, service), stdout=file, stderr=file, start_new_session=True
@@ -85,7 +84,7 @@ def redis(folder: Path) -> Iterator[str]:
 
 
 def wait_until_ready(client: httpx.Client, api: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the API answers. Raises RuntimeError with its log if it ended instead."""
+    """Wait until the API responds. Raises RuntimeError with its log if the process ended."""
     while True:
         try:
             client.get("/readyz").raise_for_status()
@@ -98,7 +97,7 @@ def wait_until_ready(client: httpx.Client, api: subprocess.Popen[bytes], log: Pa
 
 
 class Memory:
-    """The resident memory of a process and its children: what each had at most."""
+    """The peak resident memory of a process and of each of its children."""
 
     def __init__(self, pid: int) -> None:
         self.process = psutil.Process(pid)
@@ -118,7 +117,7 @@ class Memory:
 
 
 class Singles:
-    """Submits single jobs at a steady pace from some threads of its own process-wide clock."""
+    """Submits single jobs at a steady rate from several threads."""
 
     def __init__(self, url: str, rate: float) -> None:
         self.url, self.rate = url, rate
@@ -131,13 +130,13 @@ class Singles:
         self._threads = [threading.Thread(target=self._run) for _ in range(16)]
 
     def start(self) -> None:
-        """Begin."""
+        """Start submitting."""
         self._begin = time.perf_counter()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> list[float]:
-        """End, and return the milliseconds of each submit, sorted."""
+        """Stop; return the milliseconds of each submit, sorted."""
         self._stop.set()
         for thread in self._threads:
             thread.join()

@@ -2,8 +2,9 @@
 
     python -m benchmarks.claim_latency --jobs 1000000 --keep FOLDER
 
-Each claim is the farm's own, the whole transaction: shares, pick, counters, attempts, audit, commit. Beside it runs what the
-sweep does to SQLite's log every few seconds. With `--keep` the filled databases stay and the next reading begins at once.
+Each claim is the farm's whole transaction: shares, pick, counters, attempts, audit, commit. SQLite's WAL is checkpointed every
+few
+seconds, as the sweep does. With `--keep` the filled databases stay, and the next run starts at once.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from scheduler.queue.transition import add_to_backlog
 
 TENANTS = 20
 WARM_UP = 50
-"""Claims before those that count: a worker's first fills its caches."""
+"""Claims before the measured ones, because a worker's first claim fills its caches."""
 JOB = cast(Table, Job.__table__)
 
 
 def fill(store: Store, catalogue: Catalogue, jobs: int) -> float:
-    """Queue `jobs` jobs of `TENANTS` tenants, one in ten interactive, by one statement; return the seconds it took."""
+    """Queue `jobs` jobs of `TENANTS` tenants in one statement, one in ten interactive; return the seconds it took."""
     started = time.perf_counter()
     row = make_job(catalogue, JobRequest(prompt="a red mug on a white table"), DEFAULT_TENANT, costs={}).columns()
     padded = "printf('%0{width}d', i)" if store.is_sqlite else "lpad(i::text, {width}, '0')"
@@ -70,7 +71,7 @@ def fill(store: Store, catalogue: Catalogue, jobs: int) -> float:
 
 
 def literal(value: Any) -> str:
-    """A value as it stands in a statement."""
+    """A value as an SQL literal."""
     if value is None:
         return "NULL"
     if isinstance(value, int | float):
@@ -79,7 +80,7 @@ def literal(value: Any) -> str:
 
 
 def measure(store: Store, claims: int, checkpoint_s: float) -> list[float]:
-    """Milliseconds of each of `claims` claims of up to 16 images, least first."""
+    """Milliseconds of each of `claims` claims of up to 16 images, sorted."""
     ended = threading.Event()
 
     def sweep() -> None:

@@ -42,7 +42,7 @@ def requests(images: int, distinct: int) -> list[JobRequest]:
 
 
 def bare_loop(pipeline: LoadedPipeline, asked: list[JobRequest]) -> int:
-    """What a script without a farm does: one call after another."""
+    """The baseline script: one call after another."""
     pipe, default = pipeline.family.pipe, pipeline.entry.defaults
     made = 0
     for request in asked:
@@ -133,7 +133,7 @@ def main() -> None:
     wall, cpu = (statistics.median(times) for times in zip(*loop, strict=True))
     print(f"{'bare pipeline loop':<22}{wall * 1e3:>9.1f}{cpu * 1e3:>9.1f}{1:>9.2f}{1:>9.2f}")
     for most, times in engine.items():
-        # round by round, so that what slowed one round does not count for or against either side
+        # round by round, so that a slow round affects both sides
         walls = statistics.median(one[0] / other[0] for one, other in zip(loop, times, strict=True))
         cpus = statistics.median(one[1] / other[1] for one, other in zip(loop, times, strict=True))
         here = [statistics.median(column) * 1e3 for column in zip(*times, strict=True)]

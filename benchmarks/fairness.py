@@ -1,9 +1,9 @@
-"""Fairness of the real scheduler with a stand-in renderer that sleeps: one tenant's 50,000 bulk pictures, another's 5,000,
-and ten people who ask for one picture at a time.
+"""Fairness of the scheduler with a stand-in renderer that sleeps: 50,000 bulk images of one tenant, 5,000 of another, and ten
+people who request one image at a time.
 
     python -m benchmarks.fairness --seconds 60
 
-Prints how long the people wait alone and under load, Jain's index over the two shops, and what bulk loses to the people.
+Prints the people's waits alone and under load, Jain's index over the two shops, and the bulk throughput lost to the people.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from scheduler.queue.new_job import make_job
 WORKERS = 4
 PEOPLE = 10
 IMAGE_S = 0.25
-"""Seconds the stand-in sleeps for one picture; the quantum of 2 s is then eight pictures."""
+"""Seconds that the stand-in sleeps per image. A quantum of 2 s is then eight images."""
 THINK_S = 4.0
 
 

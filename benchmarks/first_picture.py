@@ -32,7 +32,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def through_farm(client: httpx.Client, prompt: str, seed: int) -> tuple[float, dict[str, Any]]:
-    """Wall milliseconds from the request to the answer that names the picture."""
+    """Wall milliseconds from the request to the response with the image."""
     started = time.perf_counter()
     response = client.post("/api/v1/jobs", json={"prompt": prompt, "seed": seed}, headers={"Prefer": "wait=30"})
     took = 1000 * (time.perf_counter() - started)
@@ -58,7 +58,7 @@ def main() -> int:
             store = up.store()
             with httpx.Client(base_url=up.url, trust_env=False, timeout=60) as client:
                 for number in range(-2, asked.pictures):
-                    # not a whole multiple of any of the farm's own periods
+                    # not a multiple of any of the farm's intervals
                     time.sleep(asked.idle + 0.0137 * (number % 41))
                     called = 1000 * loop.picture(f"a red mug number {number:05} alone", number + 10)
                     waited, job = through_farm(client, f"a red mug number {number:05} there", number + 10)

@@ -77,7 +77,7 @@ def full_size(device: torch.device) -> ZImagePipeline:
     finally:
         torch.set_default_dtype(before)
     with torch.no_grad():
-        vae.decoder.conv_out.weight.mul_(4)  # a random decoder draws near flat grey, which the guards would retry
+        vae.decoder.conv_out.weight.mul_(4)  # a random decoder draws almost flat grey, which the guards would retry
     return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae,
@@ -181,7 +181,7 @@ def timed(device: torch.device, way: Way, todo: list[ClaimedJob]) -> tuple[float
 
 
 def step_flops(pipeline: LoadedPipeline, side: int) -> float:
-    """Floating-point operations of one step for one image: two per weight and token, and attention's two products."""
+    """Floating-point operations of one step for one image: two per weight and token, plus attention's two products."""
     transformer = pipeline.family.pipe.transformer
     tokens = (side // 16) ** 2 + 64
     layers, width = transformer.config.n_layers + transformer.config.n_refiner_layers, transformer.config.dim

@@ -1,11 +1,12 @@
-"""How soon an interactive job starts under a saturated bulk queue: from its claim to its first step, in step times.
+"""Start of an interactive job under a saturated bulk queue: from its claim to its first step, in step times.
 
     python -m benchmarks.interactive_join [--bulk 200] [--people 12]
 
-A worker's child in this process, with the real engine, the demo model, SQL and Redis; its running set is full of bulk, and
-many times as much waits. One interactive job after another is submitted, each when the one before has started. Goal: each
-starts its first step within two step times of its claim. Counts decide, not seconds: how many steps began after the claim
-before the job's own first one. The engine is looked at where the render loop steps; nothing is changed in it.
+A worker's child runs in this process with the real engine, the demo model, SQL and Redis. Its running set is full of bulk jobs,
+and
+many more are queued. Interactive jobs are submitted one after another, each after the previous one has started. Goal: each starts
+its first step within two step times of its claim. The result is a count, not seconds: the steps that began between the claim and
+the job's first step. The engine is observed at the render loop's steps and not changed.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ GOAL = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How one interactive job came to its first step."""
+    """The start of one interactive job."""
 
     submitted_to_step_s: float
     claimed_to_step_s: float
     steps_before: int
-    """Steps that began between its claim and its own first."""
+    """Steps that began between the job's claim and its first step."""
     company: int
-    """Images in the set at its first step, its own included."""
+    """Images in the running set at the job's first step, including its own."""
 
 
 class WatchedLoop(RenderLoop):
-    """The render loop, and when each step began, how long it took, and who took its first one."""
+    """Records the render loop's steps: their start, duration and newly joined jobs."""
 
     def __init__(self, *parts: object) -> None:
         super().__init__(*parts)  # type: ignore[arg-type]
@@ -79,7 +80,7 @@ def watch_people(farm: Farm, loop: WatchedLoop, people: int, full: int) -> list[
         with loop.something:
             loop.something.wait_for(lambda job_id=job_id: job_id in loop.first)  # type: ignore[misc]
         asked.append((job_id, submitted))
-        time.sleep(0.37)  # not in step with the steps
+        time.sleep(0.37)  # not in phase with the steps
     steps = list(loop.steps)
     starts = []
     for job_id, submitted in asked:

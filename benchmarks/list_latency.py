@@ -1,10 +1,10 @@
-"""Latency of lists of jobs with many jobs stored: each filter, at the top, in the middle and near the last, over HTTP.
+"""Latency of lists of jobs with many jobs stored: each filter, at the top, in the middle and near the end, over HTTP.
 
 python -m benchmarks.list_latency [--jobs 1000000] [--requests 100] [--keep FOLDER] [--databases sqlite,postgresql] [--plans]
     [--only "model+state" --only "worker (old)"]
 
-Some filters match much, some little, some only the oldest jobs, some nothing: what an index does not serve may be anywhere.
-With --plans the database's plan of each statement comes first. With --keep the filled databases stay, and the next run only
+Some filters match many jobs, some few, some only the oldest, some none, because conditions without an index may match anywhere.
+With --plans the database's plan of each statement is printed first. With --keep the filled databases stay, and the next run only
 reads.
 """
 
@@ -45,7 +45,7 @@ from scheduler.queue.new_job import make_job
 
 BEGAN = 1_700_000_000.0
 EVERY_S = 10.0
-"""One job in this time: a million are about four months."""
+"""Seconds between two jobs. A million jobs are about four months."""
 CHUNK = 5000
 BATCHES = 100
 MODELS = ("demo", "sd15", "sdxl", "z-image-turbo")
@@ -67,7 +67,7 @@ THINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A filter: as a query string, and for what only the page has, as that."""
+    """A filter as a query string, and the equivalent for filters that only the page has."""
 
     name: str
     query: dict[str, str | list[str]]
@@ -126,7 +126,7 @@ def fill(store: Store, jobs: int, tenants: list[str]) -> None:
             insert_many(session, Image, [_image(n, row) for n, row in made])
     store.checkpoint()
     if not store.is_sqlite:
-        # PostgreSQL does so by itself in time; SQLite never does, and the farm does not ask it to
+        # PostgreSQL runs ANALYZE by itself in time; SQLite never does, and the farm does not request it
         with store.writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
 
@@ -163,7 +163,7 @@ def _image(n: int, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def cases(jobs: int, tenants: list[str]) -> Iterator[Case]:
-    """Every filter, many of them so that little matches, or only what is very old."""
+    """Every filter; many match few jobs, or only very old ones."""
     times = {"created_after": _rfc(at(jobs // 2)), "created_before": _rfc(at(jobs // 2 + 1000))}
     batch = f"batch_{BATCHES // 2:026d}"
     yield Case("all", {})
@@ -209,7 +209,7 @@ def cases(jobs: int, tenants: list[str]) -> Iterator[Case]:
 
 
 class Reader:
-    """One connection that is kept."""
+    """One persistent connection."""
 
     def __init__(self, served: Served, key: str) -> None:
         self.cpu_s = served.cpu_s
@@ -227,7 +227,7 @@ class Reader:
 
 
 def walk(reader: Reader, query: dict[str, str | list[str]], requests: int, start: str | None) -> tuple[list[float], int]:
-    """Milliseconds of each page from a cursor on, and how many jobs they showed."""
+    """Milliseconds of each page from a cursor on, and the number of jobs on them."""
     times: list[float] = []
     found, cursor = 0, start
     for _ in range(requests):

@@ -44,13 +44,13 @@ from imagefarm.store.models import Batch, Image, Job
 from scheduler.queue.new_job import make_job
 
 RATE = 25.0
-"""Requests a second by which the latency is measured; each fifth submits a job, so the farm is as busy without open pages."""
+"""Requests per second of the measurement. Every fifth submits a job, so the farm is equally busy without open pages."""
 PAGES = ("/", "/jobs", "/", "/studio", "/", "/jobs?state=queued", "/", "/batches", "/", "job")
-"""What the open pages show, in turn; `job` is the page of one job, of which there are `JOBS` different ones."""
+"""The open pages, in turn. `job` is the page of one job, of which there are `JOBS` different ones."""
 JOBS = 20
 LANGUAGES = ("en", "zh")
 FILES = 200
-"""Pictures that differ; the others are links to them."""
+"""Number of different image files; the others are links to them."""
 CHUNK = 2000
 
 
@@ -58,8 +58,9 @@ CHUNK = 2000
 
 
 def rest(url: str, seconds: float, name: str) -> tuple[list[float], dict[str, float]]:
-    """Latencies in ms of lists and single submits at a steady rate, in turn, and when each prompt was submitted; an API that
-    falls behind is asked less often.
+    """Latencies in ms of lists and single submits at a steady rate, in turn, and the submit time of each prompt. The rate drops
+    if the
+    API falls behind.
     """
     times: list[float] = []
     submitted: dict[str, float] = {}
@@ -82,10 +83,10 @@ def rest(url: str, seconds: float, name: str) -> tuple[list[float], dict[str, fl
 
 
 class OpenPage:
-    """A page as its script behaves: it follows its stream, and notes when each prompt first came with it."""
+    """A page with its script: it follows its stream, and records when each prompt first appeared."""
 
     seen_texts: ClassVar[dict[int, frozenset[str]]] = {}
-    """The prompts in a page that came, by its hash: five hundred get the same."""
+    """The prompts in a received page, by the page's hash, because five hundred readers get the same one."""
 
     def __init__(self, url: str, at: str, language: str) -> None:
         self.place, self.at, self.language = urlsplit(url), at, language
@@ -94,7 +95,7 @@ class OpenPage:
         self.messages = self.bytes = 0
 
     async def follow(self) -> None:
-        """Until the stream ends."""
+        """Follow the stream until it ends."""
         reader, writer = await asyncio.open_connection(self.place.hostname, self.place.port)
         head = f"GET /live?at={quote(self.at, safe='')} HTTP/1.1\r\nHost: {self.place.netloc}\r\nAccept-Language: {self.language}"
         writer.write(f"{head}\r\n\r\n".encode())
@@ -137,7 +138,7 @@ async def open_pages(url: str, pages: int, jobs: list[str]) -> None:
     await ended.wait()
     seen = [[page.at, page.messages, page.bytes, page.prompts] for page in opened]
     print(json.dumps({"seen": seen, "cpu_s": time.process_time()}), flush=True)
-    os._exit(0)  # hundreds of open streams need no goodbye
+    os._exit(0)  # hundreds of open streams need no clean shutdown
 
 
 def streams(pages: int, seconds: float) -> None:
@@ -197,7 +198,7 @@ def streams(pages: int, seconds: float) -> None:
 
 
 def fill(store: Store, served: Served, jobs: int, pictures: int) -> str:
-    """Store jobs that have ended, of which the newest are a batch with its pictures; return the batch's id."""
+    """Store finished jobs; the newest are a batch with its images. Returns the batch's id."""
     catalogue = Catalogue.read(PROJECT_ROOT / "models.toml")
     base = make_job(catalogue, JobRequest(prompt="a mug"), DEFAULT_TENANT, costs={}).columns()
     outputs = LocalOutputStore(served.settings.outputs)
@@ -282,13 +283,15 @@ WATCH = """() => {
   new PerformanceObserver(list => { for (const e of list.getEntries()) seen.long = Math.max(seen.long, e.duration); })
     .observe({ type: "long-animation-frame" });
 }"""
-"""Counts the page's frames. It asks for each next one: a page in which nothing moves draws none, which would look like a wait."""
+"""Counts the page's frames. It requests each next frame, because a page without changes draws none, which would look like a
+stall."""
 
 
 @contextmanager
 def traced(page: Any) -> Iterator[dict[str, float]]:
-    """Trace the block in Chromium and count its frames; afterwards the answer has them, the longest time between two and how
-    many took over 100 ms, the longest animation frame, how far the page scrolled, and the main thread's longest task, in ms.
+    """Trace the block in Chromium and count its frames. Afterwards the yielded dict has the frames, the longest time between two,
+    the
+    number above 100 ms, the longest animation frame, the scrolled distance, and the main thread's longest task, in ms.
     """
     session = page.context.new_cdp_session(page)
     events: list[dict[str, Any]] = []
@@ -325,7 +328,7 @@ def scroll(page: Any) -> None:
 
 
 def choose(page: Any) -> None:
-    """Decide a hundred pictures by keyboard, as fast as somebody who holds the key down."""
+    """Decide a hundred images by keyboard, as fast as a held key repeats."""
     page.locator(".vgrid").focus()
     page.keyboard.press("Home")
     for _ in range(50):
@@ -336,7 +339,7 @@ def choose(page: Any) -> None:
 
 
 def look(browser: Any, what: str, url: str, ready: str, *, sheet: bool = False) -> None:
-    """Print how soon a page is painted, how it scrolls and, of a contact sheet, how it takes picks and how its pictures come."""
+    """Print the time to paint a page, its scrolling and, for a contact sheet, its picks and the loading of its images."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     thumbs: list[Any] = []
     page.on("response", lambda response: thumbs.append(response) if "?thumb=" in response.url else None)

@@ -1,4 +1,4 @@
-"""How the database runs the statements of some work: each that reads or changes rows, with the indexes it takes."""
+"""The database's plans of the statements of some work: each statement that reads or changes rows, with its indexes."""
 
 from __future__ import annotations
 

@@ -33,22 +33,22 @@ from tests.e2e.up import Up
 
 Asked = list[tuple[str, int]]
 STANDING_S = 10.0
-"""How long an idle farm is looked at: three sweeps, two heartbeats."""
+"""Seconds for which the idle farm is measured: three sweeps, two heartbeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class FarmRound:
-    """One round of the farm, in seconds for all its pictures."""
+    """One round of the farm, in seconds for all its images."""
 
     wall: float
     submit: float
     cpu: dict[str, float]
-    """Of each of its processes."""
+    """CPU seconds of each process."""
     model_cpu: float
-    """Of the render thread in what the pipeline does too (encoder, noise, denoiser, scheduler, decoder): from the audit."""
+    """CPU seconds of the render thread for the work that the pipeline does too (encoder, noise, denoiser, scheduler, decoder)."""
 
     def outside_ms(self, images: int) -> float:
-        """CPU outside the model, a picture."""
+        """CPU seconds outside the model, per image."""
         return 1000 * (sum(self.cpu.values()) - self.model_cpu) / images
 
 
@@ -61,7 +61,7 @@ def asked_for(images: int, distinct: int, first_seed: int) -> Asked:
 
 
 def cpu_by_process(up: Up) -> dict[str, float]:
-    """CPU seconds so far of every process of the farm, by its kind."""
+    """CPU seconds of every process of the farm so far, by kind."""
     spent: dict[str, float] = {}
     for process in psutil.Process(up.process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -71,7 +71,7 @@ def cpu_by_process(up: Up) -> dict[str, float]:
 
 
 def standing(up: Up) -> dict[str, float]:
-    """CPU seconds a second of each process while nothing is asked of the farm."""
+    """CPU seconds per second of each process while the farm is idle."""
     before, began = cpu_by_process(up), time.perf_counter()
     time.sleep(STANDING_S)
     took = time.perf_counter() - began
@@ -79,7 +79,7 @@ def standing(up: Up) -> dict[str, float]:
 
 
 def kind_of(line: str) -> str:
-    """Which part of the farm a command line belongs to."""
+    """The part of the farm that a command line belongs to."""
     for words, kind in (
         ("gunicorn", "api"),
         ("redis-server", "redis"),
@@ -130,7 +130,7 @@ def compare(
     up = Up(folder / "farm", **env).until_ready()
     try:
         store = up.store()
-        farm_round(up, store, asked_for(4, 4, 1_000_000))  # both have made pictures before
+        farm_round(up, store, asked_for(4, 4, 1_000_000))  # warm up both sides
         loop.round(asked_for(2, 2, 2_000_000))
         idle = standing(up)
         loops: list[tuple[float, float]] = []

@@ -1,7 +1,8 @@
-"""Write constraints.txt: the exact versions, in this environment, of all that the project's extras need.
+"""Write constraints.txt: the exact versions, in this environment, of all packages that the project's extras need.
 
-`make constraints` runs it after a deliberate upgrade. Packages that happen to be installed but that nothing asks for stay
-out, and so do local version tags such as torch's `+cpu`, which one machine has and the next has not.
+`make constraints` runs it after a deliberate upgrade. Installed packages that no extra needs are left out, and so are local
+version
+tags such as torch's `+cpu`, which differ between machines.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Write the pages that are made from the code: docs/settings.md and the pages of docs/cli.
+"""Write the pages that are generated from the code: docs/settings.md and the pages of docs/cli.
 
-`make docs` runs it; a test holds the pages against what it would write.
+`make docs` runs it. A test compares the pages with its output.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 SETTINGS_HEAD = """# Settings
 
-Made from `imagefarm/settings.py` by `make docs`.
+Generated from `imagefarm/settings.py` by `make docs`.
 
-Each value comes from `imagefarm.toml` in the folder one starts in, then from the environment (`IMAGEFARM_` and the name in
-capitals; lists as JSON), then from flags; the later wins. `imagefarm settings` shows each value and where it came from. Times
-are in seconds, sizes in bytes.
+Flags override the environment (`IMAGEFARM_` and the name in capitals; lists as JSON), and the environment overrides
+`imagefarm.toml` in the current folder. `imagefarm settings` shows each value and its origin. Times are in seconds, sizes in
+bytes unless the name says otherwise.
 
 | setting | default | meaning |
 |---|---|---|
 """
 CLI_HEAD = """# Command line
 
-Made from the commands by `make docs`. Results go to standard output, everything else to standard error; `--json` writes JSON
+Generated from the commands by `make docs`. Results go to standard output, everything else to standard error; `--json` writes JSON
 for programs.
 
 """
@@ -44,12 +44,12 @@ CLI_CODES = """
 |---|---|
 """
 CLI_FARM = """
-Commands that talk to a farm look for it at `--url`, then `IMAGEFARM_URL`, then at the profile's address, then where the farm of
-the data folder here says it is, then at `http://127.0.0.1:8000`. The key is `--key`, then `IMAGEFARM_API_KEY`, then the
-profile's; a profile's key is sent to the profile's address only.
+Commands that talk to a farm use the first URL of these: `--url`, `IMAGEFARM_URL`, the profile's URL, the URL of a farm that runs
+on this machine's data folder, `http://127.0.0.1:8000`. The key is `--key`, `IMAGEFARM_API_KEY` or the profile's key. A profile's
+key is sent only to the profile's URL.
 
-`imagefarm profiles add shop --url https://farm.example` keeps an address and its key under a name, in a file that only you can
-read; `imagefarm --profile shop submit "a red mug"` uses them, or `IMAGEFARM_PROFILE=shop` for a whole session.
+`imagefarm profiles add shop --url https://farm.example` stores a URL and its key under a name, in a file that only you can read.
+`imagefarm --profile shop submit "a red mug"` uses them; `IMAGEFARM_PROFILE=shop` sets the profile for a whole session.
 
 `imagefarm --install-completion` adds completion to the shell it is called from (bash, zsh, fish or PowerShell); `imagefarm
 --show-completion` only writes its script. Commands, options, profiles and the farm's models complete.
@@ -77,7 +77,7 @@ def cli_index() -> str:
 
 def cli_page(group: Group) -> str:
     """The page of a group of commands."""
-    head = "Made from the commands by `make docs`. [Command line](README.md) has what holds for all commands."
+    head = "Generated from the commands by `make docs`. [Command line](README.md) has what holds for all commands."
     return f"# {group.title}\n\n{head}\n" + "".join(_sections(_command(group), "imagefarm"))
 
 
@@ -90,7 +90,7 @@ def _commands_of(group: Group) -> str:
 
 
 def _sections(command: Any, path: str) -> list[str]:
-    # Typer carries its own copy of Click, so that its classes cannot be named here
+    # Typer vendors a copy of Click, so its classes cannot be named here
     inner = getattr(command, "commands", None)
     sections = []
     if path != "imagefarm":

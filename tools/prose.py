@@ -1,11 +1,11 @@
-"""Find the words of the word list (tools/prose_rules.py) in what people read: docs, comments, docstrings, texts and errors.
+"""Find words of the word list (tools/prose_rules.py) in docs, comments, docstrings, page texts and errors.
 
     python -m tools.prose                    every finding as path:line, and exit code 1 if there is one
     python -m tools.prose --count            findings by folder
     python -m tools.prose README.md docs     in these files and folders only
 
-Of a Python file the comments and strings are read, so no identifier counts; of any other file every line. A sentence may run
-over several lines. A line with the marker `prose: ok` is left out.
+In a Python file only comments and strings are searched; in other files every line. A sentence may run over several lines. A line
+with the marker `prose: ok` is skipped.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tools.prose_rules import RULES
 
 MARKER = "prose: ok"
 READ = {".py", ".md", ".html", ".txt", ".js", ".css", ".toml", ".po", ".yaml", ".yml", ".mako", ".sh", ""}
-"""Endings of the files that are read; the last one is for Makefile, Dockerfile and .ci/run."""
+"""Endings of the files that are searched; the empty one is for Makefile, Dockerfile and .ci/run."""
 LEFT_OUT = re.compile(
     r"^(?:(?:packages/client/)?LICENSE|models/|api/static/vendor/|tools/prose(?:_rules)?\.py|tests/tools/test_prose\.py)|\.min\."
 )
-"""Other people's text, and the list itself."""
+"""Third-party text, and the word list itself."""
 DECORATION = re.compile(r"^\s*(?:#|//|\*|>|-|\|)+\s?")
-"""What a line of a comment, a list or a quotation begins with."""
+"""Marks at the start of a line of a comment, a list or a quotation."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def blocks_of_text(source: str) -> Iterator[list[Line]]:
 
 
 def blocks_of_python(source: str) -> Iterator[list[Line]]:
-    """Comments in a row, and strings in a row, as Python joins them."""
+    """Consecutive comments, and consecutive strings, as Python joins them."""
     block: list[Line] = []
     kind = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -110,7 +110,7 @@ def files(chosen: Sequence[str]) -> list[Path]:
 
 
 def folder(path: Path) -> str:
-    """The package, or the folder in it, that a file counts for."""
+    """The package or folder under which a file's findings are counted."""
     return "/".join(path.parts[:-1][:2]) or str(path)
 
 

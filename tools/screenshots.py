@@ -1,8 +1,8 @@
-"""Photograph every page: a farm of its own renders a table, Chromium opens each page wide and narrow, light and dark.
+"""Photograph every page: a farm renders a table, Chromium opens each page wide and narrow, light and dark.
 
     make screenshots        # python -m tools.screenshots docs/screenshots
 
-Writes `<page>-<wide|narrow>-<light|dark>.webp`; the list of pages is fixed, so a page that went away is noticed.
+Writes `<page>-<wide|narrow>-<light|dark>.webp`. The list of pages is fixed, so a removed page is noticed.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ THINGS = ("mug", "bottle", "bag", "chair", "t-shirt", "lamp", "shoe")
 
 @dataclass(frozen=True)
 class Seed:
-    """What the farm was given to show."""
+    """Ids of the objects that the pages show."""
 
     batch: str
     job: str
 
 
 def pages(seed: Seed) -> dict[str, str]:
-    """By name, the address of every page; those that look best while something is rendered come first."""
+    """The address of every page, by name. Pages that look best during rendering come first."""
     return {
         "status": "/",
         "admin": "/admin",
@@ -70,7 +70,7 @@ def pages(seed: Seed) -> dict[str, str]:
 
 @contextmanager
 def small_farm() -> Iterator[EmbeddedFarm]:
-    """A farm that shares nothing with another one; nothing is left of it."""
+    """A farm that shares nothing with another one. Its data is deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="farm-"))
     farm = EmbeddedFarm(demo_settings(folder / "data").model_copy(update={"max_body_bytes": 8 * 1024 * 1024}))
     try:
@@ -102,7 +102,7 @@ def seed(client: Client, url: str, folder: Path) -> Seed:
     lines = [row for season in ("AUTUMN-", "WINTER-", "SALE-", "GIFT-") for row in _rows(season)]
     later.write_text("\n".join(["sku,product,background", *lines]) + "\n", "utf-8")
     client.batches.submit(later, template=TEMPLATE, name="Autumn catalogue", seed=11)
-    # interactive ones: they pass the large batch, and are the newest
+    # interactive jobs run before the large batch and are the newest
     for prompt in ("白色背景上的红色马克杯", "a blue bottle, yellow background", "a green lamp on a white background"):
         client.jobs.wait(client.jobs.submit(prompt, seed=42, count=4), check=True)
     job = client.jobs.wait(client.jobs.submit("a purple chair on a white background", seed=5, count=2), check=True)
@@ -118,7 +118,7 @@ def _rows(prefix: str) -> list[str]:
 
 
 def photograph(browser: Any, url: str, *, width: str, scheme: str, lang: str) -> Image.Image:
-    """The whole page, at most so tall."""
+    """The whole page, up to a maximum height."""
     context = browser.new_context(
         viewport={"width": WIDTHS[width][0], "height": WIDTHS[width][1]}, color_scheme=scheme, locale=lang
     )

@@ -36,7 +36,7 @@ Measured = list[tuple[int, str]]
 
 
 def python_files() -> list[Path]:
-    """The project's Python files, as git knows them. A migration is left out: it lists every table by its nature."""
+    """The project's Python files, as git knows them. Migrations are left out, because they list every table."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.py"],
         capture_output=True,
@@ -71,7 +71,7 @@ def percentile_90(measured: Measured) -> int:
 
 
 def faults(limit: Limit, measured: Measured) -> list[str]:
-    """Where `measured` is over `limit`, one line each."""
+    """One line for each size in `measured` that is over `limit`."""
     found = [
         f"{place}: {size}, at most {limit.longest}" for size, place in sorted(measured, reverse=True) if size > limit.longest
     ]

@@ -1,7 +1,8 @@
-"""Collect the texts of the pages and of the code, and bring the catalogues in api/translations up to date.
+"""Collect the texts of the pages and of the code, and update the catalogues in api/translations.
 
-`make translations` runs it after a text changed. New texts come into each catalogue without a translation: write it there.
-Texts that nothing uses any more are removed. The tests fail while a translation is missing.
+`make translations` runs it after a text changed. A new text enters each catalogue without a translation: write it there. Texts
+that
+are no longer used are removed. The tests fail while a translation is missing.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _strings(string: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Update every catalogue, and say which texts have no translation yet."""
+    """Update every catalogue, and print the texts without a translation."""
     template = extract()
     for path in sorted(CATALOGUES.glob("*/LC_MESSAGES/messages.po")):
         for text in update(path, template):

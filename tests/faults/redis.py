@@ -1,4 +1,4 @@
-"""Redis dies, comes back with nothing or with yesterday's dump, fills up, freezes."""
+"""Redis dies, restarts empty or with an old dump, fills up, freezes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.faults.run import Fault, Run
 
 FROZEN_S = 12.0
 LATE = 4
-"""Jobs that are submitted while Redis is away: their tickets are lost."""
+"""Jobs that are submitted while Redis is down, so their tickets are lost."""
 
 
 def restarted_empty(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""One run: a client submits, a seeded moment comes, one fault happens, the farm comes to rest, the verdict is given."""
+"""One run: a client submits, one fault happens at a seeded moment, the farm comes to rest, and the verdict is computed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.faults.farm import FaultFarm
 from tests.faults.verdict import Verdict, judge
 
 QUIET_S = 120.0
-"""No fault here keeps a farm from its work for longer."""
+"""Seconds. No fault here stops a farm for longer."""
 THINGS = ("mug", "bottle", "box", "lamp", "chair", "vase", "bag", "shoe")
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "pink", "orange")
 
 
 @dataclass
 class Run:
-    """What a fault gets to work with."""
+    """The farm, the client and the random numbers of a run, for its fault."""
 
     farm: FaultFarm
     client: Client
@@ -37,11 +37,11 @@ class Run:
     """Database time at which the fault began."""
     ended_before: int = 0
     flaws: list[str] = field(default_factory=list)
-    """What the fault itself found wrong."""
+    """Flaws that the fault itself found."""
     notes: dict[str, Any] = field(default_factory=dict)
 
     def submit(self, number: int | None = None, **fields: Any) -> None:
-        """Begin to submit jobs of one to three images; by default as many as the run has."""
+        """Start to submit jobs of one to three images; by default as many as the run has."""
         self.client.submit([self.request(**fields) for _ in range(self.jobs if number is None else number)], every_s=0.02)
 
     def request(self, **fields: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Run:
         return {**request, **fields}
 
     def wait_for_moment(self) -> None:
-        """Until a seeded part of the run's jobs has ended and others run, and a moment more; then the fault's time begins."""
+        """Wait until a seeded part of the run's jobs has ended and others run; then mark the time of the fault."""
         done = self.random.randint(0, self.jobs // 2)
         before = self.ended_before
         self.farm.wait_until(
@@ -80,7 +80,7 @@ class Run:
         self.began = self.farm.store.now()
 
     def victim(self) -> str:
-        """A worker that holds jobs, if there is one."""
+        """A worker with running jobs, if there is one, otherwise any worker."""
         with self.farm.store.read() as session:
             holding = [
                 name
@@ -125,11 +125,11 @@ class Outcome:
     seed: int
     verdict: Verdict
     disturbed: int
-    """Jobs that lost their attempt to it."""
+    """Number of jobs that lost their attempt to the fault."""
     noticed_s: float | None
-    """From the fault until the last of them was back in the queue."""
+    """Seconds from the fault until the last of them was queued again."""
     recover_s: float | None
-    """From the fault until all of them were claimed again; if there are none, until the next claim."""
+    """Seconds from the fault until all of them were claimed again; if there are none, until the next claim."""
     failed_s: float
     """Seconds in which requests of the client failed."""
     took_s: float
@@ -146,7 +146,7 @@ class Outcome:
 
 
 def perform(farm: FaultFarm, fault: Fault, seed: int, jobs: int) -> Outcome:
-    """Do one run on a farm that is at rest."""
+    """Do one run on a farm at rest."""
     client = Client(farm.url, farm.promises)
     run = Run(farm, client, random.Random(f"{fault.name} {seed}"), jobs)
     run.ended_before = farm.count(*FINAL)
@@ -185,7 +185,8 @@ def perform(farm: FaultFarm, fault: Fault, seed: int, jobs: int) -> Outcome:
 
 
 def recovery(farm: FaultFarm, began: float) -> tuple[int, float | None, float | None]:
-    """How many jobs lost an attempt, and the seconds from `began` (database time) until they were back, and ran again."""
+    """The number of jobs that lost an attempt, and the seconds from `began` (database time) until they were queued and ran
+    again."""
     if not began:
         return 0, None, None
     with farm.store.read() as session:

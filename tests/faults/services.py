@@ -1,4 +1,4 @@
-"""The API, the sweep and its clock die."""
+"""The API, the sweep and beat die."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ STALE = {
     "scheduler.batches.sweep_steps": {"STALE_S": GIVEN_UP_S},
     "scheduler.batches.table.spool": {"CHUNK_JOBS": CHUNK},
 }
-"""A bulk submission that died half way is given up after a quarter of an hour; here sooner. Its transactions are small: some
-are committed when it dies.
+"""Shorter timeouts and smaller transactions for bulk submissions. An abandoned submission is cancelled sooner than after
+a quarter of an hour, and some of its transactions are committed before the API dies.
 """
 
 

@@ -1,4 +1,4 @@
-"""What the campaign prints: a line for each run, and the table of docs/reliability.md."""
+"""The output of the campaign: a line for each run, and the table of docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def read(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """The runs that these files hold, one a line."""
+    """The runs in these files, one per line."""
     return [json.loads(line) for file in files if file.exists() for line in file.read_text("utf-8").splitlines() if line]
 
 
 def put(page: Path, text: str) -> None:
-    """Replace what stands between the marks in a page."""
+    """Replace the text between the marks in a page."""
     before, begin, rest = page.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,4 +1,4 @@
-"""A short mix of the campaign: one run each of the faults that promises stand or fall with."""
+"""A short mix of the campaign: one run of each fault that tests a central promise."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def _check_books(verdict: Verdict, farm: Farm) -> None:
         verdict.drift = session.scalar(select(SweepState.drift)) or 0
         kept = session.scalar(select(func.sum(Backlog.queued) + func.sum(Backlog.running))) or 0
         counted = session.scalar(select(func.count()).select_from(Job).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING])))
-    # an abandoned transaction may hold a counter's row still: the server ends it, as it does for the farm's own writers
+    # an abandoned transaction may still lock a counter's row; the server ends it, as it does for the farm's own writers
     verdict.drift += farm.store.run_with_retry(reconcile_backlog)
     with farm.store.write() as session:
         while seal(session):

@@ -66,7 +66,7 @@ def frozen_before_commit(run: Run) -> None:
         try:
             run.farm.wait_until(is_rendered_again, longest_s, "the job is rendered again")
         except FarmError:
-            # another of its threads was writing: on SQLite a frozen writer keeps everybody out until it wakes up
+            # another of its threads was writing: on SQLite a frozen writer blocks all others until it continues
             run.notes["held_the_lock"] = True
 
     _frozen_at(run, "before_commit", wait)
