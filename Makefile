@@ -65,11 +65,13 @@ prose: $(VENV)/.test ## find the words that a reader has to guess at (ARGS=--cou
 sizes: $(VENV)/.test ## find files, functions and folders that are over their limit (ARGS="--top 20" for the longest)
 	@$(PY) -m tools.sizes $(ARGS)
 
-lint: $(VENV)/.test ## check style, types and import direction
+lint: $(VENV)/.test ## check style, types, import direction, wording and sizes
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(PY) -m tools.prose
+	@$(PY) -m tools.sizes
 
 format: $(VENV)/.test ## put the code into the project's style
 	@$(VENV)/bin/ruff check --fix .
