@@ -301,7 +301,7 @@ def run(kind: str, folder: Path, arguments: argparse.Namespace) -> None:
         with store.read() as session:
             stored = session.scalar(select(func.count()).select_from(Job)) or 0
             known = session.scalars(select(Tenant.id).where(Tenant.name.startswith("shop ")).order_by(Tenant.id)).all()
-        admin = create_key(store, name="benchmark", scopes=[Scope.ADMIN])
+        admin = create_key(store, name="benchmark", scopes=[Scope.FARM])
         made = [create_key(store, name="benchmark", tenant=f"shop {n}") for n in range(5)]
         tenants = list(known) or [key.info.tenant_id for key in made]
         if stored < arguments.jobs:
@@ -310,11 +310,11 @@ def run(kind: str, folder: Path, arguments: argparse.Namespace) -> None:
             print(f"{kind}: {arguments.jobs} jobs stored in {time.perf_counter() - began:.0f} s", flush=True)
         callers = {
             key.key: Caller(tenant_id=key.info.tenant_id, scopes=frozenset(scopes))
-            for key, scopes in ((admin, [Scope.ADMIN]), (made[0], [Scope.READ]))
+            for key, scopes in ((admin, [Scope.FARM]), (made[0], [Scope.READ]))
         }
         if arguments.plans:
             for caller in callers.values():
-                print(f"{kind}, {'every tenant' if caller.is_admin else 'one tenant'}: plans")
+                print(f"{kind}, {'every tenant' if caller.is_farm_admin else 'one tenant'}: plans")
                 plans(store, arguments.jobs, tenants, caller)
         store.close()
         with serve(url, folder, auth="keys") as served:
@@ -327,9 +327,9 @@ def _read(kind: str, served: Served, arguments: argparse.Namespace, callers: dic
         reader = Reader(served, key)
         for path in ("/api/v1/jobs", "/jobs"):
             reader.ms(path)
-        print(f"{kind}, {'every tenant' if caller.is_admin else 'one tenant'}", flush=True)
+        print(f"{kind}, {'every tenant' if caller.is_farm_admin else 'one tenant'}", flush=True)
         for case in cases(arguments.jobs, tenants):
-            if (caller.is_admin or "tenant" not in case.query) and case.name in (arguments.only or [case.name]):
+            if (caller.is_farm_admin or "tenant" not in case.query) and case.name in (arguments.only or [case.name]):
                 print(f"  {case.name:22} {measure(reader, case, arguments.requests, caller, starts)}", flush=True)
 
 

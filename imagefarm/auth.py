@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, case, insert, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound
+from imagefarm.errors import Conflict, FieldError, Forbidden, InvalidRequest, NotFound
 from imagefarm.ids import new_id
 from imagefarm.settings import Settings
 from imagefarm.store import Store, db_now
@@ -66,10 +66,17 @@ class Scope(StrEnum):
     READ = "read"
     """See one's own jobs, batches and images."""
     ADMIN = "admin"
-    """Everything, of every tenant: workers, keys, audit."""
+    """Also manage the keys and users of one's own tenant, and read its audit."""
+    FARM = "farm"
+    """Everything, of every tenant: workers, models, settings, limits. Only an explicit grant gives it."""
 
 
 ALL_SCOPES = frozenset(Scope)
+DEFAULT_SCOPES = (Scope.SUBMIT, Scope.READ)
+"""Of a key for which no scopes were named."""
+ADMIN_SCOPES = (*DEFAULT_SCOPES, Scope.ADMIN)
+MIN_LIFETIME_S, MAX_LIFETIME_S = 60.0, 10 * 365 * 86400.0
+"""How soon and how late a key may expire."""
 
 
 class KeyQuota(NamedTuple):
@@ -105,8 +112,9 @@ class Caller:
         return KeyQuota(self.quota_id, self.limits) if self.limits and self.quota_id is not None else None
 
     @property
-    def is_admin(self) -> bool:
-        return Scope.ADMIN in self.scopes
+    def is_farm_admin(self) -> bool:
+        """True for a caller who crosses tenants."""
+        return Scope.FARM in self.scopes
 
     @property
     def name(self) -> str:
@@ -116,17 +124,17 @@ class Caller:
         return self.key_id or "open farm"
 
     def has_scope(self, scope: Scope) -> bool:
-        """True if this caller has the scope. The scope admin includes all others."""
-        return scope in self.scopes or self.is_admin
+        """True if this caller has the scope. `farm` includes all, and `admin` all but `farm`."""
+        return scope in self.scopes or self.is_farm_admin or (Scope.ADMIN in self.scopes and scope is not Scope.FARM)
 
     def can_see(self, tenant_id: str | None) -> bool:
         """True if this caller may see objects of that tenant."""
-        return self.is_admin or tenant_id == self.tenant_id
+        return self.is_farm_admin or tenant_id == self.tenant_id
 
     @property
     def tenant_filter(self) -> str | None:
-        """The tenant that queries are limited to; None for an admin, because an admin sees every tenant."""
-        return None if self.is_admin else self.tenant_id
+        """The tenant that queries and changes are limited to; None for an admin of the farm."""
+        return None if self.is_farm_admin else self.tenant_id
 
 
 OPEN_CALLER = Caller(DEFAULT_TENANT, ALL_SCOPES)
@@ -148,6 +156,14 @@ class KeyInfo:
     expires_at: float | None
     revoked_at: float | None
     last_used_at: float | None
+    lifetime_s: float | None
+
+    @property
+    def is_replaced(self) -> bool:
+        """True for a key that a rotation gave an earlier end."""
+        if self.expires_at is None:
+            return False
+        return self.lifetime_s is None or self.expires_at < self.created_at + self.lifetime_s - 1.0
 
 
 class FoundKey(NamedTuple):
@@ -192,35 +208,58 @@ def create_key(
     store: Store,
     *,
     name: str,
-    scopes: Iterable[str] = (Scope.SUBMIT, Scope.READ),
+    scopes: Iterable[str] = DEFAULT_SCOPES,
     tenant: str = "default",
     limits: Mapping[str, int] | None = None,
+    expires_in_s: float | None = None,
     by: str = "operator",
 ) -> NewKey:
     """Create a key for the tenant called `tenant`, and the tenant if it is new. `limits` apply to this key alone; see LIMITS.
 
-    Raises InvalidRequest for an unknown scope and for an unknown or invalid limit.
+    `expires_in_s` is the lifetime in seconds, from MIN_LIFETIME_S to MAX_LIFETIME_S; None: no expiry. Raises InvalidRequest for
+    an unknown scope, an unknown or invalid limit, and a lifetime out of range.
     """
     wanted, own = check_scopes(scopes), check_limit_names(limits or {})
+    if expires_in_s is not None and not MIN_LIFETIME_S <= expires_in_s <= MAX_LIFETIME_S:
+        detail = f"must be between {MIN_LIFETIME_S:.0f} and {MAX_LIFETIME_S:.0f} seconds"
+        raise InvalidRequest(
+            [
+                FieldError(
+                    field="expires_in",
+                    detail=f"must be between {MIN_LIFETIME_S:.0f} and {MAX_LIFETIME_S:.0f} seconds",
+                    remedy=remedy,
+                )
+            ]
+        )
     with store.write() as session:
-        made = _add_key(session, tenant_id=get_or_create_tenant(session, tenant), name=name, scopes=wanted, limits=own)
+        tenant_id = get_or_create_tenant(session, tenant)
+        made = _add_key(session, tenant_id=tenant_id, name=name, scopes=wanted, limits=own, lifetime_s=expires_in_s)
         append(session, "key.created", made.info.id, made.info.tenant_id, {"name": name, "scopes": wanted, "by": by})
     return made
 
 
-def rotate_key(store: Store, key_id_or_prefix: str, *, grace_s: float = 86400.0, by: str = "operator") -> NewKey:
-    """Replace a key by a new one with the same name, tenant, scopes and limits. The old key works for `grace_s` more seconds.
+def rotate_key(
+    store: Store, key_id_or_prefix: str, *, grace_s: float = 86400.0, within: str | None = None, by: str = "operator"
+) -> NewKey:
+    """Replace a key by a new one with the same name, tenant, scopes, limits and lifetime.
 
-    `grace_s` is from 0 to MAX_GRACE_S. Today's use of the old key counts against the new key's limits. Raises InvalidRequest for
-    `grace_s`, NotFound, and Conflict if the key is revoked or expired.
+    The old key works for `grace_s` more seconds, from 0 to MAX_GRACE_S. `within` is the tenant whose keys may be changed; None
+    means all. Today's use of the old key counts against the new key's limits. Raises InvalidRequest for `grace_s`, NotFound, and
+    Conflict for a revoked or expired key.
     """
     if not 0 <= grace_s <= MAX_GRACE_S:
         remedy = "send the number of seconds for which the old key still works"
         raise InvalidRequest([FieldError(field="grace_s", detail=f"must be between 0 and {MAX_GRACE_S} seconds", remedy=remedy)])
     with store.write() as session:
-        old = session.get_one(ApiKey, _key_id(session, key_id_or_prefix), with_for_update=True)
+        old = session.get_one(ApiKey, _key_id(session, key_id_or_prefix, within), with_for_update=True)
         made = _add_key(
-            session, tenant_id=old.tenant_id, name=old.name, scopes=old.scopes, limits=old.limits, quota_id=old.quota_id or old.id
+            session,
+            tenant_id=old.tenant_id,
+            name=old.name,
+            scopes=old.scopes,
+            limits=old.limits,
+            quota_id=old.quota_id or old.id,
+            lifetime_s=old.lifetime_s,
         )
         shortened = update(ApiKey).where(ApiKey.id == old.id, IN_FORCE)
         until = db_now() + grace_s
@@ -232,12 +271,21 @@ def rotate_key(store: Store, key_id_or_prefix: str, *, grace_s: float = 86400.0,
 
 
 def _add_key(
-    session: Session, *, tenant_id: str, name: str, scopes: list[str], limits: dict[str, int], quota_id: str | None = None
+    session: Session,
+    *,
+    tenant_id: str,
+    name: str,
+    scopes: list[str],
+    limits: dict[str, int],
+    lifetime_s: float | None,
+    quota_id: str | None = None,
 ) -> NewKey:
     prefix = "".join(secrets.choice(PREFIX_ALPHABET) for _ in range(10))
     key = f"{MARK}_{prefix}_{secrets.token_urlsafe(32)}"
     values: dict[str, Any] = {"id": new_id("key"), "tenant_id": tenant_id, "name": name, "prefix": prefix, "hash": _digest(key)}
-    values |= {"scopes": scopes, "limits": limits, "quota_id": quota_id}
+    values |= {"scopes": scopes, "limits": limits, "quota_id": quota_id, "lifetime_s": lifetime_s}
+    if lifetime_s is not None:
+        values["expires_at"] = db_now() + lifetime_s
     session.execute(insert(ApiKey).values(**values, created_at=db_now()))
     return NewKey(key_info(session, str(values["id"])), key)
 
@@ -254,17 +302,21 @@ def check_limit_names(limits: Mapping[str, int]) -> dict[str, int]:
     return {name: int(value) for name, value in limits.items()}
 
 
-def _key_id(session: Session, key_id_or_prefix: str) -> str:
-    key_id = session.scalar(select(ApiKey.id).where((ApiKey.id == key_id_or_prefix) | (ApiKey.prefix == key_id_or_prefix)))
-    if key_id is None:
-        raise NotFound(f"no key {key_id_or_prefix!r}")
-    return key_id
+def _key_id(session: Session, key_id_or_prefix: str, within: str | None) -> str:
+    found = session.execute(
+        select(ApiKey.id, ApiKey.tenant_id, ApiKey.scopes).where(
+            (ApiKey.id == key_id_or_prefix) | (ApiKey.prefix == key_id_or_prefix)
+        )
+    ).first()
+    if found is None or (within is not None and (found.tenant_id != within or Scope.FARM in found.scopes)):
+        raise NotFound(f"no key {key_id_or_prefix!r}")  # an admin of a tenant has no power over a key of the farm's
+    return str(found.id)
 
 
-def revoke_key(store: Store, key_id_or_prefix: str, *, by: str = "operator") -> KeyInfo:
-    """Revoke a key at once. Revoking it again changes nothing. Raises NotFound."""
+def revoke_key(store: Store, key_id_or_prefix: str, *, within: str | None = None, by: str = "operator") -> KeyInfo:
+    """Revoke a key at once. Revoking it again changes nothing. `within` is as in `rotate_key`. Raises NotFound."""
     with store.write() as session:
-        key_id = _key_id(session, key_id_or_prefix)
+        key_id = _key_id(session, key_id_or_prefix, within)
         revoked = session.execute(
             update(ApiKey)
             .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
@@ -335,6 +387,20 @@ def check_scopes(scopes: Iterable[str]) -> list[str]:
     return [str(scope) for scope in Scope if scope in given]
 
 
+def tenant_of_grant(store: Store, caller: Caller, wanted: str | None) -> str:
+    """The tenant (name or id) of a key or user that the caller creates: `wanted`, or the caller's own.
+
+    Raises Forbidden for another tenant than the caller's own, unless the caller is an admin of the farm.
+    """
+    if wanted is None or caller.is_farm_admin:
+        return wanted or caller.tenant_id
+    with store.read() as session:
+        own = session.scalar(select(Tenant.name).where(Tenant.id == caller.tenant_id))
+    if wanted not in {own, caller.tenant_id}:
+        raise Forbidden(f"an admin of the tenant {own} manages that tenant alone; for {wanted} it takes the scope farm")
+    return caller.tenant_id
+
+
 def get_or_create_tenant(session: Session, name: str) -> str:
     """The id of the tenant with this name or id. A tenant that does not exist is created in the caller's transaction.
 
@@ -371,6 +437,7 @@ def _info(row: ApiKey, tenant: str | None) -> KeyInfo:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        lifetime_s=row.lifetime_s,
     )
 
 

@@ -111,7 +111,10 @@ class Settings(BaseSettings):
     jwt_issuer: str = Field("", description="Required issuer of a token (iss)")
     jwt_audience: str = Field("", description="Required audience of a token (aud)")
     jwt_tenant_claim: str = Field("tenant", description="The claim with the name of a token's tenant; a new tenant is created")
-    jwt_scope_claim: str = Field("scope", description="The claim with a token's scopes: submit, read, admin")
+    jwt_scope_claim: str = Field("scope", description="The claim with a token's scopes: submit, read, admin, farm")
+    jwt_farm_scope: bool = Field(
+        False, description="Accept the scope farm from tokens: the issuer then decides which callers act for every tenant"
+    )
     session_idle_s: float = Field(
         12 * 3600.0, gt=0, le=60 * 86400, description="Seconds without a request after which a browser is signed out"
     )

@@ -72,6 +72,8 @@ class TokenReader:
             raise Unauthorized(f"the token's claim {self.settings.jwt_tenant_claim!r} names no tenant")
         subject = "".join(letter for letter in str(claims["sub"]) if letter.isprintable())[:64]
         scopes = _scopes(claims.get(self.settings.jwt_scope_claim))
+        if not self.settings.jwt_farm_scope:
+            scopes -= {Scope.FARM}
         expires_at = float(min(int(claims["exp"]), MAX_TIME))
         return Caller(self._tenant(tenant), scopes, subject=subject or "nobody", expires_at=expires_at)
 

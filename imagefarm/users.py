@@ -19,7 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from imagefarm.auth import ALL_SCOPES, Caller, Scope, get_or_create_tenant, key_caller
+from imagefarm.auth import ADMIN_SCOPES, ALL_SCOPES, Caller, Scope, get_or_create_tenant, key_caller
 from imagefarm.errors import Conflict, FieldError, InvalidRequest, NotFound
 from imagefarm.ids import new_id
 from imagefarm.settings import Settings
@@ -46,13 +46,16 @@ class Role(StrEnum):
     MEMBER = "member"
     """Also submits, cancels and retries."""
     ADMIN = "admin"
+    """Also manages the tenant's keys and users."""
+    OPERATOR = "operator"
     """May do everything for every tenant."""
 
 
 SCOPES: Mapping[Role, frozenset[Scope]] = {
     Role.VIEWER: frozenset({Scope.READ}),
     Role.MEMBER: frozenset({Scope.READ, Scope.SUBMIT}),
-    Role.ADMIN: ALL_SCOPES,
+    Role.ADMIN: frozenset(ADMIN_SCOPES),
+    Role.OPERATOR: ALL_SCOPES,
 }
 
 
@@ -96,11 +99,14 @@ def create_user(
         return _info(session, user_id)
 
 
-def set_password(store: Store, name: str, password: str, *, by: str = "operator") -> UserInfo:
-    """Set a user's password and end the user's sessions. Raises NotFound, and InvalidRequest for the password's length."""
+def set_password(store: Store, name: str, password: str, *, within: str | None = None, by: str = "operator") -> UserInfo:
+    """Set a user's password and end the user's sessions. Raises NotFound, and InvalidRequest for the password's length.
+
+    `within` is the tenant whose users may be changed; None means all.
+    """
     hashed = _hash(password)
     with store.write() as session:
-        user_id = _user_id(session, name)
+        user_id = _user_id(session, name, within)
         session.execute(update(UserAccount).where(UserAccount.id == user_id).values(password_hash=hashed))
         session.execute(delete(WebSession).where(WebSession.user_id == user_id))
         info = _info(session, user_id)
@@ -108,10 +114,13 @@ def set_password(store: Store, name: str, password: str, *, by: str = "operator"
         return info
 
 
-def disable_user(store: Store, name: str, *, by: str = "operator") -> UserInfo:
-    """Forbid a user to sign in, and end the user's sessions. Disabling the user again changes nothing. Raises NotFound."""
+def disable_user(store: Store, name: str, *, within: str | None = None, by: str = "operator") -> UserInfo:
+    """Forbid a user to sign in, and end the user's sessions. Disabling the user again changes nothing. Raises NotFound.
+
+    `within` is as in `set_password`.
+    """
     with store.write() as session:
-        user_id = _user_id(session, name)
+        user_id = _user_id(session, name, within)
         changed = update(UserAccount).where(UserAccount.id == user_id, UserAccount.disabled_at.is_(None))
         first = session.execute(changed.values(disabled_at=db_now()).returning(UserAccount.tenant_id)).first()
         session.execute(delete(WebSession).where(WebSession.user_id == user_id))
@@ -120,10 +129,13 @@ def disable_user(store: Store, name: str, *, by: str = "operator") -> UserInfo:
         return _info(session, user_id)
 
 
-def list_users(store: Store) -> list[UserInfo]:
-    """All users, by name."""
+def list_users(store: Store, *, tenant_id: str | None = None) -> list[UserInfo]:
+    """All users, or all of one tenant, by name."""
+    statement = select(UserAccount.id).order_by(UserAccount.name)
+    if tenant_id is not None:
+        statement = statement.where(UserAccount.tenant_id == tenant_id)
     with store.read() as session:
-        return [_info(session, user_id) for user_id in session.scalars(select(UserAccount.id).order_by(UserAccount.name))]
+        return [_info(session, user_id) for user_id in session.scalars(statement)]
 
 
 def has_users(store: Store) -> bool:
@@ -225,11 +237,16 @@ def _hash(password: str) -> str:
     return _hasher.hash(password)
 
 
-def _user_id(session: Session, name: str) -> str:
-    user_id = session.scalar(select(UserAccount.id).where((UserAccount.name == name.lower()) | (UserAccount.id == name)))
-    if user_id is None:
+def _user_id(session: Session, name: str, within: str | None) -> str:
+    """The user's id. `within` is the tenant whose users may be changed, without the farm's operators; None means all."""
+    found = session.execute(
+        select(UserAccount.id, UserAccount.tenant_id, UserAccount.role).where(
+            (UserAccount.name == name.lower()) | (UserAccount.id == name)
+        )
+    ).first()
+    if found is None or (within is not None and (found.tenant_id != within or found.role == Role.OPERATOR)):
         raise NotFound(f"no user {name[:64]!r}")
-    return user_id
+    return str(found.id)
 
 
 def _info(session: Session, user_id: str) -> UserInfo:

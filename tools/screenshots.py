@@ -93,7 +93,7 @@ def seed(client: Client, url: str, folder: Path) -> Seed:
     client.batches.pick(batch, picks)
     with httpx.Client(base_url=url, trust_env=False) as http:
         http.post("/api/v1/keys", json={"name": "shop importer", "tenant": "shop"}).raise_for_status()
-        for name, role, tenant in (("mei", "admin", "default"), ("jonas", "member", "shop"), ("print-room", "viewer", "shop")):
+        for name, role, tenant in (("mei", "operator", "default"), ("jonas", "member", "shop"), ("print-room", "viewer", "shop")):
             user = {"name": name, "role": role, "tenant": tenant, "password": secrets.token_urlsafe(16)}
             http.post("/api/v1/users", json=user).raise_for_status()
         hook = {"url": "https://1.1.1.1/imagefarm", "kinds": ["batch.stopped"]}

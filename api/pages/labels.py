@@ -151,6 +151,7 @@ FIELDS: Labels = {
     "password": _("Password"),
     "role": _("Role"),
     "scopes": _("Permissions"),
+    "expires_in": _("Expires after"),
     "url": _("URL"),
     "kinds": _("Notify on"),
     **{f"limits.{name}": text for name, text in LIMITS.items()},
@@ -159,12 +160,20 @@ FIELDS: Labels = {
 SCOPES: Labels = {
     "submit": _("submit and cancel jobs and batches"),
     "read": _("view the jobs and pictures of its tenant"),
-    "admin": _("do everything, for all tenants"),
+    "admin": _("manage the keys and users of its tenant"),
+    "farm": _("do everything, for all tenants"),
+}
+LIFETIMES: Labels = {
+    "": _("never"),
+    "2592000": _("30 days"),
+    "7776000": _("90 days"),
+    "31536000": _("1 year"),
 }
 ROLES: Labels = {
     "viewer": _("view what the tenant has"),
     "member": _("also submit, cancel and retry"),
-    "admin": _("do everything, for all tenants"),
+    "admin": _("also manage the tenant's keys and users"),
+    "operator": _("do everything, for all tenants"),
 }
 HOOKS: Labels = {
     "job.succeeded": _("job succeeded"),
@@ -233,6 +242,7 @@ LABELS: Mapping[str, Labels] = {
     "field": FIELDS,
     "scope": SCOPES,
     "role": ROLES,
+    "lifetime": LIFETIMES,
     "limit": LIMITS,
     "hook": HOOKS,
     "shape": SHAPES,

@@ -120,7 +120,7 @@ def live_events(app_context: AppContext, caller: Caller) -> Response:
 @routes.get("/api/v1/events", scope=Scope.ADMIN, response=AuditEventList)
 def list_events(app_context: AppContext, caller: Caller, query: EventQuery) -> Reply:
     """List audited events, newest first, optionally of one subject, kind or tenant."""
-    asked = f"events {query.subject} {query.kind} {query.tenant}"
+    asked = f"events {caller.tenant_filter} {query.subject} {query.kind} {query.tenant}"
     before = read_cursor(query.cursor, asked, form=_is_number)
     with app_context.store.read() as session:
         rows = events.find_events(
@@ -130,6 +130,7 @@ def list_events(app_context: AppContext, caller: Caller, query: EventQuery) -> R
             subject=query.subject or "",
             kind=query.kind or "",
             tenant=query.tenant or "",
+            visible_to=caller.tenant_filter,
         )
     cursor = make_cursor(str(rows[query.limit - 1].id), asked) if len(rows) > query.limit else None
     items = [
@@ -148,7 +149,7 @@ def list_events(app_context: AppContext, caller: Caller, query: EventQuery) -> R
     return Reply(AuditEventList(items=items, next_cursor=cursor), headers=next_link(cursor))
 
 
-@routes.get("/api/v1/audit/verify", scope=Scope.ADMIN, response=ChainResponse)
+@routes.get("/api/v1/audit/verify", scope=Scope.FARM, response=ChainResponse)
 def verify_audit(app_context: AppContext, caller: Caller) -> ChainResponse:
     """Verify the whole audit chain."""
     with app_context.store.read() as session:

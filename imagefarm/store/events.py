@@ -23,9 +23,19 @@ class ChainHead(NamedTuple):
 
 
 def find_events(
-    session: Session, *, limit: int, before: int | None = None, subject: str = "", kind: str = "", tenant: str = ""
+    session: Session,
+    *,
+    limit: int,
+    before: int | None = None,
+    subject: str = "",
+    kind: str = "",
+    tenant: str = "",
+    visible_to: str | None = None,
 ) -> Sequence[Event]:
-    """The newest events. `subject` is exact, `kind` is a prefix, an empty value matches any; `before` is an event's id."""
+    """The newest events. `subject` is exact, `kind` is a prefix, an empty value matches any; `before` is an event's id.
+
+    `visible_to` restricts the list to one tenant's events; None means all tenants.
+    """
     statement = select(Event).order_by(Event.id.desc()).limit(limit)
     if before is not None:
         statement = statement.where(Event.id < before)
@@ -35,7 +45,9 @@ def find_events(
         statement = statement.where(Event.kind.startswith(kind, autoescape=True))
     if tenant:
         statement = statement.where(Event.tenant_id == tenant)
-    if (kind or tenant) and not subject:
+    if visible_to is not None:
+        statement = statement.where(Event.tenant_id == visible_to)
+    if (kind or tenant or visible_to is not None) and not subject:
         statement = statement.where(Event.id > (session.scalar(select(func.max(Event.id))) or 0) - LOOKED_AT)
     return session.scalars(statement).all()
 

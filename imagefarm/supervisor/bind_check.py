@@ -19,6 +19,6 @@ def check_bind_address(settings: Settings, store: Store) -> str | None:
     if not has_keys(store) and not has_users(store):
         raise ConfigurationError(
             f"{settings.host} is not a loopback address and there is no API key and no user: make one first with "
-            "`imagefarm keys create NAME` or `imagefarm users create NAME`, or listen on 127.0.0.1"
+            "`imagefarm keys create NAME --farm-wide` or `imagefarm users create NAME --role operator`, or listen on 127.0.0.1"
         )
     return None

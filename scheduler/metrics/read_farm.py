@@ -52,7 +52,7 @@ def read_farm(
     return FarmView(
         status=farm_status(alive, lanes, queued, running, redis_is_up=redis_is_up, sweep_late_s=now - swept_at),
         workers=tuple(
-            _worker(row, running_jobs, now, is_whole=caller.is_admin and read_steps is not None, detailed=detailed)
+            _worker(row, running_jobs, now, is_whole=caller.is_farm_admin and read_steps is not None, detailed=detailed)
             for row in (rows if detailed else alive)
         ),
         lanes=lanes,

@@ -214,7 +214,7 @@ def test_a_picture_is_made_with_the_first_key_and_nothing_without(deployment: De
     until(lambda: deployment.healthy("api"), "the API", START_S)
     with Client(url, key="", retries=0) as nobody, pytest.raises(Exception, match="send a key"):
         nobody.models.list()
-    key = deployment.run("api", "imagefarm", "keys", "create", "admin").stdout.strip()
+    key = deployment.run("api", "imagefarm", "keys", "create", "operator", "--farm-wide").stdout.strip()
     with Client(url, key) as client:
         job = client.jobs.wait(
             client.jobs.submit("a red mug, white background", model="demo", seed=1), timeout_s=START_S, check=True

@@ -56,7 +56,7 @@ class AuditView:
     chain: Chain
 
 
-@pages.get("/admin/audit", scope=Scope.ADMIN)
+@pages.get("/admin/audit", scope=Scope.FARM)
 def audit_page(app_context: AppContext) -> Response:
     """Show audited events, newest first. `?verify=1` verifies the whole chain first."""
     before = request.args.get("before", "")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from api.http.context import AppContext
 from api.http.field_errors import field_errors
+from api.pages.labels import LIFETIMES
 from api.pages.registry import Pages
 from api.pages.rendering import page
 from api.v1.schemas.keys import KeyRequest, NewKeyResponse, make_key, new_key_response
@@ -33,18 +34,19 @@ class KeysView:
     errors: tuple[FieldError, ...]
     made: NewKeyResponse | None
     is_open: bool
+    lifetimes: tuple[str, ...] = tuple(LIFETIMES)
 
 
-@pages.get("/admin/keys", scope=Scope.ADMIN)
+@pages.get("/admin/keys", scope=Scope.FARM)
 def keys_page(app_context: AppContext) -> Response:
     """List the keys, with the form for a new one."""
     return page("admin/keys.html", _view(app_context))
 
 
-@pages.post("/admin/keys", scope=Scope.ADMIN)
+@pages.post("/admin/keys", scope=Scope.FARM)
 def keys_form(app_context: AppContext, caller: Caller) -> Response:
     """Create a key and show it once."""
-    fields: dict[str, str] = {name: request.form.get(name, "").strip() for name in ("name", "tenant")}
+    fields: dict[str, str] = {name: request.form.get(name, "").strip() for name in ("name", "tenant", "expires_in")}
     chosen = tuple(request.form.getlist("scope"))
     limits = {name: request.form.get(name, "").strip() for name in LIMITS}
     try:
@@ -59,13 +61,13 @@ def keys_form(app_context: AppContext, caller: Caller) -> Response:
     return _shown_once(app_context, made)
 
 
-@pages.post("/admin/keys/<key_id>/rotate", scope=Scope.ADMIN)
+@pages.post("/admin/keys/<key_id>/rotate", scope=Scope.FARM)
 def rotate_form(app_context: AppContext, caller: Caller, key_id: str) -> Response:
     """Replace a key and show the new one once. The old one stays valid for a day."""
     return _shown_once(app_context, rotate_key(app_context.store, key_id, by=caller.name))
 
 
-@pages.post("/admin/keys/<key_id>/revoke", scope=Scope.ADMIN)
+@pages.post("/admin/keys/<key_id>/revoke", scope=Scope.FARM)
 def revoke_form(app_context: AppContext, caller: Caller, key_id: str) -> Any:
     """Revoke a key, and return to the list."""
     revoke_key(app_context.store, key_id, by=caller.name)
@@ -90,7 +92,7 @@ def _view(
     return KeysView(
         keys=tuple(list_keys(app_context.store)[:SHOWN]),
         scopes=tuple(map(str, Scope)),
-        fields=tuple((fields or {"name": "", "tenant": ""}).items()),
+        fields=tuple((fields or {"name": "", "tenant": "", "expires_in": ""}).items()),
         chosen=chosen,
         limits=tuple((limits or dict.fromkeys(LIMITS, "")).items()),
         errors=errors,

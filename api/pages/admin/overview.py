@@ -64,7 +64,7 @@ class OverviewView:
     events: tuple[RecentEvent, ...]
 
 
-@pages.get("/admin", scope=Scope.ADMIN)
+@pages.get("/admin", scope=Scope.FARM)
 def admin_page(app_context: AppContext, caller: Caller) -> Response:
     """Show the overview."""
     period = request.args.get("period", "hour")

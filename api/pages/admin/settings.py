@@ -13,7 +13,7 @@ from imagefarm.auth import Scope
 pages = Pages("pages_admin_settings")
 
 
-@pages.get("/admin/settings", scope=Scope.ADMIN)
+@pages.get("/admin/settings", scope=Scope.FARM)
 def settings_page(app_context: AppContext) -> Response:
     """Show every setting; those that differ from the default come first."""
     shown = shown_settings(app_context.settings)

@@ -13,7 +13,7 @@ from api.http.field_errors import field_errors
 from api.pages.registry import Pages
 from api.pages.rendering import page
 from api.v1.schemas.tenants import TenantChange, TenantResponse, tenant_responses
-from api.v1.schemas.users import PasswordRequest, UserRequest
+from api.v1.schemas.users import PasswordRequest, UserRequest, make_user
 from imagefarm.auth import LIMITS, Caller, Scope, is_open
 from imagefarm.errors import Conflict, FieldError, InvalidRequest
 from imagefarm.tenants import count_tenants, limit_tenant
@@ -22,7 +22,6 @@ from imagefarm.users import (
     MIN_PASSWORD_CHARS,
     Role,
     UserInfo,
-    create_user,
     disable_user,
     list_users,
     set_password,
@@ -62,19 +61,19 @@ class UsersView:
         return tuple((name, str(tenant.limits.get(name, ""))) for name in LIMITS)
 
 
-@pages.get("/admin/users", scope=Scope.ADMIN)
+@pages.get("/admin/users", scope=Scope.FARM)
 def users_page(app_context: AppContext) -> Response:
     """List the users, with the form for a new one."""
     return page("admin/users.html", _view(app_context))
 
 
-@pages.post("/admin/users", scope=Scope.ADMIN)
+@pages.post("/admin/users", scope=Scope.FARM)
 def users_form(app_context: AppContext, caller: Caller) -> Any:
     """Create a user, and return to the list."""
     fields = {name: request.form.get(name, "").strip() for name in ("name", "role", "tenant")}
     try:
         given = {name: value for name, value in fields.items() if value} | {"password": request.form.get("password", "")}
-        create_user(app_context.store, **UserRequest.model_validate(given).model_dump(), by=caller.name)
+        make_user(app_context, caller, UserRequest.model_validate(given))
     except ValidationError as error:
         return _refused(app_context, field_errors(error, UserRequest, whole="form"), fields)
     except InvalidRequest as error:
@@ -84,7 +83,7 @@ def users_form(app_context: AppContext, caller: Caller) -> Any:
     return redirect("/admin/users", 303)
 
 
-@pages.post("/admin/users/<user_id>/password", scope=Scope.ADMIN)
+@pages.post("/admin/users/<user_id>/password", scope=Scope.FARM)
 def password_form(app_context: AppContext, caller: Caller, user_id: str) -> Any:
     """Set a user's password, which signs their browsers out, and return to the list."""
     try:
@@ -97,14 +96,14 @@ def password_form(app_context: AppContext, caller: Caller, user_id: str) -> Any:
     return redirect("/admin/users", 303)
 
 
-@pages.post("/admin/users/<user_id>/disable", scope=Scope.ADMIN)
+@pages.post("/admin/users/<user_id>/disable", scope=Scope.FARM)
 def disable_form(app_context: AppContext, caller: Caller, user_id: str) -> Any:
     """Disable a user, and return to the list."""
     disable_user(app_context.store, user_id, by=caller.name)
     return redirect("/admin/users", 303)
 
 
-@pages.post("/admin/tenants/<tenant_id>/limits", scope=Scope.ADMIN)
+@pages.post("/admin/tenants/<tenant_id>/limits", scope=Scope.FARM)
 def limits_form(app_context: AppContext, caller: Caller, tenant_id: str) -> Any:
     """Set a tenant's limits, and return to the list. An empty field removes the tenant's own limit."""
     given = {name: request.form[name].strip() for name in LIMITS if name in request.form}

@@ -67,13 +67,13 @@ class WebhooksView:
     made: WebhookResponse | None
 
 
-@pages.get("/admin/webhooks", scope=Scope.ADMIN)
+@pages.get("/admin/webhooks", scope=Scope.FARM)
 def webhooks_page(app_context: AppContext) -> Response:
     """List webhooks and the newest messages."""
     return page("admin/webhooks.html", _view(app_context))
 
 
-@pages.post("/admin/webhooks", scope=Scope.ADMIN)
+@pages.post("/admin/webhooks", scope=Scope.FARM)
 def webhooks_form(app_context: AppContext, caller: Caller) -> Response:
     """Create a webhook and show its secret once."""
     url, chosen = request.form.get("url", "").strip(), tuple(request.form.getlist("kind"))
@@ -89,14 +89,14 @@ def webhooks_form(app_context: AppContext, caller: Caller) -> Response:
     return response
 
 
-@pages.post("/admin/webhooks/<webhook_id>/remove", scope=Scope.ADMIN)
+@pages.post("/admin/webhooks/<webhook_id>/remove", scope=Scope.FARM)
 def remove_form(app_context: AppContext, caller: Caller, webhook_id: str) -> Any:
     """Remove a webhook, and return to the list."""
     webhooks.remove_webhook(app_context.store, webhook_id, caller.tenant_filter, by=caller.name)
     return redirect("/admin/webhooks", 303)
 
 
-@pages.post("/admin/webhooks/<webhook_id>/deliveries/<delivery_id>/replay", scope=Scope.ADMIN)
+@pages.post("/admin/webhooks/<webhook_id>/deliveries/<delivery_id>/replay", scope=Scope.FARM)
 def replay_form(app_context: AppContext, caller: Caller, webhook_id: str, delivery_id: str) -> Any:
     """Send a message again, and return to the list."""
     webhooks.replay_delivery(app_context.store, webhook_id, delivery_id, caller.tenant_filter)

@@ -21,7 +21,7 @@ MODEL_COMMANDS: tuple[Literal["warm", "unload"], ...] = ("warm", "unload")
 STATE_COMMANDS = {"drain": WorkerState.DRAINING, "resume": WorkerState.READY, "quarantine": WorkerState.QUARANTINED}
 
 
-@pages.get("/admin/workers", scope=Scope.ADMIN)
+@pages.get("/admin/workers", scope=Scope.FARM)
 def workers_page(app_context: AppContext, caller: Caller) -> Response:
     """Show the workers, with those that stopped within the last hour."""
     redis_up = app_context.redis_health.is_up()
@@ -37,7 +37,7 @@ def workers_page(app_context: AppContext, caller: Caller) -> Response:
     return page("admin/workers.html", view)
 
 
-@pages.post("/admin/workers/<worker_id>/<command>", scope=Scope.ADMIN)
+@pages.post("/admin/workers/<worker_id>/<command>", scope=Scope.FARM)
 def worker_form(app_context: AppContext, caller: Caller, worker_id: str, command: str) -> Any:
     """Send a worker a command (drain, resume, quarantine, warm or unload a model), and return to the list."""
     for one in MODEL_COMMANDS:

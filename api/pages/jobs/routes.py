@@ -150,7 +150,7 @@ def jobs_page(app_context: AppContext, caller: Caller) -> Response:
         found = jobs.list_jobs(session, wanted, before=asked.before or (asked.upto and asked.upto + "~") or None, limit=ROWS)
         first = found.jobs[0].id if found.jobs else ""
         steady = replace(asked, upto="" if asked.before else asked.upto or first)
-        tenants = tuple(tenant_names(session, MAX_CHOICES)) if caller.is_admin else ()
+        tenants = tuple(tenant_names(session, MAX_CHOICES)) if caller.is_farm_admin else ()
         view = JobsView(
             filter=asked,
             jobs=job_cards(session, app_context, found.jobs),
@@ -160,7 +160,7 @@ def jobs_page(app_context: AppContext, caller: Caller) -> Response:
             models=tuple(app_context.catalogue.names()),
             states=tuple(JobState),
             periods=tuple(PERIODS),
-            is_admin=caller.is_admin,
+            is_admin=caller.is_farm_admin,
             may_cancel=any(state in bulk_actions.CANCELLABLE for state in asked.states),
             may_retry=any(state in bulk_actions.RETRYABLE for state in asked.states),
             tenants=tenants if len(tenants) > 1 else (),
@@ -237,7 +237,7 @@ def _job_view(session: Session, app_context: AppContext, caller: Caller, job: Jo
         ),
         spent=_spent(job, attempts[0] if attempts else None, images),
         replayed=_replayed(session, app_context, caller, job),
-        shows_tenant=caller.is_admin,
+        shows_tenant=caller.is_farm_admin,
         assets=tuple(sorted(assets_of(job.recipe))),
         url=request.host_url.rstrip("/"),
     )

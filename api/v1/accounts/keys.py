@@ -35,7 +35,7 @@ class KeyList(ResponseModel):
 @routes.get("/api/v1/keys", scope=Scope.ADMIN, response=KeyList)
 def list_api_keys(app_context: AppContext, caller: Caller) -> KeyList:
     """List the keys."""
-    return KeyList(items=[_response(info) for info in list_keys(app_context.store)])
+    return KeyList(items=[_response(info) for info in list_keys(app_context.store, tenant_id=caller.tenant_filter)])
 
 
 @routes.post("/api/v1/keys", scope=Scope.ADMIN, response=NewKeyResponse, status=201)
@@ -51,13 +51,13 @@ def rotate_api_key(app_context: AppContext, caller: Caller, key: str, body: Rota
     The new key has the name, tenant, scopes and limits of the old one. The old key stays valid for `grace_s` seconds. The
     response is the only one that contains the new key.
     """
-    return new_key_response(rotate_key(app_context.store, key, grace_s=body.grace_s, by=caller.name))
+    return new_key_response(rotate_key(app_context.store, key, grace_s=body.grace_s, within=caller.tenant_filter, by=caller.name))
 
 
 @routes.delete("/api/v1/keys/{key}", scope=Scope.ADMIN, response=KeyResponse)
 def revoke_api_key(app_context: AppContext, caller: Caller, key: str) -> KeyResponse:
     """Revoke a key, by id or prefix. Revoking again changes nothing."""
-    return _response(revoke_key(app_context.store, key, by=caller.name))
+    return _response(revoke_key(app_context.store, key, within=caller.tenant_filter, by=caller.name))
 
 
 def _response(info: KeyInfo) -> KeyResponse:

@@ -19,14 +19,14 @@ class TenantList(ResponseModel):
     next_cursor: None = None
 
 
-@routes.get("/api/v1/tenants", scope=Scope.ADMIN, response=TenantList)
+@routes.get("/api/v1/tenants", scope=Scope.FARM, response=TenantList)
 def list_tenants(app_context: AppContext, caller: Caller) -> TenantList:
     """List the tenants with their queues, limits, use today and shares."""
     with app_context.store.read() as session:
         return TenantList(items=tenant_responses(session, app_context.settings))
 
 
-@routes.patch("/api/v1/tenants/{tenant}", scope=Scope.ADMIN, response=TenantResponse)
+@routes.patch("/api/v1/tenants/{tenant}", scope=Scope.FARM, response=TenantResponse)
 def change_tenant(app_context: AppContext, caller: Caller, tenant: str, body: TenantChange) -> TenantResponse:
     """Set the limits of a tenant, by name or id.
 

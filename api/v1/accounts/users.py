@@ -7,9 +7,9 @@ from dataclasses import asdict
 from api.http.context import AppContext
 from api.http.routes import Routes
 from api.http.schemas import ResponseModel, Time
-from api.v1.schemas.users import PasswordRequest, Role, UserRequest
+from api.v1.schemas.users import PasswordRequest, Role, UserRequest, make_user
 from imagefarm.auth import Caller, Scope
-from imagefarm.users import UserInfo, create_user, disable_user, list_users, set_password
+from imagefarm.users import UserInfo, disable_user, list_users, set_password
 
 routes = Routes(tag="users")
 
@@ -37,13 +37,13 @@ class UserList(ResponseModel):
 @routes.get("/api/v1/users", scope=Scope.ADMIN, response=UserList)
 def list_people(app_context: AppContext, caller: Caller) -> UserList:
     """List the users."""
-    return UserList(items=[_response(info) for info in list_users(app_context.store)])
+    return UserList(items=[_response(info) for info in list_users(app_context.store, tenant_id=caller.tenant_filter)])
 
 
 @routes.post("/api/v1/users", scope=Scope.ADMIN, response=UserResponse, status=201, errors=(409,))
 def create_person(app_context: AppContext, caller: Caller, body: UserRequest) -> UserResponse:
     """Create a user, to sign in to the pages with name and password."""
-    return _response(create_user(app_context.store, **body.model_dump(), by=caller.name))
+    return _response(make_user(app_context, caller, body))
 
 
 @routes.post("/api/v1/users/{user}/password", scope=Scope.ADMIN, response=UserResponse)
@@ -52,7 +52,7 @@ def change_password(app_context: AppContext, caller: Caller, user: str, body: Pa
 
     The user's browsers are signed out.
     """
-    return _response(set_password(app_context.store, user, body.password, by=caller.name))
+    return _response(set_password(app_context.store, user, body.password, within=caller.tenant_filter, by=caller.name))
 
 
 @routes.post("/api/v1/users/{user}/disable", scope=Scope.ADMIN, response=UserResponse)
@@ -61,7 +61,7 @@ def disable_person(app_context: AppContext, caller: Caller, user: str) -> UserRe
 
     The user can no longer sign in, and the user's browsers are signed out. Disabling again changes nothing. The name stays taken.
     """
-    return _response(disable_user(app_context.store, user, by=caller.name))
+    return _response(disable_user(app_context.store, user, within=caller.tenant_filter, by=caller.name))
 
 
 def _response(info: UserInfo) -> UserResponse:

@@ -78,7 +78,7 @@ class ModelCommandResponse(ResponseModel):
     workers: list[str] = Field(description="Ids")
 
 
-@routes.post("/api/v1/models/{name}/warm", scope=Scope.ADMIN, response=ModelCommandResponse, status=202, errors=(422,))
+@routes.post("/api/v1/models/{name}/warm", scope=Scope.FARM, response=ModelCommandResponse, status=202, errors=(422,))
 def warm_model(app_context: AppContext, caller: Caller, name: str) -> ModelCommandResponse:
     """Load a model into its workers' memory before a job needs it.
 
@@ -87,7 +87,7 @@ def warm_model(app_context: AppContext, caller: Caller, name: str) -> ModelComma
     return _send_command(app_context, caller, name, "warm")
 
 
-@routes.post("/api/v1/models/{name}/unload", scope=Scope.ADMIN, response=ModelCommandResponse, status=202, errors=(422,))
+@routes.post("/api/v1/models/{name}/unload", scope=Scope.FARM, response=ModelCommandResponse, status=202, errors=(422,))
 def unload_model(app_context: AppContext, caller: Caller, name: str) -> ModelCommandResponse:
     """Unload a model from its workers' memory. The next job that needs it loads it again.
 

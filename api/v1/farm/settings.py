@@ -18,7 +18,7 @@ class SettingList(ResponseModel):
     next_cursor: None = None
 
 
-@routes.get("/api/v1/settings", scope=Scope.ADMIN, response=SettingList)
+@routes.get("/api/v1/settings", scope=Scope.FARM, response=SettingList)
 def list_settings(app_context: AppContext, caller: Caller) -> SettingList:
     """Get the limits and settings in force, with the origin of each.
 

@@ -48,7 +48,7 @@ class StatisticsQuery(Query):
     period: Period = "hour"
 
 
-@routes.get("/api/v1/statistics", scope=Scope.ADMIN, response=StatisticsResponse)
+@routes.get("/api/v1/statistics", scope=Scope.FARM, response=StatisticsResponse)
 def get_statistics(app_context: AppContext, caller: Caller, query: StatisticsQuery) -> StatisticsResponse:
     """Get the farm's images, failures, model loads and latencies over an hour, a day or a week."""
     with app_context.store.read() as session:

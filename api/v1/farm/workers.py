@@ -70,7 +70,7 @@ def list_workers(app_context: AppContext, caller: Caller, query: WorkerQuery) ->
         return WorkerList(items=[worker_response(row, caller) for row in session.scalars(statement)])
 
 
-@routes.post("/api/v1/workers/{worker}/drain", scope=Scope.ADMIN, response=WorkerList)
+@routes.post("/api/v1/workers/{worker}/drain", scope=Scope.FARM, response=WorkerList)
 def drain_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
     """Drain a worker: it finishes its jobs and claims no new ones.
 
@@ -79,13 +79,13 @@ def drain_worker(app_context: AppContext, caller: Caller, worker: str) -> Worker
     return _set_desired_state(app_context, caller, worker, WorkerState.DRAINING)
 
 
-@routes.post("/api/v1/workers/{worker}/resume", scope=Scope.ADMIN, response=WorkerList)
+@routes.post("/api/v1/workers/{worker}/resume", scope=Scope.FARM, response=WorkerList)
 def resume_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
     """Resume a drained or quarantined worker: it claims jobs again."""
     return _set_desired_state(app_context, caller, worker, WorkerState.READY)
 
 
-@routes.post("/api/v1/workers/{worker}/quarantine", scope=Scope.ADMIN, response=WorkerList)
+@routes.post("/api/v1/workers/{worker}/quarantine", scope=Scope.FARM, response=WorkerList)
 def quarantine_worker(app_context: AppContext, caller: Caller, worker: str) -> WorkerList:
     """Quarantine a worker: it claims no jobs until it is resumed."""
     return _set_desired_state(app_context, caller, worker, WorkerState.QUARANTINED)
@@ -105,10 +105,10 @@ def worker_response(row: Worker, caller: Caller) -> WorkerResponse:
         resident=row.resident,
         started_at=row.started_at,
         heartbeat_at=row.heartbeat_at,
-        host=row.host if caller.is_admin else None,
-        pid=row.pid if caller.is_admin else None,
-        facts=row.facts if caller.is_admin else None,
-        load=row.load if caller.is_admin else None,
+        host=row.host if caller.is_farm_admin else None,
+        pid=row.pid if caller.is_farm_admin else None,
+        facts=row.facts if caller.is_farm_admin else None,
+        load=row.load if caller.is_farm_admin else None,
     )
 
 

@@ -7,9 +7,20 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from api.http.auth import require
 from api.http.context import AppContext
 from api.http.schemas import Body, ResponseModel, Time
-from imagefarm.auth import MAX_LIMIT, Caller, NewKey, Scope, create_key
+from imagefarm.auth import (
+    DEFAULT_SCOPES,
+    MAX_LIFETIME_S,
+    MAX_LIMIT,
+    MIN_LIFETIME_S,
+    Caller,
+    NewKey,
+    Scope,
+    create_key,
+    tenant_of_grant,
+)
 from imagefarm.text import NotBool, check_text
 
 
@@ -39,9 +50,19 @@ class KeyRequest(Body):
     """A new key."""
 
     name: Name = Field(description="The key's purpose, shown in the list")
-    tenant: Name = Field("default", description="Name of the key's tenant, which is created if it does not exist")
-    scopes: list[Scope] = Field(default_factory=lambda: [Scope.SUBMIT, Scope.READ], min_length=1, max_length=3)
+    tenant: Name | None = Field(
+        None, description="Name of the key's tenant, which is created if it does not exist; the default is the caller's own"
+    )
+    scopes: list[Scope] = Field(
+        default_factory=lambda: list(DEFAULT_SCOPES),
+        min_length=1,
+        max_length=len(Scope),
+        description="`admin` manages keys and users of its tenant; `farm` crosses tenants, and only a caller with it grants it",
+    )
     limits: KeyLimits = Field(default_factory=KeyLimits, description="Limits of this key, within those of its tenant")
+    expires_in: Annotated[float, Field(ge=MIN_LIFETIME_S, le=MAX_LIFETIME_S, allow_inf_nan=False), NotBool] | None = Field(
+        None, description="Seconds after which the key expires; null: it does not"
+    )
 
 
 class KeyResponse(ResponseModel):
@@ -58,6 +79,7 @@ class KeyResponse(ResponseModel):
     expires_at: Time | None = Field(description="When a replaced key expires")
     revoked_at: Time | None
     last_used_at: Time | None
+    lifetime_s: float | None = Field(description="The lifetime that the key was made with; a replacement has the same")
 
 
 class NewKeyResponse(KeyResponse):
@@ -69,7 +91,17 @@ class NewKeyResponse(KeyResponse):
 def make_key(app_context: AppContext, caller: Caller, body: KeyRequest) -> NewKey:
     """Create the key of a request body. Raises InvalidRequest."""
     limits = body.limits.model_dump(exclude_none=True)
-    return create_key(app_context.store, name=body.name, scopes=body.scopes, tenant=body.tenant, limits=limits, by=caller.name)
+    if Scope.FARM in body.scopes:
+        require(caller, Scope.FARM)
+    return create_key(
+        app_context.store,
+        name=body.name,
+        scopes=body.scopes,
+        tenant=tenant_of_grant(app_context.store, caller, body.tenant),
+        limits=limits,
+        expires_in_s=body.expires_in,
+        by=caller.name,
+    )
 
 
 def new_key_response(made: NewKey) -> NewKeyResponse:

@@ -16,6 +16,7 @@ from imagefarm.errors import FieldError, InvalidRequest
 if TYPE_CHECKING:
     from imagefarm.store import Store
 
+UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0}
 MAX_DIGITS = 20
 """Digits of a number that is parsed. `check_limit_names` reports a number that is too large with the limit's name."""
 
@@ -31,7 +32,14 @@ def register(app: typer.Typer) -> None:
 
 def create(
     name: Annotated[str, typer.Argument(help="Name of the key, for example its user.")],
-    scope: Annotated[list[str] | None, typer.Option(help="submit, read or admin; may be repeated. Default: all.")] = None,
+    *,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="submit, read, admin or farm; may be repeated. Default: submit and read.")
+    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Also manage the keys and users of its tenant.")] = False,
+    farm_wide: Annotated[
+        bool, typer.Option("--farm-wide", help="Everything, of every tenant: for the farm's operator. The first key is one.")
+    ] = False,
     tenant: Annotated[str, typer.Option(help="The key's tenant; a new tenant is created.")] = "default",
     limit: Annotated[
         list[str] | None,
@@ -39,13 +47,19 @@ def create(
             help="A limit of this key alone, such as queued=100: queued, running, images_per_day, pixels or steps. Repeatable."
         ),
     ] = None,
+    expires_in: Annotated[str | None, typer.Option(help="When it expires, as 90d, 12h or 30m. Default: never.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a key. It is shown only once."""
-    from imagefarm.auth import ALL_SCOPES, create_key
+    from imagefarm.auth import ADMIN_SCOPES, ALL_SCOPES, DEFAULT_SCOPES, create_key
 
+    scopes = {*(scope or ([] if admin or farm_wide else DEFAULT_SCOPES))}
+    scopes |= {*(ADMIN_SCOPES if admin else ()), *(ALL_SCOPES if farm_wide else ())}
+    lifetime_s = _seconds(expires_in)
     with open_store(may_migrate=True) as store:
-        made = create_key(store, name=name, scopes=scope or sorted(ALL_SCOPES), tenant=tenant, limits=_key_limits(limit))
+        made = create_key(
+            store, name=name, scopes=sorted(scopes), tenant=tenant, limits=_key_limits(limit), expires_in_s=lifetime_s
+        )
     if as_json:
         print_json({"key": made.key} | asdict(made.info))
     else:
@@ -69,12 +83,13 @@ def list_(as_json: AsJson = False) -> None:
             key.tenant,
             " ".join(key.scopes),
             day(key.created_at),
+            day(key.expires_at),
             day(key.last_used_at),
             day(key.revoked_at),
         )
         for key in keys
     )
-    print_table(("prefix", "name", "tenant", "scopes", "created", "last used", "revoked"), rows)
+    print_table(("prefix", "name", "tenant", "scopes", "created", "expires", "last used", "revoked"), rows)
 
 
 def rotate(
@@ -101,6 +116,17 @@ def revoke(key: Annotated[str, typer.Argument(help="Prefix or id of the key.")])
     with open_store() as store:
         revoked = revoke_key(store, key)
     print(f"{revoked.prefix} ({revoked.name}) is revoked")
+
+
+def _seconds(text: str | None) -> float | None:
+    """A lifetime as `90d` in seconds. Raises InvalidRequest."""
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:]
+    if unit not in UNIT_S or not (number.isascii() and number.isdigit() and len(number) <= MAX_DIGITS):
+        detail, remedy = f"{text[:20]!r} is not a lifetime", "write it as 90d, 12h or 30m"
+        raise InvalidRequest([FieldError(field="--expires-in", detail=detail, remedy=remedy)])
+    return int(number) * UNIT_S[unit]
 
 
 def _key_limits(given: list[str] | None) -> dict[str, int]:

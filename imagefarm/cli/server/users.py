@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
 def create(
     name: Name,
-    role: Annotated[str, typer.Option(help="viewer (read), member (read, submit) or admin.")] = "member",
+    role: Annotated[
+        str, typer.Option(help="viewer (read), member (read, submit), admin (of the tenant) or operator (of the farm).")
+    ] = "member",
     tenant: Annotated[str, typer.Option(help="The user's tenant; a new tenant is created.")] = "default",
     password_stdin: FromStdin = False,
     as_json: AsJson = False,

@@ -1,4 +1,7 @@
-"""`farm.admin`: keys, users, tenants, settings and the audit. All of it needs the scope admin."""
+"""`farm.admin`: keys, users, tenants, settings and the audit.
+
+Keys, users and events of the caller's own tenant need the scope admin; everything else needs farm.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,17 @@ def create_key(
     name: str,
     *,
     scopes: Sequence[str] = ("submit", "read"),
-    tenant: str = "default",
+    tenant: str | None = None,
     limits: Mapping[str, int] | None = None,
+    expires_in: float | None = None,
 ) -> Steps[ApiKey]:
-    """Create a key. Keep the response's `key`: it is shown once."""
-    return ask(ApiKey, post("/keys", {"name": name, "scopes": [*scopes], "tenant": tenant, "limits": {**(limits or {})}}))
+    """Create a key. Keep the response's `key`: it is shown once.
+
+    Without `tenant` it belongs to the caller's own. `expires_in` is in seconds. The scope `admin` manages the tenant's keys and
+    users; `farm` crosses tenants.
+    """
+    body = {"name": name, "scopes": [*scopes], "tenant": tenant, "limits": {**(limits or {})}, "expires_in": expires_in}
+    return ask(ApiKey, post("/keys", body))
 
 
 def list_keys() -> Steps[Sequence[ApiKey]]:
@@ -48,9 +57,9 @@ class Keys(Resource[TransportT]):
 
 
 def create_user(
-    name: str, password: str, *, role: Literal["viewer", "member", "admin"] = "member", tenant: str = "default"
+    name: str, password: str, *, role: Literal["viewer", "member", "admin", "operator"] = "member", tenant: str | None = None
 ) -> Steps[User]:
-    """Create a user who signs in: a viewer (read), a member (read, submit) or an admin."""
+    """Create a user who signs in: a viewer (read), a member (read, submit), an admin of the tenant or the farm's operator."""
     return ask(User, post("/users", {"name": name, "password": password, "role": role, "tenant": tenant}))
 
 

@@ -39,6 +39,8 @@ class ApiKey(Base):
     expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
     last_used_at: Mapped[float | None]
+    lifetime_s: Mapped[float | None]
+    """Requested seconds from creation to expiry; null: no expiry was requested."""
 
 
 class UserAccount(Base):

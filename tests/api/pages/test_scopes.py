@@ -30,7 +30,7 @@ def test_every_page_has_a_scope_or_is_open_on_purpose(site: Site) -> None:
 def test_admin_pages_are_for_admins_and_forms_for_those_who_may_submit(site: Site) -> None:
     for route in pages_of(site.app):
         if route.path.startswith("/admin"):
-            assert route.scope is Scope.ADMIN, route
+            assert route.scope is Scope.FARM, route
         elif route.method == "POST" and route.endpoint not in OPEN and route.path != "/lookup":  # it changes nothing
             assert route.scope is Scope.SUBMIT, route
 
@@ -47,8 +47,9 @@ def test_a_page_that_is_open_to_all_cannot_ask_for_its_caller() -> None:
 def test_a_reader_without_the_scope_is_refused(site: Site) -> None:
     reader = site.key("a-reader", Scope.READ)
     assert site.http.get("/jobs", headers=reader).status_code == 200
-    for path in ("/admin", "/admin/users"):
-        assert site.http.get(path, headers=reader).status_code == 403
+    for headers in (reader, site.key("shop", Scope.ADMIN)):
+        for path in ("/admin", "/admin/users"):
+            assert site.http.get(path, headers=headers).status_code == 403
     assert site.http.post("/studio", headers=reader).status_code == 403
 
 

@@ -150,7 +150,7 @@ def test_a_missed_event_is_found_in_the_database(api: FarmApi, monkeypatch: pyte
 
 def test_everybodys_stream_keeps_to_its_tenant(api: FarmApi) -> None:
     mine, theirs = api.key("mine"), api.key("theirs")
-    responses = [open_stream(api, "/api/v1/events/stream", key) for key in (mine, theirs, api.key("ops", Scope.ADMIN))]
+    responses = [open_stream(api, "/api/v1/events/stream", key) for key in (mine, theirs, api.key("ops", Scope.FARM))]
     streams = [read(response) for response in responses]
     for response in responses:
         next(iter(response.response))
@@ -284,7 +284,7 @@ def test_readers_are_notified_when_redis_is_down_and_back(api: FarmApi, monkeypa
 
 
 def test_noise_on_the_channel_does_no_harm(api: FarmApi) -> None:
-    response = open_stream(api, "/api/v1/events/stream", api.key("ops", Scope.ADMIN))
+    response = open_stream(api, "/api/v1/events/stream", api.key("ops", Scope.FARM))
     sent = read(response)
     next(iter(response.response))
     eventually(lambda: api.app_context.redis.pubsub_numsub(api.app_context.events.channel)[0][1] > 0, "nobody listens")

@@ -25,7 +25,7 @@ def submit(api: FarmApi, headers: dict[str, str], **fields: object):
 def test_a_rotated_key_holds_for_its_grace_and_no_longer(keyed: FarmApi) -> None:
     store = keyed.app_context.store
     old = create_key(store, name="shop", tenant="rotation", scopes=[Scope.READ], limits={"queued": 5})
-    admin = keyed.key("operators", Scope.ADMIN)
+    admin = keyed.key("operators", Scope.FARM)
     response = keyed.http.post(f"/api/v1/keys/{old.info.prefix}/rotate", json={"grace_s": 60}, headers=admin)
     new = response.get_json()
     assert response.status_code == 201
@@ -161,6 +161,6 @@ def test_no_more_of_a_key_s_jobs_run_than_its_cap(keyed: FarmApi) -> None:
      ({"speed": 1}, "limits.speed"), ({"steps": "9" * 30}, "limits.steps"), ([], "limits"), ("queued=1", "limits")],
 )  # fmt: skip
 def test_limits_that_are_none(keyed: FarmApi, limits: object, field: str) -> None:
-    admin = keyed.key("operators", Scope.ADMIN)
+    admin = keyed.key("operators", Scope.FARM)
     body = problem(keyed.http.post("/api/v1/keys", json={"name": "x", "limits": limits}, headers=admin), 422)
     assert body["errors"][0]["field"] == field

@@ -23,7 +23,7 @@ def test_keys_for_the_command_line(api: FarmApi) -> None:
     assert made.info.scopes == ["read", "admin"]
     caller = authenticate_key(store, made.key)
     assert caller is not None
-    assert (caller.key_id, caller.is_admin, caller.tenant_id) == (made.info.id, True, made.info.tenant_id)
+    assert (caller.key_id, caller.is_farm_admin, caller.tenant_id) == (made.info.id, False, made.info.tenant_id)
     assert [info.name for info in list_keys(store, tenant_id=made.info.tenant_id)] == ["first"]
     again = create_key(store, name="second", tenant="shop")
     assert again.info.tenant_id == made.info.tenant_id

@@ -42,7 +42,7 @@ def ask_all(api: FarmApi, *, examples: int, bounds: bool) -> int:
     """
     api.app_context.settings.max_wait_s = 0.1
     logging.getLogger("werkzeug").setLevel("WARNING")
-    admin = api.key("specification", Scope.ADMIN)
+    admin = api.key("specification", Scope.FARM)
     api.rendered("for the specification", headers=admin)
     phases: dict[str, Any] = {"stateful": {"enabled": False}, "coverage": {"enabled": bounds}}
     config = schemathesis.Config.from_dict(

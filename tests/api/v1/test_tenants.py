@@ -15,7 +15,7 @@ from tests.api.farm_api import FarmApi, problem
 
 
 def change(api: FarmApi, tenant: str, **limits: object) -> Any:
-    admin = api.key("operators", Scope.ADMIN)
+    admin = api.key("operators", Scope.FARM)
     return api.http.patch(f"/api/v1/tenants/{tenant}", json={"limits": limits}, headers=admin)
 
 
@@ -44,7 +44,7 @@ def test_a_limit_holds_from_the_next_submit_until_it_is_removed(keyed: FarmApi) 
     assert submit(keyed, shop, steps=4).status_code == 202
     assert keyed.get("/api/v1/limits", headers=shop)["tenant"]["steps"] == 4
     [listed] = [
-        one for one in keyed.get("/api/v1/tenants", headers=keyed.key("x", Scope.ADMIN))["items"] if one["id"] == told["id"]
+        one for one in keyed.get("/api/v1/tenants", headers=keyed.key("x", Scope.FARM))["items"] if one["id"] == told["id"]
     ]
     assert (listed["limits"], listed["queued"]) == ({"steps": 4}, 2)
     assert change(keyed, told["id"], steps=None).get_json()["limits"] == {}, "by id too"
@@ -117,7 +117,7 @@ def test_only_an_admin_of_the_farm_may(keyed: FarmApi) -> None:
 
 def test_shares_are_of_all_who_asked(keyed: FarmApi) -> None:
     submit(keyed, keyed.key("asks"))
-    admin = keyed.key("operators", Scope.ADMIN)
+    admin = keyed.key("operators", Scope.FARM)
     listed = keyed.get("/api/v1/tenants", headers=admin)["items"]
     assert sum(one["share"] for one in listed) == pytest.approx(1, abs=0.01)
     [mine] = [one for one in listed if one["name"] == "asks"]

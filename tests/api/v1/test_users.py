@@ -58,7 +58,7 @@ def test_a_person_signs_in_and_out(keyed: FarmApi, browser: FlaskClient) -> None
 
 
 @pytest.mark.parametrize(
-    ("role", "submit", "admin"), [("viewer", 403, 403), ("member", 202, 403), ("admin", 202, 200)]
+    ("role", "submit", "admin"), [("viewer", 403, 403), ("member", 202, 403), ("admin", 202, 200), ("operator", 202, 200)]
 )  # fmt: skip
 def test_roles_are_scopes(keyed: FarmApi, browser: FlaskClient, role: str, submit: int, admin: int) -> None:
     create_user(keyed.app_context.store, name=f"one-{role}", password=PASSWORD, role=role)
@@ -80,7 +80,7 @@ def test_roles_are_scopes(keyed: FarmApi, browser: FlaskClient, role: str, submi
 )  # fmt: skip
 def test_another_site_s_form_changes_nothing(keyed: FarmApi, browser: FlaskClient, headers: dict[str, str]) -> None:
     if check_password(keyed.app_context.store, "form", PASSWORD) is None:
-        create_user(keyed.app_context.store, name="form", password=PASSWORD, role="admin")
+        create_user(keyed.app_context.store, name="form", password=PASSWORD, role="operator")
     sign_in(browser, "form")
     for path in ("/api/v1/jobs", "/studio", "/sign-out"):
         assert browser.post(path, data={"prompt": "x"}, headers=headers).status_code == 403
@@ -165,7 +165,7 @@ def test_a_person_over_rest_from_making_to_disabling(
     keyed: FarmApi, browser: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    admin = keyed.key("operators", Scope.ADMIN)
+    admin = keyed.key("operators", Scope.FARM)
     wanted = {"name": "Grace@Shop.example", "password": PASSWORD, "role": "viewer", "tenant": "grace's shop"}
     made = keyed.http.post("/api/v1/users", json=wanted, headers=admin)
     assert made.status_code == 201, made.text
@@ -204,7 +204,7 @@ def test_a_person_over_rest_from_making_to_disabling(
 
 
 def test_a_name_is_taken_once(keyed: FarmApi) -> None:
-    admin, together, answers = keyed.key("operators", Scope.ADMIN), Barrier(4), []
+    admin, together, answers = keyed.key("operators", Scope.FARM), Barrier(4), []
 
     def make() -> None:
         together.wait(10)

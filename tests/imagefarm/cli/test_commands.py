@@ -110,6 +110,30 @@ def test_keys_are_made_listed_and_revoked_before_any_farm_ran(run: Command) -> N
     assert "use some of submit, read, admin" in wrong.err
 
 
+@pytest.mark.parametrize(
+    ("options", "scopes"),
+    [
+        ([], ["submit", "read"]),
+        (["--tenant", "shopa"], ["submit", "read"]),
+        (["--admin"], ["submit", "read", "admin"]),
+        (["--scope", "read", "--admin"], ["submit", "read", "admin"]),
+        (["--scope", "admin"], ["admin"]),
+        (["--farm-wide"], ["submit", "read", "admin", "farm"]),
+    ],
+)
+def test_a_key_has_the_scopes_that_were_asked_for(run: Command, options: list[str], scopes: list[str]) -> None:
+    assert json.loads(run("keys", "create", "shop", *options, "--json").out)["scopes"] == scopes
+
+
+def test_a_key_expires_in_the_time_that_was_asked_for(run: Command) -> None:
+    for text, seconds in (("90d", 90 * 86400), ("12h", 43200), ("30m", 1800)):
+        made = json.loads(run("keys", "create", "shop", "--expires-in", text, "--json").out)
+        assert made["expires_at"] == pytest.approx(made["created_at"] + seconds, abs=1)
+    for wrong in ("90", "d", "-1d", "1.5h", "9999999999d", "0d", ""):
+        refused = run("keys", "create", "shop", "--expires-in", wrong)
+        assert (refused.code, "expires" in refused.err) == (2, True), wrong
+
+
 def test_the_audit_is_verified_and_a_changed_event_found(run: Command, tmp_path: Path) -> None:
     run("keys", "create", "one")
     run("keys", "create", "two")

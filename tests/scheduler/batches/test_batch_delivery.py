@@ -226,7 +226,7 @@ def test_a_tenant_delivers_what_is_its_own_where_it_may(farm: BulkFarm, shop: S3
 
     both = (Scope.SUBMIT, Scope.READ)
     owner, stranger, reader = key("owner", *both), key("somebody", *both), key("owner", Scope.READ)
-    admin = key("operators", Scope.ADMIN)
+    admin = key("operators", Scope.FARM)
     mine = (farm.send("sku,prompt\nA,a\n", headers=owner).json or {})["id"]
     theirs = (farm.send("sku,prompt\nB,b\n", headers=stranger, deliver='{"bucket": "private", "prefix": "x"}').json or {})["id"]
 

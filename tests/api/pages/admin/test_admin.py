@@ -318,7 +318,7 @@ def test_settings_show_their_origin_and_no_password(site: Site) -> None:
 
 
 def test_the_admin_pages_are_for_admins(site: Site) -> None:
-    for scopes, status in (((Scope.SUBMIT, Scope.READ), 403), ((Scope.ADMIN,), 200)):
+    for scopes, status in (((Scope.SUBMIT, Scope.READ), 403), ((Scope.FARM,), 200)):
         key = site.key("someone", *scopes)
         for path in PAGES:
             assert site.page(path, **key).status_code == status
