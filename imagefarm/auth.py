@@ -222,15 +222,7 @@ def create_key(
     wanted, own = check_scopes(scopes), check_limit_names(limits or {})
     if expires_in_s is not None and not MIN_LIFETIME_S <= expires_in_s <= MAX_LIFETIME_S:
         detail = f"must be between {MIN_LIFETIME_S:.0f} and {MAX_LIFETIME_S:.0f} seconds"
-        raise InvalidRequest(
-            [
-                FieldError(
-                    field="expires_in",
-                    detail=f"must be between {MIN_LIFETIME_S:.0f} and {MAX_LIFETIME_S:.0f} seconds",
-                    remedy=remedy,
-                )
-            ]
-        )
+        raise InvalidRequest([FieldError(field="expires_in", detail=detail, remedy="send another lifetime")])
     with store.write() as session:
         tenant_id = get_or_create_tenant(session, tenant)
         made = _add_key(session, tenant_id=tenant_id, name=name, scopes=wanted, limits=own, lifetime_s=expires_in_s)
