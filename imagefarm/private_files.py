@@ -1,4 +1,4 @@
-"""Folders and files that only the farm's own user may open: they hold prompts, customers' pictures and hashes of keys."""
+"""Folders and files that only the farm's own user can open: they hold prompts, customers' images and key hashes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ def make_private_folder(path: Path) -> None:
 
 
 def make_private_file(path: Path) -> None:
-    """Make an empty file, or close an existing one of this user, to other users."""
-    with suppress(OSError):  # whatever opens the file next reports why it cannot
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    """Create an empty file that only this user can open, or restrict an existing file of this user.
+
+    An existing file is never opened: closing any descriptor of a SQLite database drops all locks that this process holds on it.
+    """
+    with suppress(OSError):  # the next open reports the reason
         try:
-            found = os.fstat(descriptor)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        except FileExistsError:
+            found = path.stat()
             if found.st_uid == os.geteuid() and found.st_mode & OTHERS:
-                os.fchmod(descriptor, FILE_MODE)
-        finally:
-            os.close(descriptor)
+                path.chmod(FILE_MODE)

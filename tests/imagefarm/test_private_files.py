@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from imagefarm.private_files import make_private_folder
+from imagefarm.private_files import make_private_file, make_private_folder
 from imagefarm.store import Store
 from imagefarm.store.migrate import migrate
 from imagefarm.supervisor.lock import DataFolderLock
@@ -60,3 +63,15 @@ def test_an_existing_database_becomes_private(tmp_path: Path) -> None:
     migrate(store)
     store.close()
     assert mode(path) == 0o600
+
+
+def test_an_existing_file_is_never_opened(starts_process: None, tmp_path: Path) -> None:
+    """POSIX drops all locks of a process on a file when the process closes any descriptor of it; SQLite relies on them."""
+    path = tmp_path / "farm.db"
+    make_private_file(path)
+    with path.open("r+b") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        make_private_file(path)
+        other = "import fcntl, sys\nfcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        tried = subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True, text=True, check=False)
+    assert "BlockingIOError" in tried.stderr, "the lock is gone"
