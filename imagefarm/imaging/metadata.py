@@ -103,8 +103,10 @@ def read_metadata(data: bytes) -> dict[str, Any]:
                 raise RequestError(f"the picture has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are allowed")
             image.load()  # text chunks may follow the image data
             texts = texts_of(image.info, image.getexif())
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError(f"the file cannot be read as a picture: {error}") from None
+    except UnidentifiedImageError:  # its text holds the address of a Python object
+        raise RequestError("the file is not a picture; send a PNG, JPEG or WebP file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RequestError(f"the file is not a picture that can be read: {error}") from None
     if PARAMETERS in texts:
         found[PARAMETERS] = texts[PARAMETERS]
         found["settings"] = parse_parameters(texts[PARAMETERS])

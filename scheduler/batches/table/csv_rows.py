@@ -187,6 +187,6 @@ def _row(number: int, cells: list[str], keys: list[str | None], line: int) -> Ro
             row.add_error(column, f"has {len(cell)} characters", f"shorten it to {MAX_CELL_CHARS} at most")
         else:
             clean = remove_invisible(cell) if column in IDENTITY_COLUMNS else cell
-            if clean := NEUTRALISED.sub("", clean):
+            if clean := NEUTRALISED.sub("", clean) if clean[:1] == "'" else clean:
                 row.cells[column] = clean
     return row

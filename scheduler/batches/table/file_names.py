@@ -30,12 +30,13 @@ def sanitize(text: str) -> str:
     >>> sanitize("../Äpfel & Birnen.v2")
     'Äpfel-Birnen.v2'
     """
-    text = INVISIBLE.sub("", unicodedata.normalize("NFC", text))
-    if text.isascii():
+    if text.isascii():  # most names, and an ASCII character is neither invisible nor decomposed
         text = re.sub(r"[^\w.+-]+", "-", text)
     else:
+        text = INVISIBLE.sub("", unicodedata.normalize("NFC", text))
         text = RUN.sub("-", "".join(character if _is_safe(character) else "\x00" for character in text))
-    text = re.sub(r"\.{2,}", ".", text)
+    if ".." in text:
+        text = re.sub(r"\.{2,}", ".", text)
     return text.strip("-.")
 
 

@@ -85,7 +85,7 @@ def test_settings_and_the_audit_searched(site: Site) -> None:
         "name": "max_queued",
         "value": "2000000",
         "origin": "default",
-        "meaning": "Jobs that may wait in the whole farm",
+        "meaning": "Most queued jobs in the whole farm",
     }
     key = site.key("shop")
     theirs = site.submit("a mug of the shop", headers=key)

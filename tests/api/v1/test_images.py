@@ -158,7 +158,8 @@ class TestLookup:
         with Picture.open(io.BytesIO(file)) as picture:
             texts = PngInfo()
             for key, value in picture.info.items():
-                texts.add_text(key, value)
+                if isinstance(value, str):  # not the intent of the sRGB chunk
+                    texts.add_text(key, value)
             saved = io.BytesIO()
             picture.rotate(90).save(saved, "PNG", pnginfo=texts)
         found = self.look_up(api, saved.getvalue())

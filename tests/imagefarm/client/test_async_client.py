@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zipfile
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,12 @@ class InProcess(httpx.AsyncBaseTransport):
         return httpx.Response(response.status_code, headers=response.headers, content=response.read())
 
 
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` in a thread of its own: browser tests in this process leave an event loop running in the main thread."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, main()).result()
+
+
 def client_of(api: FarmApi) -> AsyncClient:
     return AsyncClient("http://127.0.0.1:8000", transport=InProcess(api.app))
 
@@ -63,7 +71,7 @@ def test_a_job_from_submit_to_files(api: FarmApi, tmp_path: Path) -> None:
             with pytest.raises(NotFoundError):
                 await farm.jobs.save_archive("job_00000000000000000000000000", tmp_path / "none.zip")
 
-    asyncio.run(main())
+    run(main)
 
 
 def test_lists_go_on_from_page_to_page(api: FarmApi, client: Client) -> None:
@@ -76,7 +84,7 @@ def test_lists_go_on_from_page_to_page(api: FarmApi, client: Client) -> None:
             assert "demo" in {model.name for model in await farm.models.list()}
             assert (await farm.admin.audit.verify()).whole
 
-    asyncio.run(main())
+    run(main)
 
 
 def test_a_table_with_its_pictures(api: FarmApi, tmp_path: Path) -> None:
@@ -98,7 +106,7 @@ def test_a_table_with_its_pictures(api: FarmApi, tmp_path: Path) -> None:
             assert sorted(path.name for path in files) == ["A.png", "manifest.csv"]
             assert (await farm.jobs.get(job)).state == JobState.SUCCEEDED
 
-    asyncio.run(main())
+    run(main)
 
 
 def test_it_tries_again_as_the_other_client_does(server: Server) -> None:
@@ -112,6 +120,6 @@ def test_it_tries_again_as_the_other_client_does(server: Server) -> None:
             with pytest.raises(BusyError):
                 await farm.jobs.get("job_1")
 
-    asyncio.run(main())
+    run(main)
     assert len({headers.get("Idempotency-Key") for _, headers in server.asked[:3]}) == 1
     assert len(server.asked) == 5

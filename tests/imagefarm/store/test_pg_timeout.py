@@ -29,7 +29,7 @@ def test_a_silent_connection_is_taken_for_lost_and_the_work_done_on_a_new_one(
         session.scalar(text("SELECT 1"))
         assert proxy.silence() == 1
         asked = time.monotonic()
-        with pytest.raises(Exception, match="no answer"):
+        with pytest.raises(Exception, match="no response"):
             session.scalar(text("SELECT 2"))
         assert time.monotonic() - asked >= 0.5
         session.rollback()
