@@ -68,14 +68,6 @@ def get_for_update(session: Session, batch_id: str, tenant_id: str | None = None
     return batch
 
 
-def get_visible(session: Session, batch_id: str, tenant_id: str) -> Batch:
-    """Return the batch without locking it. Raises NotFound for a batch of another tenant."""
-    batch = session.get(Batch, batch_id)
-    if batch is None or batch.tenant_id != tenant_id:
-        raise NotFound(f"no batch {batch_id}")
-    return batch
-
-
 def reopen(session: Session, batch: Batch, *, by: str) -> None:
     """Queue a batch again if it was done, in the caller's transaction. Called when the batch gets further jobs."""
     if batch.state == S.DONE:

@@ -19,8 +19,8 @@ from imagefarm.recipe import JobRequest, canonical_json
 from imagefarm.settings import Settings
 from imagefarm.states import OPEN, BatchState, JobState, PriorityClass
 from imagefarm.store import Store
+from imagefarm.store.batches import visible_batch
 from imagefarm.store.models import Batch, Image, Job, Pick
-from scheduler.batches import lifecycle
 from scheduler.batches.create import create_batch
 from scheduler.batches.review.picks import CHUNK, Picked
 from scheduler.batches.table.delivery_target import DeliveryTarget
@@ -77,7 +77,7 @@ def make_finals(
     rendering some of them), LimitExceeded.
     """
     with store.read() as session:
-        drafts = lifecycle.get_visible(session, batch_id, tenant_id)
+        drafts = visible_batch(session, batch_id, tenant_id)
         approved = _approved(session, batch_id)
         planner = _FinalsPlanner(
             catalogue=catalogue,

@@ -25,6 +25,7 @@ from imagefarm.settings import Settings
 from imagefarm.states import BatchState, JobState
 from imagefarm.store import Store, db_now
 from imagefarm.store.audit import append_many
+from imagefarm.store.batches import visible_batch
 from imagefarm.store.models import Batch, Image, Job, Pick
 from scheduler.batches import lifecycle
 from scheduler.batches.table.file_names import file_stem
@@ -101,7 +102,7 @@ def pick(
     LimitExceeded if the queue has no room for the re-rolls.
     """
     with store.read() as session:
-        batch = lifecycle.get_visible(session, batch_id, tenant_id)
+        batch = visible_batch(session, batch_id, tenant_id)
         _check(session, batch, requests)
     models: set[str] = set()
     for start in range(0, len(requests), CHUNK):
